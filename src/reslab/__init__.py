@@ -1,0 +1,1 @@
+"""ResLab: a laboratory for residual networks."""

@@ -1,0 +1,40 @@
+"""A classifier from a run's folder or a checkpoint: everything else is read from there."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from reslab.classifier import Classifier
+from reslab.data.base import ImageSpec
+from reslab.errors import UserError
+from reslab.models.build import build_network
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint itself, or the best one of a run's folder (the last one where there was no validation)."""
+    path = Path(path)
+    candidates = [path] if path.is_file() else [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"checkpoint={path}: neither a checkpoint nor a run's folder with checkpoints/best.ckpt")
+
+
+def load_classifier(path: Path) -> tuple[Classifier, DictConfig, ImageSpec]:
+    """The trained classifier with the configuration and the image spec that it was trained with."""
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        record = checkpoint["reslab"]
+    except Exception as error:  # torch.load fails in many ways on what is not a checkpoint
+        raise UserError(f"{path} is not a checkpoint of ResLab ({str(error).splitlines()[0]})") from error
+    config = OmegaConf.create(record["config"])
+    assert isinstance(config, DictConfig)
+    spec = ImageSpec(**record["spec"])
+    config.model.weights = None  # those of the checkpoint follow
+    network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
+    classifier = Classifier(network, spec)
+    classifier.record = record
+    classifier.load_state_dict(checkpoint["state_dict"])
+    return classifier.eval(), config, spec

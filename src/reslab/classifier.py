@@ -1,0 +1,125 @@
+"""The LightningModule: a network, what its images need before it, its loss, metrics, optimizer and schedule."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from reslab.data.base import ImageSpec
+from reslab.data.batches import Batch, mix
+from reslab.data.transforms import Preprocessing
+from reslab.metrics import Metrics
+from reslab.models.build import classifier_layer
+
+Schedule = Callable[[int, int], float]  # (step, total_steps) -> factor on the learning rate
+
+
+class Classifier(L.LightningModule):
+    """Takes uint8 images as they are stored; augmentation and normalisation happen here, on the training device."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: ImageSpec,
+        *,
+        augmentation: nn.Module | None = None,
+        optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] | None = None,
+        schedule: Schedule | None = None,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.preprocess = Preprocessing(
+            mean=spec.mean, std=spec.std, channels=spec.channels, image_size=spec.image_size
+        )
+        self.augment = augmentation or nn.Identity()
+        self.optimizer, self.schedule = optimizer, schedule
+        self.label_smoothing, self.seed = label_smoothing, seed
+        self.record: dict[str, Any] = {}  # the run's configuration and spec, as plain values for the checkpoint
+        self.example_input_array: Tensor = torch.zeros(
+            2, len(spec.mean), spec.image_size, spec.image_size, dtype=torch.uint8
+        )
+        num_classes = len(spec.classes)
+        self.train_metrics = Metrics(num_classes, local=True)  # the progress bar of one process reads them
+        self.val_metrics = Metrics(num_classes)
+        self.test_metrics = Metrics(num_classes, final=True)
+        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)  # (C, C): true by predicted
+
+    def forward(self, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> logits (N, num_classes)
+        return self.network(self.preprocess(images))
+
+    # the four steps
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        images, labels = batch
+        # whatever is drawn in this step is a function of the seed, the step and the rank, so a resumed run draws it too
+        torch.manual_seed(mix(self.seed, self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank))
+        logits = self(self.augment(images))  # (N, num_classes)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        self.train_metrics.add(loss.detach(), logits.detach(), labels)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self._evaluate(self.val_metrics, batch)
+
+    def test_step(self, batch: Batch, batch_index: int) -> Tensor:
+        logits = self._evaluate(self.test_metrics, batch)
+        self.confusion.update(logits, batch[1])
+        return logits
+
+    def predict_step(self, batch: Tensor, batch_index: int) -> Tensor:
+        return self(batch).float().softmax(1)
+
+    def _evaluate(self, metrics: Metrics, batch: Batch) -> Tensor:
+        images, labels = batch
+        logits = self(images).float()
+        metrics.add(F.cross_entropy(logits, labels), logits, labels)
+        return logits
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_and_reset("val", self.val_metrics)
+
+    def on_test_epoch_start(self) -> None:
+        self.confusion.reset()
+
+    def on_test_epoch_end(self) -> None:
+        self._log_and_reset("test", self.test_metrics)
+
+    def _log_and_reset(self, name: str, metrics: Metrics) -> None:
+        self.log_dict({f"{name}/{metric}": value for metric, value in metrics.compute().items()})
+        metrics.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["reslab"] = self.record
+
+    # optimization
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        assert self.optimizer is not None
+        assert self.schedule is not None
+        optimizer = self.optimizer(parameter_groups(self.network))
+        schedule, total_steps = self.schedule, int(self.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, lambda step: schedule(min(step, total_steps - 1), total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def backbone(self) -> nn.Module:
+        """All but the classifier layer, under the name that Lightning's BackboneFinetuning looks for."""
+        head = classifier_layer(self.network)
+        return nn.ModuleList(module for module in self.network.children() if module is not head)
+
+
+def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Weights with the optimizer's weight decay; biases and norms, the one-dimensional ones, without."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,149 @@
+"""What every command shares: Hydra's entry point, one line for each error, a folder of its own for each run.
+
+Nothing here imports torch, so that `--help` and a mistyped option are answered at once.
+"""
+
+import difflib
+import functools
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from reslab.errors import UserError
+from reslab.sweep import Summary, print_summary
+
+log = logging.getLogger(__name__)
+
+CONF = Path(__file__).parents[2] / "conf"
+
+USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
+
+
+def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
+    """Run `task` on the composed configuration; exit 2 on what the user got wrong, 1 on what failed."""
+    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+
+    @functools.wraps(task)
+    def job(config: DictConfig) -> Any:
+        try:
+            check_complete(config)
+            return task(config)
+        except Exception as error:
+            hydra_config = HydraConfig.get()
+            record_failure(error, Path(hydra_config.runtime.output_dir))
+            if hydra_config.mode == RunMode.MULTIRUN or show_traceback:
+                raise  # Hydra notes it and goes on with the next job
+            fail(error, config_name)
+
+    try:
+        hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(job)()
+    except Exception as error:
+        if show_traceback:
+            raise
+        if Summary.folder is None:
+            fail(error, config_name)
+    if Summary.folder is not None and print_summary(Summary.folder):
+        sys.exit(1)
+
+
+def fail(error: Exception, config_name: str) -> NoReturn:
+    print(f"error: {one_line(error, config_name)}", file=sys.stderr)
+    if isinstance(error, USER_ERRORS):
+        sys.exit(2)
+    print("HYDRA_FULL_ERROR=1 shows the traceback; the run's log has it too", file=sys.stderr)
+    sys.exit(1)
+
+
+def record_failure(error: Exception, folder: Path) -> None:
+    """The traceback into the job's log, one line into its result.json."""
+    log.debug("the run failed", exc_info=error)  # the log file's level; the terminal gets the line
+    result = {"status": "failed", "error": one_line(error, "config"), "folder": str(folder)}
+    if (folder / ".hydra").is_dir():  # not where the command makes no folder of its own
+        (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def one_line(error: Exception, config_name: str) -> str:
+    """What is wrong and the nearest right name."""
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, UserError):
+        error = error.__cause__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return (
+            f"{group}={name} does not exist{suggest(name, error.options, 'all: ' + ', '.join(visible(error.options)))}"
+        )
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(cause, OmegaConfBaseException) and "is not in struct" in str(cause):
+        return unknown_option(str(cause.full_key), config_name)
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{cause.full_key}: {str(cause).splitlines()[0]}" if cause.full_key else str(cause).splitlines()[0]
+    text = re.sub(r"\s*\n\s*", "; ", str(error).strip())
+    return text if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {text}"
+
+
+def suggest(name: str, known: Sequence[str], otherwise: str) -> str:
+    close = difflib.get_close_matches(name, visible(known), n=3)
+    return f": did you mean {' or '.join(close)}?" if close else f"; {otherwise}"
+
+
+def visible(options: Sequence[str]) -> list[str]:
+    return sorted(option for option in options if not option.startswith("_"))
+
+
+def unknown_option(key: str, config_name: str) -> str:
+    """Compares with the options that the command line's choices (model=…, data=…) compose to."""
+    arguments = [argument for argument in sys.argv[1:] if re.match(r"[\w/]+=[\w/]+$", argument)]
+    choices = [argument for argument in arguments if (CONF / argument.split("=")[0]).is_dir()]
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose(config_name, overrides=choices)
+    known = list(dotted_keys(OmegaConf.to_container(config)))
+    return f"there is no option {key}{suggest(key, known, '--cfg job shows all options')}"
+
+
+def dotted_keys(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    return [key for name, value in node.items() for key in (prefix + name, *dotted_keys(value, f"{prefix}{name}."))]
+
+
+def check_complete(config: DictConfig) -> None:
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{', '.join(missing)} must be given, e.g. {missing[0]}=…")
+
+
+@functools.lru_cache
+def new_folder(parent: str) -> str:
+    """A fresh outputs/…/<date>_<time>, made here and now so that no two runs ever share one."""
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for suffix in ("", *(f"_{number}" for number in range(2, 1000))):
+        folder = Path(parent) / (stamp + suffix)
+        try:
+            folder.mkdir(parents=True)
+            return str(folder)
+        except FileExistsError:
+            continue
+    raise UserError(f"{parent} holds a thousand runs of this second")
+
+
+def job_folder(number: Any, overrides: str) -> str:
+    """`3_model=resnet20_seed=2`: readable, one path component, at most 120 characters."""
+    return re.sub(r"[^\w=.+-]+", "_", f"{number}_{overrides}")[:120].rstrip("_")
+
+
+OmegaConf.register_new_resolver("new_folder", new_folder, replace=True)
+OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)

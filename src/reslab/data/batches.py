@@ -1,0 +1,158 @@
+"""The order of batches, and the two ways to load them: from one tensor in memory, or by worker processes from disk.
+
+An epoch's order is a function of (seed, epoch), and a loader's only state is how many batches of the epoch it has
+given. A run resumed from that number therefore sees exactly the batches that the uninterrupted run would have seen.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+Batch = tuple[Tensor, Tensor]  # uint8 images (N, C, H, W), int64 labels (N,)
+
+
+class BatchOrder:
+    """A batch sampler: this rank's share of each global batch of `batch_size` indices out of `indices`.
+
+    shuffle: draw a new order from (seed, epoch) and drop the last incomplete batch, so that every step has one shape.
+    sample_weights: draw with replacement by these instead (one per index).
+    Without shuffling every index comes once, in order, whatever the number of ranks.
+    """
+
+    def __init__(
+        self,
+        indices: Tensor,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        sample_weights: Tensor | None = None,
+    ) -> None:
+        self.indices, self.batch_size, self.shuffle, self.seed = indices, batch_size, shuffle, seed
+        self.rank, self.world_size, self.sample_weights = rank, world_size, sample_weights
+        self.epoch = 0
+        self.start = 0  # the first batch that the next iteration gives
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.indices), self.batch_size)
+        return full if self.shuffle or rest == 0 else full + 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def order(self) -> Tensor:
+        if not self.shuffle:
+            return self.indices
+        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
+        if self.sample_weights is not None:
+            draws = torch.multinomial(self.sample_weights, len(self.indices), replacement=True, generator=generator)
+            return self.indices[draws]
+        return self.indices[torch.randperm(len(self.indices), generator=generator)]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = self.order()
+        for number in range(self.start, len(self)):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            yield batch[self.rank :: self.world_size]
+
+
+def mix(*parts: int) -> int:
+    """One generator seed from several numbers >= 0, well spread and the same on every machine."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+class BatchLoader:
+    """What both loaders share: the order, its length, and a state of one number that Lightning stores and restores."""
+
+    def __init__(self, order: BatchOrder) -> None:
+        self.sampler = order  # Lightning looks for set_epoch under this name
+        self.batch_sampler = None  # and reads this one wherever there is the other
+        self.given = 0  # batches of this epoch given so far
+        self.resumed_at = 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.given = self.sampler.start = self.resumed_at
+        self.resumed_at = 0
+        for batch in self.batches():
+            self.given += 1
+            yield batch
+
+    def batches(self) -> Iterator[Batch]:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"given": self.given % max(len(self), 1)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.resumed_at = state["given"]
+
+
+class MemoryLoader(BatchLoader):
+    """A batch is one index operation on tensors that may already lie on the training device."""
+
+    def __init__(self, images: Tensor, labels: Tensor, order: BatchOrder, device: torch.device) -> None:
+        super().__init__(order)
+        self.images, self.labels, self.device = images, labels, device
+
+    def batches(self) -> Iterator[Batch]:
+        for indices in self.sampler:
+            indices = indices.to(self.device, non_blocking=True)
+            yield self.images[indices], self.labels[indices]
+
+
+class FolderImages(Dataset[Any]):
+    """Image files and their labels; an item is asked for as (index, the seed of its random transform)."""
+
+    def __init__(self, paths: list[Path], labels: Tensor, read: Callable[[Path, int], Tensor]) -> None:
+        self.paths, self.labels, self.read = paths, labels, read
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        index, seed = key
+        return self.read(self.paths[index], seed), self.labels[index]
+
+
+class FolderKeys:
+    """The batches of `order` as lists of (index, seed): the seeds too are a function of (seed, epoch)."""
+
+    def __init__(self, order: BatchOrder) -> None:
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = self.order
+        for number, batch in enumerate(order, start=order.start):
+            seed = mix(order.seed, order.epoch, number, order.rank)
+            yield [(index, seed + place) for place, index in enumerate(batch.tolist())]
+
+
+class FolderLoader(BatchLoader):
+    """Images decoded by worker processes; neither order nor transforms depend on how many."""
+
+    def __init__(self, dataset: FolderImages, order: BatchOrder, num_workers: int) -> None:
+        super().__init__(order)
+        self.loader = DataLoader(
+            dataset,
+            batch_sampler=FolderKeys(order),
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def batches(self) -> Iterator[Batch]:
+        return iter(self.loader)

@@ -1,0 +1,201 @@
+"""Images in class folders: any user's own, Imagenette, ImageNet."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision import datasets
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from reslab.data.base import ImageDataModule, Split, SplitName, stratified_split
+from reslab.data.batches import FolderImages
+from reslab.data.transforms import Augmentation
+from reslab.errors import UserError
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """Every image below a folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def read_image(path: Path, channels: int) -> Tensor:
+    """uint8 (channels, H, W), turned upright as its EXIF orientation says."""
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        return functional.pil_to_tensor(upright.convert("L" if channels == 1 else "RGB"))
+
+
+def center_square(image: Tensor, size: int) -> Tensor:
+    """The shorter side resized to `size`, then the middle: uint8 (C, H, W) to (C, size, size)."""
+    return functional.center_crop(functional.resize(image, [size], antialias=True), [size, size])
+
+
+class ReadCenter:
+    """Decode for evaluation, or once for memory."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, path: Path, seed: int) -> Tensor:
+        return center_square(read_image(path, channels=3), self.size)
+
+
+class ReadRandomCrop:
+    """Decode for training: a window of a random area, at least `scale` of the image, resized (Inception's crop)."""
+
+    def __init__(self, size: int, scale: float) -> None:
+        self.crop = v2.RandomResizedCrop(size, scale=(scale, 1.0), antialias=True)
+
+    def __call__(self, path: Path, seed: int) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            image: Tensor = self.crop(read_image(path, channels=3))
+        return image
+
+
+class ClassFolders(ImageDataModule):
+    """train/ and, where they exist, val/ and test/, each with a folder per class; without val/ it is split from train/.
+
+    in_memory: decode every image once, at image_size, instead of in every epoch.
+    """
+
+    folders: dict[SplitName, str] = {"train": "train", "val": "val", "test": "test"}
+
+    def __init__(self, *, in_memory: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self.in_memory = in_memory
+        if in_memory and self.augment and self.augment["scale"]:
+            raise UserError(
+                "data.in_memory=true keeps each image at one size: set data.augment.scale=null; "
+                "data.augment.crop is the usual choice then"
+            )
+
+    @property
+    def folder(self) -> Path:
+        return self.root
+
+    def class_names(self, folders: list[str]) -> list[str]:
+        return folders
+
+    def read(self, split: SplitName) -> Split | None:
+        if not (self.folder / self.folders["train"]).is_dir():
+            raise FileNotFoundError(self.folder)
+        folder = self.folder / self.folders.get(split, "")
+        if split not in self.folders or not folder.is_dir():
+            return None
+        return self.read_classes(folder, split, classes_from=self.folder / self.folders["train"])
+
+    def read_classes(self, folder: Path, split: SplitName, classes_from: Path) -> Split:
+        """The images of every class folder; the classes, and so the labels, are those of the training images."""
+        folders = subfolders(classes_from)
+        if len(folders) < 2:
+            raise UserError(f"{classes_from} has {len(folders)} class folders: at least two are needed")
+        if strange := set(subfolders(folder)) - set(folders):
+            raise UserError(f"{folder} has classes that {classes_from} has not: {', '.join(sorted(strange))}")
+        self.classes = self.class_names(folders)
+        found = [image_paths(folder / name) for name in folders]
+        if split == "train" and [] in found:
+            raise UserError(f"{folder / folders[found.index([])]} holds no images ({', '.join(sorted(SUFFIXES))})")
+        labels = torch.tensor([label for label, paths in enumerate(found) for _ in paths])
+        images = FolderImages([path for paths in found for path in paths], labels, self.reader(split))
+        return Split.whole(decode_all(images, self.num_workers) if self.in_memory else images, labels)
+
+    def reader(self, split: SplitName) -> ReadCenter | ReadRandomCrop:
+        if self.image_size is None:
+            raise UserError("data.image_size must be given: the images may come in any size")
+        if split == "train" and self.augment and self.augment["scale"]:
+            return ReadRandomCrop(self.image_size, self.augment["scale"])
+        return ReadCenter(self.image_size)
+
+    def split_validation(self) -> None:
+        """A validation image is read as a test image is, whatever the training does to its own."""
+        super().split_validation()
+        val = self.splits["val"]
+        if val and isinstance(val.images, FolderImages):
+            val.images = FolderImages(val.images.paths, val.images.labels, self.reader("val"))
+
+    def augmentation(self) -> torch.nn.Module:
+        if not self.augment:
+            return torch.nn.Identity()
+        return Augmentation(**{name: value for name, value in self.augment.items() if name != "scale"})
+
+
+def subfolders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+
+
+class ImageFolder(ClassFolders):
+    """A user's own images; class folders alone are split into train and test (`test_fraction` of every class)."""
+
+    def __init__(self, *, test_fraction: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.test_fraction = test_fraction
+
+    def read(self, split: SplitName) -> Split | None:
+        if not self.root.is_dir() or (self.root / "train").is_dir():
+            return super().read(split)
+        if split == "val":
+            return None
+        whole = self.read_classes(self.root, split, classes_from=self.root)
+        train, test = stratified_split(whole.labels, self.test_fraction, seed=0)
+        return whole.take(train if split == "train" else test)
+
+    def download(self) -> None:
+        raise FileNotFoundError(f"there is no folder {self.root.absolute()}: set data.root")
+
+
+def decode_all(images: FolderImages, num_workers: int) -> Tensor:
+    """Every image of one size, once: uint8 (N, C, S, S)."""
+    keys = [
+        [(index, 0) for index in range(start, min(start + 256, len(images)))] for start in range(0, len(images), 256)
+    ]
+    log.info("decoding %d images into memory", len(images))
+    loader = torch.utils.data.DataLoader(images, batch_sampler=keys, num_workers=num_workers)
+    return torch.cat([batch for batch, _ in loader])
+
+
+class Imagenette(ClassFolders):
+    """Ten ImageNet classes, downloaded by torchvision; `imagenette_size`, of the shorter side: 160px, 320px or full."""
+
+    folders = {"train": "train", "test": "val"}
+
+    def __init__(self, *, imagenette_size: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.imagenette_size = imagenette_size
+
+    @property
+    def folder(self) -> Path:
+        suffix = "" if self.imagenette_size == "full" else f"-{self.imagenette_size.removesuffix('px')}"
+        return self.root / f"imagenette2{suffix}"
+
+    def class_names(self, folders: list[str]) -> list[str]:
+        return [datasets.Imagenette._WNID_TO_CLASS[folder][0] for folder in folders]
+
+    def download(self) -> None:
+        try:
+            datasets.Imagenette(self.root, size=self.imagenette_size, download=True)
+        except (RuntimeError, OSError) as error:
+            raise FileNotFoundError(
+                f"{self.folder.absolute()}/ not found, and the download failed ({error}): "
+                "put it there or set data.root to the folder that holds it"
+            ) from error
+
+
+class ImageNet(ClassFolders):
+    """The 1,000 classes of ILSVRC 2012 in the usual train/ and val/ class folders; its val/ serves as the test set."""
+
+    folders = {"train": "train", "test": "val"}
+
+    def download(self) -> None:
+        raise FileNotFoundError(
+            f"there is no {self.root.absolute()}/train: ImageNet needs an account at image-net.org; "
+            "unpack it into train/<wnid>/ and val/<wnid>/ and set data.root"
+        )

@@ -1,0 +1,1 @@
+"""Residual networks: `resnet.py` builds every variant, `weights.py` loads published ones, `build.py` joins the two."""

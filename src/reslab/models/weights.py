@@ -1,0 +1,94 @@
+"""Published weights: torchvision's by name, or a local file."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reslab.errors import UserError
+
+log = logging.getLogger(__name__)
+
+StateDict = dict[str, Tensor]
+PREFIXES = ("module.", "net.", "network.", "_orig_mod.")  # DataParallel, Lightning modules, torch.compile
+
+
+def load_weights(network: nn.Module, weights: str, name: str) -> None:
+    """Load torchvision's `weights` of model `name`, or a file, into `network`.
+
+    A classifier of another size is left as initialised, with a message.
+    Raises UserError with the keys where anything else does not fit.
+    """
+    state = download(name, weights) if weights.startswith("IMAGENET1K") else read_state_dict(Path(weights))
+    own = network.state_dict()
+    for layer in ("fc", "head.fc"):
+        key = f"{layer}.weight"
+        if key in state and key in own and state[key].shape != own[key].shape:
+            log.warning(
+                "%s: its classifier has %d classes and this one %d: the classifier starts afresh",
+                weights, len(state[key]), len(own[key]),
+            )  # fmt: skip
+            state |= {f"{layer}.{part}": own[f"{layer}.{part}"] for part in ("weight", "bias")}
+    optional = {key for key in own if key.endswith("num_batches_tracked")}  # absent from files older than torch 0.4
+    problems = [f"missing {key}" for key in own.keys() - state.keys() - optional]
+    problems += [f"unexpected {key}" for key in state.keys() - own.keys()]
+    problems += [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if state[key].shape != own[key].shape
+    ]
+    if problems:
+        raise UserError(f"{weights} does not fit model {name}: {'; '.join(sorted(problems))}{advice(problems)}")
+    network.load_state_dict(own | state)
+    log.info("loaded %s", weights)
+
+
+def advice(problems: list[str]) -> str:
+    if any(problem.startswith("conv1.weight is") for problem in problems):
+        return " (the stem differs: model.stem=imagenet and data.channels=3 give the published ImageNet layout)"
+    return ""
+
+
+def download(name: str, weights: str) -> StateDict:
+    """torchvision's weights, from its cache or its site, the checksum verified."""
+    from torchvision.models import get_model_weights
+
+    try:
+        entry = get_model_weights(name)[weights]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"torchvision has no weights {weights} for {name}") from error
+    try:
+        return dict(entry.get_state_dict(progress=True, check_hash=True))
+    except OSError as error:
+        raise UserError(
+            f"cannot download {entry.url} ({error}): put the file into {torch.hub.get_dir()}/checkpoints "
+            "or give its path as model.weights"
+        ) from error
+
+
+def read_state_dict(path: Path) -> StateDict:
+    """The network's tensors in a file, under torchvision's names."""
+    if not path.is_file():
+        raise UserError(f"model.weights: there is no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: dict[str, Any] = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each format has its own ways to fail
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(f"model.weights: {path} is not a file of weights ({reason})") from error
+    return rename(content.get("state_dict", content))
+
+
+def rename(state: StateDict) -> StateDict:
+    """Strip the prefixes that wrappers leave, and call the classifier `fc`."""
+    if any(key.startswith("network.") for key in state):  # one of ResLab's checkpoints, which holds metrics too
+        state = {key: value for key, value in state.items() if key.startswith("network.")}
+    while state and (prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None)):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return {("fc" + key.removeprefix("linear") if key.startswith("linear.") else key): v for key, v in state.items()}

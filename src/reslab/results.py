@@ -1,0 +1,44 @@
+"""A run's result on the terminal."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+SHOWN = (
+    "val/accuracy", "test/accuracy", "test/top5_accuracy", "test/loss", "test/f1_macro", "test/calibration_error",
+)  # fmt: skip
+
+
+def print_result(result: dict[str, Any]) -> None:
+    folder = Path(result["folder"])
+    folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    console = Console()
+    table = Table(title=f"{result['model']} on {result['data']}", title_justify="left", show_header=False)
+    for name in SHOWN:
+        if name in result:
+            table.add_row(name, f"{result[name]:.4f}")
+    table.add_row("training", f"{result['train/seconds']:.1f} s, {result['train/images_per_second']:,.0f} images/s")
+    console.print(table)
+    console.print(f"run:    {folder}\ncurves: tensorboard --logdir {folder}", soft_wrap=True, highlight=False)
+
+
+def print_evaluation(result: dict[str, Any]) -> None:
+    console = Console()
+    table = Table(title=f"{result['data']}: {result['images']:,} test images", title_justify="left")
+    for name in ("class", "images", "precision", "recall", "F1"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for row in result["classes"]:
+        scores = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
+        table.add_row(row["class"], f"{row['images']:.0f}", *scores)
+    console.print(table)
+    for name, value in result["metrics"].items():
+        console.print(f"{name:24}{value:.4f}", highlight=False)
+
+
+def print_predictions(predictions: list[dict[str, Any]]) -> None:
+    table = Table("image", "classes")
+    for row in predictions:
+        table.add_row(row["image"], ", ".join(f"{c['class']} {c['probability']:.1%}" for c in row["classes"]))
+    Console().print(table)

@@ -1,0 +1,165 @@
+"""What TensorBoard shows beside the curves: the configuration, the layers, the graph, images, figures, hparams."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import matplotlib
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.model_summary import ModelSummary
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+from torchvision.utils import make_grid
+
+from reslab.classifier import Classifier
+
+matplotlib.use("agg")
+
+LAYER_DEPTH = 4  # classifier.network.layer1.0.conv1
+GRAPH_LAYERS = 300  # tracing a network of a thousand layers takes minutes, and its graph cannot be read
+
+
+def writer_of(trainer: L.Trainer) -> SummaryWriter | None:
+    found = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return found[0].experiment if found and trainer.is_global_zero else None
+
+
+class TensorBoardReport(Callback):
+    def __init__(self, num_images: int, num_mistakes: int) -> None:
+        """num_images: augmented training images in the grid; num_mistakes: most confident ones shown at test."""
+        self.num_images, self.num_mistakes = num_images, num_mistakes
+        self.mistakes: list[tuple[float, int, int, Tensor]] = []  # confidence, true, predicted, image
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        writer = writer_of(trainer)
+        if writer is None or trainer.global_step:
+            return
+        assert isinstance(pl_module, Classifier)
+        writer.add_text("config", "```\n" + yaml.safe_dump(pl_module.record["config"], sort_keys=False) + "```")
+        writer.add_text("layers", layer_table(pl_module))
+        writer.add_image("images/augmented_training", self.augmented_grid(trainer, pl_module))
+
+    def augmented_grid(self, trainer: L.Trainer, classifier: Classifier) -> Tensor:
+        split = trainer.datamodule.splits["train"]  # type: ignore[attr-defined]
+        images = torch.stack([split.images[index] for index in split.indices[: self.num_images].tolist()])
+        with torch.random.fork_rng(devices=[]):
+            return make_grid(classifier.augment(images), nrow=8)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        writer = writer_of(trainer)
+        assert isinstance(pl_module, Classifier)
+        if writer is not None and len(list(pl_module.network.modules())) <= GRAPH_LAYERS:
+            add_graph(writer, pl_module)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.mistakes = []
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        images, labels = batch
+        confidence, predicted = outputs.softmax(1).max(1)
+        confidence = confidence.masked_fill(predicted == labels, 0)
+        for index in confidence.topk(min(self.num_mistakes, len(labels))).indices.tolist():
+            if confidence[index] > 0:
+                facts = confidence[index].item(), labels[index].item(), predicted[index].item()
+                self.mistakes.append((*facts, images[index].cpu()))
+        self.mistakes = sorted(self.mistakes, key=lambda mistake: -mistake[0])[: self.num_mistakes]
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        writer = writer_of(trainer)
+        if writer is None:
+            return
+        assert isinstance(pl_module, Classifier)
+        classes = pl_module.record["spec"]["classes"]
+        step = pl_module.record.get("step", 0)
+        writer.add_figure("test/confusion_matrix", confusion_figure(pl_module.confusion.compute().cpu(), classes), step)
+        if self.mistakes:
+            writer.add_figure("test/most_confident_mistakes", mistakes_figure(self.mistakes, classes), step)
+
+
+def add_graph(writer: SummaryWriter, classifier: Classifier) -> None:
+    example = classifier.preprocess(classifier.example_input_array.to(classifier.device))
+    training = classifier.network.training
+    classifier.network.eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch.jit's tracer, which add_graph uses
+        writer.add_graph(classifier.network, example)
+    classifier.network.train(training)
+
+
+def layer_table(classifier: Classifier) -> str:
+    """Markdown: every layer's output shape, parameters and FLOPs (2 per multiplication and addition) for one image."""
+    summary = ModelSummary(classifier, max_depth=LAYER_DEPTH)
+    batch = len(classifier.example_input_array)
+    lines = ["| layer | type | output | parameters | FLOPs |", "|---|---|---|--:|--:|"]
+    for name, layer in summary.summarize().items():
+        if not name.startswith("network"):
+            continue
+        flops = sum(summary.flop_counts.get(f"Classifier.{name}", {}).values()) // batch
+        shape = " x ".join(map(str, layer.out_size[1:])) if isinstance(layer.out_size, list) else "?"
+        lines.append(f"| {name} | {layer.layer_type} | {shape} | {layer.num_parameters:,} | {flops:,} |")
+    return "\n".join(lines)
+
+
+def confusion_figure(confusion: Tensor, classes: list[str]) -> Figure:
+    """Rows: true classes; each as fractions of its images."""
+    share = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
+    size = min(4 + 0.35 * len(classes), 16)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(classes) <= 30:
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+        for true, row in enumerate(share.tolist()):
+            for predicted, value in enumerate(row):
+                if value >= 0.005:
+                    color = "white" if value > 0.5 else "black"
+                    axes.text(predicted, true, f"{value:.2f}", ha="center", va="center", color=color, fontsize=7)
+    return figure
+
+
+def mistakes_figure(mistakes: list[tuple[float, int, int, Tensor]], classes: list[str]) -> Figure:
+    columns = 8
+    rows = -(-len(mistakes) // columns)
+    figure = Figure(figsize=(1.6 * columns, 2.0 * rows), layout="constrained")
+    for axes, mistake in zip(figure.subplots(rows, columns, squeeze=False).flat, mistakes, strict=False):
+        confidence, true, predicted, image = mistake
+        picture = image.permute(1, 2, 0)
+        axes.imshow(picture.expand(-1, -1, 3))
+        axes.set_title(f"{classes[true]}\nas {classes[predicted]} {confidence:.0%}", fontsize=8)
+    for axes in figure.axes:
+        axes.axis("off")
+    return figure
+
+
+def add_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: dict[str, float]) -> None:
+    """Fill TensorBoard's hparams tab: the run's plain settings against its final metrics."""
+    for summary in hparams(plain_settings(config), dict(metrics)):
+        writer._get_file_writer().add_summary(summary)
+    writer.flush()
+
+
+def plain_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+    """Nested settings as `optimizer.lr`; lists and class paths as text, nulls left out."""
+    flat: dict[str, str | int | float | bool] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= plain_settings(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[prefix + key] = value if isinstance(value, str | int | float | bool) else str(value)
+    return flat

@@ -1,0 +1,192 @@
+"""One run: build everything from a composed configuration, fit, test, write the result."""
+
+import json
+import logging
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torchvision
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import BackboneFinetuning, Callback, Checkpoint, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from reslab.classifier import Classifier
+from reslab.data.base import ImageDataModule
+from reslab.errors import UserError
+from reslab.history import History, ProgressBar
+from reslab.models.build import build_network
+from reslab.tensorboard import add_hparams, writer_of
+
+log = logging.getLogger(__name__)
+
+Result = dict[str, Any]
+
+
+def train(config: DictConfig) -> Result:
+    """Train, test the best weights by validation accuracy (the last without validation), write result.json."""
+    quiet_lightning()
+    folder = Path(config.folder)
+    L.seed_everything(config.seed, verbose=False)
+    torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
+    data = build_data(config, stages=("fit", "test") if config.test else ("fit",))
+    classifier = build_classifier(config, data)
+    history = History(config.folder)
+    logger = instantiate(config.logger) if config.logger else None
+    trainer = build_trainer(config, build_callbacks(config, data, history), logger)
+    trainer.fit(classifier, datamodule=data)
+    best = best_checkpoint(trainer, data)
+    result: Result = {"status": "finished"}
+    result |= {name: value for name, value in history.best().items() if name.startswith(("train/", "val/"))}
+    result |= {"epochs": len(history.rows), "steps": trainer.global_step}
+    result |= {"train/seconds": history.train_seconds, "train/images_per_second": history.images_per_second}
+    if config.test:
+        result |= test(trainer, classifier, data, best)
+    result |= provenance(config, classifier, folder)
+    if trainer.is_global_zero:
+        (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        if writer := writer_of(trainer):
+            metrics = {name: value for name, value in result.items() if name.startswith(("train/", "val/", "test/"))}
+            add_hparams(writer, classifier.record["config"], metrics)
+    return result
+
+
+def quiet_lightning() -> None:
+    """Leave its warnings; drop what it tells of every run, and a deprecation inside it that users cannot mend."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+
+
+def build_data(config: DictConfig, stages: Sequence[str]) -> ImageDataModule:
+    data: ImageDataModule = instantiate(config.data, seed=config.seed, _convert_="all")
+    for stage in stages:
+        data.setup(stage)
+    return data
+
+
+def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
+    spec = data.spec
+    network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
+    classifier = Classifier(
+        network.to(memory_format=torch.channels_last),
+        spec,
+        augmentation=data.augmentation(),
+        optimizer=instantiate(config.optimizer, _convert_="all"),
+        schedule=instantiate(config.scheduler, _convert_="all"),
+        label_smoothing=config.label_smoothing,
+        seed=config.seed,
+    )
+    classifier.record = {"config": OmegaConf.to_container(config, resolve=True), "spec": asdict(spec)}
+    if config.compile:
+        network.compile()  # in place: wrapping would change the checkpoint's keys
+    return classifier
+
+
+def build_callbacks(config: DictConfig, data: ImageDataModule, history: History) -> list[Callback]:
+    callbacks: list[Callback] = [history, *instantiate(config.callbacks, _convert_="all").values()]
+    if data.splits["val"] is None:
+        if any(isinstance(callback, EarlyStopping) for callback in callbacks):
+            raise UserError("early stopping needs validation images: set data.val_fraction")
+        callbacks = [callback for callback in callbacks if not watches_validation(callback)]
+    freeze = config.model.freeze
+    if freeze is not False:  # true: never unfrozen
+        epoch = config.trainer.max_epochs if freeze is True else freeze
+        callbacks.append(BackboneFinetuning(unfreeze_backbone_at_epoch=epoch))
+    if config.trainer.enable_progress_bar and sys.stdout.isatty():
+        callbacks.append(ProgressBar(history))
+    return callbacks
+
+
+def watches_validation(callback: Callback) -> bool:
+    return isinstance(callback, ModelCheckpoint) and (callback.monitor or "").startswith("val/")
+
+
+def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger | None) -> L.Trainer:
+    options = config.trainer
+    if options.accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.mps.is_available():
+        raise UserError(
+            f"trainer.accelerator={options.accelerator}, but torch {torch.__version__} finds no GPU here: "
+            "trainer.accelerator=cpu runs the same on the CPU"
+        )
+    shows_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    try:
+        trainer: L.Trainer = instantiate(
+            options,
+            precision=resolve_precision(options.precision, options.accelerator),
+            benchmark=not options.deterministic,  # cuDNN times its algorithms once per shape
+            callbacks=callbacks,
+            logger=logger or False,
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+            enable_progress_bar=shows_bar,
+            _convert_="all",
+        )
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from error
+    return trainer
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """`auto` is bf16-mixed on a GPU that has it, else 32-true."""
+    if precision != "auto":
+        return precision
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+
+
+def best_checkpoint(trainer: L.Trainer, data: ImageDataModule) -> str | None:
+    """The best one by validation accuracy; None, for the last weights, where nothing but the test set was watched."""
+    if data.splits["val"] is None or data.validate_on_test:
+        return None
+    watching = [callback for callback in trainer.checkpoint_callbacks if watches_validation(callback)]
+    return watching[0].best_model_path or None if watching else None  # type: ignore[attr-defined]
+
+
+def test(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule, checkpoint: str | None) -> Result:
+    if data.splits["test"] is None:
+        log.info("data=%s has no test set: nothing to test", data.name)
+        return {}
+    classifier.record["step"] = trainer.global_step
+    (metrics,) = trainer.test(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    return dict(metrics)
+
+
+def provenance(config: DictConfig, classifier: Classifier, folder: Path) -> Result:
+    device = classifier.trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "model": config.model.name,
+        "data": config.data.name,
+        "seed": config.seed,
+        "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
+        "device": name,
+        "precision": classifier.trainer.precision,
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "folder": str(folder),
+    }
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "lightning": L.__version__,
+    }
+
+
+def git_commit() -> str | None:
+    """Of ResLab's own checkout, with `-dirty` where files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
