@@ -52,7 +52,8 @@ class History(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.epoch_images += len(batch[1]) * trainer.world_size
-        if trainer.is_last_batch or (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        last = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+        if last or (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             assert isinstance(pl_module, Classifier)
             self.log_step(trainer, pl_module)
 
@@ -92,7 +93,7 @@ class History(Callback):
         if trainer.is_global_zero:
             write_csv(self.path, self.rows)
             level = logging.DEBUG if shows_progress(trainer) else logging.INFO
-            log.log(level, "epoch %d/%s  %s", row["epoch"] + 1, trainer.max_epochs, describe(row))
+            log.log(level, "epoch %d  %s", row["epoch"] + 1, describe(row))
 
     @property
     def images_per_second(self) -> float:

@@ -147,19 +147,24 @@ def mistakes_figure(mistakes: list[tuple[float, int, int, Tensor]], classes: lis
     return figure
 
 
-def add_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: dict[str, float]) -> None:
-    """Fill TensorBoard's hparams tab: the run's plain settings against its final metrics."""
-    for summary in hparams(plain_settings(config), dict(metrics)):
+def add_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Fill TensorBoard's hparams tab: the settings that a sweep may vary against the final metrics."""
+    settings = {group: config[group] for group in ("model", "data", "optimizer", "scheduler")}
+    settings |= {name: config[name] for name in ("seed", "label_smoothing")}
+    settings["trainer"] = {name: config["trainer"][name] for name in ("max_epochs", "max_steps", "precision")}
+    for summary in hparams(plain_settings(settings), dict(metrics)):
         writer._get_file_writer().add_summary(summary)
     writer.flush()
 
 
 def plain_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """Nested settings as `optimizer.lr`; lists and class paths as text, nulls left out."""
+    """Nested settings as `optimizer.lr`; a class by its name, a list as text, nulls left out."""
     flat: dict[str, str | int | float | bool] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             flat |= plain_settings(value, f"{prefix}{key}.")
-        elif value is not None:
+        elif key == "_target_":
+            flat[prefix.removesuffix(".")] = value.rpartition(".")[2]
+        elif value is not None and key != "_partial_":
             flat[prefix + key] = value if isinstance(value, str | int | float | bool) else str(value)
     return flat

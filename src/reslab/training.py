@@ -29,6 +29,7 @@ from reslab.tensorboard import add_hparams, writer_of
 log = logging.getLogger(__name__)
 
 Result = dict[str, Any]
+HPARAMS_METRICS = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "train/loss", "train/seconds")
 
 
 def train(config: DictConfig) -> Result:
@@ -54,8 +55,7 @@ def train(config: DictConfig) -> Result:
     if trainer.is_global_zero:
         (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         if writer := writer_of(trainer):
-            metrics = {name: value for name, value in result.items() if name.startswith(("train/", "val/", "test/"))}
-            add_hparams(writer, classifier.record["config"], metrics)
+            add_hparams(writer, classifier.record["config"], {n: result[n] for n in HPARAMS_METRICS if n in result})
     return result
 
 
