@@ -117,7 +117,8 @@ class ImageDataModule(L.LightningDataModule):
         elif "train" not in self.splits:
             self._require("train")
             if self.validate_on_test:
-                self._require("test")
+                if self._require("test") is None:
+                    raise UserError(f"data.validate_on_test=true, but data={self.name} has no test images")
                 self.splits["val"] = self.splits["test"]
             elif self._require("val") is None and self.val_fraction > 0:
                 self.split_validation()
@@ -140,9 +141,13 @@ class ImageDataModule(L.LightningDataModule):
         if self.mean is None or self.std is None:
             if isinstance(images, FolderImages):
                 raise UserError("data.mean and data.std must be given for images that stay on disk")
-            self.mean, self.std = pixel_statistics(images)
+            mean, std = pixel_statistics(images)
+            self.mean, self.std = self.mean or mean, self.std or std
+        stored = 3 if isinstance(images, FolderImages) else images.shape[1]
+        if len(self.mean) != stored or len(self.std) != stored:
+            raise UserError(f"data.mean and data.std need {stored} values: one per channel of the stored images")
         size = self.image_size or images.shape[-1]  # type: ignore[union-attr]
-        return ImageSpec(self.classes, self.channels or len(self.mean), size, list(self.mean), list(self.std))
+        return ImageSpec(self.classes, self.channels or stored, size, list(self.mean), list(self.std))
 
     def augmentation(self) -> torch.nn.Module:
         return Augmentation(**self.augment) if self.augment else torch.nn.Identity()
@@ -161,9 +166,7 @@ class ImageDataModule(L.LightningDataModule):
             pass
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with FileLock(
-                self.root / f".{self.name}.lock"
-            ):  # one process downloads, the others wait and find the files
+            with FileLock(self.root / f".{self.name}.lock"):  # one downloads, the others wait and find the files
                 self.download()
             return self.read(name)
         except OSError as error:
@@ -173,6 +176,8 @@ class ImageDataModule(L.LightningDataModule):
         train = self.splits["train"]
         assert train is not None
         rest, chosen = stratified_split(train.labels[train.indices], self.val_fraction, self.seed)
+        if len(chosen) == 0:
+            raise UserError(f"data.val_fraction={self.val_fraction} takes no image: raise it, or 0 for no validation")
         self.splits |= {"train": train.take(rest), "val": train.take(chosen)}
 
     def _loader(self, name: SplitName, shuffle: bool) -> BatchLoader:
@@ -180,6 +185,9 @@ class ImageDataModule(L.LightningDataModule):
         assert split is not None
         if shuffle and len(split) < self.batch_size:
             raise UserError(f"data.batch_size={self.batch_size} is more than the {len(split)} training images")
+        world_size = self.trainer.world_size if self.trainer else 1
+        if shuffle and self.batch_size % world_size:  # the mean of unequal shares' gradients is not the batch's
+            raise UserError(f"data.batch_size={self.batch_size} cannot be shared equally by {world_size} devices")
         labels = split.labels[split.indices]
         order = BatchOrder(
             split.indices,
@@ -187,7 +195,7 @@ class ImageDataModule(L.LightningDataModule):
             shuffle=shuffle,
             seed=self.seed,
             rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=self.trainer.world_size if self.trainer else 1,
+            world_size=world_size,
             sample_weights=(1 / labels.bincount().double())[labels] if shuffle and self.balance else None,
         )
         if isinstance(split.images, FolderImages):

@@ -1,7 +1,7 @@
 """The order of batches, and the two ways to load them: from one tensor in memory, or by worker processes from disk.
 
-An epoch's order is a function of (seed, epoch), and a loader's only state is how many batches of the epoch it has
-given. A run resumed from that number therefore sees exactly the batches that the uninterrupted run would have seen.
+An epoch's order is a function of (seed, epoch), and a loader's only state is the epoch and how many of its batches it
+has given. A run resumed from that therefore sees exactly the batches that the uninterrupted run would have seen.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,8 @@ class BatchOrder:
 
     shuffle: draw a new order from (seed, epoch) and drop the last incomplete batch, so that every step has one shape.
     sample_weights: draw with replacement by these instead (one per index).
-    Without shuffling every index comes once, in order, whatever the number of ranks.
+    Without shuffling every index comes once, in order, whatever the number of ranks; a rest too small to give each rank
+    an image joins the batch before it.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class BatchOrder:
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.indices), self.batch_size)
-        return full if self.shuffle or rest == 0 else full + 1
+        return full if self.shuffle else full + (rest >= self.world_size or (full == 0 and rest > 0))
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -60,7 +61,8 @@ class BatchOrder:
     def __iter__(self) -> Iterator[Tensor]:
         order = self.order()
         for number in range(self.start, len(self)):
-            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            takes_rest = not self.shuffle and number == len(self) - 1
+            batch = order[number * self.batch_size : None if takes_rest else (number + 1) * self.batch_size]
             yield batch[self.rank :: self.world_size]
 
 
@@ -70,20 +72,19 @@ def mix(*parts: int) -> int:
 
 
 class BatchLoader:
-    """What both loaders share: the order, its length, and a state of one number that Lightning stores and restores."""
+    """What both loaders share: the order, its length, and a state of two numbers that Lightning stores and restores."""
 
     def __init__(self, order: BatchOrder) -> None:
         self.sampler = order  # Lightning looks for set_epoch under this name
         self.batch_sampler = None  # and reads this one wherever there is the other
         self.given = 0  # batches of this epoch given so far
-        self.resumed_at = 0
+        self.resume_at: dict[int, int] = {}  # epoch: the first batch of it that a resumed run still has to see
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        self.given = self.sampler.start = self.resumed_at
-        self.resumed_at = 0
+        self.given = self.sampler.start = self.resume_at.pop(self.sampler.epoch, 0)
         for batch in self.batches():
             self.given += 1
             yield batch
@@ -92,10 +93,10 @@ class BatchLoader:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        return {"given": self.given % max(len(self), 1)}
+        return {"epoch": self.sampler.epoch, "given": self.given}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.resumed_at = state["given"]
+        self.resume_at = {state["epoch"]: state["given"]}
 
 
 class MemoryLoader(BatchLoader):

@@ -25,9 +25,10 @@ class Digits(ImageDataModule):
             return None
         digits = load_digits()
         images = torch.from_numpy(digits.images * (255 / 16)).round().byte()[:, None]  # levels 0 to 16; (N, 1, 8, 8)
-        whole = Split.whole(images, torch.from_numpy(digits.target))
-        train, test = stratified_split(whole.labels, self.test_fraction, seed=0)
-        return whole.take(train if split == "train" else test)
+        labels = torch.from_numpy(digits.target)
+        train, test = stratified_split(labels, self.test_fraction, seed=0)
+        chosen = train if split == "train" else test
+        return Split.whole(images[chosen], labels[chosen])
 
 
 class Synthetic(ImageDataModule):

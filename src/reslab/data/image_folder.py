@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -26,11 +27,23 @@ def image_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
+class UnreadableImageError(UserError):
+    """A worker process sends its traceback as the message, which ends with the line that counts."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition("UnreadableImageError: ")[2].strip())
+
+
 def read_image(path: Path, channels: int) -> Tensor:
     """uint8 (channels, H, W), turned upright as its EXIF orientation says."""
-    with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        return functional.pil_to_tensor(upright.convert("L" if channels == 1 else "RGB"))
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
+        raise UnreadableImageError(f"{path} cannot be read as an image ({error})") from error
+    if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
+        upright = Image.fromarray((np.asarray(upright) / 257).round().astype(np.uint8))
+    return functional.pil_to_tensor(upright.convert("L" if channels == 1 else "RGB"))
 
 
 def center_square(image: Tensor, size: int) -> Tensor:
@@ -56,7 +69,7 @@ class ReadRandomCrop:
 
     def __call__(self, path: Path, seed: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # unlike torch.manual_seed it leaves the GPUs' generators alone
             image: Tensor = self.crop(read_image(path, channels=3))
         return image
 
@@ -91,7 +104,7 @@ class ClassFolders(ImageDataModule):
         folder = self.folder / self.folders.get(split, "")
         if split not in self.folders or not folder.is_dir():
             return None
-        return self.read_classes(folder, split, classes_from=self.folder / self.folders["train"])
+        return self.load(self.read_classes(folder, split, classes_from=self.folder / self.folders["train"]))
 
     def read_classes(self, folder: Path, split: SplitName, classes_from: Path) -> Split:
         """The images of every class folder; the classes, and so the labels, are those of the training images."""
@@ -104,9 +117,18 @@ class ClassFolders(ImageDataModule):
         found = [image_paths(folder / name) for name in folders]
         if split == "train" and [] in found:
             raise UserError(f"{folder / folders[found.index([])]} holds no images ({', '.join(sorted(SUFFIXES))})")
+        if not any(found):
+            raise UserError(f"{folder} holds no images in class folders: fill it or remove it")
         labels = torch.tensor([label for label, paths in enumerate(found) for _ in paths])
         images = FolderImages([path for paths in found for path in paths], labels, self.reader(split))
-        return Split.whole(decode_all(images, self.num_workers) if self.in_memory else images, labels)
+        return Split.whole(images, labels)
+
+    def load(self, split: Split) -> Split:
+        """The split with its own images decoded into memory, where `in_memory` asks for it."""
+        if not self.in_memory or not isinstance(split.images, FolderImages):
+            return split
+        images = decode_all(split.images, split.indices, self.num_workers)
+        return Split.whole(images, split.labels[split.indices])
 
     def reader(self, split: SplitName) -> ReadCenter | ReadRandomCrop:
         if self.image_size is None:
@@ -140,24 +162,22 @@ class ImageFolder(ClassFolders):
         self.test_fraction = test_fraction
 
     def read(self, split: SplitName) -> Split | None:
-        if not self.root.is_dir() or (self.root / "train").is_dir():
+        if not self.root.is_dir():
+            raise UserError(f"data={self.name}: there is no folder {self.root.absolute()}: set data.root")
+        if (self.root / "train").is_dir():
             return super().read(split)
         if split == "val":
             return None
         whole = self.read_classes(self.root, split, classes_from=self.root)
         train, test = stratified_split(whole.labels, self.test_fraction, seed=0)
-        return whole.take(train if split == "train" else test)
-
-    def download(self) -> None:
-        raise FileNotFoundError(f"there is no folder {self.root.absolute()}: set data.root")
+        chosen = train if split == "train" else test
+        return self.load(whole.take(chosen)) if len(chosen) else None
 
 
-def decode_all(images: FolderImages, num_workers: int) -> Tensor:
-    """Every image of one size, once: uint8 (N, C, S, S)."""
-    keys = [
-        [(index, 0) for index in range(start, min(start + 256, len(images)))] for start in range(0, len(images), 256)
-    ]
-    log.info("decoding %d images into memory", len(images))
+def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> Tensor:
+    """The images of these indices, once: uint8 (N, C, S, S)."""
+    keys = [[(index, 0) for index in part.tolist()] for part in indices.split(256)]
+    log.info("decoding %d images into memory", len(indices))
     loader = torch.utils.data.DataLoader(images, batch_sampler=keys, num_workers=num_workers)
     return torch.cat([batch for batch, _ in loader])
 
@@ -194,8 +214,10 @@ class ImageNet(ClassFolders):
 
     folders = {"train": "train", "test": "val"}
 
-    def download(self) -> None:
-        raise FileNotFoundError(
-            f"there is no {self.root.absolute()}/train: ImageNet needs an account at image-net.org; "
-            "unpack it into train/<wnid>/ and val/<wnid>/ and set data.root"
-        )
+    def read(self, split: SplitName) -> Split | None:
+        if not (self.root / "train").is_dir():
+            raise UserError(
+                f"data={self.name}: there is no {self.root.absolute()}/train: ImageNet needs an account at "
+                "image-net.org; unpack it into train/<wnid>/ and val/<wnid>/ and set data.root"
+            )
+        return super().read(split)

@@ -1,0 +1,390 @@
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED_DATA, needs_shared_data
+from PIL import Image
+from torchvision import datasets
+
+from reslab.command import one_line
+from reslab.data.batches import FolderImages
+from reslab.data.datasets import CIFAR10
+from reslab.data.image_folder import ReadCenter, ReadRandomCrop, image_paths, read_image
+from reslab.errors import UserError
+from reslab.training import build_data
+
+SIZE = 16
+
+
+def save_noise(path, size=(SIZE, SIZE), seed=0):
+    """Height, width; the pixels are different for every path and are returned as (3, H, W)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng([seed, *str(path).encode()]).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def fill(folder, counts, **options):
+    """Noise images in class folders; returns each path's pixels."""
+    paths = [folder / name / f"{number:03}.png" for name, count in counts.items() for number in range(count)]
+    return {path: save_noise(path, **options) for path in paths}
+
+
+def build(composed, root, *overrides, stages=("fit", "test")):
+    options = (f"data.root={root}", f"data.image_size={SIZE}", "data.batch_size=2", "data.num_workers=0", *overrides)
+    return build_data(composed("data=imagefolder", *options), stages)
+
+
+def counts(split):
+    return split.labels[split.indices].bincount().tolist()
+
+
+def pixels_and_labels(loader):
+    batches = list(loader)
+    return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
+
+
+# layouts
+
+
+def test_train_val_and_test_are_read_as_they_are(composed, tmp_path):
+    written = {}
+    for split, number in (("train", 3), ("val", 2), ("test", 1)):
+        written |= fill(tmp_path / split, {"cat": number, "dog": number + 1})
+    data = build(composed, tmp_path)
+    assert {name: counts(split) for name, split in data.splits.items()} == {
+        "train": [3, 4], "val": [2, 3], "test": [1, 2],
+    }  # fmt: skip
+    assert (data.spec.classes, data.spec.channels, data.spec.image_size) == (["cat", "dog"], 3, SIZE)
+    for split, loader in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
+        images, labels = pixels_and_labels(loader)
+        expected = [(pixels, path.parent.name) for path, pixels in written.items() if split in path.parts]
+        assert torch.equal(images, torch.stack([pixels for pixels, _ in expected]))
+        assert [data.classes[label] for label in labels] == [name for _, name in expected]
+
+
+def test_train_alone_gives_validation_images_and_no_test(composed, tmp_path):
+    fill(tmp_path / "train", {"cat": 10, "dog": 20})
+    data = build(composed, tmp_path)
+    assert (counts(data.splits["train"]), counts(data.splits["val"])) == ([9, 18], [1, 2])
+    assert data.splits["test"] is None
+
+
+def test_class_folders_alone_are_split_in_three(composed, tmp_path):
+    fill(tmp_path, {"cat": 10, "dog": 20, "eel": 30})
+    data = build(composed, tmp_path, "data.val_fraction=0.25")
+    assert counts(data.splits["test"]) == [2, 4, 6]  # data.test_fraction is 0.2
+    assert counts(data.splits["val"]) == [2, 4, 6]  # of the 8, 16 and 24 left
+    assert counts(data.splits["train"]) == [6, 12, 18]
+    taken = Counter(split.images.paths[index] for split in data.splits.values() for index in split.indices)
+    assert taken == Counter(image_paths(tmp_path))
+    other = build(composed, tmp_path, "seed=1").splits["test"]
+    assert torch.equal(other.indices, data.splits["test"].indices)
+
+
+def test_without_a_test_fraction_there_is_no_test(composed, tmp_path):
+    fill(tmp_path, {"cat": 10, "dog": 10})
+    data = build(composed, tmp_path, "data.test_fraction=0")
+    assert data.splits["test"] is None
+    assert len(data.splits["train"]) == 18
+    with pytest.raises(UserError, match="no test images"):
+        build(composed, tmp_path, "data.test_fraction=0", "data.validate_on_test=true")
+
+
+def test_subfolders_and_all_suffixes_count_and_other_files_do_not(composed, tmp_path):
+    fill(tmp_path / "train", {"cat/deep/er": 2, "dog": 2})
+    save_noise(tmp_path / "train" / "cat" / "x.JPEG")
+    (tmp_path / "train" / "cat" / "notes.txt").write_text("no image")
+    data = build(composed, tmp_path, "data.val_fraction=0")
+    assert (data.classes, counts(data.splits["train"])) == (["cat", "dog"], [3, 2])
+
+
+def test_an_imagenet_folder_uses_its_val_as_the_test_set(composed, tmp_path):
+    fill(tmp_path / "train", {"n01": 100, "n02": 50})
+    written = fill(tmp_path / "val", {"n01": 2, "n02": 1})
+    data = build(composed, tmp_path, "data=imagenet")
+    assert data.classes == ["n01", "n02"]
+    sizes = {name: counts(split) for name, split in data.splits.items()}
+    assert sizes == {"train": [98, 49], "val": [2, 1], "test": [2, 1]}
+    images, labels = pixels_and_labels(data.test_dataloader())
+    assert torch.equal(images, torch.stack(list(written.values())))
+    assert labels.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("size", "folder"), [("160px", "imagenette2-160"), ("full", "imagenette2")])
+def test_imagenette_has_names_for_its_folders(composed, tmp_path, size, folder):
+    wnids = datasets.Imagenette._WNID_TO_CLASS
+    fill(tmp_path / folder / "train", dict.fromkeys(wnids, 10))
+    fill(tmp_path / folder / "val", dict.fromkeys(wnids, 1))
+    data = build(composed, tmp_path, "data=imagenette", f"data.imagenette_size={size}")
+    assert data.spec.classes == [
+        "tench", "English springer", "cassette player", "chain saw", "church",
+        "French horn", "garbage truck", "gas pump", "golf ball", "parachute",
+    ]  # fmt: skip
+    sizes = {name: counts(split) for name, split in data.splits.items()}
+    assert sizes == {"train": [9] * 10, "val": [1] * 10, "test": [1] * 10}
+
+
+# what users get wrong
+
+
+def missing_root(root):
+    return root / "absent"
+
+
+def one_class(root):
+    fill(root, {"cat": 3})
+    return root
+
+
+def strange_class(root):
+    fill(root / "train", {"cat": 3, "dog": 3})
+    fill(root / "val", {"cat": 1, "eel": 1})
+    return root
+
+
+def empty_class(root):
+    fill(root / "train", {"cat": 3})
+    (root / "train" / "dog").mkdir()
+    return root
+
+
+def unsorted_validation(root):
+    fill(root / "train", {"cat": 3, "dog": 3})
+    save_noise(root / "val" / "000.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("prepare", "overrides", "message"),
+    [
+        (missing_root, (), "data=imagefolder: there is no folder {root}/absent: set data.root"),
+        (missing_root, ("data=imagenet",), "data=imagenet: there is no {root}/absent/train: ImageNet needs an account"),
+        (one_class, (), "{root} has 1 class folders: at least two are needed"),
+        (strange_class, (), "{root}/val has classes that {root}/train has not: eel"),
+        (empty_class, (), "{root}/train/dog holds no images (.bmp, "),
+        (unsorted_validation, (), "{root}/val holds no images in class folders: fill it or remove it"),
+    ],
+)
+def test_a_wrong_folder_is_named_and_left_as_it_is(composed, tmp_path, prepare, overrides, message):
+    root = prepare(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as caught:
+        build(composed, root, *overrides)
+    assert one_line(caught.value, "config").startswith(message.format(root=tmp_path))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_statistics_and_sizes_that_cannot_be_computed_are_asked_for(composed, tmp_path):
+    fill(tmp_path / "train", {"cat": 10, "dog": 10})
+    with pytest.raises(UserError, match=r"data\.mean and data\.std must be given"):
+        _ = build(composed, tmp_path, "data.mean=null").spec
+    with pytest.raises(UserError, match=r"data\.image_size must be given"):
+        build(composed, tmp_path, "data.image_size=null")
+
+
+# in memory
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("layout", ["train and test", "class folders"])
+def test_images_in_memory_are_those_on_disk(composed, tmp_path, layout, num_workers):
+    fill(tmp_path / "train" if layout == "train and test" else tmp_path, {"cat": 12, "dog": 10}, size=(20, 31))
+    if layout == "train and test":
+        fill(tmp_path / "test", {"cat": 2, "dog": 2}, size=(31, 20))
+    options = ("data.augment.scale=null", f"data.num_workers={num_workers}")
+    disk, memory = (build(composed, tmp_path, f"data.in_memory={flag}", *options) for flag in ("false", "true"))
+    for name in ("train", "val", "test"):
+        (images, labels), (expected, expected_labels) = (
+            pixels_and_labels(getattr(data, f"{name}_dataloader")()) for data in (memory, disk)
+        )
+        assert (images.dtype, images.shape[1:]) == (torch.uint8, (3, SIZE, SIZE))
+        if name == "train":  # the orders shuffle different lists of indices
+            images, expected = (
+                torch.stack(sorted(batch, key=lambda image: image.flatten().tolist())) for batch in (images, expected)
+            )
+            labels, expected_labels = labels.sort().values, expected_labels.sort().values
+        assert torch.equal(images, expected)
+        assert torch.equal(labels, expected_labels)
+
+
+def test_statistics_in_memory_are_those_of_the_training_images(composed, tmp_path):
+    written = fill(tmp_path, {"cat": 10, "dog": 10})
+    options = ("data.in_memory=true", "data.augment.scale=null", "data.mean=null", "data.std=null")
+    data = build(composed, tmp_path, *options)
+    test = {image.numpy().tobytes() for image in data.splits["test"].images}
+    train = torch.stack([image for image in written.values() if image.contiguous().numpy().tobytes() not in test])
+    assert len(train) == 16
+    assert data.spec.mean == pytest.approx((train.double() / 255).mean((0, 2, 3)).tolist(), rel=1e-12)
+
+
+def test_a_random_crop_cannot_be_kept_in_memory(composed, tmp_path):
+    with pytest.raises(Exception, match=r"data\.augment\.scale=null"):
+        build(composed, tmp_path, "data.in_memory=true")
+
+
+# reading an image
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA", "1", "CMYK"])
+def test_every_mode_has_its_own_colours(tmp_path, mode, channels):
+    colours = torch.tensor([[255, 0, 0], [0, 255, 0], [255, 255, 255], [0, 0, 0]], dtype=torch.uint8).T.view(3, 2, 2)
+    image = Image.fromarray(colours.permute(1, 2, 0).numpy()).convert(mode)
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    image.save(path)
+    grey = torch.tensor([[76, 150], [255, 0]], dtype=torch.uint8)  # 0.299 and 0.587 of 255
+    if mode == "1":
+        expected = torch.from_numpy(np.asarray(image) * np.uint8(255)).expand(channels, 2, 2)
+    elif channels == 1 or mode in ("L", "LA"):
+        expected = grey.expand(channels, 2, 2)
+    else:
+        expected = colours
+    assert torch.equal(read_image(path, channels), expected)
+
+
+def test_a_cmyk_jpeg_is_not_inverted(tmp_path):
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "red.jpg", quality=100)
+    mean = read_image(tmp_path / "red.jpg", 3).float().mean((1, 2))
+    assert mean.tolist() == pytest.approx([255, 0, 0], abs=3)  # JPEG loses a little
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bit_grey_keeps_its_brightness(tmp_path, channels):
+    values = np.array([[0, 128, 129, 257], [300, 32768, 65406, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    expected = torch.tensor([[0, 0, 1, 1], [1, 128, 254, 255]], dtype=torch.uint8)  # divided by 257
+    assert torch.equal(read_image(tmp_path / "deep.png", channels), expected.expand(channels, 2, 4))
+
+
+UPRIGHT = {  # EXIF orientation: what makes the stored pixels upright
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: np.rot90(stored, -1),  # clockwise
+    7: lambda stored: np.rot90(stored, 2).transpose(1, 0, 2),
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_photo_is_turned_as_its_exif_says(tmp_path, orientation):
+    gradient = np.stack(np.meshgrid(np.arange(24) * 10, np.arange(16) * 15), axis=-1).astype(np.uint8)  # (16, 24, 2)
+    photo = Image.fromarray(np.concatenate([gradient, gradient[..., :1] // 2], axis=-1))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo.save(tmp_path / "plain.jpg")
+    photo.save(tmp_path / "turned.jpg", exif=exif)
+    stored = np.asarray(Image.open(tmp_path / "plain.jpg"))
+    expected = UPRIGHT[orientation](stored)
+    assert np.array_equal(read_image(tmp_path / "turned.jpg", 3).permute(1, 2, 0), expected)
+    assert orientation == 1 or not np.array_equal(expected[:16, :16], stored[:16, :16])
+
+
+def cut(path):
+    save_noise(path, (64, 64))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def text(path):
+    path.write_text("no image")
+
+
+def empty(path):
+    path.touch()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("spoil", [cut, text, empty])
+def test_a_broken_image_is_named_in_one_line(tmp_path, spoil, suffix):
+    path = tmp_path / f"broken.{suffix}"
+    spoil(path)
+    with pytest.raises(UserError) as caught:
+        read_image(path, 3)
+    assert str(caught.value).startswith(f"{path} cannot be read as an image (")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("in_memory", ["true", "false"])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_broken_image_is_named_from_a_worker_process_too(composed, tmp_path, num_workers, in_memory):
+    fill(tmp_path / "train", {"cat": 2, "dog": 2})
+    broken = tmp_path / "train" / "dog" / "broken.jpg"
+    cut(broken)
+    options = (f"data.num_workers={num_workers}", f"data.in_memory={in_memory}", "data.augment.scale=null")
+
+    def load():
+        list(build(composed, tmp_path, "data.val_fraction=0", "data.batch_size=5", *options).train_dataloader())
+
+    with pytest.raises(UserError) as caught:
+        load()
+    assert str(caught.value).startswith(f"{broken} cannot be read as an image (image file is truncated")
+    assert "\n" not in str(caught.value)
+
+
+# the two readers
+
+
+def test_the_center_of_an_image_is_resized_by_its_shorter_side(tmp_path):
+    columns = np.tile(np.arange(40, dtype=np.uint8) * 6, (20, 1))  # (20, 40), a ramp from left to right
+    Image.fromarray(columns).save(tmp_path / "wide.png")
+    image = ReadCenter(20)(tmp_path / "wide.png", 0)
+    assert torch.equal(image, torch.from_numpy(columns[:, 10:30]).expand(3, 20, 20))
+    assert ReadCenter(10)(tmp_path / "wide.png", 0).shape == (3, 10, 10)
+
+
+def test_a_random_crop_is_a_function_of_its_seed_and_draws_nothing_from_the_global_generators(tmp_path):
+    save_noise(tmp_path / "image.png", (40, 30))
+    reader = ReadRandomCrop(8, scale=0.1)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = reader(tmp_path / "image.png", 5)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    assert torch.equal(reader(tmp_path / "image.png", 5), first)
+    assert len({reader(tmp_path / "image.png", seed).numpy().tobytes() for seed in range(20)}) == 20
+    assert (first.shape, first.dtype) == ((3, 8, 8), torch.uint8)
+
+
+def test_a_random_crop_keeps_at_least_the_given_area(tmp_path):
+    """The image's pixels are their own coordinates, so a crop's extent can be read from its corners."""
+    rows, columns = np.meshgrid(np.arange(200), np.arange(200), indexing="ij")
+    Image.fromarray(np.stack([rows, columns, rows], axis=-1).astype(np.uint8)).save(tmp_path / "image.png")
+    areas = []
+    for seed in range(200):
+        crop = ReadRandomCrop(50, scale=0.5)(tmp_path / "image.png", seed).float()
+        extents = crop[0, -1].mean() - crop[0, 0].mean(), crop[1, :, -1].mean() - crop[1, :, 0].mean()
+        areas.append(float(extents[0] * extents[1]) * (50 / 49) ** 2 / 200**2)
+    assert min(areas) == pytest.approx(0.5, abs=0.04)  # half a pixel at each side, and few draws reach the bound
+    assert max(areas) > 0.9
+
+
+def test_training_crops_at_random_and_validation_does_not(composed, tmp_path):
+    fill(tmp_path / "train", {"cat": 10, "dog": 10}, size=(24, 32))
+    data = build(composed, tmp_path)
+    assert isinstance(data.splits["train"].images.read, ReadRandomCrop)
+    assert isinstance(data.splits["val"].images, FolderImages)
+    expected = [ReadCenter(SIZE)(data.splits["val"].images.paths[index], 0) for index in data.splits["val"].indices]
+    assert torch.equal(pixels_and_labels(data.val_dataloader())[0], torch.stack(expected))
+    assert isinstance(build(composed, tmp_path, "data.augment=null").splits["train"].images.read, ReadCenter)
+
+
+@needs_shared_data
+def test_cifar10_as_an_image_folder(composed, tmp_path):
+    with tarfile.open(Path(SHARED_DATA) / "cifar10-jpeg.tar.xz") as archive:
+        first_20 = (member for member in archive if member.isfile() and Path(member.name).stem < "0020")
+        archive.extractall(tmp_path, first_20, filter="data")
+    data = build(composed, tmp_path, "data.image_size=32", "data.augment.scale=null")
+    assert data.spec.classes == CIFAR10.classes
+    assert counts(data.splits["train"]) == [18] * 10
+    assert counts(data.splits["test"]) == [20] * 10
+    assert Image.open(data.splits["train"].images.paths[0]).size == (32, 32)
+    images, labels = pixels_and_labels(data.test_dataloader())
+    assert (images.shape, images.dtype) == ((200, 3, 32, 32), torch.uint8)
+    assert float(images.float().mean() / 255) == pytest.approx(0.473, abs=0.05)  # of all images, 6 standard errors
+    assert labels.tolist() == [label for label in range(10) for _ in range(20)]
