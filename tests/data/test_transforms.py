@@ -87,7 +87,7 @@ def test_a_rectangle_is_tall_as_often_as_it_is_wide():
 # the augmentation
 
 
-def test_every_offset_and_both_directions_occur_equally_often():
+def test_every_offset_occurs_equally_often_and_half_of_the_images_are_mirrored():
     image = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
     padded = F.pad(image, (1,) * 4)
     windows = [padded[:, :, y : y + 3, x : x + 3] for y in range(3) for x in range(3)]
@@ -98,6 +98,7 @@ def test_every_offset_and_both_directions_occur_equally_often():
     matches = (result[:, None] == variants[None]).flatten(2).all(2)  # (n, 18)
     assert (matches.sum(1) == 1).all()
     assert all(within_six_deviations(count, n, 1 / 18) for count in matches.sum(0).tolist())
+    assert within_six_deviations(int(matches[:, 9:].sum()), n, 0.5)  # mirrored
 
 
 @pytest.mark.parametrize("probability", [0.25, 1.0])
