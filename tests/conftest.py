@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
@@ -28,3 +29,7 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     """The configuration of `python src/train.py <overrides>`, its run folder in a temporary place."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield lambda *overrides: compose("config", overrides=[f"folder={tmp_path}", *overrides])
+
+
+# Tests train tiny networks: one thread is as fast, and two processes at once do not then wait for each other's threads
+torch.set_num_threads(1)

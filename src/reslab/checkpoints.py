@@ -1,15 +1,25 @@
-"""A classifier from a run's folder or a checkpoint: everything else is read from there."""
+"""The best checkpoint of a run, and a classifier from it: everything else is read from there."""
 
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from reslab.classifier import Classifier
 from reslab.data.base import ImageSpec
 from reslab.errors import UserError
 from reslab.models.build import build_network
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Of two equal epochs the later one is the better: its learning rate had come further down."""
+
+    def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
+        return super().check_monitor_top_k(trainer, current) or current == self.best_model_score
 
 
 def find_checkpoint(path: str | Path) -> Path:

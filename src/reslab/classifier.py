@@ -1,5 +1,6 @@
 """The LightningModule: a network, what its images need before it, its loss, metrics, optimizer and schedule."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,6 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from reslab.data.base import ImageSpec
@@ -16,6 +16,7 @@ from reslab.data.batches import Batch, mix
 from reslab.data.transforms import Preprocessing
 from reslab.metrics import Metrics
 from reslab.models.build import classifier_layer
+from reslab.schedules import ScheduledLR
 
 Schedule = Callable[[int, int], float]  # (step, total_steps) -> factor on the learning rate
 
@@ -105,8 +106,8 @@ class Classifier(L.LightningModule):
         assert self.optimizer is not None
         assert self.schedule is not None
         optimizer = self.optimizer(parameter_groups(self.network))
-        schedule, total_steps = self.schedule, int(self.trainer.estimated_stepping_batches)
-        scheduler = LambdaLR(optimizer, lambda step: schedule(min(step, total_steps - 1), total_steps))
+        schedule, total_steps = self.schedule, optimizer_steps(self.trainer)
+        scheduler = ScheduledLR(optimizer, lambda step: schedule(min(step, total_steps - 1), total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property
@@ -114,6 +115,20 @@ class Classifier(L.LightningModule):
         """All but the classifier layer, under the name that Lightning's BackboneFinetuning looks for."""
         head = classifier_layer(self.network)
         return nn.ModuleList(module for module in self.network.children() if module is not head)
+
+
+def optimizer_steps(trainer: L.Trainer) -> int:
+    """All steps of a run.
+
+    Lightning's `estimated_stepping_batches` would set up the loader before a checkpoint's state of it is read, and then
+    pass over that state.
+    """
+    batches, limit = trainer.datamodule.batches_per_epoch, trainer.limit_train_batches  # type: ignore[attr-defined]
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
+    if trainer.max_steps < 0:
+        return steps
+    return min(trainer.max_steps, steps) if trainer.max_epochs != -1 else trainer.max_steps
 
 
 def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:

@@ -38,6 +38,9 @@ class History(Callback):
             state["rows"], state["train_seconds"], state["train_images"]
         )  # fmt: skip
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # a run resumed within an epoch does not start it again
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epoch_start = self.logged_at = time.perf_counter()
         self.epoch_images = self.logged_images = 0
@@ -100,8 +103,8 @@ class History(Callback):
         return self.train_images / self.train_seconds if self.train_seconds else 0.0
 
     def best(self) -> dict[str, float]:
-        """The epoch with the highest validation accuracy; the last one without validation."""
-        validated = [row for row in self.rows if "val/accuracy" in row]
+        """The epoch with the highest validation accuracy, of equal ones the latest; the last without validation."""
+        validated = [row for row in reversed(self.rows) if "val/accuracy" in row]
         return max(validated, key=lambda row: row["val/accuracy"]) if validated else self.rows[-1]
 
 

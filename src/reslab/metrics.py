@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
 
@@ -22,11 +23,11 @@ class Metrics(nn.Module):
         if final:
             scores["f1_macro"] = MulticlassF1Score(num_classes, average="macro", validate_args=False)
             scores["calibration_error"] = MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False)
-        self.loss = MeanMetric(nan_strategy="disable", **options)
+        self.loss = MeanLoss(**options)
         self.scores = MetricCollection(scores, compute_groups=False)  # type: ignore[arg-type]
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:  # mean over N, (N, num_classes), (N,)
-        self.loss.update(loss, weight=len(labels))
+        self.loss.update(loss, len(labels))
         self.scores.update(logits, labels)
 
     def compute(self) -> dict[str, Tensor]:
@@ -39,3 +40,25 @@ class Metrics(nn.Module):
 
 def top_accuracy(num_classes: int, k: int, options: dict[str, Any]) -> Metric:
     return MulticlassAccuracy(num_classes, top_k=k, average="micro", validate_args=False, **options)
+
+
+class MeanLoss(Metric):
+    """The mean over images of batch means; a NaN shows.
+
+    torchmetrics' own MeanMetric reads back every value to look for NaNs or, told not to (1.9), drops the weights.
+    """
+
+    total: Tensor
+    images: Tensor
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("images", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, images: int) -> None:
+        self.total += loss * images
+        self.images += images
+
+    def compute(self) -> Tensor:
+        return self.total / self.images

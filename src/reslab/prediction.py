@@ -28,7 +28,7 @@ def predict(config: DictConfig) -> list[Prediction]:
     predictions = []
     for start in range(0, len(paths), config.batch_size):
         batch = paths[start : start + config.batch_size]
-        images = [center_square(open_image(path, len(spec.mean)), spec.image_size) for path in batch]
+        images = [center_square(read_image(path, len(spec.mean)), spec.image_size) for path in batch]
         with torch.inference_mode():
             probabilities = classifier.predict_step(torch.stack(images).to(classifier.device), 0).cpu()
         for path, row in zip(batch, probabilities, strict=True):
@@ -59,13 +59,6 @@ def find_images(images: str | ListConfig) -> list[Path]:
 
 def expand(pattern: str) -> Iterator[Path]:
     return (Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file())  # noqa: PTH207
-
-
-def open_image(path: Path, channels: int) -> torch.Tensor:
-    try:
-        return read_image(path, channels)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read as an image ({error})") from error
 
 
 def choose_device(device: str) -> torch.device:

@@ -5,7 +5,9 @@ Each is a function of (step, total_steps) with step = 0 … total_steps - 1; con
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
+
+from torch.optim.lr_scheduler import LambdaLR
 
 ONE_CYCLE_START = 1 / 25  # of the peak; torch's OneCycleLR has div_factor=25
 ONE_CYCLE_END = 1 / (25 * 1e4)  # of the peak; torch's final_div_factor=1e4
@@ -44,3 +46,14 @@ def multi_step(step: int, total_steps: int, milestones: Sequence[float], gamma: 
     if step < warmup_steps:
         return 0.1
     return gamma ** sum(step >= round(milestone * total_steps) for milestone in milestones)
+
+
+class ScheduledLR(LambdaLR):
+    """torch's LambdaLR, which leaves parameter groups that were added later at the learning rate they have.
+
+    Lightning's BackboneFinetuning adds such a group and steers its rate itself.
+    """
+
+    def get_lr(self) -> list[Any]:
+        added = self.optimizer.param_groups[len(self.base_lrs) :]
+        return [*super().get_lr(), *(group["lr"] for group in added)]

@@ -36,6 +36,7 @@ def train(config: DictConfig) -> Result:
     """Train, test the best weights by validation accuracy (the last without validation), write result.json."""
     quiet_lightning()
     folder = Path(config.folder)
+    folder.mkdir(parents=True, exist_ok=True)
     L.seed_everything(config.seed, verbose=False)
     torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
     data = build_data(config, stages=("fit", "test") if config.test else ("fit",))
@@ -60,9 +61,11 @@ def train(config: DictConfig) -> Result:
 
 
 def quiet_lightning() -> None:
-    """Leave its warnings; drop what it tells of every run, and a deprecation inside it that users cannot mend."""
+    """Keep its warnings, but for what it tells of every run and what a user cannot mend."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    # BackboneFinetuning leaves the norms trainable from the start, then is surprised to find them in the optimizer
+    warnings.filterwarnings("ignore", message="The provided params to be frozen already exist")
 
 
 def build_data(config: DictConfig, stages: Sequence[str]) -> ImageDataModule:

@@ -149,6 +149,11 @@ class ImageDataModule(L.LightningDataModule):
         size = self.image_size or images.shape[-1]  # type: ignore[union-attr]
         return ImageSpec(self.classes, self.channels or stored, size, list(self.mean), list(self.std))
 
+    @property
+    def batches_per_epoch(self) -> int:
+        """Whole batches, which is what training takes."""
+        return len(self.splits["train"] or ()) // self.batch_size
+
     def augmentation(self) -> torch.nn.Module:
         return Augmentation(**self.augment) if self.augment else torch.nn.Identity()
 

@@ -38,7 +38,10 @@ def create_timm(timm_name: str, pretrained: bool, in_channels: int, num_classes:
         raise UserError("model=timm needs the timm package: pip install -e .[timm]") from error
     if not timm.is_model(timm_name):
         raise UserError(f"timm has no model {timm_name!r}: see timm.list_models('*resnet*')")
-    return timm.create_model(timm_name, pretrained=pretrained, in_chans=in_channels, num_classes=num_classes)
+    try:
+        return timm.create_model(timm_name, pretrained=pretrained, in_chans=in_channels, num_classes=num_classes)
+    except (OSError, RuntimeError) as error:  # no network; a model or a tag without weights
+        raise UserError(f"timm cannot give {timm_name} with pretrained={pretrained}: {error}") from error
 
 
 def classifier_layer(network: nn.Module) -> nn.Module:

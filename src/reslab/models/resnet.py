@@ -6,19 +6,28 @@ Parameter names equal torchvision's, and timm's for what only timm has, so that 
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import SqueezeExcitation, StochasticDepth
+
+from reslab.errors import UserError
 
 BlockKind = Literal["basic", "bottleneck"]
 Stem = Literal["imagenet", "deep", "cifar", "halving", "none"]
 Shortcut = Literal["A", "B", "C", "D", "none"]
 Downsampling = Literal["stride", "pool"]
+CHOICES = {"block": BlockKind, "stem": Stem, "shortcut": Shortcut, "downsampling": Downsampling}
 
 EXPANSION = {"basic": 1, "bottleneck": 4}  # a block's output channels are its stage's width times this
+
+
+def check_choices(**description: str) -> None:
+    """A mistyped word would otherwise pass for another one."""
+    for word, value in description.items():
+        if value not in (known := get_args(CHOICES[word])):
+            raise UserError(f"model.{word}={value} is none of {', '.join(known)}")
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -190,6 +199,9 @@ class ResNet(nn.Module):
         zero_init_residual: bool,
     ) -> None:
         super().__init__()
+        check_choices(block=block, stem=stem, shortcut=shortcut, downsampling=downsampling)
+        if len(layers) != len(widths):
+            raise UserError(f"model.layers has {len(layers)} stages and model.widths {len(widths)}")
         channels = self._make_stem(stem, in_channels, stem_width or widths[0], preactivation)
 
         def make_block(in_channels: int, width: int, stride: int, drop_path: float) -> ResidualBlock:
@@ -208,7 +220,7 @@ class ResNet(nn.Module):
             )
 
         # stochastic depth rises linearly with depth (Huang et al. 2016, section 3)
-        drop_paths = iter(torch.linspace(0, stochastic_depth, sum(layers) + 1)[1:].tolist())
+        drop_paths = iter([stochastic_depth * number / sum(layers) for number in range(1, sum(layers) + 1)])
         self.num_stages = len(layers)
         for number, (depth, width) in enumerate(zip(layers, widths, strict=True), start=1):
             stage: list[nn.Module] = []

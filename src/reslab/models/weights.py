@@ -25,7 +25,7 @@ def load_weights(network: nn.Module, weights: str, name: str) -> None:
     own = network.state_dict()
     for layer in ("fc", "head.fc"):
         key = f"{layer}.weight"
-        if key in state and key in own and state[key].shape != own[key].shape:
+        if key in state and key in own and len(state[key]) != len(own[key]):
             log.warning(
                 "%s: its classifier has %d classes and this one %d: the classifier starts afresh",
                 weights, len(state[key]), len(own[key]),
@@ -60,12 +60,16 @@ def download(name: str, weights: str) -> StateDict:
     except (ValueError, KeyError) as error:
         raise UserError(f"torchvision has no weights {weights} for {name}") from error
     try:
-        return dict(entry.get_state_dict(progress=True, check_hash=True))
-    except OSError as error:
+        return dict(entry.get_state_dict(map_location="cpu", check_hash=True, weights_only=True))
+    except Exception as error:  # the network, the checksum, or a broken file in the cache
         raise UserError(
-            f"cannot download {entry.url} ({error}): put the file into {torch.hub.get_dir()}/checkpoints "
+            f"cannot get {entry.url} ({first_line(error)}): put the file into {torch.hub.get_dir()}/checkpoints "
             "or give its path as model.weights"
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -76,13 +80,15 @@ def read_state_dict(path: Path) -> StateDict:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            content: dict[str, Any] = load_file(path)
+            content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own ways to fail
-        reason = (str(error).splitlines() or [""])[0]
-        raise UserError(f"model.weights: {path} is not a file of weights ({reason})") from error
-    return rename(content.get("state_dict", content))
+        raise UserError(f"model.weights: {path} is not a file of weights ({first_line(error)})") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise UserError(f"model.weights: {path} holds no dictionary of tensors, at its top or under state_dict")
+    return rename(state)
 
 
 def rename(state: StateDict) -> StateDict:

@@ -1,0 +1,136 @@
+import pytest
+import torch
+from hydra.utils import instantiate
+from torch import nn
+from torch.nn import functional as F
+
+from reslab import training
+from reslab.classifier import Classifier, parameter_groups
+from reslab.data.base import ImageSpec
+from reslab.data.batches import mix
+from reslab.models.build import build_network
+from reslab.training import build_callbacks, build_classifier, build_data, build_trainer
+
+TINY = ("model=resnet8", "data=synthetic", "data.num_images=64", "data.image_size=8", "data.batch_size=16")
+SHORT = (*TINY, "trainer=cpu", "trainer.max_epochs=2", "logger=none", "test=false")
+
+
+def fitted(config):
+    """The classifier and trainer after fit, without the result that training.train adds."""
+    torch.manual_seed(config.seed)
+    data = build_data(config, stages=("fit",))
+    classifier = build_classifier(config, data)
+    history = training.History(config.folder)
+    trainer = build_trainer(config, build_callbacks(config, data, history), logger=None)
+    trainer.fit(classifier, datamodule=data)
+    return classifier, trainer
+
+
+def test_weight_decay_spares_biases_and_norms(composed):
+    network = build_network(composed("model=resnet20").model, 3, 10, 32)
+    decayed, spared = parameter_groups(network)
+    # ResNet-20: 19 convolutions and the linear weight; 19 norms with weight and bias, and the linear bias
+    assert len(decayed["params"]) == 20
+    assert len(spared["params"]) == 19 * 2 + 1
+    assert "weight_decay" not in decayed
+    assert spared["weight_decay"] == 0
+    assert all(p.ndim > 1 for p in decayed["params"])
+    optimizer = instantiate(composed("optimizer=adamw").optimizer)(parameter_groups(network))
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.0]
+
+
+class Fixed(nn.Module):
+    """Logits that are given, whatever the images."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+        self.fc = nn.Identity()
+
+    def forward(self, x):
+        return self.logits[: len(x)]
+
+
+def test_validation_metrics_are_those_of_the_definition():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(40, 7), torch.randint(0, 7, (40,))
+    classifier = Classifier(Fixed(logits), ImageSpec([str(c) for c in range(7)], 1, 4, [0.5], [0.5]))
+    metrics = classifier.val_metrics
+    for start, stop in ((0, 32), (32, 40)):  # batches of unequal size count by their images
+        part, target = logits[start:stop], labels[start:stop]
+        metrics.add(F.cross_entropy(part, target), part, target)
+    values = metrics.compute()
+    torch.testing.assert_close(values["loss"], F.cross_entropy(logits, labels))
+    assert values["accuracy"] == (logits.argmax(1) == labels).float().mean()
+    assert values["top5_accuracy"] == (logits.topk(5).indices == labels[:, None]).any(1).float().mean()
+    metrics.reset()
+    metrics.add(torch.tensor(1.0), torch.eye(7), torch.arange(7))
+    assert metrics.compute()["accuracy"] == 1
+
+
+def test_test_metrics_add_macro_f1_and_calibration_error():
+    logits = torch.tensor([[4.0, 0], [4.0, 0], [0, 4.0], [4.0, 0]])
+    labels = torch.tensor([0, 0, 1, 1])
+    classifier = Classifier(Fixed(logits), ImageSpec(["a", "b"], 1, 4, [0.5], [0.5]))
+    classifier.test_metrics.add(F.cross_entropy(logits, labels), logits, labels)
+    values = classifier.test_metrics.compute()
+    assert set(values) == {"loss", "accuracy", "f1_macro", "calibration_error"}  # no top-5 among two classes
+    assert values["f1_macro"] == pytest.approx((2 * 2 / 5 + 2 * 1 / 3) / 2)  # a: 2 of 3 predicted; b: 1 of 2 found
+    confidence = torch.sigmoid(torch.tensor(4.0))
+    assert values["calibration_error"] == pytest.approx(abs(confidence - 0.75).item(), abs=1e-6)
+
+
+def test_a_training_step_draws_from_seed_step_and_rank_alone(composed):
+    config = composed(*SHORT, "data.augment.crop=2", "data.augment.erasing=0.5", "trainer.limit_train_batches=1")
+    classifier, _ = fitted(config)
+    images, labels = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8), torch.arange(16) % 10
+    classifier.train()
+    torch.manual_seed(123)
+    first = classifier.training_step((images, labels), 0)
+    torch.manual_seed(456)  # whatever happened to the generators before
+    second = classifier.training_step((images, labels), 0)
+    assert torch.equal(first, second)
+    step = classifier.trainer.fit_loop.epoch_loop.total_batch_idx
+    torch.manual_seed(mix(config.seed, step, 0))
+    expected = F.cross_entropy(classifier(classifier.augment(images)), labels)
+    torch.testing.assert_close(first, expected)
+
+
+def test_label_smoothing_reaches_the_training_loss_only(composed):
+    classifier, _ = fitted(composed(*SHORT, "label_smoothing=0.2", "trainer.limit_train_batches=1"))
+    images, labels = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), torch.arange(8)
+    classifier.eval()  # so that both passes see the same batch norm
+    log_probabilities = classifier(images).log_softmax(1)
+    smoothed = -(0.8 * log_probabilities[range(8), labels] + 0.2 * log_probabilities.mean(1)).mean()
+    torch.testing.assert_close(classifier.training_step((images, labels), 0), smoothed)
+    classifier.val_metrics.reset()
+    classifier.validation_step((images, labels), 0)
+    plain = -log_probabilities[range(8), labels].mean()
+    torch.testing.assert_close(classifier.val_metrics.compute()["loss"], plain.detach())
+
+
+@pytest.mark.parametrize(("freeze", "backbone_moves"), [("true", False), ("1", True), ("5", False)])
+def test_freeze_trains_the_classifier_first(composed, freeze, backbone_moves):
+    config = composed(*SHORT, f"model.freeze={freeze}")
+    torch.manual_seed(config.seed)
+    start = build_network(config.model, 3, 10, 8).state_dict()
+    classifier, _ = fitted(config)
+    end = classifier.network.state_dict()
+    assert not torch.equal(start["fc.weight"], end["fc.weight"])
+    assert torch.equal(start["conv1.weight"], end["conv1.weight"]) != backbone_moves
+
+
+def test_the_learning_rate_follows_the_schedule_at_every_step(composed):
+    config = composed(*SHORT, "scheduler=multi_step", "optimizer.lr=0.5", "trainer.log_every_n_steps=1")
+    rates = []
+
+    class Recorder(training.Callback):
+        def on_train_batch_start(self, trainer, *args):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    data = build_data(config, stages=("fit",))
+    trainer = build_trainer(config, [training.History(config.folder), Recorder()], logger=None)
+    trainer.fit(build_classifier(config, data), datamodule=data)
+    # two epochs of three steps: 58 training images (a tenth of every class of 64 is 6) in whole batches of 16
+    # milestones round to steps 3 and 4 of 6
+    assert rates == pytest.approx([0.5, 0.5, 0.5, 0.05, 0.005, 0.005])

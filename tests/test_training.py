@@ -1,0 +1,188 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import names
+
+from reslab import training
+from reslab.data.base import ImageDataModule, Split
+from reslab.errors import UserError
+from reslab.evaluation import evaluate
+
+QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=2", "logger=none")
+
+
+def trained_weights(folder):
+    state = torch.load(Path(folder) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return {name: tensor for name, tensor in state.items() if name.startswith("network.")}
+
+
+def same(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_learns_the_digits_and_tells_all_about_itself(composed, tmp_path):
+    result = training.train(composed("model=resnet8", "trainer=cpu", "trainer.max_epochs=12", "logger=none"))
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert result["test/accuracy"] > 0.9  # ten classes; an untrained network has 0.1
+    assert result["seed"] == 42
+    assert result["device"] == "cpu"
+    assert result["parameters"] == 75_002  # 75,290 less the two channels that grey images do not have, 2 x 16 x 9
+    assert result["versions"]["torch"] == torch.__version__
+    assert result["status"] == "finished"
+    assert result["epochs"] == 12
+    assert result["steps"] == 12 * 20  # 1,295 training images in whole batches of 64
+    assert result["train/images_per_second"] == pytest.approx(12 * 20 * 64 / result["train/seconds"])
+    assert {"val/accuracy", "val/loss", "test/loss", "test/f1_macro", "test/calibration_error"} <= result.keys()
+    assert len(result["git_commit"].removesuffix("-dirty")) == 40
+
+
+def test_the_best_weights_by_validation_accuracy_are_tested(composed, tmp_path):
+    result = training.train(composed(*QUICK, "trainer.max_epochs=5", "optimizer.lr=0.4", "scheduler=constant"))
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    watcher = next(state for name, state in best["callbacks"].items() if "val/accuracy" in name)
+    assert watcher["best_model_score"].item() == pytest.approx(result["val/accuracy"])
+    again = evaluate(composed_evaluation(tmp_path))
+    assert again["metrics"] == pytest.approx({name: result[name] for name in again["metrics"]})
+    assert sum(row["images"] for row in again["classes"]) == 359
+
+
+def composed_evaluation(checkpoint, *overrides):
+    from hydra import compose
+
+    return compose("evaluate", overrides=[f"checkpoint={checkpoint}", "trainer=cpu", *overrides])
+
+
+def test_without_validation_the_last_weights_are_tested(composed, tmp_path):
+    result = training.train(composed(*QUICK, "data.val_fraction=0"))
+    assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+    assert "val/accuracy" not in result
+    last = evaluate(composed_evaluation(tmp_path / "checkpoints" / "last.ckpt"))
+    assert last["metrics"]["test/accuracy"] == result["test/accuracy"]
+
+
+def test_watching_the_test_set_still_tests_the_last_weights(composed, tmp_path):
+    config = composed(*QUICK, "data.val_fraction=0", "data.validate_on_test=true", "trainer.max_epochs=4")
+    result = training.train(config)
+    last = evaluate(composed_evaluation(tmp_path / "checkpoints" / "last.ckpt"))
+    assert last["metrics"]["test/accuracy"] == result["test/accuracy"]
+    assert last["images"] == 359
+
+
+def test_a_seed_decides_every_bit_and_observers_change_none(composed, tmp_path):
+    first = training.train(composed(*QUICK, f"folder={tmp_path}/a", "data.augment.erasing=0.5", "model.dropout=0.2"))
+    training.train(
+        composed(*QUICK, f"folder={tmp_path}/b", "data.augment.erasing=0.5", "model.dropout=0.2", "logger=tensorboard")
+    )
+    training.train(composed(*QUICK, f"folder={tmp_path}/c", "data.augment.erasing=0.5", "model.dropout=0.2", "seed=7"))
+    a, b, c = (trained_weights(tmp_path / name) for name in "abc")
+    assert same(a, b)
+    assert not same(a, c)
+    assert first["seed"] == 42
+
+
+def test_resuming_from_a_checkpoint_ends_with_the_uninterrupted_weights(composed, tmp_path):
+    options = (*QUICK, "data.augment.erasing=0.5", "model.dropout=0.2", "trainer.max_epochs=3", "test=false")
+    training.train(composed(*options, f"folder={tmp_path}/whole"))
+
+    config = composed(*options, f"folder={tmp_path}/parts")
+    saver = training.ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=27, save_top_k=-1)
+    torch.manual_seed(config.seed)
+    data = training.build_data(config, stages=("fit",))
+    callbacks = [training.History(f"{tmp_path}"), saver]
+    training.build_trainer(config, callbacks, None).fit(training.build_classifier(config, data), datamodule=data)
+
+    torch.manual_seed(0)
+    data = training.build_data(config, stages=("fit",))
+    classifier = training.build_classifier(config, data)
+    trainer = training.build_trainer(config, [training.History(f"{tmp_path}")], None)
+    trainer.fit(classifier, datamodule=data, ckpt_path=f"{tmp_path}/step=27.ckpt", weights_only=True)  # mid-epoch
+    assert trainer.global_step == 60
+    resumed = {f"network.{name}": tensor for name, tensor in classifier.network.state_dict().items()}
+    assert same(resumed, trained_weights(tmp_path / "whole"))
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(composed):
+    config = composed(
+        *QUICK, "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-12",
+        "trainer.max_epochs=9", "test=false",
+    )  # fmt: skip
+    assert training.train(config)["epochs"] < 9
+    with pytest.raises(UserError, match="early stopping needs validation images"):
+        training.train(composed(*QUICK, "callbacks=early_stopping", "data.val_fraction=0"))
+
+
+def test_no_gpu_is_one_line(composed):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match=r"trainer\.accelerator=gpu, but torch .* finds no GPU here"):
+        training.train(composed(*QUICK, "trainer=gpu"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "accelerator", "given"), [("16-mixed", "gpu", "16-mixed"), ("auto", "cpu", "32-true")]
+)
+def test_precision(asked, accelerator, given):
+    assert training.resolve_precision(asked, accelerator) == given
+
+
+# every choice of every group takes a step
+
+
+def stand_in(self: ImageDataModule, name: str) -> Split:
+    """Random images of the data set's shape, so that its every setting is used without its files."""
+    sizes = {"digits": 8, "cifar10": 32, "cifar100": 32, "svhn": 32, "stl10": 96, "synthetic": 32}
+    grey = self.name in ("digits", "mnist", "fashion_mnist", "kmnist", "emnist")
+    size = 28 if grey and self.name != "digits" else sizes.get(self.name, 64)
+    if not hasattr(self, "classes"):
+        self.classes = [str(label) for label in range(10)]
+    images = torch.randint(0, 256, (200, 1 if grey else 3, size, size), dtype=torch.uint8)
+    return Split.whole(images, torch.arange(200) % len(self.classes))
+
+
+def step(config):
+    result = training.train(config)
+    assert result["steps"] == 1
+    assert 0 < result["train/loss"] < 100
+    assert "test/accuracy" in result
+
+
+DEBUG = ("trainer=debug", "trainer.accelerator=cpu", "logger=none", "data.batch_size=8")
+
+
+@pytest.mark.parametrize("name", names("data"))
+def test_every_data_set_takes_a_step(composed, monkeypatch, name):
+    monkeypatch.setattr(ImageDataModule, "_read_or_download", stand_in)
+    step(composed(*DEBUG, "model=resnet8", f"data={name}", "data.root=unused", "data.image_size=32"))
+
+
+@pytest.mark.parametrize("optimizer", names("optimizer"))
+@pytest.mark.parametrize("scheduler", names("scheduler"))
+def test_every_optimizer_and_schedule_takes_a_step(composed, optimizer, scheduler):
+    step(composed(*DEBUG, "model=resnet8", f"optimizer={optimizer}", f"scheduler={scheduler}"))
+
+
+@pytest.mark.parametrize("name", sorted(set(names("experiment"))))
+def test_every_experiment_takes_a_step(composed, monkeypatch, name):
+    monkeypatch.setattr(ImageDataModule, "_read_or_download", stand_in)
+    config = composed(f"experiment={name}", *DEBUG, "trainer.max_epochs=1", "trainer.max_steps=1")
+    step(config)
+
+
+@pytest.mark.parametrize("name", sorted(set(names("trainer")) - {"gpu", "overfit"}))
+def test_every_trainer_preset_takes_a_step(composed, name):
+    config = composed(
+        "model=resnet8", f"trainer={name}", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto",
+        "trainer.max_epochs=1", "trainer.limit_train_batches=1", "logger=none",
+    )  # fmt: skip
+    step(config)
+
+
+def test_the_overfit_preset_learns_its_batches_by_heart(composed):
+    config = composed(
+        "model=resnet8", "trainer=overfit", "trainer.accelerator=cpu", "logger=none", "test=false", "data.augment=null"
+    )
+    result = training.train(config)
+    assert result["steps"] == 50 * 2
+    assert result["train/accuracy"] == 1.0
