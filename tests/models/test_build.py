@@ -1,0 +1,126 @@
+"""From a composed configuration to a network: the automatic stem, timm's models, what a user can mistype."""
+
+import logging
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig
+from torch import nn
+
+from reslab.errors import UserError
+from reslab.models.build import build_network, classifier_layer
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.mark.parametrize(
+    ("size", "stem", "kernel", "stride", "pooling"),
+    [
+        (8, "cifar", 3, 1, nn.Identity),
+        (64, "cifar", 3, 1, nn.Identity),
+        (65, "imagenet", 7, 2, nn.MaxPool2d),
+        (224, "imagenet", 7, 2, nn.MaxPool2d),
+    ],
+)
+def test_the_automatic_stem_follows_the_image_size_and_says_so(
+    composed: Compose,
+    caplog: pytest.LogCaptureFixture,
+    size: int,
+    stem: str,
+    kernel: int,
+    stride: int,
+    pooling: type[nn.Module],
+) -> None:
+    caplog.set_level(logging.INFO, logger="reslab")
+    network = build_network(composed("model=resnet10").model, 3, 10, size)
+    assert (network.conv1.kernel_size, network.conv1.stride) == ((kernel, kernel), (stride, stride))
+    assert type(network.maxpool) is pooling
+    assert caplog.messages == [f"model.stem=auto: the {stem} stem for {size}-pixel images"]
+
+
+@pytest.mark.parametrize(
+    ("stem", "kernels", "pixels"),
+    [("imagenet", [7], 8), ("deep", [3, 3, 3], 8), ("cifar", [3], 32), ("halving", [3], 16), ("none", [], 32)],
+)
+def test_a_given_stem_is_taken_in_silence(
+    composed: Compose, caplog: pytest.LogCaptureFixture, stem: str, kernels: list[int], pixels: int
+) -> None:
+    caplog.set_level(logging.INFO, logger="reslab")
+    network = build_network(composed("model=resnet10", f"model.stem={stem}").model, 3, 10, 32)
+    convolutions = [module for module in network.conv1.modules() if isinstance(module, nn.Conv2d)]
+    assert [convolution.kernel_size for convolution in convolutions] == [(kernel, kernel) for kernel in kernels]
+    assert network.maxpool(network.conv1(torch.zeros(1, 3, 32, 32))).shape[2:] == (pixels, pixels)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("override", "channels"), [("model.stem_width=24", 24), ("model.stem_width=null", 64)])
+def test_stem_width(composed: Compose, override: str, channels: int) -> None:
+    network = build_network(composed("model=resnet10", override).model, 3, 10, 32)
+    assert network.conv1.out_channels == network.bn1.num_features == network.layer1[0].conv1.in_channels == channels
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.block=botleneck", "model.block=botleneck is none of basic, bottleneck"),
+        ("model.stem=imagnet", "model.stem=imagnet is none of imagenet, deep, cifar, halving, none"),
+        ("model.shortcut=b", "model.shortcut=b is none of A, B, C, D, none"),
+        ("model.shortcut=null", "model.shortcut=None is none of A, B, C, D, none"),
+        ("model.downsampling=max", "model.downsampling=max is none of stride, pool"),
+        ("model.layers=[2,2]", "model.layers has 2 stages and model.widths 4"),
+    ],
+)
+def test_a_description_that_means_nothing_is_refused(composed: Compose, override: str, message: str) -> None:
+    with pytest.raises(InstantiationException) as raised:
+        build_network(composed("model=resnet10", override).model, 3, 10, 32)
+    cause = raised.value.__cause__  # what the command shows
+    assert isinstance(cause, UserError)
+    assert str(cause) == message
+
+
+def test_timm_builds_for_any_channels_and_classes(composed: Compose) -> None:
+    torch.manual_seed(0)
+    network = build_network(composed("model=timm", "model.name=resnet10t").model, 1, 7, 64)
+    torch.manual_seed(0)
+    expected = timm.create_model("resnet10t", in_chans=1, num_classes=7)
+    images = torch.randn(2, 1, 64, 64)
+    logits = network.eval()(images)
+    assert logits.shape == (2, 7)
+    torch.testing.assert_close(logits, expected.eval()(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.name=resnet19"], "timm has no model 'resnet19'"),
+        (["model.name=resnet18.nosuch", "model.pretrained=true"], "timm cannot give resnet18.nosuch"),
+        (["model.name=resnet10t", "model.pretrained=true"], "timm cannot give resnet10t"),  # without a network
+    ],
+)
+def test_what_timm_does_not_have(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/nonexistent")
+    with pytest.raises(InstantiationException) as raised:
+        build_network(composed("model=timm", *overrides).model, 3, 10, 32)
+    cause = raised.value.__cause__
+    assert isinstance(cause, UserError)
+    assert str(cause).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "layer"),
+    [
+        (["model=resnet10"], "fc"),
+        (["model=timm", "model.name=resnet10t"], "fc"),
+        (["model=timm", "model.name=resnetv2_18"], "head.fc"),
+    ],
+)
+def test_the_classifier_layer_gives_the_logits(composed: Compose, overrides: list[str], layer: str) -> None:
+    network = build_network(composed(*overrides).model, 3, 7, 32)
+    assert classifier_layer(network) is network.get_submodule(layer)
+    assert len(classifier_layer(network).weight) == 7

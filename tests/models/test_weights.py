@@ -1,0 +1,332 @@
+"""Published weights: every wrapping loads alike, what does not fit is named, nothing in a file runs."""
+
+import hashlib
+import http.server
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import SHARED_DATA, needs_shared_data
+from omegaconf import DictConfig
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights
+
+from reslab.data.transforms import Preprocessing
+from reslab.errors import UserError
+from reslab.models.build import build_network
+from reslab.models.weights import load_weights
+
+Compose = Callable[..., DictConfig]
+StateDict = dict[str, Tensor]
+V1 = ResNet18_Weights.IMAGENET1K_V1
+
+
+@pytest.fixture
+def network(composed: Compose) -> nn.Module:
+    return build_network(composed("model=resnet8").model, 3, 10, 32)
+
+
+@pytest.fixture
+def state(network: nn.Module) -> StateDict:
+    """Other weights for the same network."""
+    torch.manual_seed(0)
+    return {
+        key: torch.rand_like(value, dtype=torch.float32).to(value.dtype) for key, value in network.state_dict().items()
+    }
+
+
+def save(content: object, path: Path) -> str:
+    save_file(content, path) if path.suffix == ".safetensors" else torch.save(content, path)
+    return str(path)
+
+
+def assert_equal(network: nn.Module, state: StateDict) -> None:
+    torch.testing.assert_close(network.state_dict(), state, rtol=0, atol=0)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".pth", ".th", ".ckpt", ".safetensors"])
+def test_every_kind_of_file(composed: Compose, state: StateDict, tmp_path: Path, ending: str) -> None:
+    path = save(state, tmp_path / f"weights{ending}")
+    assert_equal(build_network(composed("model=resnet8", f"model.weights={path}").model, 3, 10, 32), state)
+
+
+@pytest.mark.parametrize("classifier", ["fc", "linear"])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "", "module.", "net.", "network.", "_orig_mod.",
+        "module.network.", "network._orig_mod.", "_orig_mod.module.", "network._orig_mod.module.net.",
+    ],
+)  # fmt: skip
+def test_every_wrapping(network: nn.Module, state: StateDict, tmp_path: Path, prefix: str, classifier: str) -> None:
+    wrapped = {prefix + key.replace("fc.", f"{classifier}."): value for key, value in state.items()}
+    load_weights(network, save({"state_dict": wrapped, "epoch": 3}, tmp_path / "wrapped.pth"), "resnet8")
+    assert_equal(network, state)
+
+
+def test_a_lightning_checkpoint_with_metrics(network: nn.Module, state: StateDict, tmp_path: Path) -> None:
+    wrapped = {f"network.{key}": value for key, value in state.items()} | {"val_metrics.accuracy.tp": torch.ones(10)}
+    load_weights(network, save({"state_dict": wrapped, "global_step": 7}, tmp_path / "last.ckpt"), "resnet8")
+    assert_equal(network, state)
+
+
+def test_a_file_older_than_the_norms_batch_counter(network: nn.Module, state: StateDict, tmp_path: Path) -> None:
+    old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    load_weights(network, save(old, tmp_path / "old.pth"), "resnet8")
+    assert_equal(network, old | {key: torch.tensor(0) for key in state.keys() - old.keys()})
+
+
+@pytest.mark.parametrize("classifier", ["fc", "linear"])
+def test_a_classifier_of_another_size_starts_afresh(
+    composed: Compose, state: StateDict, tmp_path: Path, caplog: pytest.LogCaptureFixture, classifier: str
+) -> None:
+    network = build_network(composed("model=resnet8").model, 3, 7, 32)
+    fresh = {key: value.clone() for key, value in network.state_dict().items() if key.startswith("fc.")}
+    published = {key.replace("fc.", f"{classifier}."): value for key, value in state.items()}
+    path = save(published, tmp_path / "ten.pth")
+    load_weights(network, path, "resnet8")
+    assert_equal(network, state | fresh)
+    assert caplog.messages == [f"{path}: its classifier has 10 classes and this one 7: the classifier starts afresh"]
+
+
+@pytest.mark.parametrize(("name", "classifier"), [("resnet10t", "fc"), ("resnetv2_18", "head.fc")])
+def test_timms_weights_from_a_file(
+    composed: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, classifier: str
+) -> None:
+    model = composed("model=timm", f"model.name={name}").model
+    published = build_network(model, 3, 10, 32).state_dict()
+    model.weights = save(published, tmp_path / "timm.safetensors")
+    network = build_network(model, 3, 7, 32)
+    fresh = {key: value for key, value in network.state_dict().items() if key.startswith(f"{classifier}.")}
+    assert_equal(network, published | fresh)
+    assert len(fresh[f"{classifier}.weight"]) == 7
+    assert ["10 classes and this one 7" in message for message in caplog.messages] == [True]
+
+
+# --- what does not fit ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "problems"),
+    [
+        ({"conv1.weight": None}, "missing conv1.weight"),
+        ({"fc.bias": None}, "missing fc.bias"),
+        ({"extra.weight": torch.zeros(1)}, "unexpected extra.weight"),
+        (
+            {"layer1.0.conv1.weight": torch.zeros(16, 16, 1, 1)},
+            "layer1.0.conv1.weight is (16, 16, 1, 1), not (16, 16, 3, 3)",
+        ),
+        (
+            {"bn1.bias": None, "layer1.0.bn1.weight": None, "a": torch.zeros(1), "bn1.weight": torch.zeros(8)},
+            "bn1.weight is (8,), not (16,); missing bn1.bias; missing layer1.0.bn1.weight; unexpected a",
+        ),
+        (
+            {"conv1.weight": torch.zeros(16, 3, 7, 7)},
+            "conv1.weight is (16, 3, 7, 7), not (16, 3, 3, 3) (the stem differs: model.stem=imagenet and "
+            "data.channels=3 give the published ImageNet layout)",
+        ),
+    ],
+)
+def test_every_key_that_does_not_fit_is_named(
+    network: nn.Module, state: StateDict, tmp_path: Path, changes: dict[str, Tensor | None], problems: str
+) -> None:
+    changed = {key: value for key, value in (state | changes).items() if value is not None}
+    path = save(changed, tmp_path / "changed.pth")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(UserError) as raised:
+        load_weights(network, path, "resnet8")
+    assert str(raised.value) == f"{path} does not fit model resnet8: {problems}"
+    assert_equal(network, before)
+
+
+def test_a_missing_file(network: nn.Module, tmp_path: Path) -> None:
+    for path in (tmp_path / "none.pth", tmp_path):
+        with pytest.raises(UserError, match=f"^model.weights: there is no file {path}$"):
+            load_weights(network, str(path), "resnet8")
+
+
+@pytest.mark.parametrize("ending", [".pth", ".ckpt", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not weights\n", b"PK\x03\x04broken", b"\x80\x02}q\x00"])
+def test_a_file_that_is_not_weights(network: nn.Module, tmp_path: Path, content: bytes, ending: str) -> None:
+    path = tmp_path / f"file{ending}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"^model.weights: {path} is not a file of weights") as raised:
+        load_weights(network, str(path), "resnet8")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_cut_short(network: nn.Module, state: StateDict, tmp_path: Path) -> None:
+    path = tmp_path / "cut.pth"
+    torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=f"^model.weights: {path} is not a file of weights"):
+        load_weights(network, str(path), "resnet8")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[1, 2], torch.ones(3), {"epoch": 3}, {"state_dict": [1]}, {0: torch.ones(1)}, {"conv1.weight": 1.0}, None],
+)
+def test_a_file_without_a_state_dict(network: nn.Module, tmp_path: Path, content: object) -> None:
+    path = save(content, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=f"^model.weights: {path} holds no dictionary of tensors"):
+        load_weights(network, path, "resnet8")
+
+
+class Trap:
+    """Unpickled, it creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return open, (str(self.path), "w")
+
+
+def pickle_dump(content: object, path: Path) -> None:
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+@pytest.mark.parametrize("write", [torch.save, pickle_dump])
+@pytest.mark.parametrize("ending", [".pth", ".ckpt"])
+def test_nothing_in_a_file_runs(
+    network: nn.Module, state: StateDict, tmp_path: Path, write: Callable[[object, Path], None], ending: str
+) -> None:
+    sprung = tmp_path / "sprung"
+    path = tmp_path / f"malicious{ending}"
+    write({"state_dict": state, "trap": Trap(sprung)}, path)
+    with pytest.raises(UserError, match=f"^model.weights: {path} is not a file of weights"):
+        load_weights(network, str(path), "resnet8")
+    assert not sprung.exists()
+    if write is torch.save:
+        torch.load(path, weights_only=False)["trap"].close()
+        assert sprung.exists()  # the trap was live
+
+
+# --- torchvision's weights by name ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of downloads."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    return cache
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StateDict]:
+    """A ResNet-18 served as torchvision's site serves it, the file's name ending in its checksum."""
+    torch.manual_seed(0)
+    weights = torchvision.models.resnet18().state_dict()
+    site = tmp_path / "site"
+    site.mkdir()
+    file = Path(save(weights, site / "resnet18.pth"))
+    name = f"resnet18-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"
+    file.rename(site / name)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: Quiet(*args, directory=str(site)))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(V1.value, "url", f"http://127.0.0.1:{server.server_port}/{name}")
+    yield weights
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def resnet18(composed: Compose) -> nn.Module:
+    return build_network(composed("model=resnet18", "model.stem=imagenet").model, 3, 1000, 224)
+
+
+@pytest.mark.parametrize(("name", "weights"), [("resnet20", "IMAGENET1K_V1"), ("resnet18", "IMAGENET1K_V2")])
+def test_weights_that_torchvision_does_not_have(network: nn.Module, name: str, weights: str) -> None:
+    with pytest.raises(UserError, match=f"^torchvision has no weights {weights} for {name}$"):
+        load_weights(network, weights, name)
+
+
+def test_a_download_is_loaded_and_kept(resnet18: nn.Module, hub: Path, published: StateDict) -> None:
+    load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
+    assert_equal(resnet18, published)
+    assert [path.name for path in hub.iterdir()] == [Path(V1.url).name]
+
+
+def test_the_cache_needs_no_network(resnet18: nn.Module, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "download_url_to_file", None)
+    weights = {key: torch.ones_like(value) for key, value in resnet18.state_dict().items()}
+    torch.save(weights, hub / Path(V1.url).name)
+    load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
+    assert_equal(resnet18, weights)
+
+
+def test_an_imagenet_stem_does_not_fit_a_small_one(composed: Compose, hub: Path, published: StateDict) -> None:
+    with pytest.raises(UserError, match=r"conv1.weight is \(64, 3, 7, 7\), not \(64, 3, 3, 3\) .*model.stem=imagenet"):
+        build_network(composed("model=resnet18", "model.weights=IMAGENET1K_V1").model, 3, 10, 32)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://127.0.0.1:9/resnet18-f37072fd.pth", "refused"),  # nobody listens: no network
+        ("{site}/resnet18-f37072fd.pth", "404"),
+    ],
+)
+def test_without_a_network(
+    resnet18: nn.Module, hub: Path, published: StateDict, monkeypatch: pytest.MonkeyPatch, address: str, reason: str
+) -> None:
+    url = address.format(site=V1.url.rpartition("/")[0])
+    monkeypatch.setattr(V1.value, "url", url)
+    with pytest.raises(UserError, match=f"^cannot get {url} .*{reason}.*: put the file into {hub} or give its path"):
+        load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
+
+
+def test_a_download_with_another_checksum(
+    resnet18: nn.Module, hub: Path, published: StateDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, _, name = V1.url.rpartition("/")
+    (tmp_path / "site" / name).rename(tmp_path / "site" / "resnet18-00000000.pth")
+    monkeypatch.setattr(V1.value, "url", f"{site}/resnet18-00000000.pth")
+    with pytest.raises(UserError, match="invalid hash value"):
+        load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
+    assert list(hub.iterdir()) == []
+
+
+def test_nothing_in_the_cache_runs(resnet18: nn.Module, hub: Path, tmp_path: Path) -> None:
+    torch.save({"trap": Trap(tmp_path / "sprung")}, hub / Path(V1.url).name)
+    with pytest.raises(UserError, match="Weights only load failed"):
+        load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
+    assert not (tmp_path / "sprung").exists()
+
+
+# --- CIFAR-10's published weights -------------------------------------------------------------------------------------
+
+
+@needs_shared_data
+@pytest.mark.parametrize(
+    ("model", "file", "right"), [("resnet20", "resnet20-12fca82f.th", 932), ("resnet56", "resnet56-4bfd9763.th", 943)]
+)
+def test_published_networks_get_their_number_right(composed: Compose, model: str, file: str, right: int) -> None:
+    """Of 1,017 lossless test images; the authors' own program counts the same."""
+    shared = Path(SHARED_DATA)
+    weights = shared / "published_weights" / file
+    network = build_network(composed(f"model={model}", f"model.weights={weights}").model, 3, 10, 32).eval()
+    subset = np.load(shared / "cifar10-lossless-subset.npz")
+    images, labels = torch.from_numpy(subset["test_x"]), torch.from_numpy(subset["test_y"])
+    preprocessing = Preprocessing(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], channels=3, image_size=32)
+    with torch.inference_mode():
+        answers = network(preprocessing(images)).argmax(1)
+    assert len(labels) == 1017
+    assert (answers == labels).sum() == right
