@@ -36,14 +36,14 @@ def print_summary(folder: Path) -> int:
     for name in ["job", *overrides, *shown]:
         table.add_column(name, justify="right" if name in shown else "left")
     for row in rows:
-        cells = [f"{row[name]:.4g}" if name in row else row["status"] for name in shown]
+        cells = [f"{row[name]:.4g}" if name in row else "" for name in shown]
         table.add_row(row["job"], *(row["overrides"].get(key, "") for key in overrides), *cells)
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names are shown as they are
     console.print(table)
     failed = [row for row in rows if row["status"] != "finished"]
     for row in failed:
         console.print(
-            f"job {row['job']} {row['status']}: {row.get('error', 'no result')}", soft_wrap=True, markup=False
+            f"job {row['job']} {row['status']}: {row.get('error', 'no result')}", soft_wrap=True
         )
     draw_curves(folder, rows, overrides)
     console.print(f"sweep:  {folder} (sweep.csv, curves.png)", soft_wrap=True, highlight=False)
@@ -64,7 +64,7 @@ def read_job(folder: Path) -> Row:
     plain = {name: value for name, value in result.items() if not isinstance(value, dict)}
     return {
         "job": folder.name.split("_")[0],
-        "overrides": dict(o.split("=", 1) for o in overrides),
+        "overrides": dict(o.partition("=")[::2] for o in overrides),
         **plain,
         "folder": str(folder),
     }
