@@ -70,6 +70,7 @@ def test_stem_width(composed: Compose, override: str, channels: int) -> None:
         ("model.shortcut=b", "model.shortcut=b is none of A, B, C, D, none"),
         ("model.shortcut=null", "model.shortcut=None is none of A, B, C, D, none"),
         ("model.downsampling=max", "model.downsampling=max is none of stride, pool"),
+        ("model.groups=32", "model.groups and model.width_per_group belong to model.block=bottleneck"),
         ("model.layers=[2,2]", "model.layers has 2 stages and model.widths 4"),
     ],
 )

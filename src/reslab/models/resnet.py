@@ -202,6 +202,8 @@ class ResNet(nn.Module):
         check_choices(block=block, stem=stem, shortcut=shortcut, downsampling=downsampling)
         if len(layers) != len(widths):
             raise UserError(f"model.layers has {len(layers)} stages and model.widths {len(widths)}")
+        if block == "basic" and (groups, width_per_group) != (1, 64):
+            raise UserError("model.groups and model.width_per_group belong to model.block=bottleneck")
         channels = self._make_stem(stem, in_channels, stem_width or widths[0], preactivation)
 
         def make_block(in_channels: int, width: int, stride: int, drop_path: float) -> ResidualBlock:

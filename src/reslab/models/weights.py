@@ -12,6 +12,7 @@ from reslab.errors import UserError
 log = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
+LISTED_KEYS = 12  # of those that do not fit; a wrong network has hundreds
 PREFIXES = ("module.", "net.", "network.", "_orig_mod.")  # DataParallel, Lightning modules, torch.compile
 
 
@@ -40,7 +41,9 @@ def load_weights(network: nn.Module, weights: str, name: str) -> None:
         if state[key].shape != own[key].shape
     ]
     if problems:
-        raise UserError(f"{weights} does not fit model {name}: {'; '.join(sorted(problems))}{advice(problems)}")
+        listed = "; ".join(sorted(problems)[:LISTED_KEYS])
+        more = f"; and {len(problems) - LISTED_KEYS} more" if len(problems) > LISTED_KEYS else ""
+        raise UserError(f"{weights} does not fit model {name}: {listed}{more}{advice(problems)}")
     network.load_state_dict(own | state)
     log.info("loaded %s", weights)
 
