@@ -3,13 +3,16 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from torchvision.io import write_png
 
 import reslab.command  # registers the resolvers that conf/config.yaml uses
+from reslab import training
 
 CONF = reslab.command.CONF
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -29,6 +32,41 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     """The configuration of `python src/train.py <overrides>`, its run folder in a temporary place."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield lambda *overrides: compose("config", overrides=[f"folder={tmp_path}", *overrides])
+
+
+TRAINED = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=4", "trainer.log_every_n_steps=6")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A short run on the digits that every test may read and none may change."""
+    folder = tmp_path_factory.mktemp("trained")
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.MonkeyPatch.context() as patch:
+        config = compose("config", overrides=[f"folder={folder}", *TRAINED])
+        built = []
+        build = training.build_classifier
+        patch.setattr(training, "build_classifier", lambda *args: built.append(build(*args)) or built[0])
+        result = training.train(config)
+    data = training.build_data(config, stages=("test",))
+    images, labels = data.splits["test"].images, data.splits["test"].labels
+    classifier = built[0].eval()  # with the weights that were tested, the best ones
+    with torch.inference_mode():
+        probabilities = classifier.predict_step(images, 0)  # (359, 10), of all test images at once
+    return SimpleNamespace(
+        config=config, folder=folder, result=result, classifier=classifier, images=images, labels=labels,
+        probabilities=probabilities,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def digit_files(trained: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The test images of `trained` in its order, as <class>/<number>.png in one folder."""
+    folder = tmp_path_factory.mktemp("digits")
+    files = [folder / str(label) / f"{index:03}.png" for index, label in enumerate(trained.labels.tolist())]
+    for file, image in zip(files, trained.images, strict=True):
+        file.parent.mkdir(exist_ok=True)
+        write_png(image, str(file))
+    return files
 
 
 # Tests train tiny networks: one thread is as fast, and two processes at once do not then wait for each other's threads

@@ -38,13 +38,13 @@ def load_classifier(path: Path) -> tuple[Classifier, DictConfig, ImageSpec]:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         record = checkpoint["reslab"]
     except Exception as error:  # torch.load fails in many ways on what is not a checkpoint
-        raise UserError(f"{path} is not a checkpoint of ResLab ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path} is not a checkpoint of ResLab ({type(error).__name__})") from error
     config = OmegaConf.create(record["config"])
     assert isinstance(config, DictConfig)
     spec = ImageSpec(**record["spec"])
     config.model.weights = None  # those of the checkpoint follow
     network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
-    classifier = Classifier(network, spec)
+    classifier = Classifier(network.to(memory_format=torch.channels_last), spec)  # as in training, to the last bit
     classifier.record = record
     classifier.load_state_dict(checkpoint["state_dict"])
     return classifier.eval(), config, spec

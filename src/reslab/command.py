@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reslab.errors import UserError
-from reslab.sweep import Summary, print_summary
+from reslab.sweep import Summary, jobs, print_summary
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     except Exception as error:
         if show_traceback:
             raise
-        if Summary.folder is None:
+        if Summary.folder is None or not jobs(Summary.folder):  # the error is not one of a job's own
             fail(error, config_name)
     if Summary.folder is not None and print_summary(Summary.folder):
         sys.exit(1)
@@ -142,7 +142,7 @@ def new_folder(parent: str) -> str:
 
 def job_folder(number: Any, overrides: str) -> str:
     """`3_model=resnet20_seed=2`: readable, one path component, at most 120 characters."""
-    return re.sub(r"[^\w=.+-]+", "_", f"{number}_{overrides}")[:120].rstrip("_")
+    return re.sub(r"[^\w=.+-]+", "_", f"{number}_{overrides}", flags=re.ASCII)[:120].rstrip("_")
 
 
 OmegaConf.register_new_resolver("new_folder", new_folder, replace=True)

@@ -43,10 +43,10 @@ def predict(config: DictConfig) -> list[Prediction]:
     return predictions
 
 
-def find_images(images: str | ListConfig) -> list[Path]:
+def find_images(images: str | int | list[str] | ListConfig) -> list[Path]:
     """The files that a path, folder, glob or list of them names. Raises UserError for one that names none."""
     found: list[Path] = []
-    for pattern in [images] if isinstance(images, str) else images:
+    for pattern in map(str, images if isinstance(images, list | ListConfig) else [images]):  # 2024 is a number
         path = Path(pattern)
         files = [path] if path.is_file() else image_paths(path) if path.is_dir() else list(expand(pattern))
         if not files:

@@ -14,7 +14,7 @@ SHOWN = (
 def print_result(result: dict[str, Any]) -> None:
     folder = Path(result["folder"])
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    console = Console()
+    console = Console(markup=False, emoji=False)
     table = Table(title=f"{result['model']} on {result['data']}", title_justify="left", show_header=False)
     for name in SHOWN:
         if name in result:
@@ -25,7 +25,7 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
-    console = Console()
+    console = Console(markup=False, emoji=False)
     table = Table(title=f"{result['data']}: {result['images']:,} test images", title_justify="left")
     for name in ("class", "images", "precision", "recall", "F1"):
         table.add_column(name, justify="left" if name == "class" else "right")
@@ -41,4 +41,4 @@ def print_predictions(predictions: list[dict[str, Any]]) -> None:
     table = Table("image", "classes")
     for row in predictions:
         table.add_row(row["image"], ", ".join(f"{c['class']} {c['probability']:.1%}" for c in row["classes"]))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)

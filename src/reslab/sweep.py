@@ -42,9 +42,7 @@ def print_summary(folder: Path) -> int:
     console.print(table)
     failed = [row for row in rows if row["status"] != "finished"]
     for row in failed:
-        console.print(
-            f"job {row['job']} {row['status']}: {row.get('error', 'no result')}", soft_wrap=True
-        )
+        console.print(f"job {row['job']} {row['status']}: {row.get('error', 'no result')}", soft_wrap=True)
     draw_curves(folder, rows, overrides)
     console.print(f"sweep:  {folder} (sweep.csv, curves.png)", soft_wrap=True, highlight=False)
     console.print(f"curves: tensorboard --logdir {folder}", soft_wrap=True, highlight=False)

@@ -18,6 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from reslab.classifier import Classifier
+from reslab.data.batches import FolderImages
 
 matplotlib.use("agg")
 
@@ -47,7 +48,11 @@ class TensorBoardReport(Callback):
 
     def augmented_grid(self, trainer: L.Trainer, classifier: Classifier) -> Tensor:
         split = trainer.datamodule.splits["train"]  # type: ignore[attr-defined]
-        images = torch.stack([split.images[index] for index in split.indices[: self.num_images].tolist()])
+        indices = split.indices[: self.num_images].tolist()
+        if isinstance(split.images, FolderImages):
+            images = torch.stack([split.images[index, index][0] for index in indices])
+        else:
+            images = split.images[indices]
         with torch.random.fork_rng(devices=[]):
             return make_grid(classifier.augment(images), nrow=8)
 
@@ -108,7 +113,7 @@ def layer_table(classifier: Classifier) -> str:
     for name, layer in summary.summarize().items():
         if not name.startswith("network"):
             continue
-        flops = sum(summary.flop_counts.get(f"Classifier.{name}", {}).values()) // batch
+        flops = sum(summary.flop_counts[name].values()) // batch
         shape = " x ".join(map(str, layer.out_size[1:])) if isinstance(layer.out_size, list) else "?"
         lines.append(f"| {name} | {layer.layer_type} | {shape} | {layer.num_parameters:,} | {flops:,} |")
     return "\n".join(lines)
@@ -147,12 +152,18 @@ def mistakes_figure(mistakes: list[tuple[float, int, int, Tensor]], classes: lis
     return figure
 
 
-def add_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-    """Fill TensorBoard's hparams tab: the settings that a sweep may vary against the final metrics."""
+def add_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+    """Fill TensorBoard's hparams tab: the settings that a sweep may vary against the final metrics.
+
+    The tab shows the last value of a scalar, which for val/accuracy is the last epoch's: the result gets its own tags.
+    """
     settings = {group: config[group] for group in ("model", "data", "optimizer", "scheduler")}
     settings |= {name: config[name] for name in ("seed", "label_smoothing")}
     settings["trainer"] = {name: config["trainer"][name] for name in ("max_epochs", "max_steps", "precision")}
-    for summary in hparams(plain_settings(settings), dict(metrics)):
+    result = {f"result/{name}": value for name, value in metrics.items()}
+    for name, value in result.items():
+        writer.add_scalar(name, value, step)
+    for summary in hparams(plain_settings(settings), result):
         writer._get_file_writer().add_summary(summary)
     writer.flush()
 

@@ -35,11 +35,16 @@ HPARAMS_METRICS = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "tr
 def train(config: DictConfig) -> Result:
     """Train, test the best weights by validation accuracy (the last without validation), write result.json."""
     quiet_lightning()
+    require_accelerator(config.trainer.accelerator)
     folder = Path(config.folder)
     folder.mkdir(parents=True, exist_ok=True)
     L.seed_everything(config.seed, verbose=False)
     torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
     data = build_data(config, stages=("fit", "test") if config.test else ("fit",))
+    if data.batches_per_epoch == 0:  # before a schedule divides by the number of steps
+        raise UserError(
+            f"data.batch_size={data.batch_size} is more than the {len(data.splits['train'] or ())} training images"
+        )
     classifier = build_classifier(config, data)
     history = History(config.folder)
     logger = instantiate(config.logger) if config.logger else None
@@ -56,7 +61,8 @@ def train(config: DictConfig) -> Result:
     if trainer.is_global_zero:
         (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         if writer := writer_of(trainer):
-            add_hparams(writer, classifier.record["config"], {n: result[n] for n in HPARAMS_METRICS if n in result})
+            final = {name: result[name] for name in HPARAMS_METRICS if name in result}
+            add_hparams(writer, classifier.record["config"], final, result["steps"])
     return result
 
 
@@ -112,13 +118,17 @@ def watches_validation(callback: Callback) -> bool:
     return isinstance(callback, ModelCheckpoint) and (callback.monitor or "").startswith("val/")
 
 
-def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger | None) -> L.Trainer:
-    options = config.trainer
-    if options.accelerator in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.mps.is_available():
+def require_accelerator(name: str) -> None:
+    """Told before a data set is downloaded for it."""
+    if name in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.mps.is_available():
         raise UserError(
-            f"trainer.accelerator={options.accelerator}, but torch {torch.__version__} finds no GPU here: "
+            f"trainer.accelerator={name}, but torch {torch.__version__} finds no GPU here: "
             "trainer.accelerator=cpu runs the same on the CPU"
         )
+
+
+def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger | None) -> L.Trainer:
+    options = config.trainer
     shows_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     try:
         trainer: L.Trainer = instantiate(

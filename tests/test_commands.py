@@ -1,0 +1,221 @@
+"""The real commands, each in a process of its own with a temporary working directory."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CONF
+
+SRC = CONF.parent / "src"
+QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1")
+
+
+def run(command, *arguments, cwd, **environment):
+    removed = {name: value for name, value in os.environ.items() if name not in ("HYDRA_FULL_ERROR", "RESLAB_DATA")}
+    return subprocess.run(
+        [sys.executable, SRC / f"{command}.py", *map(str, arguments)],
+        cwd=cwd,
+        env=removed | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture
+def no_torch(tmp_path_factory):
+    """PYTHONPATH where whoever imports torch ends at once: what needs none of it must not wait for it."""
+    folder = tmp_path_factory.mktemp("no_torch")
+    (folder / "torch.py").write_text("import os; print('torch was imported'); os._exit(99)")
+    return {"PYTHONPATH": str(folder)}
+
+
+# without torch
+
+
+def test_torch_is_imported_by_what_needs_it(tmp_path, no_torch):
+    assert run("train", cwd=tmp_path, **no_torch).returncode == 99  # so the next tests can fail
+
+
+@pytest.mark.parametrize(
+    ("command", "example"),
+    [
+        ("train", "python src/train.py model=resnet50 data=cifar10 trainer.accelerator=gpu"),
+        ("evaluate", "python src/evaluate.py checkpoint=best.ckpt output=evaluation.json"),
+        ("predict", "python src/predict.py checkpoint=best.ckpt images=photos/ top=1 output=classes.csv"),
+    ],
+)
+def test_help_shows_examples(tmp_path, no_torch, command, example):
+    done = run(command, "--help", cwd=tmp_path, **no_torch)
+    assert done.returncode == 0
+    assert example in [line.strip() for line in done.stdout.splitlines()]
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+    if command == "train":
+        assert "resnext50_32x4d" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "line"),
+    [
+        (
+            "train",
+            ["model=resnet19"],
+            "error: model=resnet19 does not exist: did you mean resnet9 or resnet18 or resnet14?",
+        ),
+        ("train", ["data=cifar"], "error: data=cifar does not exist: did you mean cifar10 or cifar100?"),
+        ("train", ["-m", "seed=1", "model=resnet8,resnet99"], "error: model=resnet99 does not exist: did you mean"),
+        ("train", ["-m", "sed=1,2"], "error: there is no option sed: did you mean seed?"),
+        ("train", ["trainer.max_epoch=1"], "error: there is no option trainer.max_epoch: did you mean"),
+        ("evaluate", [], "error: checkpoint must be given, e.g. checkpoint=…"),
+        ("predict", ["checkpoint=a"], "error: images must be given, e.g. images=…"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, no_torch, command, arguments, line):
+    done = run(command, *arguments, cwd=tmp_path, **no_torch)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(line)
+    if "-m" not in arguments:  # a sweep's folder is made before its jobs are composed
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_traceback_can_be_asked_for(tmp_path, no_torch):
+    done = run("train", "model=resnet19", cwd=tmp_path, HYDRA_FULL_ERROR="1", **no_torch)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback (most recent call last):")
+    assert "MissingConfigException" in done.stderr
+
+
+# with torch
+
+
+@pytest.fixture(scope="module")
+def trained_by_command(tmp_path_factory):
+    """(what the command printed, the working directory, the run's folder)"""
+    cwd = tmp_path_factory.mktemp("commands")
+    done = run("train", *QUICK, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (cwd / "outputs" / "resnet8-digits").iterdir()
+    return done.stdout, cwd, folder
+
+
+def test_train_prints_its_result_and_where_it_lies(trained_by_command):
+    printed, cwd, folder = trained_by_command
+    result = json.loads((folder / "result.json").read_text())
+    relative = folder.relative_to(cwd)
+    assert f"│ test/accuracy          │ {result['test/accuracy']:.4f} " in printed
+    assert printed.splitlines()[-2:] == [f"run:    {relative}", f"curves: tensorboard --logdir {relative}"]
+    assert sorted(path.name for path in folder.iterdir() if "tfevents" not in path.name) == [
+        ".hydra", "checkpoints", "hparams.yaml", "metrics.csv", "result.json", "train.log",
+    ]  # fmt: skip
+    assert "[reslab.history][INFO] epoch 1  train loss" in (folder / "train.log").read_text()
+
+
+def test_evaluate_finds_the_same_accuracy(trained_by_command):
+    _, cwd, folder = trained_by_command
+    done = run("evaluate", f"checkpoint={folder}", "trainer=cpu", "output=evaluation.json", cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, "")
+    evaluation = json.loads((cwd / "evaluation.json").read_text())
+    result = json.loads((folder / "result.json").read_text())
+    assert evaluation["metrics"] == {name: value for name, value in result.items() if name.startswith("test/")}
+    assert f"{'test/accuracy':24}{result['test/accuracy']:.4f}" in done.stdout.splitlines()
+    assert [row["class"] for row in evaluation["classes"]] == list("0123456789")
+
+
+def test_predict_writes_the_classes_of_the_same_images(trained_by_command, digit_files):
+    _, cwd, folder = trained_by_command
+    images = digit_files[0].parents[1]
+    done = run("predict", f"checkpoint={folder}", f"images={images}", "top=1", "output=classes.csv", cwd=cwd)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    rows = list(csv.DictReader((cwd / "classes.csv").open()))
+    assert [row["image"] for row in rows] == sorted(map(str, digit_files))
+    right = sum(row["class_1"] == Path(row["image"]).parent.name for row in rows)
+    assert right / 359 == pytest.approx(json.loads((folder / "result.json").read_text())["test/accuracy"])
+
+
+def test_predict_prints_a_table(trained_by_command, digit_files):
+    _, cwd, folder = trained_by_command
+    done = run("predict", f"checkpoint={folder}", f"images=[{digit_files[0]},{digit_files[1]}]", "top=2", cwd=cwd)
+    assert done.returncode == 0
+    rows = [line.strip("│").split("│") for line in done.stdout.splitlines() if line.startswith("│")]
+    assert [image.strip() for image, _ in rows] == [str(path) for path in digit_files[:2]]
+    assert all(classes.count("%") == 2 for _, classes in rows)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_one_line_before_any_download(tmp_path):
+    done = run("train", "model=resnet50", "data=cifar10", "trainer.accelerator=gpu", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: trainer.accelerator=gpu, but torch")
+    assert not (tmp_path / "data").exists()
+    (result,) = tmp_path.glob("outputs/resnet50-cifar10/*/result.json")
+    assert json.loads(result.read_text())["status"] == "failed"
+
+
+def test_a_failure_is_told_apart_from_a_mistake(tmp_path):
+    done = run("train", *QUICK, "seed=", cwd=tmp_path)  # nothing where a number must be
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: ValueError: invalid literal for int() with base 10: ''",
+        "HYDRA_FULL_ERROR=1 shows the traceback; the run's log has it too",
+    ]
+    (log,) = tmp_path.glob("outputs/resnet8-digits/*/train.log")
+    assert "Traceback (most recent call last):" in log.read_text()
+
+
+# a sweep
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Three jobs, one of which has fewer training images than a batch: (the process, the sweep's folder)"""
+    cwd = tmp_path_factory.mktemp("sweep")
+    done = run("train", "-m", *QUICK, "data.batch_size=256,5000,64", "logger=none", cwd=cwd)
+    (folder,) = (cwd / "outputs" / "multirun").iterdir()
+    return done, folder
+
+
+def test_a_sweep_goes_on_after_a_failed_job_and_tells_it(sweep):
+    done, folder = sweep
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "job 1 failed: data.batch_size=5000 is more than the 1295 training images" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("curves: tensorboard --logdir ")
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_sweeps_table_has_every_job_by_validation_accuracy(sweep):
+    _, folder = sweep
+    rows = list(csv.DictReader((folder / "sweep.csv").open()))
+    assert sorted(row["job"] for row in rows) == ["0", "1", "2"]
+    assert [row["status"] for row in rows] == ["finished", "finished", "failed"]
+    best, second = (float(row["val/accuracy"]) for row in rows[:2])
+    assert best > second
+    assert list(rows[0])[:2] == ["job", "data.batch_size"]  # of the overrides only what varies
+    for row in rows[:2]:
+        result = json.loads((Path(folder.parents[2]) / row["folder"] / "result.json").read_text())
+        assert float(row["val/accuracy"]) == result["val/accuracy"]
+
+
+def test_every_job_of_a_sweep_has_its_own_folder_and_log(sweep):
+    _, folder = sweep
+    found = {path.name.split("_")[0]: path for path in folder.iterdir() if path.is_dir()}
+    assert sorted(found) == ["0", "1", "2"]
+    results = {number: json.loads((path / "result.json").read_text()) for number, path in found.items()}
+    assert {number: result["status"] for number, result in results.items()} == {
+        "0": "finished", "1": "failed", "2": "finished",
+    }  # fmt: skip
+    assert results["1"]["error"] == "data.batch_size=5000 is more than the 1295 training images"
+    tracebacks = {
+        number: "Traceback (most recent" in (path / "train.log").read_text() for number, path in found.items()
+    }
+    assert tracebacks == {"0": False, "1": True, "2": False}

@@ -1,0 +1,167 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose
+from omegaconf import OmegaConf
+
+from reslab.errors import UserError
+from reslab.prediction import find_images, predict, write
+from reslab.results import print_predictions
+
+
+@pytest.fixture
+def run(composed, trained):
+    """python src/predict.py on the trained digits; `composed` for its Hydra."""
+
+    def run(images, **options):
+        overrides = [f"{name}={value}" for name, value in options.items()]
+        config = compose("predict", overrides=[f"checkpoint={trained.folder}", "images=?", "device=cpu", *overrides])
+        config.images = images
+        return predict(config)
+
+    return run
+
+
+# which images
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    for name in ("b.png", "a.JPG", "c[1].png", "notes.txt", "sub/d.jpeg", "2024/e.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        ("b.png", ["b.png"]),
+        ("c[1].png", ["c[1].png"]),  # a file, though it reads like a glob
+        (".", ["2024/e.png", "a.JPG", "b.png", "c[1].png", "sub/d.jpeg"]),
+        ("sub", ["sub/d.jpeg"]),
+        (2024, ["2024/e.png"]),  # Hydra reads a number
+        ("*.png", ["b.png", "c[1].png"]),
+        ("**/*.[jp]*g", ["2024/e.png", "b.png", "c[1].png", "sub/d.jpeg"]),
+        (["sub", "b.png", "*.JPG"], ["sub/d.jpeg", "b.png", "a.JPG"]),
+        (OmegaConf.create(["b.png", 2024]), ["b.png", "2024/e.png"]),
+    ],
+)
+def test_files_folders_globs_and_lists(photos, images, found):
+    assert [str(path) for path in find_images(images)] == found
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ("z.png", "images=z.png: no image there"),
+        ("empty", "images=empty: no image there"),
+        ("*.gif", r"images=\*.gif: no image there"),
+        (["b.png", "z.png"], "images=z.png: no image there"),
+        ([], "images: the list is empty"),
+    ],
+)
+def test_no_image_is_one_line(photos, images, message):
+    with pytest.raises(UserError, match=f"^{message}$"):
+        find_images(images)
+
+
+# predictions
+
+
+def test_predictions_are_the_networks_probabilities(run, trained, digit_files):
+    predictions = run([str(path) for path in digit_files], top=3)
+    assert [row["image"] for row in predictions] == [str(path) for path in digit_files]
+    best = trained.probabilities.topk(3)
+    for row, probabilities, labels in zip(predictions, best.values.tolist(), best.indices.tolist(), strict=True):
+        assert [entry["class"] for entry in row["classes"]] == [str(label) for label in labels]
+        assert [entry["probability"] for entry in row["classes"]] == pytest.approx(probabilities, abs=1e-5)
+    right = [row["classes"][0]["class"] == Path(row["image"]).parent.name for row in predictions]
+    assert sum(right) / 359 == pytest.approx(trained.result["test/accuracy"])
+
+
+def test_the_batch_size_changes_nothing(run, digit_files):
+    files = [str(path) for path in digit_files[:5]]
+    one, two = run(files, batch_size=1), run(files, batch_size=2)
+    for first, second in zip(one, two, strict=True):
+        assert [entry["class"] for entry in first["classes"]] == [entry["class"] for entry in second["classes"]]
+        assert first["classes"][0]["probability"] == pytest.approx(second["classes"][0]["probability"], abs=1e-5)
+
+
+def test_more_classes_than_there_are_gives_all(run, digit_files):
+    (row,) = run(str(digit_files[0]), top=99)
+    assert {entry["class"] for entry in row["classes"]} == set("0123456789")
+    probabilities = [entry["probability"] for entry in row["classes"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+
+
+# files
+
+
+def test_output_holds_what_is_returned(run, digit_files, tmp_path):
+    files = [str(path) for path in digit_files[:3]]
+    predictions = run(files, output=tmp_path / "classes.json")
+    assert json.loads((tmp_path / "classes.json").read_text()) == predictions
+    predictions = run(files, output=tmp_path / "classes.csv", top=2)
+    rows = list(csv.DictReader((tmp_path / "classes.csv").open()))
+    assert list(rows[0]) == ["image", "class_1", "probability_1", "class_2", "probability_2"]
+    for row, prediction in zip(rows, predictions, strict=True):
+        assert row["class_2"] == prediction["classes"][1]["class"]
+        assert float(row["probability_1"]) == prediction["classes"][0]["probability"]
+
+
+PREDICTIONS = [
+    {"image": "a,b.png", "classes": [{"class": "cat", "probability": 0.75}, {"class": 'a "dog"', "probability": 0.25}]},
+    {"image": "c.png", "classes": [{"class": "cat", "probability": 1.0}, {"class": 'a "dog"', "probability": 0.0}]},
+]
+
+
+def test_csv_to_the_letter(tmp_path):
+    write(PREDICTIONS, tmp_path / "classes.csv")
+    assert (tmp_path / "classes.csv").read_bytes().decode() == (
+        "image,class_1,probability_1,class_2,probability_2\r\n"
+        '"a,b.png",cat,0.75,"a ""dog""",0.25\r\n'
+        'c.png,cat,1.0,"a ""dog""",0.0\r\n'
+    )
+
+
+def test_json_to_the_letter(tmp_path):
+    write([{"image": "c.png", "classes": [{"class": 'a "dog"', "probability": 1.0}]}], tmp_path / "classes.json")
+    lines = (tmp_path / "classes.json").read_text().splitlines()
+    assert "".join(line.strip() for line in lines) == (
+        '[{"image": "c.png","classes": [{"class": "a \\"dog\\"","probability": 1.0}]}]'
+    )
+
+
+def test_names_are_shown_as_they_are(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    print_predictions([{"image": "a[b].png", "classes": [{"class": ":cat:", "probability": 0.5}]}])
+    assert "│ a[b].png │ :cat: 50.0% │" in capsys.readouterr().out
+
+
+# mistakes
+
+
+def test_another_kind_of_output_is_told_before_any_work(composed):
+    config = compose("predict", overrides=["checkpoint=none", "images=none", "output=classes.txt"])
+    with pytest.raises(UserError, match=r"^output=classes\.txt: the file must end in \.csv or \.json$"):
+        predict(config)
+
+
+def test_an_unreadable_image_is_one_line(run, digit_files, tmp_path):
+    (tmp_path / "broken.png").write_text("no image")
+    with pytest.raises(UserError, match=r"broken\.png cannot be read as an image") as error:
+        run([str(digit_files[0]), f"{tmp_path}/broken.png"])
+    assert "\n" not in str(error.value)
+
+
+def test_no_gpu_is_one_line(run, digit_files):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match=r"^device=cuda, but torch finds no GPU here"):
+        run(str(digit_files[0]), device="cuda")

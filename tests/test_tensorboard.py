@@ -1,0 +1,256 @@
+import csv
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import TRAINED
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch import nn
+from torchvision.utils import make_grid
+
+from reslab import tensorboard, training
+from reslab.tensorboard import confusion_figure, layer_table, mistakes_figure, plain_settings
+
+STEPS = [5, 11, 17, 19]  # of an epoch's 20: every sixth, and the last
+SHORT = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "test=false")
+
+
+def read_events(folder):
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+    return events.Reload()
+
+
+@pytest.fixture(scope="module")
+def events(trained):
+    return read_events(trained.folder)
+
+
+@pytest.fixture(scope="module")
+def history(trained):
+    rows = csv.DictReader((trained.folder / "metrics.csv").open())
+    return [{name: float(value) for name, value in row.items()} for row in rows]
+
+
+def points(events, tag):
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def text(events, tag):
+    (event,) = events.Tensors(f"{tag}/text_summary")
+    return event.tensor_proto.string_val[0].decode()
+
+
+def picture(events, tag):
+    (event,) = events.Images(tag)
+    return np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))  # (H, W, 3)
+
+
+# scalars
+
+
+def test_the_scalars_are_these_and_no_others(events, history, trained):
+    steps = {f"step/{name}" for name in ("loss", "accuracy", "learning_rate", "images_per_second")}
+    tested = {name for name in trained.result if name.startswith("test/")}
+    final = {f"result/{name}" for name in training.HPARAMS_METRICS}
+    assert set(events.Tags()["scalars"]) == {"epoch"} | steps | (history[0].keys() - {"step"}) | tested | final
+    assert tested == {f"test/{n}" for n in ("loss", "accuracy", "top5_accuracy", "f1_macro", "calibration_error")}
+
+
+def test_every_epoch_is_a_point_at_its_last_step(events, history):
+    assert dict(points(events, "epoch")) == {19: 0, 39: 1, 59: 2, 79: 3, 80: 4}  # 80: the test
+    for name in history[0].keys() - {"epoch", "step"}:
+        expected = [(row["step"] - 1, pytest.approx(row[name])) for row in history]
+        assert points(events, name) == expected
+
+
+def test_steps_add_up_to_the_epoch(events, history):
+    loss = points(events, "step/loss")
+    assert [step for step, _ in loss] == [epoch * 20 + step for epoch in range(4) for step in STEPS]
+    values = np.array([value for _, value in loss]).reshape(4, 4)
+    assert values @ [6, 6, 6, 2] / 20 == pytest.approx([row["train/loss"] for row in history], rel=1e-4)
+
+
+def test_the_test_is_a_point_at_the_last_step(events, trained):
+    for name in ("test/accuracy", "test/loss", "test/f1_macro", "test/calibration_error", "test/top5_accuracy"):
+        assert points(events, name) == [(80, pytest.approx(trained.result[name]))]
+
+
+# hparams
+
+
+def plugin_data(events, tag):
+    return HParamsPluginData.FromString(events.PluginTagToContent("hparams")[f"_hparams_/{tag}"])
+
+
+def test_hparams_show_the_final_metrics(events, trained):
+    tags = [info.name.tag for info in plugin_data(events, "experiment").experiment.metric_infos]
+    assert tags == [f"result/{name}" for name in training.HPARAMS_METRICS]  # and no hp_metric
+    for tag in tags:
+        assert points(events, tag) == [(80, pytest.approx(trained.result[tag.removeprefix("result/")]))]
+    assert plugin_data(events, "session_end_info").HasField("session_end_info")
+
+
+def test_hparams_show_the_settings(events, trained):
+    settings = plugin_data(events, "session_start_info").session_start_info.hparams
+    assert settings["optimizer"].string_value == "SGD"
+    assert settings["optimizer.lr"].number_value == trained.config.optimizer.lr
+    assert settings["trainer.max_epochs"].number_value == 4
+    assert settings["model.layers"].string_value == "[1, 1, 1]"
+    assert settings["seed"].number_value == 42
+    assert not [name for name in settings if "checkpoint" in name or "folder" in name]
+
+
+def test_plain_settings():
+    nested = {"a": {"_target_": "pkg.Class", "_partial_": True, "lr": 0.1, "none": None}, "list": [1, 2], "on": False}
+    assert plain_settings(nested) == {"a": "Class", "a.lr": 0.1, "list": "[1, 2]", "on": False}
+
+
+# text and graph
+
+
+def test_the_configuration_is_all_there(events, trained):
+    body = text(events, "config").removeprefix("```\n").removesuffix("```")
+    assert yaml.safe_load(body) == OmegaConf.to_container(trained.config, resolve=True)
+
+
+def parse_layers(table):
+    """name: (output shape, parameters, FLOPs)"""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    return {
+        name: (shape, int(count.replace(",", "")), int(flops.replace(",", "")))
+        for name, _, shape, count, flops in lines
+    }
+
+
+def leaves(layers):
+    return [row for name, row in layers.items() if not any(other.startswith(f"{name}.") for other in layers)]
+
+
+def test_the_layers_of_the_run_sum_to_its_parameters(events, trained):
+    layers = parse_layers(text(events, "layers"))
+    assert sum(parameters for _, parameters, _ in leaves(layers)) == trained.result["parameters"] == 75_002
+    assert layers["network.conv1"] == ("16 x 8 x 8", 16 * 9, 2 * 16 * 9 * 8 * 8)
+
+
+@pytest.mark.parametrize("overrides", [["model=resnet8", "model.squeeze_excitation=true"], ["model=resnext29_8x64d"]])
+def test_leaf_layers_sum_to_the_network(composed, overrides):
+    config = composed("data=synthetic", "data.num_images=100", *overrides)
+    classifier = training.build_classifier(config, training.build_data(config, stages=("fit",)))
+    layers = parse_layers(layer_table(classifier))
+    _, parameters, flops = layers["network"]
+    assert parameters == sum(parameter.numel() for parameter in classifier.network.parameters())
+    assert parameters == sum(row[1] for row in leaves(layers))
+    assert flops == sum(row[2] for row in leaves(layers))
+    assert classifier.training
+
+
+def test_flops_of_resnet20(composed):
+    config = composed("model=resnet20", "data=synthetic", "data.num_images=100")
+    layers = parse_layers(layer_table(training.build_classifier(config, training.build_data(config, ("fit",)))))
+    assert layers["network.conv1"] == ("16 x 32 x 32", 3 * 16 * 9, 2 * 16 * 3 * 9 * 32 * 32)
+    assert layers["network.layer2.0.conv1"] == ("32 x 16 x 16", 16 * 32 * 9, 2 * 32 * 16 * 9 * 16 * 16)
+    assert layers["network.layer3.2.conv2"] == ("64 x 8 x 8", 64 * 64 * 9, 2 * 64 * 64 * 9 * 8 * 8)
+    assert layers["network.fc"] == ("10", 64 * 10 + 10, 2 * 64 * 10)
+    assert layers["network"][2] == 81_102_080  # the 40.55 million multiplications and additions of a ResNet-20
+
+
+def test_the_graph_has_every_convolution(events, trained):
+    convolutions = [module for module in trained.classifier.network.modules() if isinstance(module, nn.Conv2d)]
+    operations = [node.op for node in events.Graph().node]
+    assert operations.count("aten::_convolution") == len(convolutions) == 7
+
+
+# images
+
+
+def test_the_images_are_these(events, trained):
+    assert trained.result["test/accuracy"] < 1  # so there are mistakes
+    tags = {"images/augmented_training": 0, "test/confusion_matrix": 80, "test/most_confident_mistakes": 80}
+    assert {tag: events.Images(tag)[0].step for tag in events.Tags()["images"]} == tags
+    assert picture(events, "images/augmented_training").shape == (82, 82, 3)  # 8 x 8 images of 8 pixels, 2 between
+
+
+def test_the_grid_of_memory_images(composed, tmp_path):
+    config = composed(*SHORT, "data.augment=null", "callbacks.tensorboard_report.num_images=10")
+    training.train(config)
+    train = training.build_data(config, stages=("fit",)).splits["train"]
+    expected = make_grid(train.images[train.indices[:10]]).permute(1, 2, 0)
+    assert np.array_equal(picture(read_events(tmp_path), "images/augmented_training"), expected)
+
+
+def test_the_grid_of_files_and_no_graph_of_a_deep_network(composed, digit_files, tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorboard, "GRAPH_LAYERS", 10)
+    config = composed(
+        *SHORT, "data=imagefolder", f"data.root={digit_files[0].parents[1]}", "data.image_size=8", "data.augment=null",
+        "data.num_workers=0", "callbacks.tensorboard_report.num_images=10",
+    )  # fmt: skip
+    training.train(config)
+    train = training.build_data(config, stages=("fit",)).splits["train"]
+    first = [np.asarray(Image.open(train.images.paths[index]).convert("RGB")) for index in train.indices[:10]]
+    expected = make_grid(torch.from_numpy(np.stack(first)).permute(0, 3, 1, 2)).permute(1, 2, 0)
+    events = read_events(tmp_path)
+    assert np.array_equal(picture(events, "images/augmented_training"), expected)
+    assert events.Tags()["graph"] is False
+
+
+def test_reports_change_no_bit_of_the_weights(composed, trained, tmp_path):
+    training.train(composed(*TRAINED, "logger=none", "~callbacks.tensorboard_report", "test=false"))
+    plain, reported = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (tmp_path, trained.folder)
+    )
+    assert plain.keys() == reported.keys()
+    assert all(torch.equal(plain[name], reported[name]) for name in plain)
+
+
+def test_mistakes_are_the_most_confident_wrong_answers(trained):
+    """Over all six batches, against all probabilities at once."""
+    report = instantiate(trained.config.callbacks.tensorboard_report, num_mistakes=5)
+    data = training.build_data(trained.config, stages=("test",))
+    trainer = training.build_trainer(trained.config, [report], None)
+    trainer.test(trained.classifier, datamodule=data, verbose=False)
+    confidence, predicted = trained.probabilities.max(1)
+    wrong = (predicted != trained.labels).nonzero().flatten()
+    worst = wrong[confidence[wrong].argsort(descending=True)][:5]
+    assert len(worst) == 5
+    assert [mistake[0] for mistake in report.mistakes] == pytest.approx(confidence[worst].tolist(), rel=1e-4)
+    assert [mistake[1] for mistake in report.mistakes] == trained.labels[worst].tolist()
+    assert [mistake[2] for mistake in report.mistakes] == predicted[worst].tolist()
+    assert torch.equal(torch.stack([mistake[3] for mistake in report.mistakes]), trained.images[worst])
+
+
+@pytest.mark.parametrize(("channels", "count"), [(1, 1), (3, 9)])
+def test_mistakes_figure(channels, count):
+    images = torch.randint(0, 256, (count, channels, 4, 6), dtype=torch.uint8)
+    figure = mistakes_figure([(0.987, 1, 0, image) for image in images], ["cat", "dog"])
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == ["dog\nas cat 99%"] * count
+    for axes, image in zip(shown, images, strict=True):
+        assert np.array_equal(axes.images[0].get_array(), image.expand(3, 4, 6).permute(1, 2, 0))
+
+
+def test_confusion_figure():
+    generator = np.random.default_rng(0)
+    true, predicted = generator.integers(0, 4, 300), generator.integers(0, 5, 300)  # no image of the fifth class
+    counts = confusion_matrix(true, predicted, labels=range(5))
+    share = np.nan_to_num(counts / counts.sum(1, keepdims=True).clip(1))
+    (axes,) = confusion_figure(torch.from_numpy(counts), list("abcde")).axes
+    np.testing.assert_allclose(axes.images[0].get_array(), share, rtol=1e-6)
+    written = {tuple(reversed(label.get_position())): label.get_text() for label in axes.texts}  # (true, predicted)
+    assert written == {place: f"{value:.2f}" for place, value in np.ndenumerate(share) if value >= 0.005}
+    assert [label.get_text() for label in axes.get_yticklabels()] == list("abcde")
+    assert re.match("true", axes.get_ylabel())
+
+
+def test_a_large_confusion_figure_has_no_numbers():
+    (axes,) = confusion_figure(torch.eye(31), [str(label) for label in range(31)]).axes
+    assert len(axes.texts) == 0
+    assert axes.images[0].get_array().shape == (31, 31)
