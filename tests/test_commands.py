@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CONF
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SRC = CONF.parent / "src"
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1")
@@ -219,3 +220,28 @@ def test_every_job_of_a_sweep_has_its_own_folder_and_log(sweep):
         number: "Traceback (most recent" in (path / "train.log").read_text() for number, path in found.items()
     }
     assert tracebacks == {"0": False, "1": True, "2": False}
+
+
+def test_a_resumed_run_goes_on_in_its_folder_with_one_curve(tmp_path):
+    assert run("train", *QUICK, "test=false", "hydra.run.dir=run", cwd=tmp_path).returncode == 0
+    resumed = run("train", "resume=run", "trainer.max_epochs=3", cwd=tmp_path)
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows] == [20, 40, 60]
+    curve = EventAccumulator(str(tmp_path / "run")).Reload().Scalars("train/loss")
+    assert [point.step for point in curve] == [19, 39, 59]
+    assert [point.value for point in curve] == pytest.approx([float(row["train/loss"]) for row in rows])
+
+
+def test_two_processes_train_one_run(tmp_path):
+    devices = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=3")
+    done = run("train", "model=resnet8", *devices, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (folder,) = (tmp_path / "outputs" / "resnet8-digits").iterdir()
+    assert done.stdout.count("run:") == 1
+    result = json.loads((folder / "result.json").read_text())
+    assert result["steps"] == 3 * 20
+    rights = result["test/accuracy"] * 359  # every test image once, whatever the number of processes
+    assert rights == pytest.approx(round(rights), abs=1e-3)
+    assert result["test/accuracy"] > 0.8

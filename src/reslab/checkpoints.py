@@ -19,7 +19,8 @@ class BestCheckpoint(ModelCheckpoint):
     """Of two equal epochs the later one is the better: its learning rate had come further down."""
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
-        return super().check_monitor_top_k(trainer, current) or current == self.best_model_score
+        equal = current is not None and current == self.best_model_score
+        return super().check_monitor_top_k(trainer, current) or equal
 
 
 def find_checkpoint(path: str | Path) -> Path:

@@ -51,7 +51,8 @@ class Classifier(L.LightningModule):
         self.train_metrics = Metrics(num_classes, local=True)  # the progress bar of one process reads them
         self.val_metrics = Metrics(num_classes)
         self.test_metrics = Metrics(num_classes, final=True)
-        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)  # (C, C): true by predicted
+        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        self.confusion_matrix: Tensor  # of the last test: int64 (num_classes, num_classes), true by predicted
 
     def forward(self, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> logits (N, num_classes)
         return self.network(self.preprocess(images))
@@ -92,9 +93,11 @@ class Classifier(L.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log_and_reset("test", self.test_metrics)
+        self.confusion_matrix = self.confusion.compute().cpu()  # here, where every device takes part
 
     def _log_and_reset(self, name: str, metrics: Metrics) -> None:
-        self.log_dict({f"{name}/{metric}": value for metric, value in metrics.compute().items()})
+        values = {f"{name}/{metric}": value for metric, value in metrics.compute().items()}
+        self.log_dict(values, sync_dist=True)  # they agree on all devices by now; it says so to Lightning
         metrics.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
@@ -51,6 +52,7 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             fail(error, config_name)
 
     try:
+        sys.argv[1:] = with_resumed_settings(sys.argv[1:])
         hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(job)()
     except Exception as error:
         if show_traceback:
@@ -59,6 +61,20 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             fail(error, config_name)
     if Summary.folder is not None and print_summary(Summary.folder):
         sys.exit(1)
+
+
+def with_resumed_settings(arguments: list[str]) -> list[str]:
+    """`resume=<a run's folder>` stands for that run's own arguments, its folder, and what is added to them."""
+    resumed = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
+    if not resumed or resumed[0] == "null":
+        return arguments
+    saved_file = Path(resumed[0]) / ".hydra" / "overrides.yaml"
+    if not saved_file.is_file():
+        raise UserError(f"resume={resumed[0]} is not a run's folder: it has no .hydra/overrides.yaml")
+    given = {argument.split("=")[0] for argument in arguments}
+    saved: list[str] = yaml.safe_load(saved_file.read_text())
+    kept = [argument for argument in saved if argument.split("=")[0] not in given]
+    return [*kept, *arguments, f"hydra.run.dir={resumed[0]}"]
 
 
 def fail(error: Exception, config_name: str) -> NoReturn:

@@ -41,7 +41,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         "data": data.name,
         "images": len(data.splits["test"]),
         "metrics": dict(metrics),
-        "classes": class_table(classifier.confusion.compute(), spec.classes),
+        "classes": class_table(classifier.confusion_matrix, spec.classes),
     }
     if config.output is not None:
         Path(config.output).write_text(json.dumps(result, indent=2) + "\n")

@@ -145,5 +145,5 @@ class ProgressBar(RichProgressBar):
             "images/s": f"{latest['step/images_per_second']:,.0f}",
         }
         if "val/accuracy" in trainer.callback_metrics:
-            shown["val_accuracy"] = trainer.callback_metrics["val/accuracy"].item()
+            shown["val"] = trainer.callback_metrics["val/accuracy"].item()
         return shown

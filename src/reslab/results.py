@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
@@ -11,6 +12,7 @@ SHOWN = (
 )  # fmt: skip
 
 
+@rank_zero_only
 def print_result(result: dict[str, Any]) -> None:
     folder = Path(result["folder"])
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

@@ -90,7 +90,7 @@ class TensorBoardReport(Callback):
         assert isinstance(pl_module, Classifier)
         classes = pl_module.record["spec"]["classes"]
         step = pl_module.record.get("step", 0)
-        writer.add_figure("test/confusion_matrix", confusion_figure(pl_module.confusion.compute().cpu(), classes), step)
+        writer.add_figure("test/confusion_matrix", confusion_figure(pl_module.confusion_matrix, classes), step)
         if self.mistakes:
             writer.add_figure("test/most_confident_mistakes", mistakes_figure(self.mistakes, classes), step)
 

@@ -41,15 +41,12 @@ def train(config: DictConfig) -> Result:
     L.seed_everything(config.seed, verbose=False)
     torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
     data = build_data(config, stages=("fit", "test") if config.test else ("fit",))
-    if data.batches_per_epoch == 0:  # before a schedule divides by the number of steps
-        raise UserError(
-            f"data.batch_size={data.batch_size} is more than the {len(data.splits['train'] or ())} training images"
-        )
     classifier = build_classifier(config, data)
     history = History(config.folder)
-    logger = instantiate(config.logger) if config.logger else None
+    checkpoint = last_checkpoint(folder) if config.resume else None
+    logger = build_logger(config, checkpoint)
     trainer = build_trainer(config, build_callbacks(config, data, history), logger)
-    trainer.fit(classifier, datamodule=data)
+    trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     best = best_checkpoint(trainer, data)
     result: Result = {"status": "finished"}
     result |= {name: value for name, value in history.best().items() if name.startswith(("train/", "val/"))}
@@ -68,8 +65,10 @@ def train(config: DictConfig) -> Result:
 
 def quiet_lightning() -> None:
     """Keep its warnings, but for what it tells of every run and what a user cannot mend."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*exists and is not empty")  # where a run is resumed
     # BackboneFinetuning leaves the norms trainable from the start, then is surprised to find them in the optimizer
     warnings.filterwarnings("ignore", message="The provided params to be frozen already exist")
 
@@ -152,6 +151,23 @@ def resolve_precision(precision: str, accelerator: str) -> str:
         return precision
     on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+
+
+def build_logger(config: DictConfig, checkpoint: Path | None) -> Logger | None:
+    """A resumed run's curves go on where its checkpoint was written: TensorBoard drops what came after."""
+    if not config.logger:
+        return None
+    if checkpoint is None:
+        return instantiate(config.logger)
+    step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
+    return instantiate(config.logger, purge_step=step)
+
+
+def last_checkpoint(folder: Path) -> Path:
+    path = folder / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        raise UserError(f"resume={folder}: there is no {path.relative_to(folder)} in it, start it anew")
+    return path
 
 
 def best_checkpoint(trainer: L.Trainer, data: ImageDataModule) -> str | None:

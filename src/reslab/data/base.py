@@ -122,6 +122,9 @@ class ImageDataModule(L.LightningDataModule):
                 self.splits["val"] = self.splits["test"]
             elif self._require("val") is None and self.val_fraction > 0:
                 self.split_validation()
+            if self.batches_per_epoch == 0:
+                images = len(self.splits["train"] or ())
+                raise UserError(f"data.batch_size={self.batch_size} is more than the {images} training images")
 
     def train_dataloader(self) -> BatchLoader:
         overfitting = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
@@ -188,8 +191,6 @@ class ImageDataModule(L.LightningDataModule):
     def _loader(self, name: SplitName, shuffle: bool) -> BatchLoader:
         split = self.splits[name]
         assert split is not None
-        if shuffle and len(split) < self.batch_size:
-            raise UserError(f"data.batch_size={self.batch_size} is more than the {len(split)} training images")
         world_size = self.trainer.world_size if self.trainer else 1
         if shuffle and self.batch_size % world_size:  # the mean of unequal shares' gradients is not the batch's
             raise UserError(f"data.batch_size={self.batch_size} cannot be shared equally by {world_size} devices")
