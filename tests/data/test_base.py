@@ -98,7 +98,7 @@ def test_validate_on_test_trains_on_all_and_watches_the_test_set(composed):
 def test_impossible_choices_are_named(composed, overrides, message):
     def prepare():
         data = build_data(composed(*SYNTHETIC, *overrides), ("fit",))
-        return data.spec, data.train_dataloader()
+        return data.spec, data.batches_per_epoch
 
     with pytest.raises(UserError, match=message):
         prepare()

@@ -122,9 +122,6 @@ class ImageDataModule(L.LightningDataModule):
                 self.splits["val"] = self.splits["test"]
             elif self._require("val") is None and self.val_fraction > 0:
                 self.split_validation()
-            if self.batches_per_epoch == 0:
-                images = len(self.splits["train"] or ())
-                raise UserError(f"data.batch_size={self.batch_size} is more than the {images} training images")
 
     def train_dataloader(self) -> BatchLoader:
         overfitting = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
@@ -154,8 +151,11 @@ class ImageDataModule(L.LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Whole batches, which is what training takes."""
-        return len(self.splits["train"] or ()) // self.batch_size
+        """Whole batches, which is what training takes. Raises UserError where there is none."""
+        images = len(self.splits["train"] or ())
+        if images < self.batch_size:
+            raise UserError(f"data.batch_size={self.batch_size} is more than the {images} training images")
+        return images // self.batch_size
 
     def augmentation(self) -> torch.nn.Module:
         return Augmentation(**self.augment) if self.augment else torch.nn.Identity()
