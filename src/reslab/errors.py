@@ -1,5 +1,67 @@
-"""What a user can get wrong: one line that says what is wrong and what to do."""
+"""What a user can get wrong, and how it becomes one line that says what is wrong and what to do."""
+
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 class UserError(Exception):
     """Shown as one line, exit status 2, without a traceback."""
+
+
+USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
+
+
+def one_line(error: Exception, config_name: str) -> str:
+    """What is wrong and the nearest right name."""
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, UserError):
+        error = error.__cause__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return (
+            f"{group}={name} does not exist{suggest(name, error.options, 'all: ' + ', '.join(visible(error.options)))}"
+        )
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(cause, OmegaConfBaseException) and "is not in struct" in str(cause):
+        return unknown_option(str(cause.full_key), config_name)
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{cause.full_key}: {str(cause).splitlines()[0]}" if cause.full_key else str(cause).splitlines()[0]
+    text = re.sub(r"\s*\n\s*", "; ", str(error).strip())
+    return text if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {text}"
+
+
+def suggest(name: str, known: Sequence[str], otherwise: str) -> str:
+    close = difflib.get_close_matches(name, visible(known), n=3)
+    return f": did you mean {' or '.join(close)}?" if close else f"; {otherwise}"
+
+
+def visible(options: Sequence[str]) -> list[str]:
+    return sorted(option for option in options if not option.startswith("_"))
+
+
+def unknown_option(key: str, config_name: str) -> str:
+    """Compares with the options that the command line's choices (model=…, data=…) compose to."""
+    arguments = [argument for argument in sys.argv[1:] if re.match(r"[\w/]+=[\w/]+$", argument)]
+    choices = [argument for argument in arguments if (CONF / argument.split("=")[0]).is_dir()]
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose(config_name, overrides=choices)
+    known = list(dotted_keys(OmegaConf.to_container(config)))
+    return f"there is no option {key}{suggest(key, known, '--cfg job shows all options')}"
+
+
+def dotted_keys(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    return [key for name, value in node.items() for key in (prefix + name, *dotted_keys(value, f"{prefix}{name}."))]

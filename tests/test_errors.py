@@ -1,0 +1,124 @@
+import sys
+
+import pytest
+from hydra import compose
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from reslab.errors import dotted_keys, one_line, suggest, unknown_option, visible
+
+
+@pytest.fixture
+def line_of(composed, monkeypatch):
+    """What the terminal shows of a command line that cannot be composed."""
+
+    def line_of(*overrides, config_name="config"):
+        monkeypatch.setattr(sys, "argv", ["command.py", *overrides])
+        with pytest.raises(Exception) as error:  # noqa: PT011  # whatever Hydra raises
+            compose(config_name, overrides=list(overrides))
+        return one_line(error.value, config_name)
+
+    return line_of
+
+
+# one line for each error
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("model=resnet19", "model=resnet19 does not exist: did you mean resnet9 or resnet18 or resnet14?"),
+        ("data=cifar", "data=cifar does not exist: did you mean cifar10 or cifar100?"),
+        ("experiment=six_blocks", "experiment=six_blocks does not exist: did you mean six_block?"),
+        ("scheduler=linear", "scheduler=linear does not exist; all: constant, cosine, multi_step, one_cycle"),
+        ("trainer=defualt", "trainer=defualt does not exist: did you mean default?"),
+    ],
+)
+def test_an_unknown_choice(line_of, override, line):
+    assert line_of(override) == line
+
+
+def test_a_file_that_begins_with_an_underscore_is_no_choice(line_of):
+    assert "_data" not in line_of("data=_dat")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "nearest"),
+    [
+        (["trainer.max_epoch=3"], "trainer.max_epoch", "trainer.max_epochs"),
+        (["optimiser.lr=1"], "optimiser", "optimizer"),
+        (["sed=1"], "sed", "seed"),
+        (["model=resnet50", "model.width_per_grop=8"], "model.width_per_grop", "model.width_per_group"),
+        (["optimizer=adamw", "optimizer.beta=1"], "optimizer.beta", "optimizer.betas"),  # SGD has none
+        (["data=imagefolder", "data.test_fractoin=1"], "data.test_fractoin", "data.test_fraction"),
+    ],
+)
+def test_an_unknown_option(line_of, overrides, key, nearest):
+    line = line_of(*overrides)
+    assert "\n" not in line
+    assert line.startswith(f"there is no option {key}: did you mean {nearest}")
+
+
+def test_an_option_like_no_other(line_of):
+    assert line_of("xyzzyx=1") == "there is no option xyzzyx; --cfg job shows all options"
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "nearest"), [("evaluate", "ouput", "output"), ("predict", "imges", "images")]
+)
+def test_the_options_of_another_command(line_of, command, key, nearest):
+    line = line_of(f"{key}=a", config_name=command)
+    assert line.startswith(f"there is no option {key}: did you mean {nearest}")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"), [("trainer.max_epochs=[1", "no viable alternative"), ("resnet18", "'resnet18'")]
+)
+def test_what_hydra_cannot_parse_is_one_line(line_of, override, expected):
+    line = line_of(override)
+    assert expected in line
+    assert "\n" not in line
+
+
+def test_a_wrong_type_names_the_option():
+    config = OmegaConf.structured({"epochs": OmegaConf.create({"n": 1})})
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        OmegaConf.merge(config, {"epochs": {"n": object()}})
+    assert one_line(error.value, "config").startswith("epochs.n: Value 'object' is not a supported primitive type")
+
+
+def test_a_constructors_own_words_are_shown(composed):
+    with pytest.raises(InstantiationException) as error:
+        instantiate({"_target_": "reslab.data.datasets.Digits", **plain(composed("data.root=null").data)}, seed=1)
+    assert one_line(error.value, "config") == "data=digits needs data.root, the folder of its images"
+    with pytest.raises(InstantiationException) as error:
+        instantiate({"_target_": "torch.nn.Linear", "in_features": 1})
+    line = one_line(error.value, "config")
+    assert "torch.nn.modules.linear.Linear" in line
+    assert "missing 1 required positional argument: 'out_features'" in line
+    assert "\n" not in line
+
+
+def plain(config):
+    return {name: value for name, value in OmegaConf.to_container(config).items() if name != "_target_"}
+
+
+# suggestions
+
+
+def test_what_begins_with_an_underscore_is_never_suggested():
+    assert visible(["b", "_base", "a"]) == ["a", "b"]
+    assert suggest("_base", ["_base", "bass"], "all") == ": did you mean bass?"
+    assert suggest("_base", ["_base"], "nothing") == "; nothing"
+
+
+def test_dotted_keys():
+    assert dotted_keys({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == ["a", "a.b", "a.c", "a.c.d", "e"]
+
+
+def test_the_command_lines_choices_decide_what_is_suggested(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "model=timm", "-m", "seed=1,2", "optimizer.lr=3"])
+    assert "did you mean model.timm_name" in unknown_option("model.timm_nam", "config")
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert "model.timm_name" not in unknown_option("model.timm_nam", "config")
