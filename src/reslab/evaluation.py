@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reslab.checkpoints import find_checkpoint, load_classifier
 from reslab.errors import UserError
-from reslab.training import build_data, build_trainer, quiet_lightning, require_accelerator
+from reslab.training import build_data, build_trainer, quiet_lightning, require_accelerator, require_accelerator
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 def evaluate(config: DictConfig) -> dict[str, Any]:
     """The test metrics, and for each class its images, precision, recall and F1; also written to `output`."""
     quiet_lightning()
+    require_accelerator(config.trainer.accelerator)
     require_accelerator(config.trainer.accelerator)
     checkpoint = find_checkpoint(config.checkpoint)
     classifier, run, spec = load_classifier(checkpoint)
@@ -44,7 +45,9 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         "classes": class_table(classifier.confusion_matrix, spec.classes),
     }
     if config.output is not None:
-        Path(config.output).write_text(json.dumps(result, indent=2) + "\n")
+        output = Path(config.output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 

@@ -70,6 +70,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def write(predictions: list[Prediction], output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".json":
         output.write_text(json.dumps(predictions, indent=2) + "\n")
         return

@@ -95,7 +95,7 @@ def draw_curves(folder: Path, rows: list[Row], overrides: list[str]) -> None:
             ]
             axes.plot([x for x, _ in points], [y for _, y in points], marker=".", label=label)
     for axes, title in zip(panels, ("training", "validation"), strict=True):
-        axes.set(xlabel="epoch", ylabel="error in %", title=f"{title} error", yscale="log")
+        axes.set(xlabel="epoch", ylabel="error in %", title=f"{title} error", ylim=(0, None))
         axes.grid(alpha=0.3)
     panels[1].legend(fontsize="small")
     figure.savefig(folder / "curves.png", dpi=110)

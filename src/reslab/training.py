@@ -16,7 +16,6 @@ import torchvision
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import BackboneFinetuning, Callback, Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from reslab.classifier import Classifier
@@ -69,6 +68,7 @@ def quiet_lightning() -> None:
         logging.getLogger(package).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*exists and is not empty")  # where a run is resumed
+    warnings.filterwarnings("ignore", message="The number of training batches")  # few or not, the last step is logged
     # BackboneFinetuning leaves the norms trainable from the start, then is surprised to find them in the optimizer
     warnings.filterwarnings("ignore", message="The provided params to be frozen already exist")
 
@@ -128,21 +128,16 @@ def require_accelerator(name: str) -> None:
 
 def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger | None) -> L.Trainer:
     options = config.trainer
-    shows_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    try:
-        trainer: L.Trainer = instantiate(
-            options,
-            precision=resolve_precision(options.precision, options.accelerator),
-            benchmark=not options.deterministic,  # cuDNN times its algorithms once per shape
-            callbacks=callbacks,
-            logger=logger or False,
-            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-            enable_progress_bar=shows_bar,
-            _convert_="all",
-        )
-    except MisconfigurationException as error:
-        raise UserError(f"trainer: {error}") from error
-    return trainer
+    return instantiate(
+        options,
+        precision=resolve_precision(options.precision, options.accelerator),
+        benchmark=not options.deterministic,  # cuDNN times its algorithms once per shape
+        callbacks=callbacks,
+        logger=logger or False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        _convert_="all",
+    )
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
