@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reslab.checkpoints import find_checkpoint, load_classifier
 from reslab.errors import UserError
-from reslab.training import build_data, build_trainer, quiet_lightning, require_accelerator, require_accelerator
+from reslab.training import build_data, build_trainer, quiet_lightning, require_accelerator
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 def evaluate(config: DictConfig) -> dict[str, Any]:
     """The test metrics, and for each class its images, precision, recall and F1; also written to `output`."""
     quiet_lightning()
-    require_accelerator(config.trainer.accelerator)
     require_accelerator(config.trainer.accelerator)
     checkpoint = find_checkpoint(config.checkpoint)
     classifier, run, spec = load_classifier(checkpoint)

@@ -66,11 +66,15 @@ def quiet_lightning() -> None:
     """Keep its warnings, but for what it tells of every run and what a user cannot mend."""
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*exists and is not empty")  # where a run is resumed
-    warnings.filterwarnings("ignore", message="The number of training batches")  # few or not, the last step is logged
-    # BackboneFinetuning leaves the norms trainable from the start, then is surprised to find them in the optimizer
-    warnings.filterwarnings("ignore", message="The provided params to be frozen already exist")
+    for message in (
+        ".*LeafSpec.* is deprecated",
+        ".*exists and is not empty",  # a run is resumed
+        "The number of training batches",  # is less than log_every_n_steps, but the last step is logged always
+        "Total length of `list` across ranks is zero",  # no validation was asked for
+        "You requested to overfit",  # and the loader does not shuffle then
+        "The provided params to be frozen already exist",  # BackboneFinetuning meets the norms that it left trainable
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def build_data(config: DictConfig, stages: Sequence[str]) -> ImageDataModule:
