@@ -59,7 +59,8 @@ def test_help_shows_examples(tmp_path, no_torch, command, example):
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []
     if command == "train":
-        assert "resnext50_32x4d" in done.stdout
+        assert "optimizer: adam, adamw, sgd\n" in done.stdout
+        assert "model: _resnet" not in done.stdout  # it is no choice, only what all others start from
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from reslab.errors import CONF, USER_ERRORS, UserError, one_line
+from reslab.errors import CONF, USER_ERRORS, UserError, one_line, visible
 from reslab.sweep import Summary, jobs, print_summary
 
 log = logging.getLogger(__name__)
@@ -109,5 +109,12 @@ def job_folder(number: Any, overrides: str) -> str:
     return re.sub(r"[^\w=.+-]+", "_", f"{number}_{overrides}", flags=re.ASCII)[:120].rstrip("_")
 
 
+def choices() -> str:
+    """What --help lists: every group of conf/ with its files."""
+    groups = sorted(folder for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
+    return "\n".join(f"{g.name}: {', '.join(visible([file.stem for file in g.glob('*.yaml')]))}" for g in groups)
+
+
+OmegaConf.register_new_resolver("choices", choices, replace=True)
 OmegaConf.register_new_resolver("new_folder", new_folder, replace=True)
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
