@@ -97,5 +97,6 @@ def draw_curves(folder: Path, rows: list[Row], overrides: list[str]) -> None:
     for axes, title in zip(panels, ("training", "validation"), strict=True):
         axes.set(xlabel="epoch", ylabel="error in %", title=f"{title} error", ylim=(0, None))
         axes.grid(alpha=0.3)
-    panels[1].legend(fontsize="small")
+    if len(rows) <= 20:  # more names would hide the curves
+        panels[1].legend(fontsize="small")
     figure.savefig(folder / "curves.png", dpi=110)
