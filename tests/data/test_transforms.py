@@ -45,7 +45,7 @@ def test_erase_rectangles_fills_exactly_the_rectangles():
     torch.manual_seed(5)
     result = transforms.erase_rectangles(images, top, left, height, width)
     torch.manual_seed(5)
-    noise = torch.randint(0, 256, images.shape, dtype=torch.uint8)
+    noise = transforms.random_bytes(images)
     expected = images.clone()
     for n in range(4):
         rectangle = (n, slice(None), slice(top[n], top[n] + height[n]), slice(left[n], left[n] + width[n]))
@@ -54,6 +54,18 @@ def test_erase_rectangles_fills_exactly_the_rectangles():
     assert torch.equal(result, expected)
     assert torch.equal(result[3], images[3])  # height 0
     assert (result[0] != images[0]).sum() > 100  # of 126; two bytes are equal once in 256 times
+
+
+def test_random_bytes_are_uniform_in_every_place():
+    torch.manual_seed(0)
+    drawn = transforms.random_bytes(torch.empty(1001, 3, 3, 3))  # 27,027 bytes, no multiple of eight
+    assert drawn.shape == (1001, 3, 3, 3)
+    assert drawn.dtype == torch.uint8
+    counts = drawn.flatten().bincount(minlength=256)
+    assert all(within_six_deviations(int(count), drawn.numel(), 1 / 256) for count in counts)
+    for place in range(8):  # of a drawn word
+        high = int((drawn.flatten()[place::8] >= 128).sum())
+        assert within_six_deviations(high, len(drawn.flatten()[place::8]), 0.5)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(32, 32), (20, 40)])

