@@ -38,7 +38,7 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             return task(config)
         except Exception as error:
             hydra_config = HydraConfig.get()
-            record_failure(error, Path(hydra_config.runtime.output_dir))
+            record_failure(error, config_name, Path(hydra_config.runtime.output_dir))
             if hydra_config.mode == RunMode.MULTIRUN or show_traceback:
                 raise  # Hydra notes it and goes on with the next job
             fail(error, config_name)
@@ -77,12 +77,13 @@ def fail(error: Exception, config_name: str) -> NoReturn:
     sys.exit(1)
 
 
-def record_failure(error: Exception, folder: Path) -> None:
+def record_failure(error: Exception, config_name: str, folder: Path) -> None:
     """The traceback into the job's log, one line into its result.json."""
     log.debug("the run failed", exc_info=error)  # the log file's level; the terminal gets the line
-    result = {"status": "failed", "error": one_line(error, "config"), "folder": str(folder)}
-    if (folder / ".hydra").is_dir():  # not where the command makes no folder of its own
-        (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    if not (folder / ".hydra").is_dir():  # the command makes no folder of its own
+        return
+    result = {"status": "failed", "error": one_line(error, config_name), "folder": str(folder)}
+    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 def check_complete(config: DictConfig) -> None:
