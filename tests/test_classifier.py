@@ -1,5 +1,6 @@
 import pytest
 import torch
+from hydra import compose
 from hydra.utils import instantiate
 from torch import nn
 from torch.nn import functional as F
@@ -8,7 +9,9 @@ from reslab import training
 from reslab.classifier import Classifier, parameter_groups
 from reslab.data.base import ImageSpec
 from reslab.data.batches import mix
+from reslab.evaluation import evaluate
 from reslab.models.build import build_network
+from reslab.prediction import predict
 from reslab.training import build_callbacks, build_classifier, build_data, build_trainer
 
 TINY = ("model=resnet8", "data=synthetic", "data.num_images=64", "data.image_size=8", "data.batch_size=16")
@@ -107,6 +110,38 @@ def test_label_smoothing_reaches_the_training_loss_only(composed):
     classifier.validation_step((images, labels), 0)
     plain = -log_probabilities[range(8), labels].mean()
     torch.testing.assert_close(classifier.val_metrics.compute()["loss"], plain.detach())
+
+
+def test_flip_averaging_is_the_mean_of_the_logits_of_an_image_and_its_mirror_image(composed):
+    classifier, _ = fitted(composed(*SHORT, "flip_averaging=true"))
+    classifier.eval()
+    images, labels = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), torch.arange(8)
+    straight, mirrored = classifier(images), classifier(images.flip(3))
+    assert not torch.allclose(straight, mirrored)
+    expected = (straight + mirrored) / 2
+    torch.testing.assert_close(classifier.test_step((images, labels), 0), expected)
+    torch.testing.assert_close(classifier.predict_step(images, 0), expected.softmax(1))
+    classifier.val_metrics.reset()
+    classifier.validation_step((images, labels), 0)
+    torch.testing.assert_close(classifier.val_metrics.compute()["loss"], F.cross_entropy(expected, labels).detach())
+    training_loss = classifier.training_step((images, labels), 0)
+    torch.testing.assert_close(training_loss, F.cross_entropy(straight, labels))
+
+
+def test_evaluate_and_predict_average_as_the_run_did(composed, trained, digit_files, tmp_path):
+    checkpoint = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["reslab"]["config"]["flip_averaging"] = True
+    path = tmp_path / "averaging.ckpt"
+    torch.save(checkpoint, path)
+    with torch.inference_mode():
+        logits = (trained.classifier(trained.images) + trained.classifier(trained.images.flip(3))) / 2
+    metrics = evaluate(compose("evaluate", [f"checkpoint={path}", "trainer=cpu"]))["metrics"]
+    assert metrics["test/loss"] == pytest.approx(F.cross_entropy(logits, trained.labels).item(), rel=1e-5)
+    assert metrics["test/loss"] != pytest.approx(trained.result["test/loss"], rel=0.1)
+    (row,) = predict(compose("predict", [f"checkpoint={path}", f"images={digit_files[1]}", "device=cpu"]))
+    probabilities = [entry["probability"] for entry in row["classes"]]
+    assert probabilities == pytest.approx(logits[1].softmax(0).topk(3).values.tolist(), abs=1e-5)
+    assert probabilities != pytest.approx(trained.probabilities[1].topk(3).values.tolist(), abs=1e-3)
 
 
 @pytest.mark.parametrize(("freeze", "backbone_moves"), [("true", False), ("1", True), ("5", False)])

@@ -45,7 +45,8 @@ def load_classifier(path: Path) -> tuple[Classifier, DictConfig, ImageSpec]:
     spec = ImageSpec(**record["spec"])
     config.model.weights = None  # those of the checkpoint follow
     network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
-    classifier = Classifier(network.to(memory_format=torch.channels_last), spec)  # as in training, to the last bit
+    network.to(memory_format=torch.channels_last)  # as in training, to the last bit
+    classifier = Classifier(network, spec, flip_averaging=bool(config.get("flip_averaging")))  # older runs: without
     classifier.record = record
     classifier.load_state_dict(checkpoint["state_dict"])
     return classifier.eval(), config, spec

@@ -33,6 +33,7 @@ class Classifier(L.LightningModule):
         optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] | None = None,
         schedule: Schedule | None = None,
         label_smoothing: float = 0.0,
+        flip_averaging: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -42,7 +43,7 @@ class Classifier(L.LightningModule):
         )
         self.augment = augmentation or nn.Identity()
         self.optimizer, self.schedule = optimizer, schedule
-        self.label_smoothing, self.seed = label_smoothing, seed
+        self.label_smoothing, self.flip_averaging, self.seed = label_smoothing, flip_averaging, seed
         self.record: dict[str, Any] = {}  # the run's configuration and spec, as plain values for the checkpoint
         self.example_input_array: Tensor = torch.zeros(
             2, len(spec.mean), spec.image_size, spec.image_size, dtype=torch.uint8
@@ -56,6 +57,11 @@ class Classifier(L.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> logits (N, num_classes)
         return self.network(self.preprocess(images))
+
+    def evaluation_logits(self, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> float32 logits (N, num_classes)
+        """What validation, test and prediction go by."""
+        logits = self(images).float()
+        return (logits + self(images.flip(3)).float()) / 2 if self.flip_averaging else logits
 
     # the four steps
 
@@ -77,11 +83,11 @@ class Classifier(L.LightningModule):
         return logits
 
     def predict_step(self, batch: Tensor, batch_index: int) -> Tensor:
-        return self(batch).float().softmax(1)
+        return self.evaluation_logits(batch).softmax(1)
 
     def _evaluate(self, metrics: Metrics, batch: Batch) -> Tensor:
         images, labels = batch
-        logits = self(images).float()
+        logits = self.evaluation_logits(images)
         metrics.add(F.cross_entropy(logits, labels), logits, labels)
         return logits
 

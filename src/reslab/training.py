@@ -94,6 +94,7 @@ def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
         optimizer=instantiate(config.optimizer, _convert_="all"),
         schedule=instantiate(config.scheduler, _convert_="all"),
         label_smoothing=config.label_smoothing,
+        flip_averaging=config.flip_averaging,
         seed=config.seed,
     )
     classifier.record = {"config": OmegaConf.to_container(config, resolve=True), "spec": asdict(spec)}
