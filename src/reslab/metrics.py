@@ -54,10 +54,10 @@ class MeanLoss(Metric):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("images", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, images: int) -> None:
-        self.total += loss * images
+        self.total = self.total.float() + loss.float() * images  # precision=bf16-true would count in eight bits
         self.images += images
 
     def compute(self) -> Tensor:

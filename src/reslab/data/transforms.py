@@ -104,6 +104,7 @@ class Preprocessing(nn.Module):
 
     mean: Tensor
     std: Tensor
+    memory_format = torch.channels_last  # the network's too
 
     def __init__(self, *, mean: list[float], std: list[float], channels: int, image_size: int) -> None:
         super().__init__()
@@ -119,4 +120,4 @@ class Preprocessing(nn.Module):
             x = x.expand(-1, 3, -1, -1)
         elif x.shape[1] == 3 and self.channels == 1:
             x = (x * x.new_tensor(GREY_WEIGHTS).view(1, 3, 1, 1)).sum(1, keepdim=True)
-        return x.contiguous(memory_format=torch.channels_last)
+        return x.contiguous(memory_format=self.memory_format).to(self.mean.dtype)  # half under precision=bf16-true
