@@ -109,25 +109,29 @@ def build_callbacks(config: DictConfig, data: ImageDataModule, history: History)
         if any(isinstance(callback, EarlyStopping) for callback in callbacks):
             raise UserError("early stopping needs validation images: set data.val_fraction")
         callbacks = [callback for callback in callbacks if not watches_validation(callback)]
-    freeze = config.model.freeze
-    if freeze is not False:  # true: never unfrozen
-        epoch = config.trainer.max_epochs if freeze is True else freeze
-        callbacks.append(BackboneFinetuning(unfreeze_backbone_at_epoch=epoch))
+    callbacks += freezing(config)
     if config.trainer.enable_progress_bar and sys.stdout.isatty():
         callbacks.append(ProgressBar(history))
     return callbacks
+
+
+def freezing(config: DictConfig) -> list[Callback]:
+    freeze = config.model.freeze
+    if freeze is False:
+        return []
+    epoch = config.trainer.max_epochs if freeze is True else freeze  # true: never unfrozen
+    return [BackboneFinetuning(unfreeze_backbone_at_epoch=epoch)]
 
 
 def watches_validation(callback: Callback) -> bool:
     return isinstance(callback, ModelCheckpoint) and (callback.monitor or "").startswith("val/")
 
 
-def require_accelerator(name: str) -> None:
+def require_accelerator(name: str, option: str = "trainer.accelerator") -> None:
     """Told before a data set is downloaded for it."""
     if name in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.mps.is_available():
         raise UserError(
-            f"trainer.accelerator={name}, but torch {torch.__version__} finds no GPU here: "
-            "trainer.accelerator=cpu runs the same on the CPU"
+            f"{option}={name}, but torch {torch.__version__} finds no GPU here: {option}=cpu runs the same on the CPU"
         )
 
 
