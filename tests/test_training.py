@@ -82,25 +82,30 @@ def test_a_seed_decides_every_bit_and_observers_change_none(composed, tmp_path):
     assert first["seed"] == 42
 
 
-def test_resuming_from_a_checkpoint_ends_with_the_uninterrupted_weights(composed, tmp_path):
-    options = (*QUICK, "data.augment.erasing=0.5", "model.dropout=0.2", "trainer.max_epochs=3", "test=false")
+@pytest.mark.parametrize("recipe", [(), ("callbacks=ema",)])
+def test_resuming_from_a_checkpoint_ends_with_the_uninterrupted_weights(composed, tmp_path, recipe):
+    options = (*QUICK, "data.augment.erasing=0.5", "model.dropout=0.2", "trainer.max_epochs=3", "test=false", *recipe)
     training.train(composed(*options, f"folder={tmp_path}/whole"))
 
-    config = composed(*options, f"folder={tmp_path}/parts")
-    saver = training.ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=27, save_top_k=-1)
-    torch.manual_seed(config.seed)
-    data = training.build_data(config, stages=("fit",))
-    callbacks = [training.History(f"{tmp_path}"), saver]
-    training.build_trainer(config, callbacks, None).fit(training.build_classifier(config, data), datamodule=data)
+    def fit(seed, *more, **checkpoint):
+        torch.manual_seed(seed)
+        config = composed(*options, f"folder={tmp_path}/parts")
+        data = training.build_data(config, stages=("fit",))
+        classifier = training.build_classifier(config, data)
+        callbacks = [*training.build_callbacks(config, data, training.History(f"{tmp_path}")), *more]
+        trainer = training.build_trainer(config, callbacks, None)
+        trainer.fit(classifier, datamodule=data, **checkpoint)
+        return trainer
 
-    torch.manual_seed(0)
-    data = training.build_data(config, stages=("fit",))
-    classifier = training.build_classifier(config, data)
-    trainer = training.build_trainer(config, [training.History(f"{tmp_path}")], None)
-    trainer.fit(classifier, datamodule=data, ckpt_path=f"{tmp_path}/step=27.ckpt", weights_only=True)  # mid-epoch
-    assert trainer.global_step == 60
-    resumed = {f"network.{name}": tensor for name, tensor in classifier.network.state_dict().items()}
-    assert same(resumed, trained_weights(tmp_path / "whole"))
+    fit(42, training.ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=27, save_top_k=-1))
+    resumed = fit(0, ckpt_path=f"{tmp_path}/step=27.ckpt", weights_only=True)  # mid-epoch
+    assert resumed.global_step == 60
+    whole, parts = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert same(whole["state_dict"], parts["state_dict"])
+    assert same(whole.get("last_weights", {}), parts.get("last_weights", {}))
+    assert ("last_weights" in whole) == ("callbacks=ema" in recipe)
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(composed):

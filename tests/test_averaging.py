@@ -1,0 +1,121 @@
+from copy import deepcopy
+
+import pytest
+import torch
+from hydra import compose
+
+from reslab import training
+from reslab.averaging import WeightAverage
+from reslab.checkpoints import load_classifier
+from reslab.command import one_line
+from reslab.evaluation import evaluate
+
+EMA = (
+    "model=resnet8", "data=synthetic", "data.num_images=64", "data.image_size=8", "data.batch_size=16",  # 3 batches
+    "trainer=cpu", "trainer.max_epochs=2", "logger=none", "test=false", "callbacks=ema",
+)  # fmt: skip
+
+
+class Recorder(training.Callback):
+    """The network's state before the first step and after each."""
+
+    def __init__(self):
+        self.states = []
+
+    def on_train_start(self, trainer, classifier):
+        self.states.append(deepcopy(classifier.network.state_dict()))
+
+    def on_train_batch_end(self, trainer, classifier, *args):
+        if trainer.global_step == len(self.states):
+            self.on_train_start(trainer, classifier)
+
+
+def run(config, monkeypatch):
+    """Each state of the network, the last checkpoint, and the result."""
+    recorder = Recorder()
+    build = training.build_callbacks
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "build_callbacks", lambda *args: [*build(*args), recorder])
+        result = training.train(config)
+    return recorder.states, torch.load(f"{config.folder}/checkpoints/last.ckpt", weights_only=True), result
+
+
+@pytest.mark.parametrize(
+    ("options", "decays"),
+    [
+        (("callbacks.ema.warmup=false",), [0.7] * 6),
+        ((), [2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 7 / 16]),
+        (("callbacks.ema.decay=0.3",), [2 / 11, 3 / 12, 0.3, 0.3, 0.3, 0.3]),
+        (("trainer.accumulate_grad_batches=3",), [2 / 11, 3 / 12]),
+        (("trainer.precision=bf16-true", "callbacks.ema.warmup=false"), [0.7] * 6),
+    ],
+)
+def test_the_average_follows_its_recursion(composed, monkeypatch, options, decays):
+    states, checkpoint, _ = run(composed(*EMA, "callbacks.ema.decay=0.7", *options), monkeypatch)
+    assert len(states) == 1 + len(decays)
+    for name, average in states[0].items():
+        expected = average
+        for decay, state in zip(decays, states[1:], strict=True):
+            expected = decay * expected.float() + (1 - decay) * state[name].float()
+        if name.endswith("num_batches_tracked"):
+            expected = states[-1][name]
+        kept = checkpoint["state_dict"][f"network.{name}"]
+        assert kept.dtype == (torch.float32 if average.is_floating_point() else torch.int64)
+        torch.testing.assert_close(kept, expected)
+        assert torch.equal(checkpoint["last_weights"][f"network.{name}"], states[-1][name])
+    assert not torch.allclose(expected, states[-1][name].float())  # of the last one, the linear layer's bias
+
+
+def test_the_average_is_validated_kept_and_tested(composed, monkeypatch, tmp_path):
+    options = (
+        "model=resnet8",
+        "trainer=cpu",
+        "trainer.max_epochs=3",
+        "logger=none",
+        "callbacks=ema",
+        "optimizer.lr=0.4",
+    )
+    _, _, result = run(composed(*options), monkeypatch)
+    path = tmp_path / "checkpoints" / "best.ckpt"
+    classifier, config, _ = load_classifier(path)
+    val = training.build_data(config, stages=("fit",)).splits["val"]
+    with torch.inference_mode():
+        predicted = classifier.evaluation_logits(val.images[val.indices]).argmax(1)
+    accuracy = (predicted == val.labels[val.indices]).float().mean().item()
+    assert accuracy == pytest.approx(result["val/accuracy"])
+    metrics = evaluate(compose("evaluate", [f"checkpoint={path}", "trainer=cpu"]))["metrics"]
+    assert metrics == {name: result[name] for name in metrics}
+    checkpoint = torch.load(path, weights_only=True)
+    torch.save(checkpoint | {"state_dict": checkpoint["last_weights"]}, tmp_path / "last_weights.ckpt")
+    last = evaluate(compose("evaluate", [f"checkpoint={tmp_path}/last_weights.ckpt", "trainer=cpu"]))["metrics"]
+    assert last["test/loss"] != pytest.approx(metrics["test/loss"], rel=0.01)
+
+
+def test_without_validation_the_last_average_is_tested(composed, monkeypatch, tmp_path):
+    _, _, result = run(composed(*EMA, "data.val_fraction=0", "test=true"), monkeypatch)
+    metrics = evaluate(compose("evaluate", [f"checkpoint={tmp_path}", "trainer=cpu"]))["metrics"]
+    assert metrics == {name: result[name] for name in metrics}
+
+
+def test_averaging_changes_no_step_of_the_training(composed, monkeypatch, tmp_path):
+    with_average, _, _ = run(composed(*EMA, f"folder={tmp_path}/with"), monkeypatch)
+    without, _, _ = run(composed(*EMA, f"folder={tmp_path}/without", "callbacks=default"), monkeypatch)
+    assert all(torch.equal(with_average[-1][name], tensor) for name, tensor in without[-1].items())
+
+
+def test_what_is_frozen_stays_as_it_is_to_the_last_bit(composed, monkeypatch):
+    states, checkpoint, _ = run(composed(*EMA, "model.freeze=true"), monkeypatch)
+    assert torch.equal(checkpoint["state_dict"]["network.conv1.weight"], states[0]["conv1.weight"])
+    assert not torch.equal(checkpoint["state_dict"]["network.fc.weight"], states[0]["fc.weight"])
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.1])
+def test_a_decay_that_is_none_is_one_line(composed, decay):
+    with pytest.raises(Exception, match=r"must be from 0 to 1") as error:
+        training.train(composed(*EMA, f"callbacks.ema.decay={decay}"))
+    assert one_line(error.value, "config") == f"callbacks.ema.decay={decay} must be from 0 to 1"
+
+
+@pytest.mark.parametrize("decay", [0, 1])
+def test_a_decay_of_zero_or_one_is_one(decay):
+    assert WeightAverage(decay=decay, warmup=False).decay_at(5) == decay
