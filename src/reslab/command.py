@@ -44,7 +44,8 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             fail(error, config_name)
 
     try:
-        sys.argv[1:] = with_resumed_settings(sys.argv[1:])
+        if config_name == "config":
+            sys.argv[1:] = with_resumed_settings(sys.argv[1:])
         hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(job)()
     except Exception as error:
         if show_traceback:
