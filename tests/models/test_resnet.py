@@ -378,3 +378,20 @@ def test_stochastic_depth_skips_the_block_sample_by_sample(build: Build) -> None
     kept = torch.isclose(out, F.relu(branch / 0.8 + x), atol=1e-6).all((1, 2, 3))
     assert (skipped ^ kept).all()
     assert skipped.float().mean().item() == pytest.approx(0.2, abs=0.04)  # three standard deviations
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B", "D"])
+@pytest.mark.parametrize("name", ["resnet20", "preact_resnet18", "resnet9"])
+def test_gradients_stay_channels_last(build: Build, name: str, shortcut: str) -> None:
+    """A gradient in another layout than its activation is added and thresholded at a fraction of the speed."""
+    network = build(name, f"model.shortcut={shortcut}").to(memory_format=torch.channels_last)
+    layouts: list[bool] = []
+
+    def watch(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        output.register_hook(lambda grad: layouts.append(grad.is_contiguous(memory_format=torch.channels_last)))
+
+    blocks = blocks_of(network)
+    for block in blocks:
+        block.register_forward_hook(watch)
+    network(torch.rand(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)).sum().backward()
+    assert layouts == [True] * len(blocks)

@@ -67,7 +67,8 @@ class ZeroPadding(nn.Module):
         self.stride, self.padding = stride, (0, 0, 0, 0, new // 2, new - new // 2)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C', H/stride, W/stride)
-        return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
+        # a pooling of single pixels: slicing's gradient would leave channels_last, and cost small networks a fifth
+        return F.pad(F.avg_pool2d(x, 1, self.stride), self.padding)
 
 
 def make_shortcut(
@@ -236,7 +237,6 @@ class ResNet(nn.Module):
             self.add_module(f"layer{number}", nn.Sequential(*stage))
 
         self.bn_final = nn.BatchNorm2d(channels) if preactivation else None
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
         self._initialize(zero_init_residual)
 
@@ -282,5 +282,6 @@ class ResNet(nn.Module):
             x = stage(x)
         if self.bn_final is not None:
             x = F.relu(self.bn_final(x), inplace=True)
-        x = self.avgpool(x).flatten(1)  # (N, widths[-1] * expansion)
+        # global average pooling, (N, widths[-1] * expansion); channels last, or its gradient would leave channels_last
+        x = x.permute(0, 2, 3, 1).mean((1, 2))
         return self.fc(x)
