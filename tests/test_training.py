@@ -1,4 +1,6 @@
+import ctypes
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,15 @@ def test_the_overfit_preset_learns_its_batches_by_heart(composed):
     result = training.train(config)
     assert result["steps"] == 50 * 2
     assert result["train/accuracy"] == 1.0
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**25)  # 128 MiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    training.keep_freed_memory()
+    faults()
+    assert faults() < 100  # of 32,768 pages

@@ -1,5 +1,6 @@
 """One run: build everything from a composed configuration, fit, test, write the result."""
 
+import ctypes
 import json
 import logging
 import subprocess
@@ -28,12 +29,14 @@ from reslab.tensorboard import add_hparams, writer_of
 log = logging.getLogger(__name__)
 
 Result = dict[str, Any]
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 HPARAMS_METRICS = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "train/loss", "train/seconds")
 
 
 def train(config: DictConfig) -> Result:
     """Train, test the best weights by validation accuracy (the last without validation), write result.json."""
     quiet_lightning()
+    keep_freed_memory()
     require_accelerator(config.trainer.accelerator)
     folder = Path(config.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,6 +78,17 @@ def quiet_lightning() -> None:
         "The provided params to be frozen already exist",  # BackboneFinetuning meets the norms that it left trainable
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def keep_freed_memory() -> None:
+    """Keep blocks of up to 1 GiB for the next step, where glibc would return them and fault each page in again.
+
+    On a CPU that took 5 to 10% of a step (benchmarks/README.md). Other C libraries have no mallopt.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            mallopt(parameter, 2**30)
 
 
 def build_data(config: DictConfig, stages: Sequence[str]) -> ImageDataModule:

@@ -1,0 +1,192 @@
+"""Three other ways to train the same network on the same images, each in the fewest lines that keep its structure.
+
+    python benchmarks/baselines.py <plain|template|pytorch_cifar> <resnet18|resnet20> <steps> <epochs> <result.json>
+
+plain: a loop over tensors in memory, with ResLab's memory format, optimizer and normalisation, and nothing else.
+template: as ashleve/lightning-hydra-template trains: a data set with transforms, a DataLoader in the main process,
+torchmetrics updated and logged by `self.log` in every step, Rich's progress bar, checkpoints, TensorBoard.
+pytorch_cifar: as kuangliu/pytorch-cifar trains: a DataLoader with two workers, the loss read back and a bar drawn in
+every step.
+
+All take 3x32x32 uint8 images with a random crop and flip (plain: without) in batches of 128, SGD with momentum.
+Writes images/s of the last epoch and the seconds from the process's start to the end of its first step.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+from reslab.models.resnet import ResNet
+
+BATCH = 128
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+SHAPES: dict[str, Any] = {
+    "resnet18": {"layers": (2, 2, 2, 2), "widths": (64, 128, 256, 512), "shortcut": "B"},
+    "resnet20": {"layers": (3, 3, 3), "widths": (16, 32, 64), "shortcut": "A"},
+}
+
+
+def network(name: str) -> ResNet:
+    return ResNet(
+        in_channels=3, num_classes=10, block="basic", stem="cifar", stem_width=None, preactivation=False,
+        downsampling="stride", groups=1, width_per_group=64, squeeze_excitation=False, dropout=0.0,
+        stochastic_depth=0.0, zero_init_residual=False, **SHAPES[name],
+    )  # fmt: skip
+
+
+class Clock:
+    """Images per second of the last epoch, and when the first step ended."""
+
+    def __init__(self) -> None:
+        self.first_step: float | None = None
+
+    def epoch(self) -> None:
+        self.start, self.images = time.perf_counter(), 0
+
+    def step(self, images: int) -> None:
+        self.images += images
+        self.end = time.perf_counter()
+        if self.first_step is None:
+            self.first_step = time.clock_gettime(time.CLOCK_BOOTTIME) - process_start()
+
+    def result(self) -> dict[str, float | None]:
+        return {"images_per_second": self.images / (self.end - self.start), "first_step_seconds": self.first_step}
+
+
+def process_start() -> float:
+    """Seconds since boot, from Linux."""
+    ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    return int(ticks) / 100
+
+
+def plain(net: ResNet, images: Tensor, labels: Tensor, epochs: int, clock: Clock) -> None:
+    net = net.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
+    mean, std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    for _ in range(epochs):
+        clock.epoch()
+        for indices in torch.randperm(len(labels)).split(BATCH):
+            x = ((images[indices].float() - mean) / std).contiguous(memory_format=torch.channels_last)
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), labels[indices]).backward()
+            optimizer.step()
+            clock.step(len(indices))
+
+
+class PilImages(torch.utils.data.Dataset):
+    """torchvision's CIFAR10: a PIL image from the array, then its transform."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        from torchvision import transforms
+
+        self.data, self.targets = images.permute(0, 2, 3, 1).numpy(), labels.tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
+
+
+def template(net: ResNet, images: Tensor, labels: Tensor, epochs: int, clock: Clock) -> None:
+    import lightning as L
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from torchmetrics import MaxMetric, MeanMetric
+    from torchmetrics.classification import Accuracy
+
+    class Module(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.criterion = net, nn.CrossEntropyLoss()
+            self.train_acc, self.train_loss = Accuracy(task="multiclass", num_classes=10), MeanMetric()
+            self.val_acc_best = MaxMetric()
+
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+            x, y = batch
+            logits = self.net(x)
+            loss = self.criterion(logits, y)
+            self.train_loss(loss)
+            self.train_acc(logits.argmax(1), y)
+            self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
+            self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+    class Timer(Callback):
+        def on_train_epoch_start(self, *_: Any) -> None:
+            clock.epoch()
+
+        def on_train_batch_end(
+            self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
+            clock.step(len(batch[1]))
+
+    folder = Path(sys.argv[-1]).with_suffix("")
+    loader = torch.utils.data.DataLoader(PilImages(images, labels), BATCH, shuffle=True, num_workers=0)
+    callbacks = [Timer(), ModelCheckpoint(folder, save_last=True), RichModelSummary(), RichProgressBar()]
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(folder),
+        log_every_n_steps=50,
+    )
+    trainer.fit(Module(), loader)
+
+
+def pytorch_cifar(net: ResNet, images: Tensor, labels: Tensor, epochs: int, clock: Clock) -> None:
+    loader = torch.utils.data.DataLoader(PilImages(images, labels), BATCH, shuffle=True, num_workers=2)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for _ in range(epochs):
+        clock.epoch()
+        train_loss, correct, total = 0.0, 0, 0
+        for batch_idx, (inputs, targets) in enumerate(loader):
+            optimizer.zero_grad()
+            outputs = net(inputs)
+            loss = criterion(outputs, targets)
+            loss.backward()
+            optimizer.step()
+            train_loss += loss.item()
+            total += targets.size(0)
+            correct += outputs.max(1)[1].eq(targets).sum().item()
+            bar = "=" * (60 * (batch_idx + 1) // len(loader))
+            sys.stdout.write(
+                f"\r[{bar:60}] Loss: {train_loss / (batch_idx + 1):.3f} | Acc: {100 * correct / total:.3f}%"
+            )
+            sys.stdout.flush()
+            clock.step(len(targets))
+
+
+def main() -> None:
+    way, name, steps, epochs, result = sys.argv[1:]
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (int(steps) * BATCH, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.randint(0, 10, (len(images),))
+    clock = Clock()
+    globals()[way](network(name), images, labels, int(epochs), clock)
+    Path(result).write_text(json.dumps(clock.result()))
+
+
+if __name__ == "__main__":
+    main()
