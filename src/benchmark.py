@@ -1,5 +1,7 @@
 """Measure the speed and memory of training: python src/benchmark.py --help."""
 
+import sys
+
 from omegaconf import DictConfig
 
 from reslab.command import command
@@ -8,7 +10,10 @@ from reslab.command import command
 def benchmark(config: DictConfig) -> None:
     from reslab.benchmarking import benchmark, print_benchmark
 
-    print_benchmark(benchmark(config))
+    result = benchmark(config)
+    print_benchmark(result)
+    if any("error" in case for case in result["cases"]):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

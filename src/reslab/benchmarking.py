@@ -24,7 +24,7 @@ from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]  # a case, its status (finished, out of memory, failed), and its figures or error
+Row = dict[str, Any]  # a case, its status (finished, out of memory, refused, failed), and its figures or error
 KNOWN: dict[str, tuple[Any, ...]] = {
     "devices": ("auto", "cpu", "gpu"),
     "precisions": ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true"),
@@ -54,7 +54,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     for number, case in enumerate(cases, start=1):
         rows.append(measure_case(config, case))
         log.info("%d of %d  %s: %s", number, len(cases), describe(rows[-1], OPTIONS), outcome(rows[-1]))
-    if not any(row["status"] != "failed" for row in rows):
+    if all(row["status"] == "refused" for row in rows):
         raise UserError(rows[0]["error"])
     alone = dict.fromkeys(replace(case, batch_size=cases[0].batch_size) for case in cases)
     result = {
@@ -89,6 +89,11 @@ def read_cases(config: DictConfig) -> list[Case]:
         for value in as_list(options[name]):
             if not isinstance(value, int) or value < least:
                 raise UserError(f"benchmark.{name}={value} is not a number of at least {least}")
+    if not isinstance(options.largest_batch, bool):
+        raise UserError(f"benchmark.largest_batch={options.largest_batch} is neither true nor false")
+    limit_mb = options.memory_limit_mb
+    if limit_mb is not None and not (isinstance(limit_mb, int | float) and limit_mb > 0):
+        raise UserError(f"benchmark.memory_limit_mb={limit_mb} is neither null nor a number above 0")
     if empty := [name for name, values in lists.items() if not values]:
         raise UserError(f"benchmark.{empty[0]} is empty")
     if config.resume is not None:
@@ -156,7 +161,7 @@ def measure_and_send(sender: Connection, settings: dict[str, Any]) -> None:
 def ended(exit_code: int) -> Row:
     """Of a process that sent nothing; Linux kills one where memory has run out."""
     if exit_code == -signal.SIGKILL:
-        return {"status": "out of memory", "error": "the system killed its process"}
+        return {"status": "out of memory"}
     reason = f"exit status {exit_code}" if exit_code >= 0 else signal.Signals(-exit_code).name
     return {"status": "failed", "error": f"its process ended with {reason}"}
 
@@ -215,11 +220,11 @@ def ratios(rows: list[Row]) -> list[Row]:
         common = {name: slower[name] for name in OPTIONS if name != "device"}
         if slower["accelerator"] != faster["accelerator"] and common.items() <= faster.items():
             ratio = faster["images_per_second"] / slower["images_per_second"]
-            found.append({"faster": short(faster), "slower": short(slower), "ratio": ratio, **common})
+            found.append({"faster": taken(faster), "slower": taken(slower), "ratio": ratio, **common})
     return found
 
 
-def short(row: Row) -> str:
+def taken(row: Row) -> str:
     return f"{row['accelerator']} ({row['run']['precision']})"
 
 
@@ -242,13 +247,17 @@ def varying(rows: list[Row]) -> list[str]:
 
 def outcome(row: Row) -> str:
     if row["status"] == "finished":
-        return f"{row['images_per_second']:,.0f} images/s"
+        return f"{short_number(row['images_per_second'])} images/s"
     return ": ".join(row[name] for name in ("status", "error") if name in row)
+
+
+TABLE_WIDTH = 100  # at least: below it figures would be cut off
 
 
 def print_benchmark(result: dict[str, Any]) -> None:
     rows, names = result["cases"], varying(result["cases"])
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    console.width = max(console.width, TABLE_WIDTH)
     console.print(speed_table(result, names), soft_wrap=False)
     for row in rows:
         if "error" in row:
@@ -275,7 +284,7 @@ def speed_table(result: dict[str, Any], names: list[str]) -> Table:
         title += f", {finished['image_size']} pixels\n" + "\n".join(machines(rows))
     same = describe(finished or rows[0], [name for name in OPTIONS if name not in names])
     table = Table(title=f"{title}\n{same}", title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("case", min_width=14)
+    table.add_column("case")
     for name in ("images/s", "ms a step", *PARTS, "peak MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
@@ -298,15 +307,15 @@ def figures(row: Row) -> list[str]:
         return ["", row["status"]]
     step, parts = row["step_ms"], row["parts_ms"]
     return [
-        f"{row['images_per_second']:,.0f}",
-        f"{short_ms(step['median'])} ({short_ms(step['p10'])}-{short_ms(step['p90'])})",
-        *(short_ms(parts[name]["median"]) for name in PARTS),
+        short_number(row["images_per_second"]),
+        f"{short_number(step['median'])} ({short_number(step['p10'])}-{short_number(step['p90'])})",
+        *(short_number(parts[name]["median"]) for name in PARTS),
         f"{row['peak_memory_mb']:,.0f}",
     ]
 
 
-def short_ms(milliseconds: float) -> str:
-    return f"{milliseconds:.3g}" if milliseconds < 999 else f"{milliseconds:,.0f}"
+def short_number(value: float) -> str:
+    return f"{value:.3g}" if value < 999 else f"{value:,.0f}"
 
 
 def draw(path: Path, result: dict[str, Any]) -> None:

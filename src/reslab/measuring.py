@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from reslab.benchmarking import PARTS
-from reslab.errors import one_line
+from reslab.errors import USER_ERRORS, one_line
 from reslab.training import build_classifier, build_data, build_trainer, freezing, provenance, quiet_lightning
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -79,7 +79,8 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or NO_MEMORY.search(str(error)):
             return {"status": "out of memory"}
-        return {"status": "failed", "error": one_line(error, "benchmark")}
+        status = "refused" if isinstance(error, USER_ERRORS) else "failed"  # what the user, or the case, got wrong
+        return {"status": status, "error": one_line(error, "benchmark")}
 
 
 def measure_steps(config: DictConfig) -> dict[str, Any]:
