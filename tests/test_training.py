@@ -199,9 +199,10 @@ def test_the_overfit_preset_learns_its_batches_by_heart(composed):
 def test_freed_memory_is_kept_for_the_next_step() -> None:
     def faults() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(2**25)  # 128 MiB
+        torch.ones(2**24)  # 64 MiB
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     training.keep_freed_memory()
-    faults()
-    assert faults() < 100  # of 32,768 pages
+    for _ in range(10):  # glibc before 2.38 first spends seven splinters of a block that it cannot join
+        faults()
+    assert max(faults() for _ in range(5)) < 100  # of 16,384 pages
