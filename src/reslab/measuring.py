@@ -17,7 +17,15 @@ from torch import Tensor
 
 from reslab.benchmarking import PARTS
 from reslab.errors import USER_ERRORS, one_line
-from reslab.training import build_classifier, build_data, build_trainer, freezing, provenance, quiet_lightning
+from reslab.training import (
+    build_classifier,
+    build_data,
+    build_trainer,
+    freezing,
+    keep_freed_memory,
+    provenance,
+    quiet_lightning,
+)
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 # what torch, CUDA's libraries, C++ and oneDNN (which names no reason) say; "primitive descriptor" is another matter
@@ -85,6 +93,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 
 def measure_steps(config: DictConfig) -> dict[str, Any]:
     quiet_lightning()
+    keep_freed_memory()
     L.seed_everything(config.seed, verbose=False)
     torch.set_float32_matmul_precision("high")  # as training does
     stopwatch = Stopwatch()
