@@ -138,6 +138,31 @@ def test_warm_up_is_not_measured(config, monkeypatch):
     assert clock.seconds == 31 * 10
 
 
+def test_a_gpu_is_timed_by_events_and_waited_for_once(monkeypatch):
+    calls = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            calls.append("record")
+            self.at = 0.5 * len(calls) ** 2  # as the GPU will have it, when all is done
+
+        def elapsed_time(self, end):
+            assert "synchronize" in calls
+            return end.at - self.at
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append("synchronize"))
+    stopwatch = measuring.Stopwatch()
+    stopwatch.device = torch.device("cuda", 0)
+    for _ in range(1 + 2 * 4):
+        stopwatch.mark()
+    assert stopwatch.milliseconds().tolist() == [[1.5, 2.5, 3.5, 4.5], [5.5, 6.5, 7.5, 8.5]]
+    assert calls == ["record"] * 9 + ["synchronize"]
+
+
 def test_a_case_is_measured_in_its_own_precision_and_memory_format(config, monkeypatch):
     inputs, classifiers = [], []
     build = measuring.build_classifier
@@ -224,6 +249,23 @@ def test_the_largest_batch_is_found_to_a_sixteenth(start, most):
     assert len(tried) == len(set(tried))
 
 
+def test_the_search_tells_what_stopped_it(config, monkeypatch):
+    def fake(settings):
+        assert settings["trainer"]["max_steps"] == 2
+        known = {"accelerator": "cpu", "run": {"precision": "32-true"}, "images_per_second": 1.0}
+        batch_size = settings["data"]["batch_size"]
+        if batch_size > 40:
+            return {"status": "out of memory"}
+        return {"status": "finished", "peak_memory_mb": 10 * batch_size, **known}
+
+    monkeypatch.setattr(benchmarking, "in_own_process", fake)
+    case = Case("auto", "auto", "contiguous", False, 16)
+    found = benchmarking.find_largest_batch(config(), case)
+    assert (found["batch_size"], found["peak_memory_mb"]) == (40, 400)
+    assert (found["next"], found["reason"]) == (42, "out of memory")
+    assert (found["accelerator"], found["memory_format"]) == ("cpu", "contiguous")
+
+
 def test_a_process_that_was_ended_is_a_row():
     assert ended(-9) == {"status": "out of memory"}
     assert ended(-6) == {"status": "failed", "error": "its process ended with SIGABRT"}
@@ -243,6 +285,10 @@ def test_devices_are_compared_where_all_else_is_equal():
         "faster": "gpu (bf16-mixed)", "slower": "cpu (32-true)", "ratio": 30.1,
         "precision": "auto", "memory_format": "channels_last", "compile": False, "batch_size": 64,
     }  # fmt: skip
+
+
+def test_a_device_is_not_compared_with_itself_under_another_name():
+    assert ratios([finished("cpu", 1.0), finished("cpu", 2.0) | {"device": "auto"}]) == []
 
 
 def test_the_figures_of_a_row():
