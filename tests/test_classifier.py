@@ -6,9 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from reslab import training
-from reslab.classifier import Classifier, parameter_groups
+from reslab.classifier import Classifier, batch_mixing, parameter_groups
 from reslab.data.base import ImageSpec
 from reslab.data.batches import mix
+from reslab.errors import UserError
 from reslab.evaluation import evaluate
 from reslab.models.build import build_network
 from reslab.prediction import predict
@@ -110,6 +111,81 @@ def test_label_smoothing_reaches_the_training_loss_only(composed):
     classifier.validation_step((images, labels), 0)
     plain = -log_probabilities[range(8), labels].mean()
     torch.testing.assert_close(classifier.val_metrics.compute()["loss"], plain.detach())
+
+
+def mixing_step(composed, *overrides):
+    """A step's loss, the classifier and the batch it had; the generator stands where the step drew the share."""
+    config = composed(*SHORT, "data.image_size=32", "trainer.limit_train_batches=1", *overrides)
+    classifier, _ = fitted(config)
+    classifier.eval()  # so that every pass sees the same batch norm
+    images, labels = torch.randint(0, 256, (32, 3, 32, 32), dtype=torch.uint8), torch.arange(32) % 10
+    loss = classifier.training_step((images, labels), 0)
+    torch.manual_seed(mix(config.seed, classifier.trainer.fit_loop.epoch_loop.total_batch_idx, 0))
+    torch.multinomial(torch.ones(1), 1)  # the choice among one
+    return loss, classifier, images, labels
+
+
+def assert_mixed(loss, logits, labels, share, smoothing):
+    """`share` of each label is its own, the rest is its neighbour's."""
+    own, other = (F.cross_entropy(logits, y, label_smoothing=smoothing) for y in (labels, labels.roll(1)))
+    torch.testing.assert_close(loss, share * own + (1 - share) * other)
+    assert not torch.allclose(loss, own)
+
+
+def draw_beta(alpha):
+    return torch.distributions.Beta(torch.tensor([alpha]), torch.tensor([alpha])).sample().item()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mixup_blends_images_and_labels_with_their_neighbours(composed, smoothing):
+    loss, classifier, images, labels = mixing_step(composed, "mixup=0.7", f"label_smoothing={smoothing}")
+    share = draw_beta(0.7)
+    x = classifier.preprocess(images)
+    logits = classifier.network(share * x + (1 - share) * x.roll(1, 0))
+    assert_mixed(loss, logits, labels, share, smoothing)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cutmix_pastes_a_rectangle_and_shares_the_label_by_its_area(composed, smoothing):
+    loss, classifier, images, labels = mixing_step(composed, "cutmix=20", f"label_smoothing={smoothing}")
+    half = int(16 * (1 - draw_beta(20.0)) ** 0.5)
+    column, row = (torch.randint(32, (1,)).item() for _ in range(2))
+    inside = torch.zeros(32, 32, dtype=torch.bool)
+    inside[max(row - half, 0) : row + half, max(column - half, 0) : column + half] = True
+    x = classifier.preprocess(images)
+    logits = classifier.network(torch.where(inside, x.roll(1, 0), x))
+    assert_mixed(loss, logits, labels, 1 - inside.float().mean(), smoothing)
+
+
+class NextLabel(nn.Module):
+    def forward(self, x, labels):
+        return x, F.one_hot((labels + 1) % 10, 10).float()
+
+
+def test_right_in_training_is_the_label_that_an_image_had_before_it_was_mixed(composed):
+    _, classifier, images, _ = mixing_step(composed, "mixup=1.0")
+    classifier.mixing = NextLabel()
+    classifier.train_metrics.reset()
+    classifier.training_step((images, classifier(images).argmax(1)), 0)
+    assert classifier.train_metrics.compute()["accuracy"] == 1
+
+
+def test_with_both_each_batch_takes_one_of_the_two():
+    mixing = batch_mixing(mixup=1.0, cutmix=1.0, num_classes=4)
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16)
+    torch.manual_seed(0)
+    blended = 0
+    for _ in range(200):
+        mixed, targets = mixing(images, torch.arange(4))
+        blended += bool((mixed.flatten(1).diff() == 0).all() and 0 < mixed[1, 0, 0, 0] < 1)
+        torch.testing.assert_close(mixed[1].mean(), targets[1, 1])  # a mean of zeros and ones by their shares
+    assert 70 < blended < 130  # 100, and four standard deviations; a rectangle never blends two numbers
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_a_negative_alpha_is_one_line(composed, name):
+    with pytest.raises(UserError, match=rf"^{name}=-0\.2 must not be negative: .*$"):
+        fitted(composed(*SHORT, f"{name}=-0.2"))
 
 
 def test_flip_averaging_is_the_mean_of_the_logits_of_an_image_and_its_mirror_image(composed):

@@ -105,6 +105,7 @@ def test_hparams_show_the_settings(events, trained):
     assert settings["trainer.max_epochs"].number_value == 4
     assert settings["model.layers"].string_value == "[1, 1, 1]"
     assert settings["seed"].number_value == 42
+    assert settings["mixup"].number_value == settings["cutmix"].number_value == 0.0
     assert not [name for name in settings if "checkpoint" in name or "folder" in name]
 
 

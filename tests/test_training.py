@@ -84,7 +84,7 @@ def test_a_seed_decides_every_bit_and_observers_change_none(composed, tmp_path):
     assert first["seed"] == 42
 
 
-@pytest.mark.parametrize("recipe", [(), ("callbacks=ema",)])
+@pytest.mark.parametrize("recipe", [(), ("callbacks=ema", "mixup=0.2", "cutmix=1.0")])
 def test_resuming_from_a_checkpoint_ends_with_the_uninterrupted_weights(composed, tmp_path, recipe):
     options = (*QUICK, "data.augment.erasing=0.5", "model.dropout=0.2", "trainer.max_epochs=3", "test=false", *recipe)
     training.train(composed(*options, f"folder={tmp_path}/whole"))

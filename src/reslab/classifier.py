@@ -10,10 +10,12 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
+from torchvision.transforms import v2
 
 from reslab.data.base import ImageSpec
 from reslab.data.batches import Batch, mix
 from reslab.data.transforms import Preprocessing
+from reslab.errors import UserError
 from reslab.metrics import Metrics
 from reslab.models.build import classifier_layer
 from reslab.schedules import ScheduledLR
@@ -33,6 +35,8 @@ class Classifier(L.LightningModule):
         optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] | None = None,
         schedule: Schedule | None = None,
         label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         flip_averaging: bool = False,
         seed: int = 0,
     ) -> None:
@@ -49,6 +53,7 @@ class Classifier(L.LightningModule):
             2, len(spec.mean), spec.image_size, spec.image_size, dtype=torch.uint8
         )
         num_classes = len(spec.classes)
+        self.mixing = batch_mixing(mixup, cutmix, num_classes)
         self.train_metrics = Metrics(num_classes, local=True)  # the progress bar of one process reads them
         self.val_metrics = Metrics(num_classes)
         self.test_metrics = Metrics(num_classes, final=True)
@@ -69,8 +74,12 @@ class Classifier(L.LightningModule):
         images, labels = batch
         # whatever is drawn in this step is a function of the seed, the step and the rank, so a resumed run draws it too
         torch.manual_seed(mix(self.seed, self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank))
-        logits = self(self.augment(images))  # (N, num_classes)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        x, targets = self.preprocess(self.augment(images)), labels
+        if self.mixing:
+            x, targets = self.mixing(x, labels)  # targets: (N, num_classes)
+            x = x.contiguous(memory_format=self.preprocess.memory_format)  # which blending on a GPU loses
+        logits = self.network(x)  # (N, num_classes)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         self.train_metrics.add(loss.detach(), logits.detach(), labels)
         return loss
 
@@ -124,6 +133,22 @@ class Classifier(L.LightningModule):
         """All but the classifier layer, under the name that Lightning's BackboneFinetuning looks for."""
         head = classifier_layer(self.network)
         return nn.ModuleList(module for module in self.network.children() if module is not head)
+
+
+def batch_mixing(mixup: float, cutmix: float, num_classes: int) -> nn.Module | None:
+    """MixUp (arXiv:1710.09412) and CutMix (arXiv:1905.04899) of a float batch and its labels; of both, one a batch.
+
+    Each image takes from the one before it. What is drawn is drawn on the CPU, so that a GPU is not waited for.
+    """
+    for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
+        if alpha < 0:
+            raise UserError(f"{name}={alpha} must not be negative: it is the alpha of a Beta distribution, 0 for none")
+    choices: list[nn.Module] = []  # torch's Beta draws from no integer
+    if mixup:
+        choices.append(v2.MixUp(alpha=float(mixup), num_classes=num_classes))
+    if cutmix:
+        choices.append(v2.CutMix(alpha=float(cutmix), num_classes=num_classes))
+    return v2.RandomChoice(choices) if choices else None
 
 
 def optimizer_steps(trainer: L.Trainer) -> int:

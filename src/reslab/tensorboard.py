@@ -158,7 +158,7 @@ def add_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Mappi
     The tab shows the last value of a scalar, which for val/accuracy is the last epoch's: the result gets its own tags.
     """
     settings = {group: config[group] for group in ("model", "data", "optimizer", "scheduler")}
-    settings |= {name: config[name] for name in ("seed", "label_smoothing")}
+    settings |= {name: config[name] for name in ("seed", "label_smoothing", "mixup", "cutmix", "flip_averaging")}
     settings["trainer"] = {name: config["trainer"][name] for name in ("max_epochs", "max_steps", "precision")}
     result = {f"result/{name}": value for name, value in metrics.items()}
     for name, value in result.items():

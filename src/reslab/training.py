@@ -108,6 +108,8 @@ def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
         optimizer=instantiate(config.optimizer, _convert_="all"),
         schedule=instantiate(config.scheduler, _convert_="all"),
         label_smoothing=config.label_smoothing,
+        mixup=config.mixup,
+        cutmix=config.cutmix,
         flip_averaging=config.flip_averaging,
         seed=config.seed,
     )
