@@ -8,11 +8,12 @@ import torch
 from conftest import SHARED_DATA, needs_shared_data
 from PIL import Image
 from torchvision import datasets
+from torchvision.transforms import InterpolationMode, v2
 
 from reslab.command import one_line
-from reslab.data.batches import FolderImages
+from reslab.data.batches import FolderImages, mix
 from reslab.data.datasets import CIFAR10
-from reslab.data.image_folder import ReadCenter, ReadRandomCrop, image_paths, read_image
+from reslab.data.image_folder import ReadCenter, ReadRandAugment, ReadRandomCrop, image_paths, read_image
 from reslab.errors import UserError
 from reslab.training import build_data
 
@@ -221,9 +222,20 @@ def test_statistics_in_memory_are_those_of_the_training_images(composed, tmp_pat
     assert data.spec.mean == pytest.approx((train.double() / 255).mean((0, 2, 3)).tolist(), rel=1e-12)
 
 
-def test_a_random_crop_cannot_be_kept_in_memory(composed, tmp_path):
-    with pytest.raises(Exception, match=r"data\.augment\.scale=null"):
-        build(composed, tmp_path, "data.in_memory=true")
+@pytest.mark.parametrize(
+    ("overrides", "off"),
+    [
+        ((), "data.augment.scale=null"),
+        (("data.augment.scale=null", "data.augment.randaugment=9"), "data.augment.randaugment=0"),
+        (("data.augment.randaugment=9",), "data.augment.scale=null data.augment.randaugment=0"),
+    ],
+)
+def test_what_changes_with_each_reading_cannot_be_kept_in_memory(composed, tmp_path, overrides, off):
+    with pytest.raises(Exception, match="in_memory") as caught:
+        build(composed, tmp_path, "data.in_memory=true", *overrides)
+    assert one_line(caught.value, "config") == (
+        f"data.in_memory=true decodes each image once: set {off}; data.augment.crop is the usual choice then"
+    )
 
 
 # reading an image
@@ -372,6 +384,59 @@ def test_training_crops_at_random_and_validation_does_not(composed, tmp_path):
     expected = [ReadCenter(SIZE)(data.splits["val"].images.paths[index], 0) for index in data.splits["val"].indices]
     assert torch.equal(pixels_and_labels(data.val_dataloader())[0], torch.stack(expected))
     assert isinstance(build(composed, tmp_path, "data.augment=null").splits["train"].images.read, ReadCenter)
+
+
+@pytest.mark.parametrize("read", [ReadCenter(SIZE), ReadRandomCrop(SIZE, scale=0.2)])
+def test_randaugment_changes_what_was_read_by_a_seed_of_its_own(tmp_path, read):
+    path = tmp_path / "image.png"
+    save_noise(path, (24, 32))
+    reader = ReadRandAugment(read, 9)
+    state = torch.get_rng_state()
+    images = [reader(path, seed) for seed in range(12)]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(reader(path, 5), images[5])
+    assert len({image.numpy().tobytes() for image in images}) > 8  # a change may be none, and two may be the same
+    change = v2.RandAugment(num_ops=2, magnitude=9, interpolation=InterpolationMode.BILINEAR)
+    for seed, image in enumerate(images):
+        torch.manual_seed(mix(seed, 1))
+        assert torch.equal(image, change(read(path, seed)))
+        assert (image.shape, image.dtype) == ((3, SIZE, SIZE), torch.uint8)
+
+
+def train_images(data):
+    return pixels_and_labels(data.train_dataloader())[0]
+
+
+@pytest.mark.parametrize("scale", ["null", "0.3"])
+def test_randaugment_is_of_the_training_images_alone_whatever_the_workers(composed, tmp_path, scale):
+    fill(tmp_path, {"cat": 10, "dog": 10}, size=(24, 32))
+    options = (f"data.augment.scale={scale}", "data.augment.randaugment=9")
+    data, others, off = (
+        build(composed, tmp_path, *more) for more in (options, (*options, "data.num_workers=2"), options[:1])
+    )
+    augmented = train_images(data)
+    assert torch.equal(augmented, train_images(others))
+    assert not torch.equal(augmented, train_images(off))
+    for loader in ("val_dataloader", "test_dataloader"):
+        assert torch.equal(*(pixels_and_labels(getattr(each, loader)())[0] for each in (data, off)))
+
+
+@pytest.mark.parametrize("name", ["imagefolder", "imagenet", "imagenette"])
+def test_without_randaugment_the_reader_is_the_one_of_the_crop(composed, tmp_path, name):
+    data = build(composed, tmp_path, f"data={name}", stages=())
+    assert isinstance(data.reader("train"), ReadRandomCrop)
+    data = build(composed, tmp_path, f"data={name}", "data.augment.randaugment=30", stages=())
+    assert isinstance(data.reader("train"), ReadRandAugment)
+    assert isinstance(data.reader("train").read, ReadRandomCrop)
+    assert isinstance(data.reader("val"), ReadCenter)
+    data.augmentation()  # leaves to the batches what is theirs
+
+
+@pytest.mark.parametrize("magnitude", ["-1", "31", "9.5", "true", "strong"])
+def test_another_magnitude_is_one_line(composed, tmp_path, magnitude):
+    fill(tmp_path, {"cat": 2, "dog": 2})
+    with pytest.raises(UserError, match=rf"(?i)^data\.augment\.randaugment={magnitude} must be a whole number"):
+        build(composed, tmp_path, f"data.augment.randaugment={magnitude}")
 
 
 @needs_shared_data

@@ -1,6 +1,8 @@
 """Images in class folders: any user's own, Imagenette, ImageNet."""
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from reslab.data.base import ImageDataModule, Split, SplitName, stratified_split
-from reslab.data.batches import FolderImages
+from reslab.data.batches import FolderImages, mix
 from reslab.data.transforms import Augmentation
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
+
+Reader = Callable[[Path, int], Tensor]  # (file, seed) -> uint8 (3, S, S)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
@@ -51,6 +55,14 @@ def center_square(image: Tensor, size: int) -> Tensor:
     return functional.center_crop(functional.resize(image, [size], antialias=True), [size, size])
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """What is drawn within is a function of the seed, and nothing without notices."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # unlike torch.manual_seed it leaves the GPUs' generators alone
+        yield
+
+
 class ReadCenter:
     """Decode for evaluation, or once for memory."""
 
@@ -68,10 +80,28 @@ class ReadRandomCrop:
         self.crop = v2.RandomResizedCrop(size, scale=(scale, 1.0), antialias=True)
 
     def __call__(self, path: Path, seed: int) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # unlike torch.manual_seed it leaves the GPUs' generators alone
+        with seeded(seed):
             image: Tensor = self.crop(read_image(path, channels=3))
         return image
+
+
+class ReadRandAugment:
+    """What `read` gives, changed twice, each time in a random way of this magnitude (RandAugment, arXiv:1909.13719)."""
+
+    def __init__(self, read: Reader, magnitude: int) -> None:
+        if type(magnitude) is not int or not 0 <= magnitude <= 30:
+            raise UserError(f"data.augment.randaugment={magnitude} must be a whole number from 0, off, to 30")
+        self.read = read
+        self.change = v2.RandAugment(2, magnitude, interpolation=v2.InterpolationMode.BILINEAR)
+
+    def __call__(self, path: Path, seed: int) -> Tensor:
+        image = self.read(path, seed)
+        with seeded(mix(seed, 1)):  # not what `read` drew
+            changed: Tensor = self.change(image)
+        return changed
+
+
+READING = {"scale": "null", "randaugment": "0"}  # augmentations of single images, and how each is turned off
 
 
 class ClassFolders(ImageDataModule):
@@ -85,10 +115,12 @@ class ClassFolders(ImageDataModule):
     def __init__(self, *, in_memory: bool, **options: Any) -> None:
         super().__init__(**options)
         self.in_memory = in_memory
-        if in_memory and self.augment and self.augment["scale"]:
+        options = self.augment or {}
+        self.reading = {name: options[name] for name in READING if options.get(name)}
+        if in_memory and self.reading:
+            off = " ".join(f"data.augment.{name}={READING[name]}" for name in self.reading)
             raise UserError(
-                "data.in_memory=true keeps each image at one size: set data.augment.scale=null; "
-                "data.augment.crop is the usual choice then"
+                f"data.in_memory=true decodes each image once: set {off}; data.augment.crop is the usual choice then"
             )
 
     @property
@@ -130,12 +162,17 @@ class ClassFolders(ImageDataModule):
         images = decode_all(split.images, split.indices, self.num_workers)
         return Split.whole(images, split.labels[split.indices])
 
-    def reader(self, split: SplitName) -> ReadCenter | ReadRandomCrop:
+    def reader(self, split: SplitName) -> Reader:
         if self.image_size is None:
             raise UserError("data.image_size must be given: the images may come in any size")
-        if split == "train" and self.augment and self.augment["scale"]:
-            return ReadRandomCrop(self.image_size, self.augment["scale"])
-        return ReadCenter(self.image_size)
+        read: Reader = ReadCenter(self.image_size)
+        if split != "train":
+            return read
+        if "scale" in self.reading:
+            read = ReadRandomCrop(self.image_size, self.reading["scale"])
+        if "randaugment" in self.reading:
+            read = ReadRandAugment(read, self.reading["randaugment"])
+        return read
 
     def split_validation(self) -> None:
         """A validation image is read as a test image is, whatever the training does to its own."""
@@ -147,7 +184,7 @@ class ClassFolders(ImageDataModule):
     def augmentation(self) -> torch.nn.Module:
         if not self.augment:
             return torch.nn.Identity()
-        return Augmentation(**{name: value for name, value in self.augment.items() if name != "scale"})
+        return Augmentation(**{name: value for name, value in self.augment.items() if name not in READING})
 
 
 def subfolders(folder: Path) -> list[str]:
