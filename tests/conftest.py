@@ -31,9 +31,10 @@ def names(group: str) -> list[str]:
 def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     """The configuration of `python src/train.py <overrides>`, its run folder in a temporary place."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield lambda *overrides: compose("config", overrides=[f"folder={tmp_path}", *overrides])
+        yield lambda *overrides: compose("config", overrides=[f"folder={tmp_path}", FP32, *overrides])
 
 
+FP32 = "trainer.precision=32-true"  # the same on every machine
 TRAINED = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=4", "trainer.log_every_n_steps=6")
 
 
@@ -42,7 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A short run on the digits that every test may read and none may change."""
     folder = tmp_path_factory.mktemp("trained")
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.MonkeyPatch.context() as patch:
-        config = compose("config", overrides=[f"folder={folder}", *TRAINED])
+        config = compose("config", overrides=[f"folder={folder}", FP32, *TRAINED])
         built = []
         build = training.build_classifier
         patch.setattr(training, "build_classifier", lambda *args: built.append(build(*args)) or built[0])

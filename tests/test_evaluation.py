@@ -56,6 +56,12 @@ def test_evaluation_repeats_the_runs_test(run, trained, tmp_path):
     assert json.loads((tmp_path / "evaluation.json").read_text()) == result
 
 
+def test_evaluation_is_in_the_runs_own_precision_unless_told(run, trained):
+    repeated = {name: value for name, value in trained.result.items() if name.startswith("test/")}
+    assert run("trainer.precision=32-true")["metrics"] == repeated
+    assert run("trainer.precision=bf16-mixed")["metrics"]["test/loss"] != repeated["test/loss"]
+
+
 def test_the_table_on_the_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     row = {"class": "a [b] :cat:", "images": 1200.0, "precision": 0.5, "recall": 0.25, "f1": 1 / 3}

@@ -128,10 +128,31 @@ def test_no_gpu_is_one_line(composed):
 
 
 @pytest.mark.parametrize(
-    ("asked", "accelerator", "given"), [("16-mixed", "gpu", "16-mixed"), ("auto", "cpu", "32-true")]
+    ("asked", "accelerator", "abilities", "given"),
+    [
+        ("16-mixed", "gpu", {}, "16-mixed"),
+        ("32-true", "cpu", {"amx_bf16": True}, "32-true"),
+        ("auto", "cpu", {"avx512_bf16": False, "avx512_f": True}, "32-true"),
+        ("auto", "cpu", {"avx512_bf16": True}, "bf16-mixed"),
+        ("auto", "cpu", {"amx_bf16": True}, "bf16-mixed"),
+    ],
 )
-def test_precision(asked, accelerator, given):
+def test_precision(monkeypatch, asked, accelerator, abilities, given):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities, raising=False)
     assert training.resolve_precision(asked, accelerator) == given
+
+
+def test_the_stem_is_whitened_by_training_images(composed):
+    config = composed(*QUICK, "model.whiten_stem=true")
+    data = training.build_data(config, stages=("fit",))
+    weight = training.build_classifier(config, data).network.conv1.weight.detach()
+    assert torch.equal(weight[8:], -weight[:8])  # eight of the nine directions of a 3x3 patch
+
+
+def test_whitening_does_not_overwrite_loaded_weights(composed, trained):
+    checkpoint = trained.folder / "checkpoints" / "best.ckpt"
+    with pytest.raises(UserError, match=r"model\.whiten_stem=true would overwrite"):
+        training.train(composed(*QUICK, "model.whiten_stem=true", f"model.weights={checkpoint}"))
 
 
 # every choice of every group takes a step

@@ -22,7 +22,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     require_accelerator(config.trainer.accelerator)
     checkpoint = find_checkpoint(config.checkpoint)
     classifier, run, spec = load_classifier(checkpoint)
-    run.trainer = config.trainer
+    precision = config.trainer.precision or run.trainer.precision
+    run.trainer = {**config.trainer, "precision": precision}
     if "data" in config:
         run.data = config.data
     elif config.root is not None:

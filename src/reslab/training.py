@@ -6,7 +6,7 @@ import logging
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from reslab.data.base import ImageDataModule
 from reslab.errors import UserError
 from reslab.history import History, ProgressBar
 from reslab.models.build import build_network
+from reslab.models.whitening import whiten_stem
 from reslab.tensorboard import add_hparams, writer_of
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,11 @@ def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
         flip_averaging=config.flip_averaging,
         seed=config.seed,
     )
+    if config.model.get("whiten_stem"):
+        if config.model.weights is not None:
+            raise UserError("model.whiten_stem=true would overwrite the first convolution of model.weights: choose one")
+        images, _ = next(iter(data.train_dataloader()))
+        whiten_stem(network, classifier.preprocess(images))
     classifier.record = {"config": OmegaConf.to_container(config, resolve=True), "spec": asdict(spec)}
     if config.compile:
         network.compile()  # in place: wrapping would change the checkpoint's keys
@@ -166,11 +172,19 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger 
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """`auto` is bf16-mixed on a GPU that has it, else 32-true."""
+    """`auto` is bf16-mixed where the device computes in bf16 itself, else 32-true."""
     if precision != "auto":
         return precision
-    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "bf16-mixed" if computes_in_bf16(accelerator) else "32-true"
+
+
+def computes_in_bf16(accelerator: str) -> bool:
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator == "cpu" or not torch.mps.is_available():
+        abilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # newer torch has it
+        return any(abilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return False
 
 
 def build_logger(config: DictConfig, checkpoint: Path | None) -> Logger | None:

@@ -21,6 +21,7 @@ def build_network(model: DictConfig, channels: int, num_classes: int, image_size
     description: dict[str, Any] = OmegaConf.to_container(model, resolve=True)  # type: ignore[assignment]
     weights = description.pop("weights")
     description.pop("freeze")
+    description.pop("whiten_stem", None)  # which needs images
     if description.get("stem") == "auto":
         description["stem"] = "cifar" if image_size <= SMALL_IMAGE else "imagenet"
         log.info("model.stem=auto: the %s stem for %d-pixel images", description["stem"], image_size)
