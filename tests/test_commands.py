@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONF
+from conftest import CONF, FP32
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SRC = CONF.parent / "src"
-QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1")
+QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", FP32)
 
 
 def run(command, *arguments, cwd, **environment):
@@ -236,7 +236,7 @@ def test_a_resumed_run_goes_on_in_its_folder_with_one_curve(tmp_path):
 
 
 def test_two_processes_train_one_run(tmp_path):
-    devices = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=3")
+    devices = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=3", FP32)
     done = run("train", "model=resnet8", *devices, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     (folder,) = (tmp_path / "outputs" / "resnet8-digits").iterdir()
