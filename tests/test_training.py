@@ -1,4 +1,5 @@
 import ctypes
+import functools
 import json
 import resource
 from pathlib import Path
@@ -227,3 +228,10 @@ def test_freed_memory_is_kept_for_the_next_step() -> None:
     for _ in range(10):  # glibc before 2.38 first spends seven splinters of a block that it cannot join
         faults()
     assert max(faults() for _ in range(5)) < 100  # of 16,384 pages
+
+
+def test_the_schedule_is_called_without_hydras_checks(composed):
+    config = composed("model=resnet8")
+    classifier = training.build_classifier(config, training.build_data(config, stages=("fit",)))
+    assert type(classifier.schedule) is functools.partial  # Hydra's is a subclass
+    assert classifier.schedule(29, 100) == pytest.approx(1.0)  # one_cycle's peak, at its share of the steps

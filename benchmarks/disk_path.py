@@ -1,0 +1,104 @@
+"""Batches from image files: ours against torchvision's ImageFolder and DataLoader, in one run.
+
+    python benchmarks/disk_path.py [--size 320] [--crop 224] [--images 1000] [--batch 64] [--rounds 5]
+
+Both decode the same JPEG files (noise smoothed to photographs' file sizes, made anew) and cut random windows; rounds
+go through 0, 1 and 2 workers and both ways in turn, the first is not counted. Writes benchmarks/results/disk_path.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.io import write_jpeg
+from torchvision.transforms import v2
+
+from reslab.data.batches import BatchOrder, FolderImages, FolderLoader
+from reslab.data.image_folder import ReadRandomCrop, image_paths
+
+RESULT = Path(__file__).parent / "results" / "disk_path.json"
+WORKERS = (0, 1, 2)
+SCALE = 0.08
+
+
+def write_images(folder: Path, count: int, size: int) -> int:
+    """Two classes of JPEG files; their bytes in all."""
+    for label in ("a", "b"):
+        (folder / label).mkdir()
+    for number in range(count):
+        coarse, fine = torch.rand(1, 3, size // 16, size // 16), torch.rand(1, 3, size, size)
+        pixels = 0.8 * F.interpolate(coarse, size=(size, size), mode="bicubic") + 0.2 * fine
+        write_jpeg((255 * pixels[0].clamp(0, 1)).byte(), str(folder / "ab"[number % 2] / f"{number}.jpg"), quality=85)
+    return sum(path.stat().st_size for path in image_paths(folder))
+
+
+def ours(folder: Path, batch: int, crop: int, workers: int) -> Iterable[torch.Tensor]:
+    paths = image_paths(folder)
+    labels = torch.tensor([int(path.parent.name == "b") for path in paths])
+    images = FolderImages(paths, labels, ReadRandomCrop(crop, SCALE))
+    order = BatchOrder(torch.arange(len(paths)), batch, shuffle=True)
+    return (uint8 for uint8, _ in FolderLoader(images, order, workers))
+
+
+def torchvisions(folder: Path, batch: int, crop: int, workers: int) -> Iterable[torch.Tensor]:
+    window = v2.RandomResizedCrop(crop, scale=(SCALE, 1.0), antialias=True)
+    transform = v2.Compose([v2.PILToTensor(), window])
+    loader = DataLoader(ImageFolder(folder, transform), batch, shuffle=True, num_workers=workers, drop_last=True)
+    return (uint8 for uint8, _ in loader)
+
+
+def images_per_second(batches: Iterable[torch.Tensor]) -> float:
+    """From the first batch to the last, so that starting worker processes does not count."""
+    iterator = iter(batches)
+    next(iterator)
+    start, count = time.perf_counter(), 0
+    for batch in iterator:
+        count += len(batch)
+    return count / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name, default in (("size", 320), ("crop", 224), ("images", 1000), ("batch", 64), ("rounds", 5)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    ways = {"ours": ours, "torchvision": torchvisions}
+    rates: dict[str, dict[str, list[float]]] = {f"{workers} workers": {way: [] for way in ways} for workers in WORKERS}
+    with tempfile.TemporaryDirectory() as name:
+        size_on_disk = write_images(Path(name), options.images, options.size)
+        for number in range(options.rounds + 1):
+            for workers in WORKERS:
+                for way, batches in ways.items():
+                    rate = images_per_second(batches(Path(name), options.batch, options.crop, workers))
+                    if number:
+                        rates[f"{workers} workers"][way].append(rate)
+    result = {
+        "images_per_second": {w: {k: [round(x, 1) for x in v] for k, v in way.items()} for w, way in rates.items()},
+        "kilobytes_per_image": round(size_on_disk / options.images / 1000, 1),
+        **vars(options),
+        "cpu": f"{os.cpu_count()} x {platform.machine()}",
+        "versions": {name: version(name) for name in ("torch", "torchvision", "pillow")},
+    }
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    for workers, both in rates.items():
+        ratios = [a / b for a, b in zip(both["ours"], both["torchvision"], strict=True)]
+        medians = [statistics.median(both[way]) for way in ways]
+        print(
+            f"{workers}: ours {medians[0]:.0f}, torchvision {medians[1]:.0f} images/s; "
+            f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), n={len(ratios)}"
+        )
+
+
+if __name__ == "__main__":
+    main()

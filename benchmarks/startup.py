@@ -1,0 +1,86 @@
+"""Seconds until a command answers, and until training's first step, against importing the libraries alone, in one run.
+
+    python benchmarks/startup.py [--rounds 5]
+
+`first step` is the whole of src/train.py stopped after one step (its checkpoint written, too), so an upper bound of
+the time to that step; of the other ways it is the time to the step itself. Writes benchmarks/results/startup.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from subprocess import DEVNULL, run
+
+ROOT = Path(__file__).parents[1]
+RESULT = Path(__file__).parent / "results" / "startup.json"
+IMPORTS = "import torch, lightning, torchvision"
+ONE_STEP = ("model=resnet18", "data=synthetic", "trainer.max_steps=1", "trainer.limit_val_batches=0", "test=false")
+COMMANDS: dict[str, tuple[list[str], int]] = {  # arguments, exit status
+    "python -c pass": (["-c", "pass"], 0),
+    "import hydra": (["-c", "import hydra"], 0),
+    IMPORTS: (["-c", IMPORTS], 0),
+    "train.py --help": (["src/train.py", "--help"], 0),
+    "train.py --cfg job": (["src/train.py", "--cfg", "job"], 0),
+    "train.py model=resnet5": (["src/train.py", "model=resnet5"], 2),
+    "train.py data=cifra10": (["src/train.py", "data=cifra10"], 2),
+    "train.py optimizer.lrr=0.1": (["src/train.py", "optimizer.lrr=0.1"], 2),
+    "train.py trainer.max_epoch=3": (["src/train.py", "trainer.max_epoch=3"], 2),
+    "evaluate.py --help": (["src/evaluate.py", "--help"], 0),
+    "train.py, first step": (["src/train.py", *ONE_STEP, "hydra.run.dir={folder}"], 0),
+}
+BASELINES = ("plain", "template")
+
+
+def seconds(arguments: list[str], status: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, *(argument.format(folder=folder) for argument in arguments)]
+        start = time.perf_counter()
+        ended = run(command, cwd=ROOT, stdout=DEVNULL, stderr=DEVNULL)
+        spent = time.perf_counter() - start
+    assert ended.returncode == status, command
+    return spent
+
+
+def first_step(baseline: str) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        command = [sys.executable, "benchmarks/baselines.py", baseline, "resnet18", "1", "1", str(result)]
+        run(command, cwd=ROOT, stdout=DEVNULL, stderr=DEVNULL, check=True)
+        return json.loads(result.read_text())["first_step_seconds"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    spent: dict[str, list[float]] = {}
+    for number in range(rounds + 1):  # the first only warms the disk's cache
+        round_ = {name: seconds(*command) for name, command in COMMANDS.items()}
+        round_ |= {f"{name}, first step": first_step(name) for name in BASELINES}
+        for name, value in round_.items():
+            spent.setdefault(name, []).extend([value] if number else [])
+    pairs = zip(spent["train.py, first step"], spent[IMPORTS], strict=True)
+    ratios = [ours / imports for ours, imports in pairs]
+    result = {
+        "seconds": {name: [round(value, 3) for value in values] for name, values in spent.items()},
+        "first_step_to_imports": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+        "cpu": f"{os.cpu_count()} x {platform.machine()}",
+        "versions": {name: version(name) for name in ("torch", "torchvision", "lightning", "hydra-core")},
+    }
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    for name, values in spent.items():
+        print(f"{name:40}{statistics.median(values):7.2f} s ({min(values):.2f} to {max(values):.2f})")
+    print(
+        f"first step to imports: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), n={rounds}"
+    )
+
+
+if __name__ == "__main__":
+    main()
