@@ -3,7 +3,8 @@
     python benchmarks/overhead.py [--models resnet20 resnet18] [--rounds 3]
 
 Each way trains two epochs in a process of its own, on a pseudo-terminal so that progress bars are drawn; the second
-epoch counts. Rounds go through all ways in turn. `plain + malloc` is the plain loop with the allocator's settings that
+epoch counts. All are fp32 but `reslab auto`, whose precision is ResLab's default for the machine. Rounds go through all
+ways in turn. `plain + malloc` is the plain loop with the allocator's settings that
 ResLab makes (training.keep_freed_memory). Peak memory is the main process's. Writes benchmarks/results/overhead.json.
 """
 
@@ -25,10 +26,10 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "overhead.json"
 BATCH, EPOCHS = 128, 2
-STEPS = {"resnet18": 10, "resnet20": 60}  # an epoch's
+STEPS = {"resnet18": 6, "resnet20": 40}  # an epoch's
 GIBIBYTE = str(2**30)
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": GIBIBYTE, "MALLOC_TRIM_THRESHOLD_": GIBIBYTE}
-WAYS = ("reslab", "plain", "plain + malloc", "template", "pytorch_cifar")
+WAYS = ("reslab", "reslab auto", "plain", "plain + malloc", "template", "pytorch_cifar")
 
 
 def on_a_terminal(command: list[str], environment: dict[str, str]) -> int:
@@ -57,11 +58,13 @@ def on_a_terminal(command: list[str], environment: dict[str, str]) -> int:
 
 def measure(way: str, model: str, folder: Path) -> dict[str, float]:
     steps = STEPS[model]
-    if way == "reslab":
+    if way.startswith("reslab"):
+        precision = "auto" if way.endswith("auto") else "32-true"
         command = [
             sys.executable, "src/train.py", f"model={model}", "data=synthetic", f"data.batch_size={BATCH}",
             f"data.num_images={(steps + 1) * BATCH}", f"data.val_fraction={1 / (steps + 1)}", "data.augment.crop=4",
-            "data.augment.flip=true", f"trainer.max_epochs={EPOCHS}", "test=false", f"hydra.run.dir={folder}/run",
+            "data.augment.flip=true", f"trainer.max_epochs={EPOCHS}", "test=false",
+            f"trainer.precision={precision}", f"hydra.run.dir={folder}/run",
         ]  # fmt: skip
         peak = on_a_terminal(command, {})
         with (folder / "run" / "metrics.csv").open() as file:
