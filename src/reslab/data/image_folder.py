@@ -42,12 +42,15 @@ def read_image(path: Path, channels: int) -> Tensor:
     """uint8 (channels, H, W), turned upright as its EXIF orientation says."""
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
         raise UnreadableImageError(f"{path} cannot be read as an image ({error})") from error
+    upright: Image.Image = image
     if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
         upright = Image.fromarray((np.asarray(upright) / 257).round().astype(np.uint8))
-    return functional.pil_to_tensor(upright.convert("L" if channels == 1 else "RGB"))
+    mode = "L" if channels == 1 else "RGB"
+    return functional.pil_to_tensor(upright if upright.mode == mode else upright.convert(mode))  # which copies
 
 
 def center_square(image: Tensor, size: int) -> Tensor:
