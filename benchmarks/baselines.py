@@ -15,18 +15,29 @@ Writes images/s of the last epoch and the seconds from the process's start to th
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from reslab.models.resnet import ResNet
 
 BATCH = 128
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+TRANSFORM = transforms.Compose(
+    [
+        transforms.RandomCrop(32, padding=4),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize(MEAN, STD),
+    ]
+)
 SHAPES: dict[str, Any] = {
     "resnet18": {"layers": (2, 2, 2, 2), "widths": (64, 128, 256, 512), "shortcut": "B"},
     "resnet20": {"layers": (3, 3, 3), "widths": (16, 32, 64), "shortcut": "A"},
@@ -81,27 +92,15 @@ def plain(net: ResNet, images: Tensor, labels: Tensor, epochs: int, clock: Clock
 
 
 class PilImages(torch.utils.data.Dataset):
-    """torchvision's CIFAR10: a PIL image from the array, then its transform."""
+    """What torchvision's CIFAR10 does for an item: a PIL image from the array, then its transform."""
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        from torchvision import transforms
-
-        self.data, self.targets = images.permute(0, 2, 3, 1).numpy(), labels.tolist()
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(32, padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
-            ]
-        )
+    def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Image.Image], Tensor]) -> None:
+        self.data, self.targets, self.transform = images.permute(0, 2, 3, 1).numpy(), labels.tolist(), transform
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
         return self.transform(Image.fromarray(self.data[index])), self.targets[index]
 
 
@@ -142,7 +141,7 @@ def template(net: ResNet, images: Tensor, labels: Tensor, epochs: int, clock: Cl
             clock.step(len(batch[1]))
 
     folder = Path(sys.argv[-1]).with_suffix("")
-    loader = torch.utils.data.DataLoader(PilImages(images, labels), BATCH, shuffle=True, num_workers=0)
+    loader = torch.utils.data.DataLoader(PilImages(images, labels, TRANSFORM), BATCH, shuffle=True, num_workers=0)
     callbacks = [Timer(), ModelCheckpoint(folder, save_last=True), RichModelSummary(), RichProgressBar()]
     trainer = L.Trainer(
         accelerator="cpu",
@@ -155,7 +154,7 @@ def template(net: ResNet, images: Tensor, labels: Tensor, epochs: int, clock: Cl
 
 
 def pytorch_cifar(net: ResNet, images: Tensor, labels: Tensor, epochs: int, clock: Clock) -> None:
-    loader = torch.utils.data.DataLoader(PilImages(images, labels), BATCH, shuffle=True, num_workers=2)
+    loader = torch.utils.data.DataLoader(PilImages(images, labels, TRANSFORM), BATCH, shuffle=True, num_workers=2)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     for _ in range(epochs):

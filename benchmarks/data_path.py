@@ -7,44 +7,25 @@ for normalisation. Rounds alternate; the first of each is not counted. Writes be
 """
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 
 import torch
-import torchvision
-from torch.utils.data import DataLoader, Dataset
+from baselines import PilImages
+from recording import images_per_second, ratios, record, spread
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from reslab.data.batches import BatchOrder, MemoryLoader
 from reslab.data.transforms import Augmentation
 
-RESULT = Path(__file__).parent / "results" / "data_path.json"
-
-
-class PilImages(Dataset):
-    """What torchvision's CIFAR10 does for an item: a PIL image from the array, then its transform."""
-
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        self.data, self.targets = images.permute(0, 2, 3, 1).numpy(), labels.tolist()
-        self.transform = v2.Compose(
-            [
-                v2.RandomCrop(32, padding=4),
-                v2.RandomHorizontalFlip(),
-                v2.PILToTensor(),
-                v2.RandomErasing(p=0.5, scale=(0.02, 0.4), value=0),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(v2.functional.to_pil_image(self.data[index])), self.targets[index]
+TRANSFORM = v2.Compose(
+    [
+        v2.RandomCrop(32, padding=4),
+        v2.RandomHorizontalFlip(),
+        v2.PILToTensor(),
+        v2.RandomErasing(p=0.5, scale=(0.02, 0.4), value=0),
+    ]
+)
 
 
 def ours(images: torch.Tensor, labels: torch.Tensor, batch: int) -> Iterable[torch.Tensor]:
@@ -55,19 +36,9 @@ def ours(images: torch.Tensor, labels: torch.Tensor, batch: int) -> Iterable[tor
 
 
 def torchvisions(images: torch.Tensor, labels: torch.Tensor, batch: int) -> Iterable[torch.Tensor]:
-    loader = DataLoader(PilImages(images, labels), batch, shuffle=True, num_workers=2, drop_last=True)
+    loader = DataLoader(PilImages(images, labels, TRANSFORM), batch, shuffle=True, num_workers=2, drop_last=True)
     for uint8, _ in loader:
         yield uint8
-
-
-def images_per_second(make_batches: Callable[[], Iterable[torch.Tensor]]) -> float:
-    """From the first batch to the last, so that starting worker processes does not count."""
-    batches = iter(make_batches())
-    next(batches)
-    start, count = time.perf_counter(), 0
-    for batch in batches:
-        count += len(batch)
-    return count / (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -81,21 +52,17 @@ def main() -> None:
     rates: dict[str, list[float]] = {"ours": [], "torchvision": []}
     for round_number in range(options.rounds + 1):
         for name, batches in (("ours", ours), ("torchvision", torchvisions)):
-            rate = images_per_second(lambda batches=batches: batches(images, labels, options.batch))
+            rate = images_per_second(batches(images, labels, options.batch))
             if round_number:
                 rates[name].append(rate)
-    ratios = [a / b for a, b in zip(rates["ours"], rates["torchvision"], strict=True)]
-    result = {
-        "images_per_second": {name: [round(rate) for rate in values] for name, values in rates.items()},
-        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
-        **vars(options),
-        "cpu": f"{os.cpu_count()} x {platform.machine()}",
-        "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
-    }
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    ratio = ratios(rates["ours"], rates["torchvision"])
+    figures = {name: [round(rate) for rate in values] for name, values in rates.items()}
+    record(
+        __file__, {"images_per_second": figures, "ratio": ratio, **vars(options)}, ("torch", "torchvision", "pillow")
+    )
     for name, values in rates.items():
-        print(f"{name:12}{statistics.median(values):12,.0f} images/s ({min(values):,.0f} to {max(values):,.0f})")
-    print(f"ratio       {result['ratio']['median']:12.1f} ({min(ratios):.1f} to {max(ratios):.1f}), n={len(ratios)}")
+        print("{:12}{median:12,.0f} images/s ({min:,.0f} to {max:,.0f})".format(name, **spread(values)))
+    print("ratio       {median:12.1f} ({min:.1f} to {max:.1f}), n={}".format(options.rounds, **ratio))
 
 
 if __name__ == "__main__":

@@ -7,17 +7,13 @@ go through 1 and 2 workers and both ways in turn, the first is not counted. Writ
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from recording import images_per_second, ratios, record
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -27,7 +23,6 @@ from torchvision.transforms import v2
 from reslab.data.batches import BatchOrder, FolderImages, FolderLoader
 from reslab.data.image_folder import ReadRandomCrop, image_paths
 
-RESULT = Path(__file__).parent / "results" / "disk_path.json"
 WORKERS = (1, 2)
 SCALE = 0.08
 
@@ -58,16 +53,6 @@ def torchvisions(folder: Path, batch: int, crop: int, workers: int) -> Iterable[
     return (uint8 for uint8, _ in loader)
 
 
-def images_per_second(batches: Iterable[torch.Tensor]) -> float:
-    """From the first batch to the last, so that starting worker processes does not count."""
-    iterator = iter(batches)
-    next(iterator)
-    start, count = time.perf_counter(), 0
-    for batch in iterator:
-        count += len(batch)
-    return count / (time.perf_counter() - start)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     for name, default in (("size", 320), ("crop", 224), ("images", 640), ("batch", 64), ("rounds", 5)):
@@ -83,20 +68,18 @@ def main() -> None:
                     rate = images_per_second(batches(Path(name), options.batch, options.crop, workers))
                     if number:
                         rates[f"{workers} workers"][way].append(rate)
-    result = {
+    figures = {
         "images_per_second": {w: {k: [round(x, 1) for x in v] for k, v in way.items()} for w, way in rates.items()},
         "kilobytes_per_image": round(size_on_disk / options.images / 1000, 1),
         **vars(options),
-        "cpu": f"{os.cpu_count()} x {platform.machine()}",
-        "versions": {name: version(name) for name in ("torch", "torchvision", "pillow")},
     }
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    record(__file__, figures, ("torch", "torchvision", "pillow"))
     for workers, both in rates.items():
-        ratios = [a / b for a, b in zip(both["ours"], both["torchvision"], strict=True)]
         medians = [statistics.median(both[way]) for way in ways]
         print(
-            f"{workers}: ours {medians[0]:.0f}, torchvision {medians[1]:.0f} images/s; "
-            f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), n={len(ratios)}"
+            "{}: ours {:.0f}, torchvision {:.0f} images/s; ratio {median:.2f} ({min:.2f} to {max:.2f}), n={}".format(
+                workers, *medians, options.rounds, **ratios(both["ours"], both["torchvision"])
+            )
         )
 
 

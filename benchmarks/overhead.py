@@ -12,19 +12,18 @@ import argparse
 import csv
 import json
 import os
-import platform
 import pty
 import statistics
 import sys
 import tempfile
 import threading
-from importlib.metadata import version
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+from recording import ratios, record
+
 ROOT = Path(__file__).parents[1]
-RESULT = Path(__file__).parent / "results" / "overhead.json"
 BATCH, EPOCHS = 128, 2
 STEPS = {"resnet18": 6, "resnet20": 40}  # an epoch's
 GIBIBYTE = str(2**30)
@@ -92,13 +91,8 @@ def main() -> None:
                     runs[way].append(measure(way, model, Path(folder)))
         results[model] = summarize(runs)
         print_table(model, results[model])
-    report = {
-        "models": results,
-        "rounds": options.rounds,
-        "cpu": f"{os.cpu_count()} x {platform.machine()}",
-        "versions": {name: version(name) for name in ("torch", "torchvision", "lightning")},
-    }
-    RESULT.write_text(json.dumps(report, indent=2) + "\n")
+    figures = {"models": results, "rounds": options.rounds}
+    record(__file__, figures, ("torch", "torchvision", "lightning"))
 
 
 def summarize(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -107,11 +101,10 @@ def summarize(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for way, rounds in runs.items():
         speeds = [run["images_per_second"] for run in rounds]
-        ratios = [a / b for a, b in zip(ours, speeds, strict=True)]
         summary[way] = {
             "images_per_second": [round(speed, 1) for speed in speeds],
             "peak_mb": [round(run["peak_mb"]) for run in rounds],
-            "ours_to_this": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+            "ours_to_this": ratios(ours, speeds),
         }
     return summary
 

@@ -8,20 +8,16 @@ benchmarks/results/startup.json.
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from subprocess import DEVNULL, run
 
+from recording import ratios, record, spread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parents[1]
-RESULT = Path(__file__).parent / "results" / "startup.json"
 IMPORTS = "import torch, lightning, torchvision"
 ONE_STEP = ("model=resnet20", "data=synthetic", "trainer.max_steps=1", "trainer.limit_val_batches=0", "test=false")
 COMMANDS: dict[str, tuple[list[str], int]] = {  # arguments, exit status
@@ -75,20 +71,15 @@ def main() -> None:
         round_ |= {f"{name}, first step": first_step(name) for name in BASELINES}
         for name, value in round_.items():
             spent.setdefault(name, []).extend([value] if number else [])
-    pairs = zip(spent["train.py, first step"], spent[IMPORTS], strict=True)
-    ratios = [ours / imports for ours, imports in pairs]
-    result = {
+    ratio = ratios(spent["train.py, first step"], spent[IMPORTS])
+    figures = {
         "seconds": {name: [round(value, 3) for value in values] for name, values in spent.items()},
-        "first_step_to_imports": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
-        "cpu": f"{os.cpu_count()} x {platform.machine()}",
-        "versions": {name: version(name) for name in ("torch", "torchvision", "lightning", "hydra-core")},
+        "first_step_to_imports": ratio,
     }
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    record(__file__, figures, ("torch", "torchvision", "lightning", "hydra-core"))
     for name, values in spent.items():
-        print(f"{name:40}{statistics.median(values):7.2f} s ({min(values):.2f} to {max(values):.2f})")
-    print(
-        f"first step to imports: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), n={rounds}"
-    )
+        print("{:40}{median:7.2f} s ({min:.2f} to {max:.2f})".format(name, **spread(values)))
+    print("first step to imports: {median:.2f} ({min:.2f} to {max:.2f}), n={}".format(rounds, **ratio))
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def batch_mixing(mixup: float, cutmix: float, num_classes: int) -> nn.Module | N
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """The CPU's and the device's own; torch.manual_seed formats a stack trace for absent GPUs, 2 ms each time."""
+    """The CPU's and the device's own; torch.manual_seed formats a stack trace for absent GPUs, up to 1 ms each time."""
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)

@@ -22,9 +22,8 @@ from reslab.training import (
     build_data,
     build_trainer,
     freezing,
-    keep_freed_memory,
+    prepare_process,
     provenance,
-    quiet_lightning,
 )
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -92,10 +91,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure_steps(config: DictConfig) -> dict[str, Any]:
-    quiet_lightning()
-    keep_freed_memory()
-    L.seed_everything(config.seed, verbose=False)
-    torch.set_float32_matmul_precision("high")  # as training does
+    prepare_process(config.seed)
     stopwatch = Stopwatch()
     trainer = build_trainer(config, [stopwatch, *freezing(config)], logger=None)
     device = trainer.strategy.root_device

@@ -37,13 +37,10 @@ HPARAMS_METRICS = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "tr
 
 def train(config: DictConfig) -> Result:
     """Train, test the best weights by validation accuracy (the last without validation), write result.json."""
-    quiet_lightning()
-    keep_freed_memory()
     require_accelerator(config.trainer.accelerator)
     folder = Path(config.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    L.seed_everything(config.seed, verbose=False)
-    torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
+    prepare_process(config.seed)
     data = build_data(config, stages=("fit", "test") if config.test else ("fit",))
     classifier = build_classifier(config, data)
     history = History(config.folder)
@@ -65,6 +62,14 @@ def train(config: DictConfig) -> Result:
             final = {name: result[name] for name in HPARAMS_METRICS if name in result}
             add_hparams(writer, classifier.record["config"], final, result["steps"])
     return result
+
+
+def prepare_process(seed: int) -> None:
+    """What training sets for the whole process."""
+    quiet_lightning()
+    keep_freed_memory()
+    torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
+    L.seed_everything(seed, verbose=False)
 
 
 def quiet_lightning() -> None:
