@@ -21,7 +21,8 @@ from torchvision.io import write_jpeg
 from torchvision.transforms import v2
 
 from reslab.data.batches import BatchOrder, FolderImages, FolderLoader
-from reslab.data.image_folder import ReadRandomCrop, image_paths
+from reslab.data.image_folder import ReadRandomCrop
+from reslab.data.images import image_paths
 
 WORKERS = (1, 2)
 SCALE = 0.08
@@ -41,7 +42,7 @@ def write_images(folder: Path, count: int, size: int) -> int:
 def ours(folder: Path, batch: int, crop: int, workers: int) -> Iterable[torch.Tensor]:
     paths = image_paths(folder)
     labels = torch.tensor([int(path.parent.name == "b") for path in paths])
-    images = FolderImages(paths, labels, ReadRandomCrop(crop, SCALE))
+    images = FolderImages(paths, labels, ReadRandomCrop(crop, SCALE), on_error="stop")
     order = BatchOrder(torch.arange(len(paths)), batch, shuffle=True)
     return (uint8 for uint8, _ in FolderLoader(images, order, workers))
 

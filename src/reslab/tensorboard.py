@@ -44,17 +44,19 @@ class TensorBoardReport(Callback):
         assert isinstance(pl_module, Classifier)
         writer.add_text("config", "```\n" + yaml.safe_dump(pl_module.record["config"], sort_keys=False) + "```")
         writer.add_text("layers", layer_table(pl_module))
-        writer.add_image("images/augmented_training", self.augmented_grid(trainer, pl_module))
+        if (grid := self.augmented_grid(trainer, pl_module)) is not None:
+            writer.add_image("images/augmented_training", grid)
 
-    def augmented_grid(self, trainer: L.Trainer, classifier: Classifier) -> Tensor:
+    def augmented_grid(self, trainer: L.Trainer, classifier: Classifier) -> Tensor | None:
+        """The first training images; None if none of them can be read."""
         split = trainer.datamodule.splits["train"]  # type: ignore[attr-defined]
         indices = split.indices[: self.num_images].tolist()
         if isinstance(split.images, FolderImages):
-            images = torch.stack([split.images[index, index][0] for index in indices])
+            images, _, _ = split.images[[(index, index) for index in indices]]
         else:
             images = split.images[indices]
         with torch.random.fork_rng(devices=[]):
-            return make_grid(classifier.augment(images), nrow=8)
+            return make_grid(classifier.augment(images), nrow=8) if len(images) else None
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         writer = writer_of(trainer)

@@ -106,7 +106,7 @@ def folder(tmp_path):
     generator = torch.Generator().manual_seed(0)
     for path in paths:
         Image.fromarray(torch.randint(0, 256, (12, 10, 3), dtype=torch.uint8, generator=generator).numpy()).save(path)
-    return FolderImages(paths, torch.arange(11), ReadRandomCrop(8, scale=0.3))
+    return FolderImages(paths, torch.arange(11), ReadRandomCrop(8, scale=0.3), "stop")
 
 
 @pytest.fixture(params=["memory", "folder", "folder with workers"])

@@ -1,10 +1,15 @@
+import multiprocessing
+import os
+import shutil
 import tarfile
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from bad_images import write_bad
 from conftest import SHARED_DATA, needs_shared_data
 from PIL import Image
 from torchvision import datasets
@@ -13,7 +18,8 @@ from torchvision.transforms import InterpolationMode, v2
 from reslab.command import one_line
 from reslab.data.batches import FolderImages, mix
 from reslab.data.datasets import CIFAR10
-from reslab.data.image_folder import ReadCenter, ReadRandAugment, ReadRandomCrop, image_paths, read_image
+from reslab.data.image_folder import ReadCenter, ReadRandAugment, ReadRandomCrop
+from reslab.data.images import image_paths
 from reslab.errors import UserError
 from reslab.training import build_data
 
@@ -153,6 +159,33 @@ def empty_class(root):
     return root
 
 
+def hidden_class(root):
+    fill(root, {"cat": 3, ".ipynb_checkpoints": 3})
+    return root
+
+
+def nothing(root):
+    return root
+
+
+def a_file(root):
+    save_noise(root / "photo.png")
+    return root / "photo.png"
+
+
+def no_images(root):
+    for name in ("cat", "dog"):
+        (root / "train" / name).mkdir(parents=True)
+        (root / "train" / name / "notes.txt").write_text("no image")
+    return root
+
+
+def empty_training(root):
+    (root / "train").mkdir()
+    fill(root / "val", {"cat": 1, "dog": 1})
+    return root
+
+
 def unsorted_validation(root):
     fill(root / "train", {"cat": 3, "dog": 3})
     save_noise(root / "val" / "000.png")
@@ -164,6 +197,13 @@ def unsorted_validation(root):
     [
         (missing_root, (), "data=imagefolder: there is no folder {root}/absent: set data.root"),
         (missing_root, ("data=imagenet",), "data=imagenet: there is no {root}/absent/train: ImageNet needs an account"),
+        (a_file, (), "data=imagefolder: there is no folder {root}/photo.png: set data.root"),
+        (a_file, ("data=imagenet",), "data=imagenet: there is no {root}/photo.png/train: ImageNet needs an account"),
+        (a_file, ("data=imagenette",), "data=imagenette: data.root={root}/photo.png is a file, not a folder"),
+        (nothing, (), "{root} has 0 class folders: at least two are needed"),
+        (empty_training, (), "{root}/train has 0 class folders: at least two are needed"),
+        (hidden_class, (), "{root} has 1 class folders: at least two are needed"),
+        (no_images, (), "{root}/train/cat holds no images (.bmp, "),
         (one_class, (), "{root} has 1 class folders: at least two are needed"),
         (strange_class, (), "{root}/val has classes that {root}/train has not: eel"),
         (empty_class, (), "{root}/train/dog holds no images (.bmp, "),
@@ -238,105 +278,173 @@ def test_what_changes_with_each_reading_cannot_be_kept_in_memory(composed, tmp_p
     )
 
 
-# reading an image
+# images that cannot be read
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA", "1", "CMYK"])
-def test_every_mode_has_its_own_colours(tmp_path, mode, channels):
-    colours = torch.tensor([[255, 0, 0], [0, 255, 0], [255, 255, 255], [0, 0, 0]], dtype=torch.uint8).T.view(3, 2, 2)
-    image = Image.fromarray(colours.permute(1, 2, 0).numpy()).convert(mode)
-    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
-    image.save(path)
-    grey = torch.tensor([[76, 150], [255, 0]], dtype=torch.uint8)  # 0.299 and 0.587 of 255
-    if mode == "1":
-        expected = torch.from_numpy(np.asarray(image) * np.uint8(255)).expand(channels, 2, 2)
-    elif channels == 1 or mode in ("L", "LA"):
-        expected = grey.expand(channels, 2, 2)
-    else:
-        expected = colours
-    assert torch.equal(read_image(path, channels), expected)
-
-
-def test_a_cmyk_jpeg_is_not_inverted(tmp_path):
-    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "red.jpg", quality=100)
-    mean = read_image(tmp_path / "red.jpg", 3).float().mean((1, 2))
-    assert mean.tolist() == pytest.approx([255, 0, 0], abs=3)  # JPEG loses a little
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_16_bit_grey_keeps_its_brightness(tmp_path, channels):
-    values = np.array([[0, 128, 129, 257], [300, 32768, 65406, 65535]], dtype=np.uint16)
-    Image.fromarray(values).save(tmp_path / "deep.png")
-    expected = torch.tensor([[0, 0, 1, 1], [1, 128, 254, 255]], dtype=torch.uint8)  # divided by 257
-    assert torch.equal(read_image(tmp_path / "deep.png", channels), expected.expand(channels, 2, 4))
-
-
-UPRIGHT = {  # EXIF orientation: what makes the stored pixels upright
-    1: lambda stored: stored,
-    2: np.fliplr,
-    3: lambda stored: np.rot90(stored, 2),
-    4: np.flipud,
-    5: lambda stored: stored.transpose(1, 0, 2),
-    6: lambda stored: np.rot90(stored, -1),  # clockwise
-    7: lambda stored: np.rot90(stored, 2).transpose(1, 0, 2),
-    8: lambda stored: np.rot90(stored, 1),
-}
-
-
-@pytest.mark.parametrize("orientation", UPRIGHT)
-def test_a_photo_is_turned_as_its_exif_says(tmp_path, orientation):
-    gradient = np.stack(np.meshgrid(np.arange(24) * 10, np.arange(16) * 15), axis=-1).astype(np.uint8)  # (16, 24, 2)
-    photo = Image.fromarray(np.concatenate([gradient, gradient[..., :1] // 2], axis=-1))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    photo.save(tmp_path / "plain.jpg")
-    photo.save(tmp_path / "turned.jpg", exif=exif)
-    stored = np.asarray(Image.open(tmp_path / "plain.jpg"))
-    expected = UPRIGHT[orientation](stored)
-    assert np.array_equal(read_image(tmp_path / "turned.jpg", 3).permute(1, 2, 0), expected)
-    assert orientation == 1 or not np.array_equal(expected[:16, :16], stored[:16, :16])
-
-
-def cut(path):
-    save_noise(path, (64, 64))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def text(path):
-    path.write_text("no image")
-
-
-def empty(path):
-    path.touch()
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-@pytest.mark.parametrize("spoil", [cut, text, empty])
-def test_a_broken_image_is_named_in_one_line(tmp_path, spoil, suffix):
-    path = tmp_path / f"broken.{suffix}"
-    spoil(path)
-    with pytest.raises(UserError) as caught:
-        read_image(path, 3)
-    assert str(caught.value).startswith(f"{path} cannot be read as an image (")
-    assert "\n" not in str(caught.value)
+@pytest.fixture
+def spoilt(tmp_path):
+    """(the root, each good image's pixels, the bad files): one bad file of each kind among 20 training images."""
+    root = tmp_path / "photos"
+    good = fill(root / "train", {"cat": 10, "dog": 10}) | fill(root / "test", {"cat": 2, "dog": 3})
+    bad = list(write_bad(root / "train" / "dog").values())
+    return root, good, bad
 
 
 @pytest.mark.parametrize("in_memory", ["true", "false"])
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_broken_image_is_named_from_a_worker_process_too(composed, tmp_path, num_workers, in_memory):
-    fill(tmp_path / "train", {"cat": 2, "dog": 2})
-    broken = tmp_path / "train" / "dog" / "broken.jpg"
-    cut(broken)
+def test_images_that_cannot_be_read_are_named_in_one_line(composed, spoilt, num_workers, in_memory):
+    root, _, bad = spoilt
     options = (f"data.num_workers={num_workers}", f"data.in_memory={in_memory}", "data.augment.scale=null")
 
     def load():
-        list(build(composed, tmp_path, "data.val_fraction=0", "data.batch_size=5", *options).train_dataloader())
+        data = build(composed, root, "data.val_fraction=0", "data.batch_size=43", *options)
+        list(data.train_dataloader())
 
     with pytest.raises(UserError) as caught:
         load()
-    assert str(caught.value).startswith(f"{broken} cannot be read as an image (image file is truncated")
-    assert "\n" not in str(caught.value)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.endswith(f" and {len(bad) - 3} more: remove them, or data.on_error=skip goes on without them")
+    named = [path for path in bad if f"{path} (" in line]
+    assert len(named) == 3
+    assert in_memory == "false" or named == bad[:3]  # a shuffled batch meets them in its own order
+
+
+def kept(data, name, good):
+    """The good images of a pass, each as the path that it was written to."""
+    images, labels = pixels_and_labels(getattr(data, f"{name}_dataloader")())
+    paths = {pixels.numpy().tobytes(): path for path, pixels in good.items()}
+    found = [paths[image.numpy().tobytes()] for image in images]
+    assert [path.parent.name for path in found] == [data.classes[label] for label in labels]
+    return found
+
+
+SKIP = ("data.on_error=skip", "data.augment.scale=null", "data.val_fraction=0")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_in_memory_they_are_left_out_and_counted(composed, spoilt, caplog, num_workers):
+    root, good, bad = spoilt
+    data = build(composed, root, *SKIP, "data.in_memory=true", f"data.num_workers={num_workers}")
+    assert counts(data.splits["train"]) == [10, 10]
+    assert sorted(kept(data, "train", good)) == sorted(path for path in good if "train" in path.parts)
+    (line,) = [message for message in caplog.messages if "left out" in message]
+    assert line.startswith(f"left out {len(bad)} of {20 + len(bad)} images, which cannot be read: {bad[0]} (")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_on_disk_they_are_left_out_of_their_batches(composed, spoilt, caplog, num_workers):
+    """The other images stay where the epoch's order has put them."""
+    root, good, bad = spoilt
+    data = build(composed, root, *SKIP, f"data.num_workers={num_workers}", "data.batch_size=8")
+    loader, images = data.train_dataloader(), data.splits["train"].images
+    for epoch in (0, 1):
+        loader.sampler.set_epoch(epoch)
+        order = [[images.paths[index] for index in batch] for batch in loader.sampler]
+        loader.sampler.set_epoch(epoch)
+        given = [pixels for pixels, _ in loader]
+        assert len(given) == len(order) == len(loader) == 5
+        for pixels, paths in zip(given, order, strict=True):
+            assert torch.equal(pixels, torch.stack([good[path] for path in paths if path not in bad]))
+    lines = [message for message in caplog.messages if "left out" in message]
+    met = [int(line.split()[2]) for line in lines]
+    assert sum(met) == len(loader.left_out) <= len(bad)  # each is told once
+    assert lines[0].startswith(f"left out {met[0]} of 40 images, which cannot be read: ")
+    resumed = data.train_dataloader()
+    resumed.load_state_dict({"epoch": 1, "given": 3})
+    resumed.sampler.set_epoch(1)
+    assert all(torch.equal(pixels, other) for (pixels, _), other in zip(resumed, given[3:], strict=True))
+
+
+def test_a_test_set_is_read_without_them(composed, tmp_path):
+    good = fill(tmp_path / "train", {"cat": 4, "dog": 4}) | fill(tmp_path / "test", {"cat": 1, "dog": 3})
+    for path in list(good)[-2:]:  # the whole last batch
+        path.write_text("no image")
+    data = build(composed, tmp_path, *SKIP)
+    assert kept(data, "test", good) == list(good)[-4:-2]
+
+
+@pytest.mark.parametrize(("options", "count"), [(("data.in_memory=true",), 6), ((), 6), (("data.batch_size=4",), 4)])
+def test_without_any_image_nothing_goes_on(composed, tmp_path, options, count):
+    for path in fill(tmp_path / "train", {"cat": 3, "dog": 3}):
+        path.write_text("no image")
+    name = "train" if options else "validation"
+
+    def load():
+        data = build(composed, tmp_path, *SKIP, *options)
+        list(data._loader("train", shuffle=name == "train"))
+
+    with pytest.raises(UserError, match=rf"^none of {count} images can be read: .*, .* and {count - 3} more$"):
+        load()
+
+
+# folders that cannot be read, and how processes go on
+
+
+def without_rights(function, *arguments):
+    """What `function` gives, or the line of the error that it raises, to a process that may not read everything."""
+
+    def run(connection):
+        if os.getuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        try:
+            connection.send(function(*arguments))
+        except Exception as error:
+            connection.send(f"{type(error).__name__}: {one_line(error, 'config')}")
+
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=run, args=(there,))
+    process.start()
+    there.close()
+    result = here.recv()
+    process.join()
+    return result
+
+
+@pytest.fixture
+def open_folder(tmp_path_factory):
+    """One that everybody may read and enter."""
+    folder = Path(tempfile.mkdtemp(prefix="reslab-test-"))
+    folder.chmod(0o755)
+    yield folder
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def sizes(data):
+    return {name: counts(split) for name, split in data.splits.items() if split is not None}
+
+
+@pytest.mark.parametrize("in_memory", ["true", "false"])
+def test_a_folder_that_may_only_be_read_is_enough(composed, open_folder, in_memory):
+    fill(open_folder / "train", {"cat": 3, "dog": 3})
+    for path in [*open_folder.rglob("*"), open_folder]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = sorted(open_folder.rglob("*"))
+    options = (f"data.in_memory={in_memory}", "data.augment.scale=null", "data.val_fraction=0")
+    assert without_rights(lambda: sizes(build(composed, open_folder, *options))) == {"train": [3, 3]}
+    assert sorted(open_folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("closed", ["", "train", "train/dog", "train/dog/deep"])
+def test_a_folder_that_may_not_be_read_is_one_line(composed, open_folder, closed):
+    fill(open_folder / "train", {"cat": 3, "dog": 3, "dog/deep": 1})
+    (open_folder / closed).chmod(0)
+    line = without_rights(lambda: sizes(build(composed, open_folder)))
+    inside = {"": "/train", "train": "/train"}.get(closed, f"/{closed}")
+    assert line == f"UserError: data=imagefolder: [Errno 13] Permission denied: '{open_folder}{inside}'"
+
+
+def test_a_file_that_may_not_be_read_is_one_of_those_that_cannot(composed, open_folder):
+    (closed, *_) = fill(open_folder / "train", {"cat": 3, "dog": 3})
+    closed.chmod(0)
+    options = ("data.in_memory=true", "data.augment.scale=null")
+    line = without_rights(lambda: sizes(build(composed, open_folder, *options)))
+    assert line.startswith(f"UserError: cannot read {closed} (Permission denied): remove it, or data.on_error=skip")
+    assert without_rights(lambda: sizes(build(composed, open_folder, *options, *SKIP))) == {"train": [2, 3]}
 
 
 # the two readers

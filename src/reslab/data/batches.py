@@ -4,14 +4,17 @@ An epoch's order is a function of (seed, epoch), and a loader's only state is th
 has given. A run resumed from that therefore sees exactly the batches that the uninterrupted run would have seen.
 """
 
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from reslab.data.images import UnreadableImageError, settle
 
 Batch = tuple[Tensor, Tensor]  # uint8 images (N, C, H, W), int64 labels (N,)
 
@@ -113,17 +116,27 @@ class MemoryLoader(BatchLoader):
 
 
 class FolderImages(Dataset[Any]):
-    """Image files and their labels; an item is asked for as (index, the seed of its random transform)."""
+    """Image files and their labels. A batch is asked for as [(index, the seed of its random transform), …].
 
-    def __init__(self, paths: list[Path], labels: Tensor, read: Callable[[Path, int], Tensor]) -> None:
-        self.paths, self.labels, self.read = paths, labels, read
+    on_error: what to do about images that cannot be read, "stop" or "skip".
+    """
+
+    def __init__(self, paths: list[Path], labels: Tensor, read: Callable[[Path, int], Tensor], on_error: str) -> None:
+        self.paths, self.labels, self.read, self.on_error = paths, labels, read, on_error
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        index, seed = key
-        return self.read(self.paths[index], seed), self.labels[index]
+    def __getitem__(self, keys: list[tuple[int, int]]) -> tuple[Tensor, Tensor, list[str]]:
+        """Those that can be read, (N, C, H, W) and (N,), and what is wrong with the others."""
+        images, indices, unreadable = [], [], []
+        for index, seed in keys:
+            try:
+                images.append(self.read(self.paths[index], seed))
+                indices.append(index)
+            except UnreadableImageError as error:
+                unreadable.append(str(error))
+        return default_collate(images) if images else torch.empty(0), self.labels[indices], unreadable
 
 
 class FolderKeys:
@@ -143,17 +156,47 @@ class FolderKeys:
 
 
 class FolderLoader(BatchLoader):
-    """Images decoded by worker processes; neither order nor transforms depend on how many."""
+    """Images decoded by worker processes; neither order nor transforms depend on how many.
+
+    An image that cannot be read is found when its turn comes: a look at every header would cost an ImageNet a minute
+    at each start and miss what is cut short (benchmarks/README.md). Left out, it makes its batch smaller by one, so
+    the others stay where (seed, epoch) has put them.
+    """
 
     def __init__(self, dataset: FolderImages, order: BatchOrder, num_workers: int) -> None:
         super().__init__(order)
-        self.loader = DataLoader(
-            dataset,
-            batch_sampler=FolderKeys(order),
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        self.on_error = dataset.on_error
+        self.loader = folder_batches(dataset, FolderKeys(order), num_workers)
+        self.left_out: set[str] = set()
 
     def batches(self) -> Iterator[Batch]:
-        return iter(self.loader)
+        new, seen = list[str](), 0
+        try:
+            for images, labels, unreadable in self.loader:
+                seen += len(labels) + len(unreadable)
+                if self.on_error == "stop" or (self.sampler.shuffle and not len(labels)):  # all steps are counted on
+                    settle(unreadable, len(labels) + len(unreadable), self.on_error)
+                new += [file for file in unreadable if file not in self.left_out]
+                self.left_out.update(unreadable)
+                if len(labels):
+                    yield images, labels
+        finally:  # Lightning does not ask for more than the last batch
+            settle(new, seen, "skip")
+
+
+def folder_batches(images: FolderImages, keys: Iterable[list[tuple[int, int]]], num_workers: int) -> DataLoader[Any]:
+    """images[k] for each k of `keys`, in order."""
+    return DataLoader(
+        images,
+        batch_size=None,  # each key is a batch
+        sampler=keys,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=leave_interrupts_to_the_main_process,
+    )
+
+
+def leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the main one finishes its step, for which it needs the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

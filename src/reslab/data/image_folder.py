@@ -1,61 +1,27 @@
 """Images in class folders: any user's own, Imagenette, ImageNet."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import datasets
+from torchvision.datasets.utils import download_url, extract_archive
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional
 
 from reslab.data.base import ImageDataModule, Split, SplitName, stratified_split
-from reslab.data.batches import FolderImages, mix
+from reslab.data.batches import FolderImages, folder_batches, mix
+from reslab.data.images import SUFFIXES, center_square, image_paths, read_image, settle
 from reslab.data.transforms import Augmentation
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
 
 Reader = Callable[[Path, int], Tensor]  # (file, seed) -> uint8 (3, S, S)
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-
-
-def image_paths(folder: Path) -> list[Path]:
-    """Every image below a folder, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
-class UnreadableImageError(UserError):
-    """A worker process sends its traceback as the message, which ends with the line that counts."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rpartition("UnreadableImageError: ")[2].strip())
-
-
-def read_image(path: Path, channels: int) -> Tensor:
-    """uint8 (channels, H, W), turned upright as its EXIF orientation says."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
-        raise UnreadableImageError(f"{path} cannot be read as an image ({error})") from error
-    upright: Image.Image = image
-    if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-        upright = Image.fromarray((np.asarray(upright) / 257).round().astype(np.uint8))
-    mode = "L" if channels == 1 else "RGB"
-    return functional.pil_to_tensor(upright if upright.mode == mode else upright.convert(mode))  # which copies
-
-
-def center_square(image: Tensor, size: int) -> Tensor:
-    """The shorter side resized to `size`, then the middle: uint8 (C, H, W) to (C, size, size)."""
-    return functional.center_crop(functional.resize(image, [size], antialias=True), [size, size])
 
 
 @contextmanager
@@ -69,11 +35,11 @@ def seeded(seed: int) -> Iterator[None]:
 class ReadCenter:
     """Decode for evaluation, or once for memory."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, channels: int = 3) -> None:
+        self.size, self.channels = size, channels
 
     def __call__(self, path: Path, seed: int) -> Tensor:
-        return center_square(read_image(path, channels=3), self.size)
+        return center_square(read_image(path, self.channels), self.size)
 
 
 class ReadRandomCrop:
@@ -111,13 +77,14 @@ class ClassFolders(ImageDataModule):
     """train/ and, where they exist, val/ and test/, each with a folder per class; without val/ it is split from train/.
 
     in_memory: decode every image once, at image_size, instead of in every epoch.
+    on_error: "stop" at images that cannot be read, or "skip" them.
     """
 
     folders: dict[SplitName, str] = {"train": "train", "val": "val", "test": "test"}
 
-    def __init__(self, *, in_memory: bool, **options: Any) -> None:
+    def __init__(self, *, in_memory: bool, on_error: str, **options: Any) -> None:
         super().__init__(**options)
-        self.in_memory = in_memory
+        self.in_memory, self.on_error = in_memory, on_error
         options = self.augment or {}
         self.reading = {name: options[name] for name in READING if options.get(name)}
         if in_memory and self.reading:
@@ -149,21 +116,20 @@ class ClassFolders(ImageDataModule):
         if strange := set(subfolders(folder)) - set(folders):
             raise UserError(f"{folder} has classes that {classes_from} has not: {', '.join(sorted(strange))}")
         self.classes = self.class_names(folders)
-        found = [image_paths(folder / name) for name in folders]
+        found = [image_paths(folder / name) if (folder / name).is_dir() else [] for name in folders]
         if split == "train" and [] in found:
             raise UserError(f"{folder / folders[found.index([])]} holds no images ({', '.join(sorted(SUFFIXES))})")
         if not any(found):
             raise UserError(f"{folder} holds no images in class folders: fill it or remove it")
         labels = torch.tensor([label for label, paths in enumerate(found) for _ in paths])
-        images = FolderImages([path for paths in found for path in paths], labels, self.reader(split))
-        return Split.whole(images, labels)
+        paths = [path for paths in found for path in paths]
+        return Split.whole(FolderImages(paths, labels, self.reader(split), self.on_error), labels)
 
     def load(self, split: Split) -> Split:
         """The split with its own images decoded into memory, where `in_memory` asks for it."""
         if not self.in_memory or not isinstance(split.images, FolderImages):
             return split
-        images = decode_all(split.images, split.indices, self.num_workers)
-        return Split.whole(images, split.labels[split.indices])
+        return Split.whole(*decode_all(split.images, split.indices, self.num_workers))
 
     def reader(self, split: SplitName) -> Reader:
         if self.image_size is None:
@@ -182,7 +148,7 @@ class ClassFolders(ImageDataModule):
         super().split_validation()
         val = self.splits["val"]
         if val and isinstance(val.images, FolderImages):
-            val.images = FolderImages(val.images.paths, val.images.labels, self.reader("val"))
+            val.images = FolderImages(val.images.paths, val.images.labels, self.reader("val"), self.on_error)
 
     def augmentation(self) -> torch.nn.Module:
         if not self.augment:
@@ -191,7 +157,7 @@ class ClassFolders(ImageDataModule):
 
 
 def subfolders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 class ImageFolder(ClassFolders):
@@ -214,12 +180,19 @@ class ImageFolder(ClassFolders):
         return self.load(whole.take(chosen)) if len(chosen) else None
 
 
-def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> Tensor:
-    """The images of these indices, once: uint8 (N, C, S, S)."""
-    keys = [[(index, 0) for index in part.tolist()] for part in indices.split(256)]
+def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> tuple[Tensor, Tensor]:
+    """The images of these indices, decoded once, (N, C, S, S), and their labels; without those left out."""
     log.info("decoding %d images into memory", len(indices))
-    loader = torch.utils.data.DataLoader(images, batch_sampler=keys, num_workers=num_workers)
-    return torch.cat([batch for batch, _ in loader])
+    keys = [[(index, 0) for index in part.tolist()] for part in indices.split(256)]
+    pixels, labels, unreadable = torch.empty(0), list[int](), list[str]()
+    for batch, batch_labels, batch_unreadable in folder_batches(images, keys, num_workers):
+        if not labels and len(batch):
+            pixels = torch.empty(len(indices), *batch.shape[1:], dtype=torch.uint8)
+        pixels[len(labels) : len(labels) + len(batch)] = batch
+        labels += batch_labels.tolist()
+        unreadable += batch_unreadable
+    settle(unreadable, len(indices), images.on_error)
+    return pixels[: len(labels)], torch.tensor(labels)
 
 
 class Imagenette(ClassFolders):
@@ -240,13 +213,21 @@ class Imagenette(ClassFolders):
         return [datasets.Imagenette._WNID_TO_CLASS[folder][0] for folder in folders]
 
     def download(self) -> None:
+        """Unpacked aside, so that whatever carries the folder's name is whole."""
+        url, md5 = datasets.Imagenette._ARCHIVES[self.imagenette_size]
+        aside = self.root / f".{self.folder.name}.partial"
+        shutil.rmtree(aside, ignore_errors=True)
         try:
-            datasets.Imagenette(self.root, size=self.imagenette_size, download=True)
-        except (RuntimeError, OSError) as error:
+            download_url(url, self.root, md5=md5)
+            extract_archive(self.root / Path(url).name, aside)
+            (aside / self.folder.name).rename(self.folder)
+        except Exception as error:  # the network, the disk, the archive
             raise FileNotFoundError(
                 f"{self.folder.absolute()}/ not found, and the download failed ({error}): "
                 "put it there or set data.root to the folder that holds it"
             ) from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 class ImageNet(ClassFolders):
