@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import pickle
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from bad_images import Trap
 from conftest import SHARED_DATA, needs_shared_data
+from malicious import MALICIOUS
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -182,34 +185,34 @@ def test_a_file_without_a_state_dict(network: nn.Module, tmp_path: Path, content
         load_weights(network, path, "resnet8")
 
 
-class Trap:
-    """Unpickled, it creates a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return open, (str(self.path), "w")
+HELD = {"TorchScript": "TorchScript", "another class": "decimal.Decimal"}
 
 
-def pickle_dump(content: object, path: Path) -> None:
-    path.write_bytes(pickle.dumps(content, protocol=2))
-
-
-@pytest.mark.parametrize("write", [torch.save, pickle_dump])
-@pytest.mark.parametrize("ending", [".pth", ".ckpt"])
-def test_nothing_in_a_file_runs(
-    network: nn.Module, state: StateDict, tmp_path: Path, write: Callable[[object, Path], None], ending: str
-) -> None:
-    sprung = tmp_path / "sprung"
-    path = tmp_path / f"malicious{ending}"
-    write({"state_dict": state, "trap": Trap(sprung)}, path)
-    with pytest.raises(UserError, match=f"^model.weights: {path} is not a file of weights"):
+@pytest.mark.parametrize("ending", [".pth", ".th", ".pt", ".ckpt", ".pkl", ".bin", ".tar", ""])
+@pytest.mark.parametrize("kind", MALICIOUS)
+def test_nothing_in_a_file_runs(network: nn.Module, state: StateDict, tmp_path: Path, kind: str, ending: str) -> None:
+    path, sprung = tmp_path / f"malicious{ending}", tmp_path / "sprung"
+    MALICIOUS[kind](path, {"state_dict": state}, Trap(sprung))
+    with warnings.catch_warnings(record=True) as caught, pytest.raises(UserError) as raised:
         load_weights(network, str(path), "resnet8")
+    reason = (
+        "torch.save has not written it: Unsupported operand 149"
+        if kind == "pickle, newest protocol"
+        else f"it holds {HELD.get(kind, 'io.open')}, which is not run: only tensors and plain values are read"
+    )
+    assert str(raised.value) == f"model.weights: {path} is not a file of weights ({reason})"
+    assert caught == []
     assert not sprung.exists()
-    if write is torch.save:
-        torch.load(path, weights_only=False)["trap"].close()
-        assert sprung.exists()  # the trap was live
+
+
+@pytest.mark.parametrize("kind", ["torch.save", "torch.save before 1.6", "pickle", "pickle, newest protocol"])
+def test_the_traps_are_live(state: StateDict, tmp_path: Path, kind: str) -> None:
+    sprung = tmp_path / "sprung"
+    MALICIOUS[kind](tmp_path / "malicious", {"state_dict": state}, Trap(sprung))
+    loaded = torch.load(tmp_path / "malicious", weights_only=False) if "torch" in kind else None
+    with (tmp_path / "malicious").open("rb") as file:
+        (loaded or pickle.load(file))["trap"].close()
+    assert sprung.exists()
 
 
 # --- torchvision's weights by name ------------------------------------------------------------------------------------
@@ -306,7 +309,9 @@ def test_a_download_with_another_checksum(
 
 def test_nothing_in_the_cache_runs(resnet18: nn.Module, hub: Path, tmp_path: Path) -> None:
     torch.save({"trap": Trap(tmp_path / "sprung")}, hub / Path(V1.url).name)
-    with pytest.raises(UserError, match="Weights only load failed"):
+    with pytest.raises(
+        UserError, match=r"\(it holds io\.open, which is not run: only tensors and plain values are read\)"
+    ):
         load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
     assert not (tmp_path / "sprung").exists()
 

@@ -1,6 +1,8 @@
 """Published weights: torchvision's by name, or a local file."""
 
 import logging
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +68,17 @@ def download(name: str, weights: str) -> StateDict:
         return dict(entry.get_state_dict(map_location="cpu", check_hash=True, weights_only=True))
     except Exception as error:  # the network, the checksum, or a broken file in the cache
         raise UserError(
-            f"cannot get {entry.url} ({first_line(error)}): put the file into {torch.hub.get_dir()}/checkpoints "
+            f"cannot get {entry.url} ({reason(error)}): put the file into {torch.hub.get_dir()}/checkpoints "
             "or give its path as model.weights"
         ) from error
 
 
-def first_line(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """One line; torch's own about what weights_only=True refuses advises to run it."""
+    if refused := re.search(r"GLOBAL ([\w.]+)|(TorchScript)", str(error)):
+        return f"it holds {refused[1] or refused[2]}, which is not run: only tensors and plain values are read"
+    if problem := re.search(r"WeightsUnpickler error:\s*(.+)", str(error)):
+        return f"torch.save has not written it: {problem[1]}"
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -85,9 +92,11 @@ def read_state_dict(path: Path) -> StateDict:
 
             content: Any = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of other pickle protocols: what is refused is told in one line
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own ways to fail
-        raise UserError(f"model.weights: {path} is not a file of weights ({first_line(error)})") from error
+        raise UserError(f"model.weights: {path} is not a file of weights ({reason(error)})") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"model.weights: {path} holds no dictionary of tensors, at its top or under state_dict")
