@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import multiprocessing
 import pickle
 import shutil
 import socket
@@ -17,9 +18,11 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from bad_images import Trap
 from conftest import FASHION_MNIST, names, needs_fashion_mnist
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
@@ -253,6 +256,187 @@ def test_a_download_with_a_wrong_checksum_is_an_error(composed, tmp_path, monkey
     archive.write_bytes(archive.read_bytes()[:-1])
     with pytest.raises(UserError, match="File not found or corrupted"):
         read(composed, tmp_path / "root", f"data={name}")
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_a_download_that_breaks_off_is_an_error_and_begun_anew(composed, tmp_path, monkeypatch, server, name):
+    folder, address = server
+    pixels = SERVED[name](folder, address, monkeypatch)
+    root, whole = tmp_path / "root", max(folder.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(SimpleHTTPRequestHandler, "copyfile", lambda self, source, out: out.write(source.read()[:50]))
+        with pytest.raises(UserError, match="the download failed") as caught:
+            read(composed, root, f"data={name}")
+        assert "\n" not in one_line(caught.value, "config")
+    assert len(list(root.rglob(whole.name))) <= 1
+    assert_reads(read(composed, root, f"data={name}"), pixels)
+
+
+# files that are not what they should be
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def text(path):
+    path.write_text("<html>404</html>")
+
+
+def header(path):
+    path.write_bytes(path.read_bytes()[:6])
+
+
+@pytest.mark.parametrize("spoil", [cut, emptied, text, header])
+@pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_broken_unpacked_file_is_set_aside_and_fetched_anew(composed, tmp_path, monkeypatch, server, file, spoil):
+    """torchvision looks only whether it is there."""
+    folder, address = server
+    pixels = serve_mnist(folder, address, monkeypatch)
+    root = tmp_path / "root"
+    read(composed, root, "data=mnist")
+    path = root / "MNIST" / "raw" / file
+    spoil(path)
+    broken = path.read_bytes()
+    assert_reads(read(composed, root, "data=mnist"), pixels)
+    assert path.with_name(f"{file}.broken").read_bytes() == broken
+
+
+def labels_of_other_images(root):
+    write(root / "MNIST/raw/train-labels-idx1-ubyte", idx(np.array([1, 2])))
+
+
+def labels_of_other_classes(root):
+    write(root / "MNIST/raw/train-labels-idx1-ubyte", idx(np.array([3, 0, 10, 1, 7, 3])))
+
+
+@pytest.mark.parametrize("spoil", [labels_of_other_images, labels_of_other_classes])
+def test_labels_that_are_not_the_images_own_are_one_line(composed, tmp_path, spoil):
+    write_mnist(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(UserError) as caught:
+        read(composed, tmp_path, "data=mnist")
+    files = "MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte"
+    assert str(caught.value) == f"data=mnist: {files} in {tmp_path}: its labels are not those of its images"
+
+
+FILES = {  # of each data set: one that is checked, how the line names it
+    "mnist": "MNIST/raw/train-labels-idx1-ubyte",
+    "kmnist": "KMNIST/raw/train-images-idx3-ubyte",
+    "emnist": "EMNIST/raw/emnist-balanced-train-images-idx3-ubyte",
+    "cifar10": "cifar-10-batches-py/data_batch_2",
+    "cifar100": "cifar-100-python/train",
+    "svhn": "train_32x32.mat",
+    "stl10": "stl10_binary/train_X.bin",
+}
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def urlopen(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_broken_file_is_named_and_no_longer_taken_for_good(composed, tmp_path, monkeypatch, no_network, name):
+    LAYOUTS[name][0](tmp_path, monkeypatch)
+    path = tmp_path / FILES[name]
+    cut(path)
+    with pytest.raises(UserError) as caught:
+        read(composed, tmp_path, f"data={name}")
+    line = one_line(caught.value, "config")
+    assert line.startswith(f"data={name}: {FILES[name]} broken in {tmp_path}, and the download failed (")
+    assert line.endswith("put them there or set data.root to the folder that holds them")
+    assert "\n" not in line
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("file", ["data_batch_1", "test_batch", "batches.meta"])
+def test_a_tampered_pickle_is_not_unpickled(composed, tmp_path, monkeypatch, no_network, file):
+    write_cifar10(tmp_path, monkeypatch)
+    path, sprung = tmp_path / "cifar-10-batches-py" / file, tmp_path / "sprung"
+    path.write_bytes(pickle.dumps(Trap(sprung)))
+    with pytest.raises(UserError, match=f"cifar-10-batches-py/{file} broken in "):
+        read(composed, tmp_path, "data=cifar10")
+    assert not sprung.exists()
+    with path.with_name(f"{file}.broken").open("rb") as live:
+        pickle.load(live).close()
+    assert sprung.exists()
+
+
+@pytest.mark.parametrize("spoil", [cut, emptied, text, header])
+def test_a_broken_file_of_debian_is_one_line(composed, tmp_path, monkeypatch, no_network, spoil):
+    monkeypatch.setattr(FashionMNIST, "debian_folder", tmp_path / "debian")
+    path = write(
+        tmp_path / "debian" / "train-images-idx3-ubyte.gz", gzip.compress(idx(random_pixels("train", 1, 28)[:, 0]))
+    )
+    spoil(path)
+    with pytest.raises(UserError, match=rf"^{path} is broken \(.+\): install its package again, or set data\.root$"):
+        read(composed, tmp_path / "root", "data=fashion_mnist")
+
+
+def test_imagenette_is_unpacked_aside(composed, tmp_path, monkeypatch, server):
+    folder, address = server
+    for path in [f"{split}/{wnid}" for split in ("train", "val") for wnid in datasets.Imagenette._WNID_TO_CLASS]:
+        (folder / "imagenette2-160" / path).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(folder / "imagenette2-160" / path / "0.png")
+    archive = folder / "imagenette2-160.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder / "imagenette2-160", "imagenette2-160")
+    monkeypatch.setattr(datasets.Imagenette, "_ARCHIVES", {"160px": (address + archive.name, md5(archive))})
+    options = ("data=imagenette", "data.num_workers=0")
+    with monkeypatch.context() as patch:  # the disk is full, or the process killed
+        patch.setattr(
+            tarfile.TarFile, "extractall", lambda tar, path, **_: tar.extract(tar.getmembers()[5], path) or 1 / 0
+        )
+        with pytest.raises(UserError, match="the download failed"):
+            read(composed, tmp_path / "root", *options)
+    assert [path.name for path in (tmp_path / "root").iterdir() if path.is_dir()] == []
+    data = read(composed, tmp_path / "root", *options)
+    assert (len(data.splits["train"]), len(data.splits["test"])) == (10, 10)
+
+
+def test_of_two_processes_one_downloads_and_the_other_waits(composed, tmp_path, monkeypatch, server):
+    folder, address = server
+    pixels = serve_mnist(folder, address, monkeypatch)
+    fork, served, may_serve = multiprocessing.get_context("fork"), [], threading.Event()
+    serve = SimpleHTTPRequestHandler.do_GET
+
+    def do_get(handler):
+        may_serve.wait(60)
+        served.append(handler.path)
+        serve(handler)
+
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "do_GET", do_get)
+    asking, results = fork.Queue(), fork.Queue()
+
+    class Lock(reslab.data.base.FileLock):
+        def __enter__(self):
+            asking.put("found nothing")  # and now asks for the lock
+            return super().__enter__()
+
+    monkeypatch.setattr(reslab.data.base, "FileLock", Lock)
+
+    def prepare():
+        data = read(composed, tmp_path / "root", "data=mnist")
+        results.put([data.splits[split].images.numpy().tobytes() for split in LABELS])
+
+    processes = [fork.Process(target=prepare) for _ in range(2)]
+    for process in processes:
+        process.start()
+    assert [asking.get(timeout=60) for _ in processes] == ["found nothing"] * 2
+    may_serve.set()
+    both = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert both == [[pixels[split].tobytes() for split in LABELS]] * 2
+    assert sorted(served) == sorted(f"/{name}" for name, _ in 2 * datasets.MNIST.resources)  # torchvision asks twice
 
 
 def test_a_server_that_does_not_answer_is_an_error(composed, tmp_path, monkeypatch):

@@ -1,6 +1,10 @@
 """The small data sets, each held in memory as one uint8 tensor. conf/data/<name>.yaml tells their sizes and sources."""
 
 import gzip
+import logging
+import math
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision import datasets
+from torchvision.datasets.utils import check_md5
 
 from reslab.data.base import ImageDataModule, Split, SplitName, stratified_split
+from reslab.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class Digits(ImageDataModule):
@@ -55,6 +63,10 @@ class TorchvisionDataModule(ImageDataModule):
     def open(self, train: bool, download: bool) -> Any:
         raise NotImplementedError
 
+    def broken(self) -> list[Path]:
+        """Of the files that are there, those that are not what they should be."""
+        raise NotImplementedError
+
     def images(self, dataset: Any) -> Tensor:
         """uint8 (N, C, H, W)"""
         raise NotImplementedError
@@ -67,19 +79,37 @@ class TorchvisionDataModule(ImageDataModule):
             return None
         try:
             dataset = self.open(split == "train", download=False)
-        except RuntimeError as error:
-            raise FileNotFoundError(f"{self.files} not found in {self.root}") from error
-        return Split.whole(self.images(dataset), self.labels(dataset).long())
+            images, labels = self.images(dataset), self.labels(dataset).long()
+            if len(images) != len(labels) or labels.min() < 0 or labels.max() >= len(self.classes):
+                raise ValueError("its labels are not those of its images")
+        except OSError:
+            raise
+        except Exception as error:  # torchvision fails in many ways on what is not whole
+            raise FileNotFoundError(f"{self.files} in {self.root.absolute()}: {error}") from error
+        return Split.whole(images, labels)
 
     def download(self) -> None:
+        """What is broken is set aside, so that it is not taken for whole, neither by torchvision nor the next time."""
+        broken: list[Path] = []
         try:
+            broken += self.broken()
+            for path in broken:
+                path.replace(path.with_name(f"{path.name}.broken"))
+                log.warning("%s is broken: set aside as %s.broken", path, path.name)
             for train in (True, False):
                 self.open(train, download=True)
-        except (RuntimeError, OSError) as error:
+        except Exception as error:  # the network, the disk, the checksum, the archive
+            names = ", ".join(str(path.relative_to(self.root)) for path in broken)
             raise FileNotFoundError(
-                f"{self.files} not found in {self.root.absolute()}, and the download failed ({error}): "
+                f"{f'{names} broken' if broken else f'{self.files} not found'} in {self.root.absolute()}, "
+                f"and the download failed ({error}): "
                 "put them there or set data.root to the folder that holds them"
             ) from error
+
+
+def unlike(checksums: dict[Path, str]) -> list[Path]:
+    """The files that are there with another MD5 checksum."""
+    return [path for path, md5 in checksums.items() if path.is_file() and not check_md5(path, md5)]
 
 
 class MNIST(TorchvisionDataModule):
@@ -96,6 +126,11 @@ class MNIST(TorchvisionDataModule):
 
     def open(self, train: bool, download: bool) -> Any:
         return self.dataset(self.root, train=train, download=download)
+
+    def broken(self) -> list[Path]:
+        """torchvision looks only whether they are there."""
+        raw = self.root / self.dataset.__name__ / "raw"
+        return [path for path in sorted(raw.glob("*-ubyte")) if not is_whole(path)]
 
     def images(self, dataset: Any) -> Tensor:
         return dataset.data[:, None]
@@ -123,12 +158,31 @@ class FashionMNIST(MNIST):
 
 
 def read_idx(path: Path) -> Tensor:
-    """A gzipped idx file of bytes: two zeros, type, number of dimensions, each as 32 bits, then the values."""
-    with gzip.open(path) as file:
-        content = bytearray(file.read())
-    dimensions = content[3]
-    shape = np.frombuffer(content, ">u4", count=dimensions, offset=4)
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(*map(int, shape)))
+    """A gzipped idx file of bytes. Raises UserError for what is none."""
+    try:
+        content = bytearray(gzip.decompress(path.read_bytes()))
+        shape = idx_shape(content)
+        return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape))
+    except (gzip.BadGzipFile, EOFError, zlib.error, struct.error, ValueError) as error:
+        raise UserError(f"{path} is broken ({error}): install its package again, or set data.root") from error
+
+
+def idx_shape(content: bytes | bytearray) -> tuple[int, ...]:
+    """From the head of an idx file: two zeros, the type (8: bytes), the number of dimensions, each as 32 bits."""
+    if content[:3] != b"\0\0\x08" or len(content) == 3:
+        raise ValueError("not an idx file of bytes")
+    return struct.unpack_from(f">{content[3]}I", content, 4)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether an idx file holds as many bytes as its head says."""
+    with path.open("rb") as file:
+        head = file.read(4 + 4 * 255)
+    try:
+        shape = idx_shape(head)
+    except (struct.error, ValueError):
+        return False
+    return path.stat().st_size == 4 + 4 * len(shape) + math.prod(shape)
 
 
 class EMNIST(MNIST):
@@ -170,6 +224,11 @@ class CIFAR10(TorchvisionDataModule):
     def open(self, train: bool, download: bool) -> Any:
         return self.dataset(self.root, train=train, download=download)
 
+    def broken(self) -> list[Path]:
+        meta = [self.dataset.meta["filename"], self.dataset.meta["md5"]]
+        files = [*self.dataset.train_list, *self.dataset.test_list, meta]
+        return unlike({self.root / self.dataset.base_folder / name: md5 for name, md5 in files})
+
     def images(self, dataset: Any) -> Tensor:
         return torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
 
@@ -189,6 +248,10 @@ class SVHN(TorchvisionDataModule):
     def open(self, train: bool, download: bool) -> Any:
         return datasets.SVHN(self.root, split="train" if train else "test", download=download)
 
+    def broken(self) -> list[Path]:
+        files = (datasets.SVHN.split_list[split] for split in ("train", "test"))
+        return unlike({self.root / name: md5 for _, name, md5 in files})
+
     def images(self, dataset: Any) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(dataset.data))
 
@@ -204,3 +267,7 @@ class STL10(SVHN):
 
     def open(self, train: bool, download: bool) -> Any:
         return datasets.STL10(self.root, split="train" if train else "test", download=download)
+
+    def broken(self) -> list[Path]:
+        files = [*datasets.STL10.train_list, *datasets.STL10.test_list]
+        return unlike({self.root / datasets.STL10.base_folder / name: md5 for name, md5 in files})
