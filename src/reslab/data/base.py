@@ -169,14 +169,15 @@ class ImageDataModule(L.LightningDataModule):
 
     def _read_or_download(self, name: SplitName) -> Split | None:
         try:
-            return self.read(name)
-        except FileNotFoundError:
-            pass
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.root / f".{self.name}.lock"):  # one downloads, the others wait and find the files
-                self.download()
-            return self.read(name)
+            try:
+                return self.read(name)
+            except FileNotFoundError:
+                if self.root.is_file():
+                    raise NotADirectoryError(f"data.root={self.root} is a file, not a folder") from None
+                self.root.mkdir(parents=True, exist_ok=True)
+                with FileLock(self.root / f".{self.name}.lock"):  # one downloads, the others wait and find the files
+                    self.download()
+                return self.read(name)
         except OSError as error:
             raise UserError(f"data={self.name}: {error}") from error
 
