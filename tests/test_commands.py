@@ -74,6 +74,10 @@ def test_help_shows_examples(tmp_path, no_torch, command, example):
         ("train", ["data=cifar"], "error: data=cifar does not exist: did you mean cifar10 or cifar100?"),
         ("train", ["-m", "seed=1", "model=resnet8,resnet99"], "error: model=resnet99 does not exist: did you mean"),
         ("train", ["-m", "sed=1,2"], "error: there is no option sed: did you mean seed?"),
+        ("train", ["trainer.max_epochs=abc"], "error: trainer.max_epochs=abc must be a whole number of at least 1"),
+        ("train", ["--epochs=3"], "error: unrecognized arguments: --epochs=3: options are name=value"),
+        ("predict", ["checkpoint=a", "images=b", "top=0"], "error: top=0 must be a whole number of at least 1"),
+        ("benchmark", ["benchmark.steps=0"], "error: benchmark.steps=0 must be a whole number of at least 1"),
         ("train", ["trainer.max_epoch=1"], "error: there is no option trainer.max_epoch: did you mean"),
         ("evaluate", [], "error: checkpoint must be given, e.g. checkpoint=…"),
         ("predict", ["checkpoint=a"], "error: images must be given, e.g. images=…"),
@@ -85,7 +89,7 @@ def test_a_mistake_is_one_line(tmp_path, no_torch, command, arguments, line):
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith(line)
-    if "-m" not in arguments:  # a sweep's folder is made before its jobs are composed
+    if "must be a" not in line and "-m" not in arguments:  # a folder is made before an option's value is looked at
         assert list(tmp_path.iterdir()) == []
 
 
@@ -164,14 +168,16 @@ def test_no_gpu_is_one_line_before_any_download(tmp_path):
 
 
 def test_a_failure_is_told_apart_from_a_mistake(tmp_path):
-    done = run("train", *QUICK, "seed=", cwd=tmp_path)  # nothing where a number must be
+    csv_file = tmp_path / "run" / "metrics.csv"
+    csv_file.mkdir(parents=True)  # where a file must be
+    partial = csv_file.with_name(".metrics.csv.partial")
+    done = run("train", *QUICK, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "error: ValueError: invalid literal for int() with base 10: ''",
+        f"error: IsADirectoryError: [Errno 21] Is a directory: '{partial}' -> '{csv_file}'",
         "HYDRA_FULL_ERROR=1 shows the traceback; the run's log has it too",
     ]
-    (log,) = tmp_path.glob("outputs/resnet8-digits/*/train.log")
-    assert "Traceback (most recent call last):" in log.read_text()
+    assert "Traceback (most recent call last):" in (tmp_path / "run" / "train.log").read_text()
 
 
 # a sweep

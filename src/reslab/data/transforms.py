@@ -109,8 +109,8 @@ class Preprocessing(nn.Module):
     def __init__(self, *, mean: list[float], std: list[float], channels: int, image_size: int) -> None:
         super().__init__()
         self.channels, self.image_size = channels, image_size
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1) * 255, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         x = (images.float() - self.mean) / self.std

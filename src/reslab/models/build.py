@@ -3,9 +3,11 @@
 import logging
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.func import functional_call
 
 from reslab.errors import UserError
 from reslab.models.resnet import ResNet
@@ -30,6 +32,17 @@ def build_network(model: DictConfig, channels: int, num_classes: int, image_size
     if weights is not None:
         load_weights(network, weights, name)
     return network
+
+
+def check_shapes(network: nn.Module, batch_size: int, channels: int, image_size: int) -> None:
+    """Raises UserError where the network leaves no pixel of such images, or one value to a norm; computes nothing."""
+    state = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
+    batch = torch.empty(batch_size, channels, image_size, image_size, device="meta")
+    try:
+        functional_call(network, state, batch)
+    except (RuntimeError, ValueError) as error:
+        small = f"data.batch_size={batch_size} of {image_size}-pixel images"
+        raise UserError(f"this model cannot train on {small}: {str(error).splitlines()[0]}") from error
 
 
 def create_timm(timm_name: str, pretrained: bool, in_channels: int, num_classes: int) -> nn.Module:

@@ -21,6 +21,10 @@ def whiten_stem(network: nn.Module, images: Tensor) -> None:
         conv = conv[0]
     if not isinstance(conv, nn.Conv2d):
         raise UserError("model.whiten_stem=true needs a stem that begins with a convolution")
+    if min(images.shape[2:]) < conv.kernel_size[0]:
+        raise UserError(
+            f"model.whiten_stem=true needs images of at least {conv.kernel_size[0]} pixels: data.image_size"
+        )
     covariance = torch.zeros(conv.weight[0].numel(), conv.weight[0].numel())
     for image in images:  # one at a time: a large image has many patches
         patches = F.unfold(image[None], conv.kernel_size, stride=conv.stride)[0]  # (C * k * k, places)

@@ -1,0 +1,275 @@
+"""What users get wrong: each kind is one line and exit status 2, and leaves the run's folder as it was."""
+
+import hashlib
+import logging
+import signal
+import sys
+
+import pytest
+import torch
+from conftest import FP32
+from hydra.core.global_hydra import GlobalHydra
+
+import benchmark as benchmark_command
+import evaluate as evaluate_command
+import predict as predict_command
+import train as train_command
+from reslab.command import command, new_folder
+from reslab.sweep import Summary
+
+COMMANDS = {
+    "train": ("config", train_command.train),
+    "evaluate": ("evaluate", evaluate_command.evaluate),
+    "predict": ("predict", predict_command.predict),
+    "benchmark": ("benchmark", benchmark_command.benchmark),
+}
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A command within this process: (exit status, standard error). A process would take seconds."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    logs, raises = logging.root.handlers[:], logging.raiseExceptions
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setattr(Summary, "folder", None)
+        new_folder.cache_clear()
+        GlobalHydra.instance().clear()
+        status = 0
+        try:
+            command(*COMMANDS[name])
+        except SystemExit as stopped:
+            status = stopped.code
+        return status, capsys.readouterr().err
+
+    yield run
+    logging.root.handlers[:], logging.raiseExceptions = logs, raises
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    torch.use_deterministic_algorithms(False)
+
+
+QUICK = (
+    "model=resnet8",
+    "trainer=cpu",
+    FP32,
+    "trainer.max_epochs=1",
+    "trainer.max_steps=2",
+    "logger=none",
+    "test=false",
+)
+
+# ruff: noqa: E501
+# fmt: off
+# what is known before torch is imported: command line after train.py, and the line
+OPTIONS = [
+    ("seed=", "seed= must be a whole number from 0 to 4294967295"),
+    ("seed=-1", "seed=-1 must be a whole number from 0 to 4294967295"),
+    ("seed=1.5", "seed=1.5 must be a whole number from 0 to 4294967295"),
+    ("seed=[1,2]", "seed=[1, 2] must be a whole number from 0 to 4294967295"),
+    ("label_smoothing=1.1", "label_smoothing=1.1 must be a number from 0 to 1"),
+    ("label_smoothing=nan", "label_smoothing=nan must be a number from 0 to 1"),
+    ("mixup=a", "mixup=a must be a number of at least 0.001, or 0"),
+    ("cutmix=-0.2", "cutmix=-0.2 must be a number of at least 0.001, or 0"),
+    ("flip_averaging=maybe", "flip_averaging=maybe must be true or false"),
+    ("compile=1", "compile=1 must be true or false"),
+    ("objective=val/acuracy", "objective=val/acuracy must be one of val/accuracy, val/loss, val/top5_accuracy, test/"),
+    ("checkpoint.every_minutes=0", "checkpoint.every_minutes=0 must be a number above 0"),
+    ("optimizer.lr=0", "optimizer.lr=0 must be a number above 0"),
+    ("optimizer.lr=-0.1", "optimizer.lr=-0.1 must be a number above 0"),
+    ("optimizer.lr=fast", "optimizer.lr=fast must be a number above 0"),
+    ("optimizer.lr=inf", "optimizer.lr=inf must be a number above 0"),
+    ("optimizer.lr=null", "optimizer.lr=null must be a number above 0"),
+    ("optimizer.lr='${nothing}'", "optimizer.lr: Interpolation key 'nothing' not found"),
+    ("optimizer.momentum=1", "optimizer.momentum=1 must be a number from 0 to less than 1"),
+    ("optimizer.momentum=0", "optimizer.nesterov=true needs optimizer.momentum above 0"),
+    ("optimizer.weight_decay=-1", "optimizer.weight_decay=-1 must be a number of at least 0"),
+    ("optimizer=adam optimizer.betas=[0.9]", "optimizer.betas=[0.9] must be a list of 2, each a number from 0 to less"),
+    ("optimizer=adam optimizer.momentum=0.9", "there is no option optimizer.momentum: did you mean optimizer."),
+    ("optimizer=sgdd", "optimizer=sgdd does not exist: did you mean sgd?"),
+    ("scheduler.warmup_fraction=1", "scheduler.warmup_fraction=1 must be a number from 0 to less than 1"),
+    ("scheduler.anneal=exp", "scheduler.anneal=exp must be one of cos, linear"),
+    ("scheduler=multi_step scheduler.milestones=[2]", "scheduler.milestones=[2] must be a list of one or more, each a n"),
+    ("scheduler=multi_step scheduler.gamma=0", "scheduler.gamma=0 must be a number above 0"),
+    ("scheduler=multi_step scheduler.warmup_steps=-1", "scheduler.warmup_steps=-1 must be a whole number of at least 0, below 2**31"),
+    ("data.batch_size=0", "data.batch_size=0 must be a whole number of at least 1, below 2**31"),
+    ("data.batch_size=many", "data.batch_size=many must be a whole number of at least 1, below 2**31"),
+    ("data.image_size=0", "data.image_size=0 must be a whole number of at least 1, below 2**31 or null"),
+    ("data.channels=2", "data.channels=2 must be one of 1, 3, null"),
+    ("data.val_fraction=1.5", "data.val_fraction=1.5 must be a number from 0 to less than 1"),
+    ("data=imagefolder data.on_error=ignore", "data.on_error=ignore must be one of stop, skip"),
+    ("data.num_workers=-1", "data.num_workers=-1 must be a whole number of at least 0, below 2**31"),
+    ("data.std=[0]", "data.std=[0] must be a list of 1 or 3, each a number above 0 or null"),
+    ("data.root=2024", "data.root=2024 must be a path (a number in quotes: \"'2024'\") or null"),
+    ("data.augment=strong", "data.augment=strong must be a group of options or null"),
+    ("data.augment.crop=-1", "data.augment.crop=-1 must be a whole number of at least 0, below 2**31"),
+    ("data.augment.erasing=2", "data.augment.erasing=2 must be a number from 0 to 1"),
+    ("+data.augment.flipp=true", "there is no option data.augment.flipp: did you mean data.augment.flip"),
+    ("data=emnist data.emnist_split=letter", "data.emnist_split=letter must be one of balanced, byclass, bymerge, letters"),
+    ("data=imagefolder data.augment.randaugment=31", "data.augment.randaugment=31 must be a whole number from 0 to 30"),
+    ("model.block=basc", "model.block=basc must be one of basic, bottleneck"),
+    ("model.stem=cifr", "model.stem=cifr must be one of auto, imagenet, deep, cifar, halving, none"),
+    ("model.shortcut=E", "model.shortcut=E must be one of A, B, C, D, none"),
+    ("model.layers=[1,1]", "model.layers has 2 stages and model.widths 3"),
+    ("model.layers=3", "model.layers=3 must be a list of one or more, each a whole number of at least 0, below 2**31"),
+    ("model.widths=[0,1,2]", "model.widths=[0, 1, 2] must be a list of one or more, each a whole number of at least 1, below 2**31"),
+    ("model.groups=2", "model.groups and model.width_per_group belong to model.block=bottleneck"),
+    ("model=resnet50 model.width_per_group=0", "model.width_per_group=0 must be a whole number of at least 1, below 2**31"),
+    ("model=resnet50 model.widths=[8,8,8,8] model.width_per_group=4", "model.widths=[8, 8, 8, 8] times model.width_per"),
+    ("model.squeeze_excitation=true model.widths=[8,8,8]", "model.squeeze_excitation=true needs blocks of 16 channels"),
+    ("model.stem=deep model.stem_width=1", "model.stem=deep needs model.stem_width of at least 2"),
+    ("model.dropout=1", "model.dropout=1 must be a number from 0 to less than 1"),
+    ("model.stochastic_depth=-0.1", "model.stochastic_depth=-0.1 must be a number from 0 to less than 1"),
+    ("model.freeze=0", "model.freeze=0 must be true or false or a whole number of at least 1, below 2**31"),
+    ("model=resnet19", "model=resnet19 does not exist: did you mean resnet9 or resnet18 or resnet14?"),
+    ("data=cifar", "data=cifar does not exist: did you mean cifar10 or cifar100?"),
+    ("experiment=six_blocks", "experiment=six_blocks does not exist: did you mean six_block?"),
+    ("trainer.accelerator=tpu2", "trainer.accelerator=tpu2 must be one of auto, cpu, gpu, cuda, mps"),
+    ("trainer.devices=0", "trainer.devices=0 must be auto or a whole number of at least 1, below 2**31 or a list of one or more, each"),
+    ("trainer.devices=1000", "trainer.devices=1000: this machine has "),
+    ("trainer.precision=16", "trainer.precision=16 must be one of auto, 32-true, bf16-mixed, 16-mixed, bf16-true"),
+    ("trainer.max_epochs=abc", "trainer.max_epochs=abc must be a whole number of at least 1, below 2**31 or -1"),
+    ("trainer.max_epochs=0", "trainer.max_epochs=0 must be a whole number of at least 1, below 2**31 or -1"),
+    ("trainer.max_epochs=-5", "trainer.max_epochs=-5 must be a whole number of at least 1, below 2**31 or -1"),
+    ("trainer.max_epochs=-1 trainer.max_steps=-1", "trainer.max_epochs=-1 and trainer.max_steps=-1 would never end: set"),
+    ("trainer.max_epoch=1", "there is no option trainer.max_epoch: did you mean trainer.max_epochs"),
+    ("trainer.max_epochs=[1", "no viable alternative at input '[1'"),
+    ("trainer.limit_train_batches=0", "trainer.limit_train_batches=0 must be a whole number of at least 1, below 2**31 or a fraction"),
+    ("trainer.limit_val_batches=1.5", "trainer.limit_val_batches=1.5 must be a whole number of at least 1, below 2**31 or a fraction"),
+    ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps=0 must be a whole number of at least 1, below 2**31"),
+    ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0 must be a whole number of at least 1, below 2**31"),
+    ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1 must be a number above 0 or null"),
+    ("trainer.gradient_clip_val=1 trainer.precision=auto", "trainer.gradient_clip_val needs optimizer.fused=false, or t"),
+    ("trainer.profiler=fast", "trainer.profiler=fast must be one of simple, advanced, pytorch, null"),
+    ("callbacks=ema callbacks.ema.decay=2", "callbacks.ema.decay=2 must be a number from 0 to 1"),
+    ("callbacks=early_stopping callbacks.early_stopping.patience=0", "callbacks.early_stopping.patience=0 must be a who"),
+    ("callbacks=early_stopping trainer.limit_val_batches=0", "callbacks=early_stopping needs validation, which trainer."),
+    ("callbacks.best_checkpoint.monitor=val/acc", "callbacks.best_checkpoint.monitor=val/acc must be one of val/accura"),
+    ("callbacks.best_checkpoint=null", "callbacks.best_checkpoint=null must be a group of options"),
+    ("~seed", "~seed: this option cannot be removed, only set"),
+    ("optimizer=null", "ValueError: Config group override must be a string or a list. Got NoneType"),
+    ("+sed=1", "there is no option sed: did you mean seed?"),
+    ("seed=1,2", "Ambiguous value for argument 'seed=1,2'; "),
+    ("resnet18", "Error parsing override 'resnet18'; missing EQUAL at '<EOF>'; "),
+    ("--epochs=3", "unrecognized arguments: --epochs=3: options are name=value, without dashes"),
+    ("--cfg jobs", "argument --cfg/-c: invalid choice: 'jobs' (choose from "),
+]
+# what is known once the data and the network are there
+LATER = [
+    ("data.batch_size=5000", "data.batch_size=5000 is more than the 1295 training images"),
+    ("data.val_fraction=0.001", "data.val_fraction=0.001 takes no image: raise it, or 0 for no validation"),
+    ("data.mean=[0.5,0.5,0.5]", "data.mean and data.std need 1 values: one per channel of the stored images"),
+    ("data=imagefolder", "data=imagefolder needs data.root, the folder of its images"),
+    ("data=imagefolder data.root=nowhere", "data=imagefolder: there is no folder "),
+    ("data=imagefolder data.root=empty", "empty has 0 class folders: at least two are needed"),
+    ("model.downsampling=pool model.layers=[1,1,1,1] model.widths=[8,8,8,8]",
+     "this model cannot train on data.batch_size=64 of 8-pixel images: Given input size: (8x1x1). Calculated output size"),
+    ("data.batch_size=1 model.stem=imagenet",
+     "this model cannot train on data.batch_size=1 of 8-pixel images: Expected more than 1 value per channel"),
+    ("model.whiten_stem=true data.image_size=2", "model.whiten_stem=true needs images of at least 3 pixels: data.image_"),
+    ("model.whiten_stem=true model.stem=none", "model.whiten_stem=true needs a stem that begins with a convolution"),
+    ("model.weights=nothing.pth", "model.weights: there is no file nothing.pth"),
+    ("model=timm model.name=resnet19", "timm has no model 'resnet19': see timm.list_models('*resnet*')"),
+    ("+optimizer.rho=1", "optimizer: SGD.__init__() got an unexpected keyword argument 'rho'"),
+    ("optimizer=adam +optimizer.eps=-1", "optimizer: Invalid epsilon value: -1"),
+    ("+scheduler.rho=1", "scheduler: one_cycle() got an unexpected keyword argument 'rho'"),
+    ("+trainer.rho=1", "Error in call to target 'lightning.pytorch.trainer.trainer.Trainer':; TypeError("),
+    ("trainer.strategy=dpp", "Error in call to target 'lightning.pytorch.trainer.trainer.Trainer':; ValueError("),
+    ("trainer.limit_train_batches=0.001", "trainer.limit_train_batches=0.001 leaves none of the batches of an epoch"),
+    ("callbacks=early_stopping data.val_fraction=0", "early stopping needs validation images: set data.val_fraction"),
+    ("hydra.run.dir=file/run", "NotADirectoryError: [Errno 20] Not a directory: 'file/run'"),
+    ("resume=nothing", "resume=nothing is not a run's folder: nothing has no .hydra/overrides.yaml"),
+]
+OTHERS = [
+    ("evaluate", "", "checkpoint must be given, e.g. checkpoint=…"),
+    ("evaluate", "checkpoint=nothing", "checkpoint=nothing: neither a checkpoint nor a run's folder with checkpoints/best."),
+    ("evaluate", "checkpoint=file", "file is not a checkpoint of ResLab ("),
+    ("evaluate", "checkpoint=other.ckpt", "other.ckpt is not a checkpoint of ResLab (KeyError)"),
+    ("evaluate", "checkpoint=RUN data=synthetic data.num_classes=7", "RUN/checkpoints/last.ckpt knows 10 classes and dat"),
+    ("evaluate", "checkpoint=RUN trainer.precision=8", "trainer.precision=8 must be one of auto, 32-true"),
+    ("evaluate", "checkpoint=RUN data=digits data.batch_size=0", "data.batch_size=0 must be a whole number of at least 1, below 2**31"),
+    ("evaluate", "checkpoint=RUN ouput=a.json", "there is no option ouput: did you mean output?"),
+    ("predict", "checkpoint=RUN", "images must be given, e.g. images=…"),
+    ("predict", "checkpoint=RUN images=empty", "images=empty: no image there"),
+    ("predict", "checkpoint=RUN images=nothing.png", "images=nothing.png: no image there"),
+    ("predict", "checkpoint=RUN images=file", "cannot read file (not an image): remove it, or on_error=skip goes on"),
+    ("predict", "checkpoint=nothing images=file", "checkpoint=nothing: neither a checkpoint nor a run's folder with"),
+    ("predict", "checkpoint=other.ckpt images=file", "other.ckpt is not a checkpoint of ResLab (KeyError)"),
+    ("predict", "checkpoint=RUN images=[]", "images=[] must be a path, or a list of these"),
+    ("predict", "checkpoint=RUN images=file top=0", "top=0 must be a whole number of at least 1, below 2**31"),
+    ("predict", "checkpoint=RUN images=file batch_size=0", "batch_size=0 must be a whole number of at least 1, below 2**31"),
+    ("predict", "checkpoint=RUN images=file on_error=ignore", "on_error=ignore must be one of stop, skip"),
+    ("predict", "checkpoint=RUN images=file device=gpu0", "device=gpu0 must be one of auto, cpu, cuda"),
+    ("predict", "checkpoint=RUN images=file output=a.txt", "output=a.txt must be a path that ends in .csv or .json or nul"),
+    ("benchmark", "benchmark.devices=tpu", "benchmark.devices=tpu must be one of auto, cpu, gpu, or a list of these"),
+    ("benchmark", "benchmark.batch_sizes=[8,0]", "benchmark.batch_sizes=[8, 0] must be a whole number of at least 1, below 2**31, or"),
+    ("benchmark", "benchmark.batch_sizes=[]", "benchmark.batch_sizes=[] must be a whole number of at least 1, below 2**31, or a list"),
+    ("benchmark", "benchmark.steps=many", "benchmark.steps=many must be a whole number of at least 1, below 2**31"),
+    ("benchmark", "benchmark.largest_batch=3", "benchmark.largest_batch=3 must be true or false"),
+    ("benchmark", "benchmark.memory_limit_mb=-1", "benchmark.memory_limit_mb=-1 must be a number above 0 or null"),
+    ("benchmark", "resume=a", "resume= belongs to train.py: a benchmark starts anew"),
+]
+# fmt: on
+
+
+def contents(folder):
+    """Of every file but the log, which tells of what was refused."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log")
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A working directory with things that are none, and a run in it once `trained_run` has made it."""
+    folder = tmp_path_factory.mktemp("bad_input")
+    (folder / "empty").mkdir()
+    (folder / "file").write_text("neither an image nor a checkpoint")
+    torch.save({"state_dict": {}}, folder / "other.ckpt")
+    return folder
+
+
+@pytest.fixture
+def trained_run(places, run, monkeypatch):
+    monkeypatch.chdir(places)
+    if not (places / "RUN").exists():
+        assert run("train", *QUICK, "hydra.run.dir=RUN") == (0, "")
+        assert {path.name for path in (places / "RUN" / "checkpoints").iterdir()} >= {"last.ckpt"}
+    return places / "RUN"
+
+
+def check(answer, line):
+    status, shown = answer
+    assert len(shown.splitlines()) == 1, shown
+    assert shown.startswith(f"error: {line}") or (f"/{line}" in shown and "RUN/" not in line), shown
+    assert status == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [pytest.param(*row, marks=[pytest.mark.slow] * (number % 6 > 0)) for number, row in enumerate(OPTIONS)],
+)
+def test_a_mistake_in_an_option_leaves_the_run_as_it_was(run, trained_run, monkeypatch, arguments, line):
+    monkeypatch.setitem(
+        COMMANDS, "train", ("config", lambda _: pytest.fail("it was to be found before torch is imported"))
+    )
+    before = contents(trained_run)
+    check(run("train", "resume=RUN", *arguments.split()), line)
+    assert contents(trained_run) == before
+
+
+@pytest.mark.parametrize(("arguments", "line"), LATER)
+def test_what_is_found_later_is_one_line_too(run, trained_run, tmp_path, arguments, line):
+    before = contents(trained_run)
+    folder = [] if "hydra.run.dir" in arguments else [f"hydra.run.dir={tmp_path}"]
+    check(run("train", *QUICK, *folder, *arguments.split()), line)
+    assert contents(trained_run) == before
+
+
+@pytest.mark.parametrize(("name", "arguments", "line"), OTHERS)
+def test_the_other_commands(run, trained_run, tmp_path, name, arguments, line):
+    before = contents(trained_run)
+    folder = [f"hydra.run.dir={tmp_path}"] if name == "benchmark" else []
+    check(run(name, *folder, *arguments.split()), line)
+    assert contents(trained_run) == before

@@ -1,0 +1,246 @@
+import re
+import warnings
+from typing import get_args
+
+import pytest
+import torch
+from conftest import names
+from hydra import compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from reslab import training
+from reslab.benchmarking import read_cases
+from reslab.command import check_complete
+from reslab.errors import UserError, one_line
+from reslab.evaluation import evaluate
+from reslab.metrics import Metrics
+from reslab.models import resnet
+from reslab.options import OPTIONS, TEST, VALIDATION, check_options, check_removals, nodes
+from reslab.prediction import predict
+
+GIVEN = {"benchmark": ["folder=a"], "evaluate": ["checkpoint=a"], "predict": ["checkpoint=a", "images=b"]}
+GROUPS = ("data", "optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment")
+CHOICES = [f"{group}={name}" for group in GROUPS for name in names(group)]
+MODELS = ["model=resnet20", "model=resnet50d", "model=resnext29_8x64d", "model=six_block", "model=timm"]
+
+
+@pytest.mark.parametrize(
+    ("command", "choice"),
+    [*(("config", choice) for choice in CHOICES + MODELS), ("benchmark", "trainer=cpu"), ("evaluate", "data=svhn"),
+     ("evaluate", "trainer=ddp"), ("predict", "top=1")],
+)  # fmt: skip
+def test_every_option_of_every_file_has_a_kind_that_its_value_is_of(composed, tmp_path, command, choice):
+    config = compose(command, overrides=[*GIVEN.get(command, [f"folder={tmp_path}"]), choice])
+    check_options(config, command)
+    values = nodes(OmegaConf.to_container(config, resolve=True))
+    options = {name for name, value in values if not isinstance(value, dict) and not name.endswith("_")}
+    assert options - OPTIONS[command].keys() == set()
+
+
+@pytest.mark.parametrize(
+    ("option", "literal"),
+    [
+        ("block", resnet.BlockKind),
+        ("stem", resnet.Stem),
+        ("shortcut", resnet.Shortcut),
+        ("downsampling", resnet.Downsampling),
+    ],
+)
+def test_the_words_of_a_model_are_those_of_its_class(option, literal):
+    kind = OPTIONS["config"][f"model.{option}"]
+    words = kind.words.removeprefix("one of ").split(", ")
+    assert set(words) - {"auto"} == set(get_args(literal))
+    assert all(map(kind.allows, words))
+
+
+def test_the_metrics_that_can_be_watched_are_those_that_are_logged():
+    assert sorted(VALIDATION) == sorted(f"val/{name}" for name in Metrics(10).compute())
+    metrics = Metrics(10, final=True)
+    assert sorted(TEST) == sorted(f"test/{name}" for name in ("loss", *metrics.scores))
+
+
+@pytest.mark.parametrize(
+    ("option", "good", "bad"),
+    [
+        ("seed", [0, 2**32 - 1], [-1, 2**32, 1.0, True, "1", None, [1]]),
+        ("label_smoothing", [0, 0.1, 1], [-0.1, 1.1, "a", None, float("nan"), True]),
+        ("mixup", [0, 0.0, 1e-3, 5], [-1, 1e-4, float("inf"), "a"]),
+        ("data.val_fraction", [0, 0.999], [1, 1.5, -0.1]),
+        ("data.channels", [1, 3, None], [2, True, 3.0, "3"]),
+        ("data.std", [None, [0.5], [0.1, 0.2, 0.3]], [[0], [], [0.1, 0.2], 0.5, [0.1, 0.2, "a"]]),
+        ("data.augment.scale", [None, 1, 0.08], [0, 1.1]),
+        ("trainer.max_epochs", [1, -1], [0, -5, 2.0, "abc", None, True]),
+        ("trainer.limit_train_batches", [None, 1, 1.0, 0.5, 500], [0, 0.0, 1.5, -1, True]),
+        ("trainer.limit_val_batches", [0, 0.0, None, 3], [-1, 2.5, False]),
+        ("trainer.devices", ["auto", 1, [0, 2]], [0, -1, "all", [], [-1], 1.0]),
+        ("model.layers", [[1], [0, 2]], [[], 2, [1.0], [-1], ["a"]]),
+        ("model.freeze", [True, False, 3], [0, -1, "yes", None]),
+        ("model.weights", [None, "a.pth"], ["", " ", 5]),
+        ("logger.name", ["", "a"], [None, 5]),
+        ("optimizer.betas", [[0, 0.999]], [[0.9], [0.9, 1], 0.9, [0.9, 0.99, 0.9]]),
+    ],
+)
+def test_kinds(option, good, bad):
+    kind = OPTIONS["config"][option]
+    assert [value for value in good if not kind.allows(value)] == []
+    assert [value for value in bad if kind.allows(value)] == []
+
+
+def test_a_benchmarks_options_are_one_or_a_list():
+    kind = OPTIONS["benchmark"]["benchmark.batch_sizes"]
+    assert kind.words == "a whole number of at least 1, below 2**31, or a list of these"
+    assert [kind.allows(value) for value in (1, [1, 2], 0, [], [1, 0], None)] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "refused"),
+    [("~seed", True), ("~data", True), ("~model.layers=1", True), ("~optimizer.lr", False), ("~callbacks.ema", False),
+     ("~nothing", False), ("seed=1", False)],
+)  # fmt: skip
+def test_what_is_needed_cannot_be_removed(override, refused):
+    if refused:
+        with pytest.raises(UserError, match=r"cannot be removed, only set$"):
+            check_removals([override], "config")
+    else:
+        check_removals([override], "config")
+
+
+# whatever is given, a run trains or answers with one line
+
+# fmt: off
+WRITTEN = [
+    "abc", "''", "null", "true", "false", "0", "1", "-1", "2", "3", "0.5", "1.0", "1.5", "1e-3", "-0.1", "1e40", "nan",
+    "inf", "[]", "[1]", "[8,8,8]", "[2,1,1]", "[0.5,0.9]", "[0.5]", "[null]", "[[1]]", "{}", "{a: 1}", "${seed}",
+    "${nothing}",
+    "'${'", "${oc.env:NOTHING}", "'a b'", "'\"'", "\\'", "[", "{", "}", ",", "a,b", "a=b", "~", "é", "'日本'",
+    "'a\n\u2028b'", "???", "*", "$", "#", "@x", "9" * 30, "a" * 300,
+]
+STRANGE = [
+    "sed", "trainer.max_epoch", "+foo", "~seed", "~optimizer.lr", "~callbacks.last_checkpoint", "+optimizer.eps",
+    "+scheduler.x", "+data.augment.x", "++seed", "a.b", "model.layers.0", "data.augment", "callbacks", "+seed.x",
+    "optimizer._target_", "model._target_",
+]
+# fmt: on
+PARSER = OverridesParser.create()
+
+
+def parsed(value):
+    try:
+        return PARSER.parse_override(f"a={value}").value()
+    except HydraException:
+        return ...
+
+
+def fitting(kind):
+    """What of the values, and of the words that the kind itself names, it allows."""
+    words = re.findall(r"[\w./-]+", kind.words)
+    return [value for value in [*WRITTEN, *words] if kind.allows(parsed(value))] or ["abc"]
+
+
+FITTING = {command: {name: fitting(kind) for name, kind in kinds.items()} for command, kinds in OPTIONS.items()}
+
+
+@st.composite
+def command_lines(draw):
+    command = draw(st.sampled_from(["config", "config", "config", "evaluate", "predict", "benchmark"]))
+    arguments = []
+    for _ in range(draw(st.integers(1, 4))):
+        name = draw(st.sampled_from(sorted(FITTING[command])))
+        value = draw(st.sampled_from(FITTING[command][name]))
+        if draw(st.integers(0, 4)) == 4:
+            name = draw(st.sampled_from([name, name, *STRANGE]))
+            value = draw(st.sampled_from(WRITTEN) | st.text(st.characters(codec="utf-8"), max_size=6))
+        arguments.append(name if name.startswith("~") else f"{name}={value}")
+    return command, arguments
+
+
+def told(error, command):
+    line = one_line(error, command)
+    assert len(line.splitlines()) == 1
+    return line
+
+
+def answer(command, arguments, tmp_path, trained, image):
+    """None where the command did its work, else its line; fails for what is not told in one line of exit status 2."""
+    base = {
+        "config": ["model=resnet8", "logger=none", "data.val_fraction=0", "test=false", f"folder={tmp_path}"],
+        "benchmark": ["model=resnet8", f"folder={tmp_path}"],
+        "evaluate": [f"checkpoint={trained.folder}", "trainer.accelerator=cpu"],
+        "predict": [f"checkpoint={trained.folder}", f"images={image}"],
+    }[command]
+    try:
+        config = compose(command, overrides=[*base, *arguments])
+    except Exception as error:  # whatever Hydra raises of what it cannot compose
+        return told(error, command)
+    try:
+        check_complete(config)
+        check_removals(arguments, command)
+        check_options(config, command)
+        if command == "benchmark":
+            read_cases(config)
+        elif command == "predict":
+            predict(config)
+        else:  # one process, whatever the devices; one step
+            config.trainer.update({"devices": 1, "num_nodes": 1, "max_steps": 1})
+            if command == "config":
+                config.compile = False
+                assert training.train(config)["steps"] == 1
+            else:
+                evaluate(config)
+    except (HydraException, OmegaConfBaseException, UserError, MisconfigurationException) as error:
+        return told(error, command)
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.autograd.set_detect_anomaly(False)
+    return None
+
+
+@pytest.fixture
+def answers(composed, tmp_path, trained, digit_files, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["command.py"])
+    counts = {True: 0, False: 0}
+
+    def check(command, arguments):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            counts[answer(command, arguments, tmp_path, trained, digit_files[0]) is None] += 1
+
+    return check, counts
+
+
+EVERY = {"deadline": None, "database": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
+
+
+def check_examples(answers, count):
+    check, counts = answers
+
+    @settings(max_examples=count, **EVERY)
+    @given(command_lines())
+    def run(line):
+        check(*line)
+
+    run()
+    assert min(counts.values()) > count // 8  # both happen
+
+
+def test_any_options_train_or_are_one_line(answers):
+    check_examples(answers, 30)
+
+
+@pytest.mark.slow
+def test_hundreds_of_any_options_train_or_are_one_line(answers):
+    check_examples(answers, 600)
