@@ -193,3 +193,10 @@ def test_the_result_is_channels_last(stored, channels, size):
     result = preprocess(random_images(2, stored, 8, 8))
     assert result.shape == (2, channels, size, size)
     assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_whole_numbers_are_statistics_too():
+    """data.mean=[1] on the command line is an integer."""
+    preprocess = Preprocessing(mean=[1], std=[2], channels=1, image_size=1)
+    assert preprocess(torch.full((1, 1, 1, 1), 255, dtype=torch.uint8)).item() == 0.0
+    assert preprocess.mean.dtype == preprocess.std.dtype == torch.float32
