@@ -43,6 +43,45 @@ def test_weight_decay_spares_biases_and_norms(composed):
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.0]
 
 
+PLAIN_STEP = (
+    *SHORT, "trainer.max_steps=1", "optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.weight_decay=0",
+    "optimizer.lr=1", "scheduler=constant", "trainer.limit_val_batches=0",
+)  # fmt: skip
+
+
+def weights_around(config):
+    """All weights in one vector: before the first step, after the run."""
+    torch.manual_seed(config.seed)
+    before = flat(build_classifier(config, build_data(config, ["fit"])).network.parameters())
+    return before, flat(fitted(config)[0].network.parameters())
+
+
+def flat(tensors):
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_by_the_norm_of_them_all(composed, precision):
+    step = (*PLAIN_STEP, f"trainer.precision={precision}")
+    before, clipped = weights_around(composed(*step, "trainer.gradient_clip_val=0.01"))
+    _, whole = weights_around(composed(*step))
+    assert (whole - before).norm() > 0.1
+    assert (clipped - before).norm().item() == pytest.approx(0.01, rel=1e-4)
+    torch.testing.assert_close((clipped - before) / 0.01, (whole - before) / (whole - before).norm(), atol=1e-4, rtol=0)
+
+
+def test_an_accumulated_step_takes_the_mean_gradient_of_its_batches(composed):
+    config = composed(*PLAIN_STEP, "trainer.accumulate_grad_batches=3")
+    before, after = weights_around(config)
+    torch.manual_seed(config.seed)
+    data = build_data(config, stages=("fit",))
+    classifier = build_classifier(config, data).train()
+    for _, (images, labels) in zip(range(3), data.train_dataloader(), strict=False):
+        (F.cross_entropy(classifier(images), labels) / 3).backward()
+    gradient = flat(parameter.grad for parameter in classifier.network.parameters())
+    torch.testing.assert_close(after, before - gradient)
+
+
 class Fixed(nn.Module):
     """Logits that are given, whatever the images."""
 

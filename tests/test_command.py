@@ -15,7 +15,6 @@ from reslab.command import (
     fail,
     job_folder,
     new_folder,
-    with_resumed_settings,
 )
 from reslab.errors import UserError
 
@@ -114,13 +113,3 @@ def test_the_resolvers_are_known_to_the_configuration(tmp_path):
     assert config.dir == config.dir
     assert Path(config.dir).parent == tmp_path / "a"
     assert CONF.joinpath("config.yaml").read_text().count("${new_folder:") == 2
-
-
-def test_resume_stands_for_the_runs_own_arguments(tmp_path):
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "overrides.yaml").write_text("[model=resnet8, seed=3, trainer.max_epochs=2]")
-    asked = [f"resume={tmp_path}", "trainer.max_epochs=4"]
-    assert with_resumed_settings(asked) == ["model=resnet8", "seed=3", *asked, f"hydra.run.dir={tmp_path}"]
-    assert with_resumed_settings(["seed=1"]) == ["seed=1"]
-    with pytest.raises(UserError, match="is not a run's folder"):
-        with_resumed_settings([f"resume={tmp_path}/.hydra"])

@@ -12,7 +12,7 @@ from conftest import CONF, names
 
 from reslab import training
 from reslab.data.base import ImageDataModule, Split
-from reslab.errors import UserError
+from reslab.errors import RunError, UserError
 from reslab.evaluation import evaluate
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=2", "logger=none")
@@ -87,32 +87,6 @@ def test_a_seed_decides_every_bit_and_observers_change_none(composed, tmp_path):
     assert first["seed"] == 42
 
 
-@pytest.mark.parametrize("recipe", [(), ("callbacks=ema", "mixup=0.2", "cutmix=1.0")])
-def test_resuming_from_a_checkpoint_ends_with_the_uninterrupted_weights(composed, tmp_path, recipe):
-    options = (*QUICK, "data.augment.erasing=0.5", "model.dropout=0.2", "trainer.max_epochs=3", "test=false", *recipe)
-    training.train(composed(*options, f"folder={tmp_path}/whole"))
-
-    def fit(seed, *more, **checkpoint):
-        torch.manual_seed(seed)
-        config = composed(*options, f"folder={tmp_path}/parts")
-        data = training.build_data(config, stages=("fit",))
-        classifier = training.build_classifier(config, data)
-        callbacks = [*training.build_callbacks(config, data, training.History(f"{tmp_path}")), *more]
-        trainer = training.build_trainer(config, callbacks, None)
-        trainer.fit(classifier, datamodule=data, **checkpoint)
-        return trainer
-
-    fit(42, training.ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=27, save_top_k=-1))
-    resumed = fit(0, ckpt_path=f"{tmp_path}/step=27.ckpt", weights_only=True)  # mid-epoch
-    assert resumed.global_step == 60
-    whole, parts = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "parts")
-    )
-    assert same(whole["state_dict"], parts["state_dict"])
-    assert same(whole.get("last_weights", {}), parts.get("last_weights", {}))
-    assert ("last_weights" in whole) == ("callbacks=ema" in recipe)
-
-
 def test_early_stopping_ends_a_run_that_no_longer_improves(composed):
     config = composed(
         *QUICK, "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-12",
@@ -121,6 +95,27 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(composed):
     assert training.train(config)["epochs"] < 9
     with pytest.raises(UserError, match="early stopping needs validation images"):
         training.train(composed(*QUICK, "callbacks=early_stopping", "data.val_fraction=0"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "advice"),
+    [
+        (["data.batch_size=64"], "=64: try data.batch_size=32 trainer.accumulate_grad_batches=2, which"),
+        (
+            ["data.batch_size=9", "trainer.accumulate_grad_batches=3"],
+            "data.batch_size=4 trainer.accumulate_grad_batches=6",
+        ),
+        (["data.batch_size=1"], "data.batch_size=1: the network is too large for it"),
+    ],
+)
+def test_out_of_memory_says_which_batch_to_try(composed, monkeypatch, overrides, advice):
+    def forward(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(training.Classifier, "training_step", forward)
+    with pytest.raises(RunError) as told:
+        training.train(composed(*QUICK, *overrides))
+    assert advice in str(told.value)
 
 
 def test_no_gpu_is_one_line(composed):

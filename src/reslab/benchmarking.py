@@ -4,7 +4,6 @@ Each case runs in a process of its own (measuring.py): its memory and compiler b
 becomes a row. Nothing here imports torch, so that what is mistyped is answered at once.
 """
 
-import json
 import logging
 import multiprocessing
 import signal
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reslab.errors import UserError
+from reslab.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
         "folder": config.folder,
     }
     folder = Path(config.folder)
-    (folder / "benchmark.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(folder / "benchmark.json", result)
     draw(folder / "benchmark.png", result)
     return result
 

@@ -1,5 +1,6 @@
 """The LightningModule: a network, what its images need before it, its loss, metrics, optimizer and schedule."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.transforms import v2
@@ -19,6 +21,8 @@ from reslab.errors import UserError
 from reslab.metrics import Metrics
 from reslab.models.build import classifier_layer
 from reslab.schedules import ScheduledLR
+
+log = logging.getLogger(__name__)
 
 Schedule = Callable[[int, int], float]  # (step, total_steps) -> factor on the learning rate
 
@@ -48,7 +52,7 @@ class Classifier(L.LightningModule):
         self.augment = augmentation or nn.Identity()
         self.optimizer, self.schedule = optimizer, schedule
         self.label_smoothing, self.flip_averaging, self.seed = label_smoothing, flip_averaging, seed
-        self.record: dict[str, Any] = {}  # the run's configuration and spec, as plain values for the checkpoint
+        self.record: dict[str, Any] = {}  # the run's config, spec and origin, as plain values for the checkpoint
         self.example_input_array: Tensor = torch.zeros(
             2, len(spec.mean), spec.image_size, spec.image_size, dtype=torch.uint8
         )
@@ -117,6 +121,19 @@ class Classifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["reslab"] = self.record
+        checkpoint["train_metrics"] = gather(self.train_metrics.state())  # each process has its own
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if not self.trainer.training:
+            return
+        before, now = checkpoint["reslab"]["origin"], self.record["origin"]
+        if before["data_checksum"] != now["data_checksum"]:
+            raise UserError(f"data={now['data']}: the images are not those that the run began with; start a new run")
+        if before["precision"] != now["precision"]:
+            log.warning("the run began in %s and goes on in %s", before["precision"], now["precision"])
+        states = checkpoint["train_metrics"]
+        if len(states) == self.trainer.world_size:
+            self.train_metrics.load_state(states[self.global_rank])
 
     # optimization
 
@@ -127,6 +144,13 @@ class Classifier(L.LightningModule):
         schedule, total_steps = self.schedule, optimizer_steps(self.trainer)
         scheduler = ScheduledLR(optimizer, lambda step: schedule(min(step, total_steps - 1), total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """By the norm of all gradients; Lightning would refuse fused optimizers in bf16-mixed, which scales none."""
+        if gradient_clip_val is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
     @property
     def backbone(self) -> nn.Module:
@@ -151,6 +175,15 @@ def batch_mixing(mixup: float, cutmix: float, num_classes: int) -> nn.Module | N
     return v2.RandomChoice(choices) if choices else None
 
 
+def gather(value: Any) -> list[Any]:
+    """Of every process, by rank."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def seed_generators(seed: int, device: torch.device) -> None:
     """The CPU's and the device's own; torch.manual_seed formats a stack trace for absent GPUs, up to 1 ms each time."""
     torch.default_generator.manual_seed(seed)
@@ -166,6 +199,8 @@ def optimizer_steps(trainer: L.Trainer) -> int:
     """
     batches, limit = trainer.datamodule.batches_per_epoch, trainer.limit_train_batches  # type: ignore[attr-defined]
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if batches == 0:
+        raise UserError(f"trainer.limit_train_batches={limit} leaves none of the batches of an epoch: raise it")
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
     if trainer.max_steps < 0:
         return steps

@@ -4,23 +4,27 @@ Nothing here imports torch, so that `--help` and a mistyped option are answered 
 """
 
 import functools
-import json
 import logging
 import os
 import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from reslab.errors import CONF, USER_ERRORS, UserError, one_line, visible
+from reslab.errors import CONF, UserError, is_mistake, one_line, visible
+from reslab.files import write_json
+from reslab.interruption import Interrupted, signals
+from reslab.options import check_options, check_removals
+from reslab.resuming import with_resumed_settings
 from reslab.sweep import Summary, jobs, print_summary
 
 log = logging.getLogger(__name__)
@@ -28,6 +32,8 @@ log = logging.getLogger(__name__)
 
 def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     """Run `task` on the composed configuration; exit 2 on what the user got wrong, 1 on what failed."""
+    signals.listen()
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not told of in forty lines
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
 
@@ -35,56 +41,66 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     def job(config: DictConfig) -> Any:
         try:
             check_complete(config)
+            check_removals(HydraConfig.get().overrides.task, config_name)
+            check_options(config, config_name)
             return task(config)
-        except Exception as error:
+        except (Exception, Interrupted) as error:
             hydra_config = HydraConfig.get()
-            record_failure(error, config_name, Path(hydra_config.runtime.output_dir))
-            if hydra_config.mode == RunMode.MULTIRUN or show_traceback:
+            folder = Path(hydra_config.runtime.output_dir)
+            record_failure(error, config_name, folder)
+            if isinstance(error, Interrupted) and config_name == "config" and os.environ.get("LOCAL_RANK", "0") == "0":
+                print(f"interrupted ({error}): resume={folder} goes on from its last checkpoint", file=sys.stderr)
+            if isinstance(error, Interrupted) or hydra_config.mode == RunMode.MULTIRUN or show_traceback:
                 raise  # Hydra notes it and goes on with the next job
             fail(error, config_name)
 
     try:
+        check_arguments()
         if config_name == "config":
             sys.argv[1:] = with_resumed_settings(sys.argv[1:])
         hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(job)()
+    except Interrupted as error:
+        if Summary.folder is not None:
+            print_summary(Summary.folder)
+        sys.exit(error.status)
     except Exception as error:
         if show_traceback:
             raise
-        if Summary.folder is None or not jobs(Summary.folder):  # the error is not one of a job's own
-            fail(error, config_name)
+        if Summary.folder is None or not jobs(Summary.folder):  # before any job: what was asked cannot be composed
+            fail(error if is_mistake(error) else UserError(one_line(error, config_name)), config_name)
     if Summary.folder is not None and print_summary(Summary.folder):
         sys.exit(1)
 
 
-def with_resumed_settings(arguments: list[str]) -> list[str]:
-    """`resume=<a run's folder>` stands for that run's own arguments, its folder, and what is added to them."""
-    resumed = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
-    if not resumed or resumed[0] == "null":
-        return arguments
-    saved_file = Path(resumed[0]) / ".hydra" / "overrides.yaml"
-    if not saved_file.is_file():
-        raise UserError(f"resume={resumed[0]} is not a run's folder: it has no .hydra/overrides.yaml")
-    given = {argument.split("=")[0] for argument in arguments}
-    saved: list[str] = yaml.safe_load(saved_file.read_text())
-    kept = [argument for argument in saved if argument.split("=")[0] not in given]
-    return [*kept, *arguments, f"hydra.run.dir={resumed[0]}"]
-
-
 def fail(error: Exception, config_name: str) -> NoReturn:
     print(f"error: {one_line(error, config_name)}", file=sys.stderr)
-    if isinstance(error, USER_ERRORS):
+    if is_mistake(error):
         sys.exit(2)
     print("HYDRA_FULL_ERROR=1 shows the traceback; the run's log has it too", file=sys.stderr)
     sys.exit(1)
 
 
-def record_failure(error: Exception, config_name: str, folder: Path) -> None:
-    """The traceback into the job's log, one line into its result.json."""
+def record_failure(error: BaseException, config_name: str, folder: Path) -> None:
+    """The traceback into the job's log, one line into its result.json; what was refused leaves an earlier result."""
     log.debug("the run failed", exc_info=error)  # the log file's level; the terminal gets the line
+    result_file = folder / "result.json"
     if not (folder / ".hydra").is_dir():  # the command makes no folder of its own
         return
-    result = {"status": "failed", "error": one_line(error, config_name), "folder": str(folder)}
-    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    if is_mistake(error) and (result_file.exists() or (folder / "checkpoints").exists()):
+        return
+    status = "interrupted" if isinstance(error, Interrupted) else "failed"
+    with suppress(OSError):  # the disk may be what failed
+        write_json(result_file, {"status": status, "error": one_line(error, config_name), "folder": str(folder)})
+
+
+def check_arguments() -> None:
+    """Hydra's parser would print its usage."""
+    parser = get_args_parser()
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}: options are name=value, without dashes")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args()
 
 
 def check_complete(config: DictConfig) -> None:

@@ -1,6 +1,7 @@
 """What a user can get wrong, and how it becomes one line that says what is wrong and what to do."""
 
 import difflib
+import errno
 import re
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from reslab.interruption import Interrupted
+
 CONF = Path(__file__).parents[2] / "conf"
 
 
@@ -20,10 +23,19 @@ class UserError(Exception):
     """Shown as one line, exit status 2, without a traceback."""
 
 
+class RunError(Exception):
+    """What failed while running, as one line that says all there is to say, exit status 1."""
+
+
 USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
 
 
-def one_line(error: Exception, config_name: str) -> str:
+def is_mistake(error: BaseException) -> bool:
+    """Of the user, who can mend it; Lightning is not imported to know its name for one."""
+    return isinstance(error, USER_ERRORS) or type(error).__name__ == "MisconfigurationException"
+
+
+def one_line(error: BaseException, config_name: str) -> str:
     """What is wrong and the nearest right name."""
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, UserError):
         error = error.__cause__
@@ -37,8 +49,24 @@ def one_line(error: Exception, config_name: str) -> str:
         return unknown_option(str(cause.full_key), config_name)
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {str(cause).splitlines()[0]}" if cause.full_key else str(cause).splitlines()[0]
-    text = re.sub(r"\s*\n\s*", "; ", str(error).strip())
-    return text if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {text}"
+    if is_full_disk(error):
+        return "the disk is full: free some space and go on with resume=<the run's folder>; its checkpoints are whole"
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):  # torch's, wherever the run was
+        died = str(error).splitlines()[0].rstrip(". ")
+        return (
+            f"a process that reads images died ({died}): too little memory is the usual reason; "
+            "data.num_workers=0 reads without them"
+        )
+    text = "; ".join(part.strip() for part in str(error).splitlines() if part.strip())
+    return text if is_mistake(error) or isinstance(error, RunError | Interrupted) else f"{type(error).__name__}: {text}"
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether it began with that; torch hides it behind an error of its own."""
+    if error is None:
+        return False
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or is_full_disk(error.__cause__ or error.__context__)
 
 
 def suggest(name: str, known: Sequence[str], otherwise: str) -> str:
@@ -54,10 +82,15 @@ def unknown_option(key: str, config_name: str) -> str:
     """Compares with the options that the command line's choices (model=…, data=…) compose to."""
     arguments = [argument for argument in sys.argv[1:] if re.match(r"[\w/]+=[\w/]+$", argument)]
     choices = [argument for argument in arguments if (CONF / argument.split("=")[0]).is_dir()]
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose(config_name, overrides=choices)
-    known = list(dotted_keys(OmegaConf.to_container(config)))
+    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            config = hydra.compose(config_name, overrides=choices)
+    finally:
+        GlobalHydra.instance().hydra = running  # a sweep has jobs to come
+    known = dotted_keys(OmegaConf.to_container(config))
+    if key in known:
+        return f"{key} is needed: it can be set, not removed"
     return f"there is no option {key}{suggest(key, known, '--cfg job shows all options')}"
 
 

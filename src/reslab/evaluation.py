@@ -1,6 +1,5 @@
 """A trained network on a test set."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from reslab.checkpoints import find_checkpoint, load_classifier
 from reslab.errors import UserError
+from reslab.files import write_json
 from reslab.training import build_data, build_trainer, quiet_lightning, require_accelerator
 
 log = logging.getLogger(__name__)
@@ -45,9 +45,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         "classes": class_table(classifier.confusion_matrix, spec.classes),
     }
     if config.output is not None:
-        output = Path(config.output)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(Path(config.output), result)
     return result
 
 

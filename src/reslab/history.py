@@ -1,7 +1,7 @@
 """What a run records of itself while it trains: curves by step and by epoch, metrics.csv, and one line an epoch."""
 
-import csv
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +11,13 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
+from reslab.checkpoints import diverged
 from reslab.classifier import Classifier
+from reslab.files import write_csv
 
 log = logging.getLogger(__name__)
+
+KEPT = ("rows", "train_seconds", "train_images", "epoch_images", "logged_images", "logged_sums")  # in checkpoints
 
 
 class History(Callback):
@@ -29,22 +33,30 @@ class History(Callback):
         self.latest: dict[str, float] = {}  # of the last step that was logged, for the progress bar
         self.train_seconds = 0.0
         self.train_images = 0
+        self.spent = (0.0, 0.0)
+        self.start_epoch()
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "train_seconds": self.train_seconds, "train_images": self.train_images}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows, self.train_seconds, self.train_images = (
-            state["rows"], state["train_seconds"], state["train_images"]
-        )  # fmt: skip
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.on_train_epoch_start(trainer, pl_module)  # a run resumed within an epoch does not start it again
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def start_epoch(self) -> None:
         self.epoch_start = self.logged_at = time.perf_counter()
         self.epoch_images = self.logged_images = 0
         self.logged_sums = {"loss": 0.0, "accuracy": 0.0}
+
+    def state_dict(self) -> dict[str, Any]:
+        now = time.perf_counter()
+        spent = (now - self.epoch_start, now - self.logged_at)
+        return {"spent": spent} | {name: getattr(self, name) for name in KEPT}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that is resumed within an epoch goes on with its sums and its clock."""
+        now = time.perf_counter()
+        self.epoch_start, self.logged_at = (now - seconds for seconds in self.spent)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.start_epoch()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -67,6 +79,8 @@ class History(Callback):
         now, images = time.perf_counter(), self.epoch_images - self.logged_images
         sums = {name: value * self.epoch_images for name, value in running.items()}
         step = {f"step/{name}": (sums[name] - self.logged_sums[name]) / images for name in sums}
+        if not math.isfinite(step["step/loss"]):
+            raise diverged(f"the loss became {step['step/loss']} by step {trainer.global_step}", trainer)
         step |= {
             "step/learning_rate": self.learning_rate,
             "step/images_per_second": images / (now - self.logged_at),
@@ -88,13 +102,19 @@ class History(Callback):
             "train/images_per_second": torch.tensor(self.epoch_images / seconds),
             "train/epoch_seconds": torch.tensor(seconds),
         }
-        pl_module.log_dict(train, sync_dist=trainer.world_size > 1)
+        train = {name: trainer.strategy.reduce(value, reduce_op="mean") for name, value in train.items()}
+        pl_module.log_dict(train, logger=False, sync_dist=trainer.world_size > 1)  # for callbacks
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
+        if not trainer.is_last_batch:  # max_steps ends here: a run that is given more drops the point of half an epoch
+            step += 1
+        for logger in trainer.loggers:
+            logger.log_metrics({name: value.item() for name, value in train.items()}, step=step)
         val = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         row |= {name: float(value) for name, value in (train | val).items()}
         self.rows.append(row)
         if trainer.is_global_zero:
-            write_csv(self.path, self.rows)
+            write_csv(self.path, self.rows, dict.fromkeys(name for row in self.rows for name in row))
             level = logging.DEBUG if shows_progress(trainer) else logging.INFO
             log.log(level, "epoch %d  %s", row["epoch"] + 1, describe(row))
 
@@ -105,7 +125,9 @@ class History(Callback):
     def best(self) -> dict[str, float]:
         """The epoch with the highest validation accuracy, of equal ones the latest; the last without validation."""
         validated = [row for row in reversed(self.rows) if "val/accuracy" in row]
-        return max(validated, key=lambda row: row["val/accuracy"]) if validated else self.rows[-1]
+        if validated:
+            return max(validated, key=lambda row: row["val/accuracy"])
+        return self.rows[-1] if self.rows else {}  # none where a resumed run had nothing left to do
 
 
 def describe(row: Mapping[str, float]) -> str:
@@ -114,14 +136,6 @@ def describe(row: Mapping[str, float]) -> str:
         parts.append(f"val loss {row['val/loss']:.4f} accuracy {row['val/accuracy']:.4f}")
     parts.append(f"{row['train/epoch_seconds']:.1f} s, {row['train/images_per_second']:,.0f} images/s")
     return "  ".join(parts)
-
-
-def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def shows_progress(trainer: L.Trainer) -> bool:

@@ -113,7 +113,7 @@ def measure_steps(config: DictConfig) -> dict[str, Any]:
         "image_size": data.spec.image_size,
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
-        "run": provenance(config, classifier, Path(config.folder)),
+        "run": provenance(config, data, classifier, trainer),
     }
 
 

@@ -33,6 +33,18 @@ class Metrics(nn.Module):
     def compute(self) -> dict[str, Tensor]:
         return {"loss": self.loss.compute(), **self.scores.compute()}
 
+    def state(self) -> dict[str, Tensor]:
+        """What was added, for a checkpoint within an epoch."""
+        return {key: getattr(metric, name).cpu() for key, metric, name in self._states()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        for key, metric, name in self._states():
+            getattr(metric, name).copy_(state[key])
+
+    def _states(self) -> list[tuple[str, Metric, str]]:
+        metrics = [(path, module) for path, module in self.named_modules() if isinstance(module, Metric)]
+        return [(f"{path}.{name}", metric, name) for path, metric in metrics for name in metric.metric_state]
+
     def reset(self) -> None:
         self.loss.reset()
         self.scores.reset()

@@ -1,8 +1,7 @@
 """The most probable classes of image files."""
 
-import csv
 import glob
-import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,11 @@ import torch
 from omegaconf import DictConfig, ListConfig
 
 from reslab.checkpoints import find_checkpoint, load_classifier
-from reslab.data.image_folder import center_square, image_paths, read_image
+from reslab.data.batches import FolderImages
+from reslab.data.image_folder import ReadCenter
+from reslab.data.images import image_paths, settle
 from reslab.errors import UserError
+from reslab.files import write_csv, write_json
 
 Prediction = dict[str, Any]  # "image": its path, "classes": [{"class": name, "probability": p}, …], the first the best
 
@@ -25,19 +27,26 @@ def predict(config: DictConfig) -> list[Prediction]:
     paths = find_images(config.images)
     classifier, _, spec = load_classifier(find_checkpoint(config.checkpoint))
     classifier.to(choose_device(config.device))
-    predictions = []
-    for start in range(0, len(paths), config.batch_size):
-        batch = paths[start : start + config.batch_size]
-        images = [center_square(read_image(path, len(spec.mean)), spec.image_size) for path in batch]
+    indices = torch.arange(len(paths))
+    images = FolderImages(paths, indices, ReadCenter(spec.image_size, len(spec.mean)), config.on_error)
+    predictions, unreadable = [], list[str]()
+    for part in indices.split(config.batch_size):
+        pixels, readable, more_unreadable = images[[(index, 0) for index in part.tolist()]]
+        unreadable += more_unreadable
+        if unreadable and config.on_error == "stop":
+            break
+        if not len(readable):
+            continue
         with torch.inference_mode():
-            probabilities = classifier.predict_step(torch.stack(images).to(classifier.device), 0).cpu()
-        for path, row in zip(batch, probabilities, strict=True):
+            probabilities = classifier.predict_step(pixels.to(classifier.device), 0).cpu()
+        for index, row in zip(readable.tolist(), probabilities, strict=True):
             best = row.topk(min(config.top, len(spec.classes)))
             classes = [
                 {"class": spec.classes[label], "probability": probability}
                 for probability, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
             ]
-            predictions.append({"image": str(path), "classes": classes})
+            predictions.append({"image": printable(paths[index]), "classes": classes})
+    settle(unreadable, len(paths), config.on_error, "on_error")
     if output:
         write(predictions, output)
     return predictions
@@ -61,6 +70,11 @@ def expand(pattern: str) -> Iterator[Path]:
     return (Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file())  # noqa: PTH207
 
 
+def printable(path: Path) -> str:
+    """A name may hold bytes that are no text, and files and terminals take none of those."""
+    return os.fsencode(path).decode(errors="replace")
+
+
 def choose_device(device: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda, but torch finds no GPU here: device=cpu")
@@ -70,14 +84,13 @@ def choose_device(device: str) -> torch.device:
 
 
 def write(predictions: list[Prediction], output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".json":
-        output.write_text(json.dumps(predictions, indent=2) + "\n")
+        write_json(output, predictions)
         return
-    with output.open("w", newline="") as file:
-        writer = csv.writer(file)
-        ranks = range(1, len(predictions[0]["classes"]) + 1)
-        writer.writerow(["image", *(f"{name}_{rank}" for rank in ranks for name in ("class", "probability"))])
-        for row in predictions:
-            cells = [cell for entry in row["classes"] for cell in (entry["class"], entry["probability"])]
-            writer.writerow([row["image"], *cells])
+    rows: list[dict[str, Any]] = [{"image": row["image"], **numbered(row["classes"])} for row in predictions]
+    write_csv(output, rows, rows[0])
+
+
+def numbered(classes: list[dict[str, Any]]) -> dict[str, Any]:
+    """class_1, probability_1, class_2, …"""
+    return {f"{name}_{rank}": value for rank, entry in enumerate(classes, 1) for name, value in entry.items()}

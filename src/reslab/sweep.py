@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from reslab.files import write_csv
+
 Row = dict[str, Any]  # a job: its number, its overrides, and the plain values of its result.json
 
 
@@ -30,7 +32,9 @@ def print_summary(folder: Path) -> int:
         return 0
     names = dict.fromkeys(name for row in rows for name in row["overrides"])
     overrides = [name for name in names if len({row["overrides"].get(name) for row in rows}) > 1 or len(rows) == 1]
-    write_csv(folder / "sweep.csv", rows, overrides)
+    plain = dict.fromkeys(name for row in rows for name in row if name != "overrides")
+    columns = ["job", *overrides, *(name for name in plain if name not in ("job", *overrides))]
+    write_csv(folder / "sweep.csv", [{**row, **row["overrides"]} for row in rows], columns)
     shown = ["val/accuracy", "test/accuracy", "train/seconds"]
     table = Table(title=f"{len(rows)} jobs by validation accuracy", title_justify="left")
     for name in ["job", *overrides, *shown]:
@@ -66,15 +70,6 @@ def read_job(folder: Path) -> Row:
         **plain,
         "folder": str(folder),
     }
-
-
-def write_csv(path: Path, rows: list[Row], overrides: list[str]) -> None:
-    names = dict.fromkeys(name for row in rows for name in row if name != "overrides")
-    columns = ["job", *overrides, *(name for name in names if name not in ("job", *overrides))]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows({**row, **row["overrides"]} for row in rows)
 
 
 def draw_curves(folder: Path, rows: list[Row], overrides: list[str]) -> None:

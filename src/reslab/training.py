@@ -2,12 +2,12 @@
 
 import ctypes
 import functools
-import json
 import logging
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,23 @@ from typing import Any
 import lightning as L
 import torch
 import torchvision
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import BackboneFinetuning, Callback, Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
+from reslab.checkpoints import CheckpointFiles, resumed_checkpoint
 from reslab.classifier import Classifier
 from reslab.data.base import ImageDataModule
-from reslab.errors import UserError
+from reslab.errors import RunError, UserError
+from reslab.files import write_json, write_text
 from reslab.history import History, ProgressBar
-from reslab.models.build import build_network
+from reslab.interruption import signals
+from reslab.models.build import build_network, check_shapes
 from reslab.models.whitening import whiten_stem
 from reslab.tensorboard import add_hparams, writer_of
 
@@ -32,6 +39,7 @@ log = logging.getLogger(__name__)
 
 Result = dict[str, Any]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+LOCK_SECONDS = 10  # as long as the worker processes of a killed run may hold its lock
 HPARAMS_METRICS = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "train/loss", "train/seconds")
 
 
@@ -39,15 +47,36 @@ def train(config: DictConfig) -> Result:
     """Train, test the best weights by validation accuracy (the last without validation), write result.json."""
     require_accelerator(config.trainer.accelerator)
     folder = Path(config.folder)
+    with sole_user(folder):
+        return run(config, folder)
+
+
+@contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """No two runs train in one folder at once; the further processes of one run do."""
+    if getattr(rank_zero_only, "rank", 0):
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
+            yield
+    except Timeout as error:
+        raise UserError(f"{folder} is in use: another process trains there") from error
+
+
+def run(config: DictConfig, folder: Path) -> Result:
+    checkpoint, step = resumed_checkpoint(Path(config.resume), config) if config.resume else (None, 0)
+    begin(config, folder)
     prepare_process(config.seed)
     data = build_data(config, stages=("fit", "test") if config.test else ("fit",))
     classifier = build_classifier(config, data)
     history = History(config.folder)
-    checkpoint = last_checkpoint(folder) if config.resume else None
-    logger = build_logger(config, checkpoint)
-    trainer = build_trainer(config, build_callbacks(config, data, history), logger)
-    trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    trainer = build_trainer(config, build_callbacks(config, data, history), build_logger(config, step))
+    origin = provenance(config, data, classifier, trainer)
+    classifier.record["origin"] = origin
+    with signals.wait(), memory_advice(config):
+        trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     best = best_checkpoint(trainer, data)
     result: Result = {"status": "finished"}
     result |= {name: value for name, value in history.best().items() if name.startswith(("train/", "val/"))}
@@ -55,13 +84,34 @@ def train(config: DictConfig) -> Result:
     result |= {"train/seconds": history.train_seconds, "train/images_per_second": history.images_per_second}
     if config.test:
         result |= test(trainer, classifier, data, best)
-    result |= provenance(config, classifier, folder)
+    result |= origin | {"folder": str(folder)}
     if trainer.is_global_zero:
-        (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        write_json(folder / "result.json", result)
         if writer := writer_of(trainer):
             final = {name: result[name] for name in HPARAMS_METRICS if name in result}
             add_hparams(writer, classifier.record["config"], final, result["steps"])
     return result
+
+
+@rank_zero_only
+def begin(config: DictConfig, folder: Path) -> None:
+    """From here on the folder tells of this run: its result is open, and its settings are those it is resumed with."""
+    (folder / "result.json").unlink(missing_ok=True)
+    if config.resume and HydraConfig.initialized():
+        overrides = [argument for argument in HydraConfig.get().overrides.task if not argument.startswith("resume=")]
+        write_text(folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(overrides))
+        write_text(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None})))
+
+
+@contextmanager
+def memory_advice(config: DictConfig) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        size, accumulated = config.data.batch_size, config.trainer.accumulate_grad_batches
+        fewer = f"data.batch_size={size // 2} trainer.accumulate_grad_batches={2 * accumulated}"
+        advice = f"try {fewer}, which takes the same steps" if size > 1 else "the network is too large for it"
+        raise RunError(f"out of memory on the GPU with data.batch_size={size}: {advice}") from error
 
 
 def prepare_process(seed: int) -> None:
@@ -109,12 +159,13 @@ def build_data(config: DictConfig, stages: Sequence[str]) -> ImageDataModule:
 def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
     spec = data.spec
     network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
+    check_shapes(network, data.batch_size, spec.channels, spec.image_size)
     classifier = Classifier(
         network.to(memory_format=torch.channels_last),
         spec,
         augmentation=data.augmentation(),
-        optimizer=instantiate(config.optimizer, _convert_="all"),
-        schedule=without_checks(instantiate(config.scheduler, _convert_="all")),
+        optimizer=tried("optimizer", instantiate(config.optimizer, _convert_="all"), [nn.Parameter(torch.zeros(1))]),
+        schedule=tried("scheduler", without_checks(instantiate(config.scheduler, _convert_="all")), 0, 1),
         label_smoothing=config.label_smoothing,
         mixup=config.mixup,
         cutmix=config.cutmix,
@@ -130,6 +181,15 @@ def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
     if config.compile:
         network.compile()  # in place: wrapping would change the checkpoint's keys
     return classifier
+
+
+def tried(group: str, partial: functools.partial[Any], *arguments: Any) -> functools.partial[Any]:
+    """The same, after one call. Raises UserError for an option that its class does not have, or not with this value."""
+    try:
+        partial(*arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{group}: {error}") from error
+    return partial
 
 
 def without_checks(partial: functools.partial[Any]) -> functools.partial[Any]:
@@ -176,6 +236,7 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger 
         precision=resolve_precision(options.precision, options.accelerator),
         benchmark=not options.deterministic,  # cuDNN times its algorithms once per shape
         callbacks=callbacks,
+        plugins=[CheckpointFiles()],
         logger=logger or False,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
@@ -199,21 +260,11 @@ def computes_in_bf16(accelerator: str) -> bool:
     return False
 
 
-def build_logger(config: DictConfig, checkpoint: Path | None) -> Logger | None:
+def build_logger(config: DictConfig, step: int) -> Logger | None:
     """A resumed run's curves go on where its checkpoint was written: TensorBoard drops what came after."""
     if not config.logger:
         return None
-    if checkpoint is None:
-        return instantiate(config.logger)
-    step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
-    return instantiate(config.logger, purge_step=step)
-
-
-def last_checkpoint(folder: Path) -> Path:
-    path = folder / "checkpoints" / "last.ckpt"
-    if not path.is_file():
-        raise UserError(f"resume={folder}: there is no {path.relative_to(folder)} in it, start it anew")
-    return path
+    return instantiate(config.logger, purge_step=step) if config.resume else instantiate(config.logger)
 
 
 def best_checkpoint(trainer: L.Trainer, data: ImageDataModule) -> str | None:
@@ -233,8 +284,9 @@ def test(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule, chec
     return dict(metrics)
 
 
-def provenance(config: DictConfig, classifier: Classifier, folder: Path) -> Result:
-    device = classifier.trainer.strategy.root_device
+def provenance(config: DictConfig, data: ImageDataModule, classifier: Classifier, trainer: L.Trainer) -> Result:
+    """What the figures come from, as plain values: it is in result.json and in every checkpoint."""
+    device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "model": config.model.name,
@@ -242,17 +294,17 @@ def provenance(config: DictConfig, classifier: Classifier, folder: Path) -> Resu
         "seed": config.seed,
         "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
         "device": name,
-        "precision": classifier.trainer.precision,
+        "precision": trainer.precision,
         "versions": versions(),
         "git_commit": git_commit(),
-        "folder": str(folder),
+        "data_checksum": data.checksum(),
     }
 
 
 def versions() -> dict[str, str]:
     return {
         "python": sys.version.split()[0],
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a plain string for the checkpoint
         "torchvision": torchvision.__version__,
         "lightning": L.__version__,
     }

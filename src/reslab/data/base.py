@@ -1,6 +1,8 @@
 """The LightningDataModule that every data set shares: split, order, loaders, and what the network must know."""
 
+import hashlib
 import logging
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -99,6 +101,7 @@ class ImageDataModule(L.LightningDataModule):
         self.augment, self.balance = augment, balance
         self.num_workers = num_workers
         self.splits: dict[SplitName, Split | None] = {}
+        self.folder_loaders = weakref.WeakSet[FolderLoader]()
 
     def read(self, split: SplitName) -> Split | None:
         """The split's images, or None where the data set does not have it. Raises FileNotFoundError if files lack."""
@@ -133,6 +136,10 @@ class ImageDataModule(L.LightningDataModule):
     def test_dataloader(self) -> BatchLoader:
         return self._loader("test", shuffle=False)
 
+    def teardown(self, stage: str) -> None:
+        for loader in self.folder_loaders:
+            loader.close()
+
     # what the network must know
 
     @property
@@ -156,6 +163,20 @@ class ImageDataModule(L.LightningDataModule):
         if images < self.batch_size:
             raise UserError(f"data.batch_size={self.batch_size} is more than the {images} training images")
         return images // self.batch_size
+
+    def checksum(self) -> str:
+        """SHA-256 of the training and validation images and labels; of images that stay on disk only their names."""
+        digest = hashlib.sha256()
+        seen: Tensor | FolderImages | None = None
+        for split in (self.splits["train"], self.splits["val"]):
+            if split is None:
+                continue
+            digest.update(split.indices.numpy().data)
+            digest.update(split.labels.numpy().data)
+            if split.images is not seen:  # both may be parts of one
+                digest.update(contents(split.images))
+            seen = split.images
+        return digest.hexdigest()
 
     def augmentation(self) -> torch.nn.Module:
         return Augmentation(**self.augment) if self.augment else torch.nn.Identity()
@@ -206,7 +227,9 @@ class ImageDataModule(L.LightningDataModule):
             sample_weights=(1 / labels.bincount().double())[labels] if shuffle and self.balance else None,
         )
         if isinstance(split.images, FolderImages):
-            return FolderLoader(split.images, order, self.num_workers)
+            loader = FolderLoader(split.images, order, self.num_workers)
+            self.folder_loaders.add(loader)
+            return loader
         device = self._resident_device(split.images)
         return MemoryLoader(split.images.to(device), split.labels.to(device), order, device)
 
@@ -217,6 +240,12 @@ class ImageDataModule(L.LightningDataModule):
             log.info("the images stay in main memory: %d MB are too many for the GPU", images.nbytes // 2**20)
             return torch.device("cpu")
         return device
+
+
+def contents(images: Tensor | FolderImages) -> Any:
+    if isinstance(images, FolderImages):
+        return "\n".join(f"{path.parent.name}/{path.name}" for path in images.paths).encode()
+    return images.contiguous().numpy().data
 
 
 def pixel_statistics(images: Tensor) -> tuple[list[float], list[float]]:

@@ -1,0 +1,131 @@
+"""`resume=` on the command line: which run is meant, its own settings, and what may differ from them."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reslab.errors import UserError
+
+OUTPUTS = Path("outputs")
+# whatever else differs makes it another run
+MAY_DIFFER = (
+    "resume", "folder", "test", "objective", "compile", "logger", "checkpoint", "callbacks", "data.root",
+    "data.num_workers", "data.on_error", "trainer.max_epochs", "trainer.max_steps", "trainer.accelerator",
+    "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.log_every_n_steps",
+    "trainer.limit_test_batches", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler",
+    "trainer.detect_anomaly",
+)  # fmt: skip
+BUT_NOT = ("callbacks.ema",)
+
+
+def with_resumed_settings(arguments: list[str]) -> list[str]:
+    """The command line of a run that goes on: its own arguments, those given now instead or beside, its folder.
+
+    `resume=` takes a run's folder, a checkpoint in it, or `auto`: the newest unfinished run of the same arguments;
+    where there is none a new one begins. Raises UserError for what is no run, and for hydra.run.dir of one that is.
+    """
+    given = {name: unquoted(value) for name, _, value in (argument.partition("=") for argument in arguments)}
+    others = [argument for argument in arguments if not argument.startswith("resume=")]
+    folder = run_folder(given, others)
+    if folder is None:
+        refuse_used_folder(given)
+        return others
+    if {"-m", "--multirun"} & given.keys():
+        raise UserError("resume= continues one run; to continue a job of a sweep give its folder, without -m")
+    saved_file = folder / ".hydra" / "overrides.yaml"
+    if not saved_file.is_file():
+        raise UserError(f"resume={given['resume']} is not a run's folder: {folder} has no .hydra/overrides.yaml")
+    kept = [argument for argument in read_overrides(saved_file) if argument.partition("=")[0] not in given]
+    checkpoint = folder if given["resume"] == "auto" else Path(given["resume"])
+    # its .hydra is left as it is until the run is known to be the same one
+    place = {"resume": quoted(checkpoint), "hydra.run.dir": quoted(folder), "hydra.output_subdir": "null"}
+    added = [argument for argument in others if argument.partition("=")[0] not in place]
+    return [*kept, *added, *(f"{name}={value}" for name, value in place.items())]
+
+
+def run_folder(given: dict[str, str], others: list[str]) -> Path | None:
+    """The folder of the run that is meant; None for a new run."""
+    asked = given.get("resume", "null")
+    if asked == "null":
+        return None
+    if asked != "auto":
+        path = Path(asked)
+        return path.parent.parent if path.is_file() else path
+    folders = [Path(given["hydra.run.dir"])] if "hydra.run.dir" in given else newest_first(OUTPUTS)
+    same = (folder for folder in folders if is_unfinished(folder) and overrides(folder) == sorted_overrides(others))
+    return next(same, None)
+
+
+def newest_first(outputs: Path) -> list[Path]:
+    return sorted((path.parents[1] for path in outputs.glob("*/*/.hydra/overrides.yaml")), key=began, reverse=True)
+
+
+def began(folder: Path) -> float:
+    return (folder / ".hydra" / "config.yaml").stat().st_mtime
+
+
+def is_unfinished(folder: Path) -> bool:
+    result = folder / "result.json"
+    return (folder / ".hydra" / "overrides.yaml").is_file() and not (
+        result.is_file() and json.loads(result.read_text())["status"] == "finished"
+    )
+
+
+def overrides(folder: Path) -> list[str]:
+    return sorted_overrides(read_overrides(folder / ".hydra" / "overrides.yaml"))
+
+
+def sorted_overrides(arguments: list[str]) -> list[str]:
+    return sorted(argument for argument in arguments if not argument.startswith(("hydra.", "resume=")))
+
+
+def read_overrides(path: Path) -> list[str]:
+    return yaml.safe_load(path.read_text()) or []
+
+
+def refuse_used_folder(given: dict[str, str]) -> None:
+    if "hydra.run.dir" not in given or "LOCAL_RANK" in os.environ:  # a further process of the run that uses it
+        return
+    folder = Path(given["hydra.run.dir"])
+    if (folder / "checkpoints").exists() or (folder / "result.json").exists():
+        raise UserError(f"{folder} holds a run: resume={folder} continues it, another hydra.run.dir begins a new one")
+
+
+def quoted(value: object) -> str:
+    """For Hydra's grammar, in which a job's folder (0_seed=1) would be no plain value."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def unquoted(value: str) -> str:
+    """As this very command line is given to the further processes of a run."""
+    return value[1:-1].replace("\\'", "'").replace("\\\\", "\\") if re.fullmatch("'.*'|\".*\"", value) else value
+
+
+def differences(saved: Any, now: Any) -> list[str]:
+    """What of a run's configuration differs and must not: `model.name was resnet20 and is resnet32`."""
+    before, after = flatten(saved), flatten(now)
+    return [
+        f"{name} was {before.get(name)} and is {after.get(name)}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name) and not may_differ(name)
+    ]
+
+
+def may_differ(name: str) -> bool:
+    return starts(name, MAY_DIFFER) and not starts(name, BUT_NOT)
+
+
+def starts(name: str, options: tuple[str, ...]) -> bool:
+    return any(name == option or name.startswith(f"{option}.") for option in options)
+
+
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in node.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

@@ -1,0 +1,56 @@
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+from reslab.files import replaced, write_csv, write_json, write_text
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "new folder" / "a.json"
+    write_json(path, {"a": [1, 2]})
+    assert path.read_text() == '{\n  "a": [\n    1,\n    2\n  ]\n}\n'
+    write_text(path, "second")
+    assert path.read_text() == "second"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("failure", [OSError, KeyboardInterrupt])
+def test_what_was_there_stays_when_writing_fails(tmp_path, failure):
+    path, keep = tmp_path / "a", tmp_path / "before"
+    write_text(path, "first")
+
+    def fail():
+        with replaced(path, keep) as partial:
+            partial.write_text("half of the sec")
+            raise failure
+
+    with pytest.raises(failure):
+        fail()
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_was_there_is_kept_under_another_name(tmp_path):
+    path, keep = tmp_path / "a", tmp_path / "before"
+    for text in ("first", "second", "third"):
+        with replaced(path, keep) as partial:
+            partial.write_text(text)
+    assert (path.read_text(), keep.read_text()) == ("third", "second")
+
+
+def test_it_is_on_the_disk_before_it_takes_the_place(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append(Path(f"/proc/self/fd/{fd}").readlink().name) or fsync(fd))
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: events.append(f"{self.name} to {to.name}") or replace(self, to)
+    )
+    write_text(tmp_path / "a", "text")
+    assert events == [".a.partial", ".a.partial to a", tmp_path.name]
+
+
+def test_csv(tmp_path):
+    write_csv(tmp_path / "a.csv", [{"a": 1, "b": 2, "c": 3}, {"b": "x,y"}], ["b", "a"])
+    assert list(csv.reader((tmp_path / "a.csv").open())) == [["b", "a"], ["2", "1"], ["x,y", ""]]

@@ -1,0 +1,424 @@
+"""Runs that are killed, interrupted, moved or changed, and go on: to the last bit as if nothing had happened."""
+
+import csv
+import json
+import multiprocessing
+import os
+import random
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+from multiprocessing import forkserver
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CONF, FP32, TRAINED
+from filelock import FileLock
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from reslab import training
+from reslab.errors import RunError, UserError
+from reslab.resuming import MAY_DIFFER, differences, flatten, may_differ, with_resumed_settings
+
+TRAIN = str(CONF.parent / "src" / "train.py")
+processes = multiprocessing.get_context("forkserver")
+
+TINY = (
+    "model=resnet8",
+    "model.widths=[8,8,16]",
+    "trainer=cpu",
+    "trainer.max_epochs=3",
+    "trainer.log_every_n_steps=7",
+    FP32,
+)
+OFTEN = "checkpoint.every_minutes=0.0005"  # 30 ms
+RECIPES = {
+    "sgd": ("data.augment.erasing=0.5", "data.augment.crop=1", "model.dropout=0.2"),
+    "ema": ("callbacks=ema", "mixup=0.2", "cutmix=1", "scheduler=cosine", "model.stochastic_depth=0.3"),
+    "adamw": ("optimizer=adamw", "scheduler=multi_step", "scheduler.milestones=[0.4,0.7]", "data.balance=true"),
+    "accumulating": ("trainer.accumulate_grad_batches=3", "label_smoothing=0.1", "trainer.gradient_clip_val=1"),
+    "preact": ("model.preactivation=true", "model.shortcut=B", "model.downsampling=pool", "flip_averaging=true"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_once():
+    """A server that has imported everything and forks: each time a real process, without the seconds of imports."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # which it would not know of
+        processes.set_forkserver_preload(
+            ["test_resuming", "reslab.tensorboard", "reslab.averaging", "sklearn.datasets"]
+        )
+        forkserver.ensure_running()
+        yield
+
+
+def command(arguments, folder):
+    """What `python src/train.py` does, in a process of its own group, one thread."""
+    os.chdir(folder)
+    os.setpgrp()
+    torch.set_num_threads(1)
+    with Path("output.txt").open("a") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    sys.argv = [TRAIN, *arguments]
+    runpy.run_path(TRAIN, run_name="__main__")
+
+
+def start(folder, *arguments):
+    process = processes.Process(target=command, args=(arguments, str(folder)))
+    process.start()
+    return process
+
+
+def run(folder, *arguments):
+    process = start(folder, *arguments)
+    process.join()
+    assert process.exitcode == 0, (folder / "output.txt").read_text()
+
+
+def killed_again_and_again(folder, arguments, kills, seconds, generator):
+    """Kill the run `kills` times, each after a random time of up to `seconds`, and let the last one end."""
+    survived = 0
+    while survived < kills:
+        process = start(folder, *arguments, "resume=auto")
+        process.join(timeout=seconds * generator.random())
+        if process.exitcode is not None:  # it has ended before
+            assert process.exitcode == 0, (folder / "output.txt").read_text()
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        survived += 1
+    else:
+        run(folder, *arguments, "resume=auto")
+    return survived
+
+
+def outcome(folder):
+    """All that must not depend on interruptions: weights, optimizer, averages, metrics by epoch, curves, the result."""
+    (run_folder,) = folder.glob("outputs/*/*")
+    parts = ("state_dict", "last_weights", "optimizer_states", "lr_schedulers")
+    checkpoints = {
+        name: torch.load(run_folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("last", "best")
+    }
+    curves = EventAccumulator(str(run_folder)).Reload()
+    everything = {
+        "rows": list(csv.DictReader((run_folder / "metrics.csv").open())),
+        "result": json.loads((run_folder / "result.json").read_text()),
+        "curves": {tag: [[p.step, p.value] for p in curves.Scalars(tag)] for tag in curves.Tags()["scalars"]},
+        **{name: {part: saved.get(part, {}) for part in parts} for name, saved in checkpoints.items()},
+    }
+    apart = (".result.folder", ".result.git_commit")
+    return {name: value for name, value in flat(everything).items() if "second" not in name and name not in apart}
+
+
+def flat(node, name=""):
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
+    if items is None:
+        return {name: node}
+    return {key: value for part, item in items for key, value in flat(item, f"{name}.{part}").items()}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        other = second[name]
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other, name
+
+
+def folders(tmp_path):
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "whole", tmp_path / "parts"
+
+
+def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
+    whole, parts = folders(tmp_path)
+    arguments = (*TINY, *RECIPES["ema"], OFTEN)
+    run(whole, *arguments)
+    assert killed_again_and_again(parts, arguments, kills=3, seconds=1, generator=random.Random(0)) == 3
+    assert_same(outcome(whole), outcome(parts))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_ten_kills_of_each_recipe(tmp_path, recipe):
+    arguments = (*TINY, "trainer.max_epochs=8", *RECIPES[recipe], OFTEN)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    run(whole, *arguments)
+    generator, survived, runs = random.Random(recipe), 0, 0
+    while survived < 10:
+        parts = tmp_path / f"parts{runs}"
+        parts.mkdir()
+        survived += killed_again_and_again(parts, arguments, kills=10 - survived, seconds=2, generator=generator)
+        assert_same(outcome(whole), outcome(parts))
+        runs += 1
+    print(f"{recipe}: {survived} kills survived in {runs} runs")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_step_and_ends_the_run(tmp_path, number, status):
+    whole, parts = folders(tmp_path)
+    arguments = (*TINY, *RECIPES["sgd"])
+    run(whole, *arguments)
+    process = start(parts, *arguments, "trainer.max_epochs=3")
+    while not list(parts.glob("outputs/*/*/metrics.csv")):  # the first epoch has ended
+        process.join(timeout=0.01)
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == status
+    (run_folder,) = parts.glob("outputs/*/*")
+    assert json.loads((run_folder / "result.json").read_text())["status"] == "interrupted"
+    assert f"interrupted ({number.name}): resume={run_folder} goes on" in (parts / "output.txt").read_text()
+    assert "Traceback" not in (parts / "output.txt").read_text()
+    run(parts, f"resume={run_folder}")
+    assert_same(outcome(whole), outcome(parts))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)])
+def test_two_processes_go_on_too(tmp_path, number, status):
+    whole, parts = folders(tmp_path)
+    arguments = (*TINY, *RECIPES["sgd"], "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", OFTEN)
+    arguments += ("trainer.max_epochs=8", "trainer.log_every_n_steps=3")
+    command = [sys.executable, TRAIN, *arguments, "resume=auto"]
+    subprocess.run(command, cwd=whole, check=True, capture_output=True)
+    process = subprocess.Popen(command, cwd=parts, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 3 "):
+            process.send_signal(number)
+    assert process.wait() == status
+    went_on = subprocess.run(command, cwd=parts, check=True, capture_output=True, text=True)
+    assert int(went_on.stdout.partition(", step ")[2].split()[0]) >= 40  # when epoch 3 is told, 2 is saved
+    assert_same(outcome(whole), outcome(parts))
+
+
+def damage_nothing(path):
+    pass
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def garble(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("damage", "broken"), [(damage_nothing, []), (truncate, ["last.broken"])])
+def test_more_epochs_and_a_broken_checkpoint(tmp_path, damage, broken):
+    """A broken one is set aside and the one before it taken."""
+    whole, parts = folders(tmp_path)
+    arguments = ("scheduler=constant", *TINY)
+    run(whole, *arguments)
+    run(parts, *arguments, "trainer.max_epochs=2")
+    (run_folder,) = parts.glob("outputs/*/*")
+    damage(run_folder / "checkpoints" / "last.ckpt")
+    run(parts, f"resume={run_folder}", "trainer.max_epochs=3")
+    assert_same(outcome(whole), outcome(parts))
+    assert [path.name for path in (run_folder / "checkpoints").glob("*.broken")] == broken
+
+
+def test_a_run_that_max_steps_ended_within_an_epoch_goes_on_there(tmp_path):
+    whole, parts = folders(tmp_path)
+    arguments = ("scheduler=constant", *TINY)
+    run(whole, *arguments)
+    run(parts, *arguments, "trainer.max_steps=27")
+    (run_folder,) = parts.glob("outputs/*/*")
+    run(parts, f"resume={run_folder}", "trainer.max_steps=-1")
+    assert_same(outcome(whole), outcome(parts))
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """`trained` in a folder of its own, elsewhere than it was trained."""
+    return Path(shutil.copytree(trained.folder, tmp_path / "elsewhere"))
+
+
+def resumed(composed, folder, *overrides):
+    return training.train(composed(*TRAINED, f"folder={folder}", f"resume={folder}", *overrides))
+
+
+def test_a_run_that_was_moved_goes_on_with_its_best_weights(composed, trained, copied):
+    before = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    result = resumed(composed, copied)  # nothing is left to train
+    metrics = ("val/accuracy", "test/accuracy", "test/loss", "steps")
+    assert {name: result[name] for name in metrics} == {name: trained.result[name] for name in metrics}
+    resumed(composed, copied, "trainer.max_epochs=5", "optimizer.lr=0.1")
+    after = torch.load(copied / "checkpoints" / "last.ckpt", weights_only=True)
+    (watcher,) = (state for name, state in after["callbacks"].items() if "val/accuracy" in name)
+    assert Path(watcher["best_model_path"]) == copied / "checkpoints" / "best.ckpt"
+    assert watcher["best_model_score"] >= next(
+        state["best_model_score"] for name, state in before["callbacks"].items() if "val/accuracy" in name
+    )
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["seed=7"], "seed was 42 and is 7"),
+        (["model=resnet14"], "model.layers was [1, 1, 1] and is [2, 2, 2]; model.name was resnet8 and is resnet14"),
+        (["data.val_fraction=0.2"], "data.val_fraction was 0.1 and is 0.2"),
+        (["optimizer.lr=0.01", "mixup=1"], "mixup was 0.0 and is 1; optimizer.lr was 0.1 and is 0.01"),
+        (["callbacks=ema"], "callbacks.ema._target_ was None and is reslab.averaging.WeightAverage"),
+    ],
+)
+def test_what_would_be_another_run_is_refused(composed, copied, overrides, told):
+    before = contents(copied)
+    with pytest.raises(UserError) as refused:
+        resumed(composed, copied, *overrides)
+    assert told in str(refused.value)
+    assert contents(copied) == before
+
+
+def test_other_images_are_another_run(composed, copied):
+    path = copied / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["reslab"]["origin"]["data_checksum"] = "0" * 64
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match="data=digits: the images are not those that the run began with"):
+        resumed(composed, copied, "trainer.max_epochs=5")
+
+
+def test_two_processes_do_not_train_in_one_folder(composed, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "LOCK_SECONDS", 0)
+    with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="is in use: another process trains there"):
+        training.train(composed(*TRAINED))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["optimizer.lr=1e30"], r"^the loss became (nan|inf) by step 6, at learning rate \S+: lower optimizer.lr; "),
+        (["optimizer.lr=1e39", "scheduler=constant", "trainer.max_steps=1"], r"\S+ is no longer finite after step 1, "),
+    ],
+)
+def test_weights_that_are_lost_are_not_written(composed, tmp_path, overrides, told):
+    with pytest.raises(RunError, match=told + ".*no checkpoint was written yet$"):
+        training.train(composed(*TRAINED, *overrides))
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(composed, tmp_path):
+    training.train(composed(*TRAINED, "scheduler=constant", "trainer.max_epochs=1", "test=false"))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] = 1e30
+    checkpoint["lr_schedulers"][0]["base_lrs"] = [1e30, 1e30]
+    torch.save(checkpoint, path)
+    before = path.read_bytes()
+    with pytest.raises(RunError, match=rf"the loss became (nan|inf) by step 26, .*; {path} is of step 20$"):
+        resumed(composed, tmp_path, "scheduler=constant", "test=false")
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path):
+    whole, parts = folders(tmp_path)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", parts], check=False).returncode:
+        pytest.skip("only root mounts a disk of its own")
+    try:
+        arguments = (*TINY, "model.widths=[16,32,64]", "trainer.max_epochs=4")
+        run(whole, *arguments)
+        process = start(parts, *arguments)  # 630 kB a checkpoint: there is place for three, but not for the fourth
+        process.join()
+        assert process.exitcode == 1
+        output = (parts / "output.txt").read_text()
+        assert "error: the disk is full: free some space and go on with resume=" in output
+        assert "Traceback" not in output
+        shutil.copytree(parts / "outputs", tmp_path / "larger" / "outputs")
+        (run_folder,) = (tmp_path / "larger").glob("outputs/*/*")
+        assert json.loads((run_folder / "result.json").read_text())["status"] == "failed"
+        run(tmp_path / "larger", f"resume={run_folder}")
+        assert_same(outcome(whole), outcome(tmp_path / "larger"))
+    finally:
+        subprocess.run(["umount", parts], check=True)
+
+
+def test_a_runs_own_configuration_repeats_it(tmp_path):
+    whole, parts = folders(tmp_path)
+    run(whole, *TINY, *RECIPES["sgd"], "trainer.max_epochs=1")
+    (configuration,) = whole.glob("outputs/*/*/.hydra")
+    run(parts, "--config-path", str(configuration), "--config-name", "config")
+    assert_same(outcome(whole), outcome(parts))
+
+
+# the command line
+
+
+def make_run(folder, overrides, status=None):
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(overrides))
+    (folder / ".hydra" / "config.yaml").touch()
+    if status:
+        (folder / "result.json").write_text(json.dumps({"status": status}))
+    return folder
+
+
+def test_resume_stands_for_the_runs_own_arguments(tmp_path):
+    folder = make_run(tmp_path / "0_seed=3", ["model=resnet8", "seed=3", "trainer.max_epochs=2"])
+    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    asked = with_resumed_settings([f"resume={folder}", "trainer.max_epochs=4"])
+    assert asked == ["model=resnet8", "seed=3", "trainer.max_epochs=4", *place]
+    assert with_resumed_settings(asked) == asked  # as a further process of the run asks
+    assert with_resumed_settings(["seed=1"]) == ["seed=1"]
+    with pytest.raises(UserError, match="is not a run's folder"):
+        with_resumed_settings([f"resume={tmp_path}/.hydra"])
+    with pytest.raises(UserError, match="resume= continues one run"):
+        with_resumed_settings([f"resume={folder}", "-m"])
+
+
+def test_a_checkpoint_stands_for_its_run(tmp_path):
+    folder = make_run(tmp_path, ["seed=3"])
+    best = folder / "checkpoints" / "best.ckpt"
+    best.parent.mkdir()
+    best.touch()
+    place = [f"resume='{best}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    assert with_resumed_settings([f"resume={best}"]) == ["seed=3", *place]
+
+
+def test_auto_is_the_newest_unfinished_run_of_the_same_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["model=resnet8", "seed=3", "resume=auto"]
+    assert with_resumed_settings(asked) == asked[:2]  # none: a new one
+    runs = {
+        "finished": (asked[:2], "finished"), "other": (["seed=3"], "failed"), "older": (asked[1::-1], None),
+        "newer": (asked[:2], "interrupted"), "newest": (asked[:2], "finished"),
+    }  # fmt: skip
+    for age, (name, (overrides, status)) in enumerate(runs.items()):
+        folder = make_run(Path("outputs") / "resnet8-digits" / name, overrides, status)
+        os.utime(folder / ".hydra" / "config.yaml", (age, age))
+    folder = Path("outputs/resnet8-digits/newer")
+    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    assert with_resumed_settings(asked) == [*asked[1::-1][::-1], *place]
+    shutil.rmtree(folder)
+    assert "resume='outputs/resnet8-digits/older'" in with_resumed_settings(asked)
+    assert with_resumed_settings([*asked, "hydra.run.dir=new"]) == [*asked[:2], "hydra.run.dir=new"]
+
+
+def test_a_new_run_does_not_take_anothers_folder(tmp_path):
+    folder = make_run(tmp_path / "run", ["seed=3"], "finished")
+    with pytest.raises(UserError, match=f"{folder} holds a run: resume={folder} continues it"):
+        with_resumed_settings(["seed=4", f"hydra.run.dir={folder}"])
+
+
+def test_what_may_differ():
+    assert differences({"a": 1, "test": True}, {"a": 1, "test": False}) == []
+    assert differences({"a": {"b": 1}}, {"a": {"b": 2, "c": None}}) == ["a.b was 1 and is 2"]
+    assert may_differ("callbacks.default.patience")
+    assert not may_differ("callbacks.ema.decay")
+    assert not may_differ("trainer.max_epochs_")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        known = flatten(OmegaConf.to_container(compose("config", ["data=imagefolder"])))
+    assert [name for name in MAY_DIFFER if not any(key == name or key.startswith(f"{name}.") for key in known)] == []
