@@ -141,7 +141,7 @@ OPTIONS = [
     ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps=0 must be a whole number of at least 1, below 2**31"),
     ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0 must be a whole number of at least 1, below 2**31"),
     ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1 must be a number above 0 or null"),
-    ("trainer.gradient_clip_val=1 trainer.precision=auto", "trainer.gradient_clip_val needs optimizer.fused=false, or t"),
+    ("trainer.gradient_clip_val=1 trainer.precision=16-mixed", "trainer.gradient_clip_val in trainer.precision=16-mixed"),
     ("trainer.profiler=fast", "trainer.profiler=fast must be one of simple, advanced, pytorch, null"),
     ("callbacks=ema callbacks.ema.decay=2", "callbacks.ema.decay=2 must be a number from 0 to 1"),
     ("callbacks=early_stopping callbacks.early_stopping.patience=0", "callbacks.early_stopping.patience=0 must be a who"),

@@ -96,6 +96,7 @@ def record_failure(error: BaseException, config_name: str, folder: Path) -> None
 def check_arguments() -> None:
     """Hydra's parser would print its usage."""
     parser = get_args_parser()
+
     def refuse(message: str) -> NoReturn:
         raise UserError(f"{message}: options are name=value, without dashes")
 

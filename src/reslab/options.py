@@ -281,9 +281,8 @@ def check_together(value: dict[str, Any]) -> None:
         raise UserError(f"trainer.devices={devices}: this machine has {processors} processors")
     if value.get("optimizer.nesterov") and value.get("optimizer.momentum") == 0:
         raise UserError("optimizer.nesterov=true needs optimizer.momentum above 0")
-    scaled = str(value.get("trainer.precision")).endswith(("auto", "mixed"))  # where Lightning refuses to clip
-    if value.get("optimizer.fused") and value["trainer.gradient_clip_val"] and scaled:
-        raise UserError("trainer.gradient_clip_val needs optimizer.fused=false, or trainer.precision=32-true")
+    if value.get("optimizer.fused") and value["trainer.gradient_clip_val"] and value["trainer.precision"] == "16-mixed":
+        raise UserError("trainer.gradient_clip_val in trainer.precision=16-mixed needs optimizer.fused=false")
     if "callbacks.early_stopping" in value and value["trainer.limit_val_batches"] == 0:
         raise UserError("callbacks=early_stopping needs validation, which trainer.limit_val_batches=0 leaves out")
     if "model.layers" in value:
