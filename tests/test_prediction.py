@@ -1,9 +1,11 @@
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from bad_images import BAD, write_bad
 from hydra import compose
 from omegaconf import OmegaConf
 
@@ -153,11 +155,44 @@ def test_another_kind_of_output_is_told_before_any_work(composed):
         predict(config)
 
 
-def test_an_unreadable_image_is_one_line(run, digit_files, tmp_path):
-    (tmp_path / "broken.png").write_text("no image")
-    with pytest.raises(UserError, match=r"broken\.png cannot be read as an image") as error:
-        run([str(digit_files[0]), f"{tmp_path}/broken.png"])
+@pytest.mark.parametrize("kind", BAD)
+def test_an_unreadable_image_is_one_line(run, digit_files, tmp_path, kind):
+    path = write_bad(tmp_path)[kind]
+    if not path.is_file():
+        pytest.skip("it is not among the images of a folder or glob, nor a file")
+    with pytest.raises(UserError) as error:
+        run([str(digit_files[0]), str(path)])
+    assert str(error.value).startswith(f"cannot read {path} (")
+    assert str(error.value).endswith("): remove it, or on_error=skip goes on without it")
     assert "\n" not in str(error.value)
+
+
+def test_unreadable_images_are_left_out_and_counted(run, digit_files, tmp_path, caplog):
+    bad = list(write_bad(tmp_path / "bad").values())
+    files = [str(path) for path in digit_files[:3]]
+    expected = run(files)
+    images = [files[0], str(tmp_path / "bad"), *files[1:]]
+    for found, alone in zip(run(images, on_error="skip", batch_size=2), expected, strict=True):
+        assert (found["image"], found["classes"][0]["class"]) == (alone["image"], alone["classes"][0]["class"])
+        assert found["classes"][0]["probability"] == pytest.approx(alone["classes"][0]["probability"], abs=1e-5)
+    assert caplog.messages[-1].startswith(
+        f"left out {len(bad)} of {3 + len(bad)} images, which cannot be read: {bad[0]} ("
+    )
+    with pytest.raises(
+        UserError, match=rf" and {len(bad) - 3} more: remove them, or on_error=skip goes on without them$"
+    ):
+        run(images)
+    with pytest.raises(UserError, match=rf"^none of {len(bad)} images can be read: "):
+        run(str(tmp_path / "bad"), on_error="skip")
+
+
+def test_names_that_are_no_text_are_written(run, digit_files, tmp_path):
+    path = tmp_path / os.fsdecode(b"a b\xff\xe7\x8c\xab.png")
+    path.write_bytes(digit_files[0].read_bytes())
+    (row,) = run(str(tmp_path), output=tmp_path / "classes.csv")
+    assert row["image"] == f"{tmp_path}/a b\ufffd猫.png"
+    assert row["classes"] == run(str(digit_files[0]))[0]["classes"]
+    assert next(csv.DictReader((tmp_path / "classes.csv").open()))["image"] == row["image"]
 
 
 def test_no_gpu_is_one_line(run, digit_files):

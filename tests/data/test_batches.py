@@ -1,4 +1,7 @@
 import itertools
+import os
+import re
+import signal
 from collections import Counter
 
 import lightning as L
@@ -9,6 +12,7 @@ from PIL import Image
 
 from reslab.data.batches import BatchOrder, FolderImages, FolderLoader, MemoryLoader, mix
 from reslab.data.image_folder import ReadRandomCrop
+from reslab.errors import is_mistake, one_line
 
 CPU = torch.device("cpu")
 
@@ -192,6 +196,33 @@ def test_folder_batches_of_more_ranks_than_the_rest_has_images(folder):
         order = BatchOrder(torch.arange(9), 8, shuffle=False, rank=rank, world_size=4)
         seen.update(label for _, labels in FolderLoader(folder, order, num_workers=0) for label in labels.tolist())
     assert seen == Counter(range(9))
+
+
+# worker processes
+
+
+def test_ctrl_c_is_the_main_process_own(folder):
+    def interrupted(path, seed):
+        os.kill(os.getpid(), signal.SIGINT)
+        return read(path, seed)
+
+    order, read = BatchOrder(torch.arange(11), 4, shuffle=True), folder.read
+    expected = list(FolderLoader(folder, order, num_workers=0))
+    folder.read = interrupted
+    assert equal(list(FolderLoader(folder, order, num_workers=2)), expected)
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_one_line(folder):
+    folder.read = lambda path, seed: os.kill(os.getpid(), signal.SIGKILL)
+    with pytest.raises(RuntimeError) as caught:
+        list(FolderLoader(folder, BatchOrder(torch.arange(11), 4, shuffle=True), num_workers=1))
+    line = one_line(caught.value, "config")
+    assert re.fullmatch(
+        r"a process that reads images died \(DataLoader worker \(pid(\(s\))? \d+\) (is killed by signal: Killed|"
+        r"exited unexpectedly)\): too little memory is the usual reason; data\.num_workers=0 reads without them",
+        line,
+    )
+    assert not is_mistake(caught.value)  # so the exit status is 1
 
 
 # Lightning

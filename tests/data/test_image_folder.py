@@ -21,7 +21,7 @@ from reslab.data.datasets import CIFAR10
 from reslab.data.image_folder import ReadCenter, ReadRandAugment, ReadRandomCrop
 from reslab.data.images import image_paths
 from reslab.errors import UserError
-from reslab.training import build_data
+from reslab.training import build_data, train
 
 SIZE = 16
 
@@ -545,6 +545,24 @@ def test_another_magnitude_is_one_line(composed, tmp_path, magnitude):
     fill(tmp_path, {"cat": 2, "dog": 2})
     with pytest.raises(UserError, match=rf"(?i)^data\.augment\.randaugment={magnitude} must be a whole number"):
         build(composed, tmp_path, f"data.augment.randaugment={magnitude}")
+
+
+def test_the_weights_do_not_depend_on_the_number_of_workers(composed, tmp_path):
+    fill(tmp_path / "photos", {"cat": 10, "dog": 10}, size=(24, 32))
+    weights = []
+    for workers in (0, 1, 2):
+        options = (f"data.root={tmp_path / 'photos'}", f"data.image_size={SIZE}", f"data.num_workers={workers}")
+        more = ("data.batch_size=4", "data.augment.randaugment=9", "data.augment.crop=2", "trainer.max_epochs=1")
+        model = ("model=resnet8", "model.widths=[8,8,8]", "trainer=cpu", "test=false", "logger=none")
+        config = composed("data=imagefolder", *options, *more, *model, f"folder={tmp_path / str(workers)}")
+        before = multiprocessing.active_children()
+        train(config)
+        assert multiprocessing.active_children() == before  # a sweep's next job would wait for them
+        checkpoint = tmp_path / str(workers) / "checkpoints" / "last.ckpt"
+        weights.append(torch.load(checkpoint, weights_only=True)["state_dict"])
+    assert any(value.is_floating_point() for value in weights[0].values())
+    for other in weights[1:]:
+        torch.testing.assert_close(other, weights[0], rtol=0, atol=0)
 
 
 @needs_shared_data
