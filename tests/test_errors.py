@@ -2,11 +2,13 @@ import sys
 
 import pytest
 from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 
-from reslab.errors import dotted_keys, one_line, suggest, unknown_option, visible
+from reslab.errors import UserError, dotted_keys, is_mistake, one_line, suggest, unknown_option, visible
 
 
 @pytest.fixture
@@ -58,6 +60,27 @@ def test_an_unknown_option(line_of, overrides, key, nearest):
     line = line_of(*overrides)
     assert "\n" not in line
     assert line.startswith(f"there is no option {key}: did you mean {nearest}")
+
+
+def test_the_comparison_leaves_hydra_as_it_was(composed):
+    """In a sweep it happens between jobs, which need the running Hydra."""
+    running = GlobalHydra.instance().hydra
+    assert unknown_option("sed", "config").startswith("there is no option sed")
+    assert GlobalHydra.instance().hydra is running
+    assert composed("seed=3").seed == 3
+
+
+def test_a_removed_option_is_told(composed):
+    assert unknown_option("trainer.devices", "config") == "trainer.devices is needed: it can be set, not removed"
+
+
+def test_whatever_breaks_lines_becomes_one():
+    assert one_line(UserError("a\n  b\u2028c\r\n\n\x0bd\x85e"), "config") == "a; b; c; d; e"
+
+
+def test_lightnings_own_word_for_a_mistake_is_one():
+    assert is_mistake(MisconfigurationException("a"))
+    assert not is_mistake(RuntimeError("a"))
 
 
 def test_an_option_like_no_other(line_of):
