@@ -1,3 +1,4 @@
+import errno
 import sys
 
 import pytest
@@ -145,3 +146,27 @@ def test_the_command_lines_choices_decide_what_is_suggested(monkeypatch):
     assert "did you mean model.timm_name" in unknown_option("model.timm_nam", "config")
     monkeypatch.setattr(sys, "argv", ["train.py"])
     assert "model.timm_name" not in unknown_option("model.timm_nam", "config")
+
+
+FULL, CLOSED = (
+    OSError(errno.ENOSPC, "No space left", "a"),
+    PermissionError(errno.EACCES, "Permission denied", "outputs"),
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (FULL, "the disk is full: free some space and go on with resume=<the run's folder>; its checkpoints are whole"),
+        (CLOSED, "outputs cannot be written (Permission denied): hydra.run.dir=<folder> chooses another place"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "b"), "FileNotFoundError: [Errno 2] No such file: 'b'"),
+    ],
+)
+def test_what_the_disk_refuses(line_of, error, line):
+    assert one_line(error, "config") == line
+    hidden = RuntimeError("unexpected pos 97536")  # as torch tells it
+    hidden.__context__ = error
+    assert one_line(hidden, "config") == (line if error in (FULL, CLOSED) else "RuntimeError: unexpected pos 97536")
+    told = UserError("data.root: it cannot be read")
+    told.__cause__ = error
+    assert one_line(told, "config") == "data.root: it cannot be read"

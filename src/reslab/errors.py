@@ -44,13 +44,13 @@ def one_line(error: BaseException, config_name: str) -> str:
         return (
             f"{group}={name} does not exist{suggest(name, error.options, 'all: ' + ', '.join(visible(error.options)))}"
         )
+    if not isinstance(error, UserError | RunError) and (advice := disk_advice(error)):
+        return advice
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and "is not in struct" in str(cause):
         return unknown_option(str(cause.full_key), config_name)
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {str(cause).splitlines()[0]}" if cause.full_key else str(cause).splitlines()[0]
-    if is_full_disk(error):
-        return "the disk is full: free some space and go on with resume=<the run's folder>; its checkpoints are whole"
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):  # torch's, wherever the run was
         died = str(error).splitlines()[0].rstrip(". ")
         return (
@@ -61,12 +61,15 @@ def one_line(error: BaseException, config_name: str) -> str:
     return text if is_mistake(error) or isinstance(error, RunError | Interrupted) else f"{type(error).__name__}: {text}"
 
 
-def is_full_disk(error: BaseException | None) -> bool:
-    """Whether it began with that; torch hides it behind an error of its own."""
+def disk_advice(error: BaseException | None) -> str | None:
+    """If it began with the disk; torch and OmegaConf hide that behind errors of their own."""
     if error is None:
-        return False
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full or is_full_disk(error.__cause__ or error.__context__)
+        return None
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full: free some space and go on with resume=<the run's folder>; its checkpoints are whole"
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
+        return f"{error.filename} cannot be written ({error.strerror}): hydra.run.dir=<folder> chooses another place"
+    return disk_advice(error.__cause__ or error.__context__)
 
 
 def suggest(name: str, known: Sequence[str], otherwise: str) -> str:

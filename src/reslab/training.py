@@ -57,7 +57,10 @@ def sole_user(folder: Path) -> Iterator[None]:
     if getattr(rank_zero_only, "rank", 0):
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"folder={folder} cannot be made: {error.strerror}") from error
     try:
         with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
             yield
