@@ -182,6 +182,8 @@ def test_unreadable_images_are_left_out_and_counted(run, digit_files, tmp_path, 
         UserError, match=rf" and {len(bad) - 3} more: remove them, or on_error=skip goes on without them$"
     ):
         run(images)
+    with pytest.raises(UserError, match=r": remove it, or on_error=skip goes on without it$"):
+        run(images, batch_size=1)  # ends at the first
     with pytest.raises(UserError, match=rf"^none of {len(bad)} images can be read: "):
         run(str(tmp_path / "bad"), on_error="skip")
 

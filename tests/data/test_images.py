@@ -123,8 +123,8 @@ def test_one_pixel_and_a_line_of_them(tmp_path):
     dot = read_image(tmp_path / "dot.png", 3)
     assert dot.flatten().tolist() == [1, 2, 3]
     assert torch.equal(center_square(dot, 5), dot.expand(3, 5, 5))
-    line = torch.arange(99_999).remainder(256).byte().expand(3, 1, -1)  # 224 times as high and long: 15 GB
-    assert torch.equal(center_square(line, 224)[:, :, 112], line[:, :1, 49_999].expand(3, 224))
+    line = torch.arange(1_999_999).remainder(256).byte().expand(3, 1, -1)  # 224 times as high and long: 301 GB
+    assert torch.equal(center_square(line, 224)[:, :, 112], line[:, :1, 999_999].expand(3, 224))
 
 
 def test_the_content_counts_and_the_name_may_be_any(tmp_path):
