@@ -252,3 +252,22 @@ def test_two_processes_train_one_run(tmp_path):
     rights = result["test/accuracy"] * 359  # every test image once, whatever the number of processes
     assert rights == pytest.approx(round(rights), abs=1e-3)
     assert result["test/accuracy"] > 0.8
+
+
+@pytest.mark.slow
+def test_a_sweeps_jobs_of_two_processes_are_those_of_single_runs(tmp_path):
+    job = ("model=resnet8", "trainer=ddp_cpu", "trainer.max_epochs=1", FP32)
+    assert run("train", "-m", *job, "seed=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path).returncode == 0
+    assert run("train", *job, "seed=2", "hydra.run.dir=single", cwd=tmp_path).returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "single",
+        "sweep",
+    ]  # no stray folder of a further process
+    folders = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert [json.loads((folder / "result.json").read_text())["seed"] for folder in folders] == [1, 2]
+    of_sweep, single = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (folders[1], tmp_path / "single")
+    )
+    assert of_sweep.keys() == single.keys()
+    assert all(torch.equal(of_sweep[name], single[name]) for name in single)

@@ -9,8 +9,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from reslab.errors import CONF, UserError, is_mistake, one_line, visible
 from reslab.files import write_json
@@ -43,7 +43,8 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             check_complete(config)
             check_removals(HydraConfig.get().overrides.task, config_name)
             check_options(config, config_name)
-            return task(config)
+            with job_as_command():
+                return task(config)
         except (Exception, Interrupted) as error:
             hydra_config = HydraConfig.get()
             folder = Path(hydra_config.runtime.output_dir)
@@ -70,6 +71,23 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             fail(error if is_mistake(error) else UserError(one_line(error, config_name)), config_name)
     if Summary.folder is not None and print_summary(Summary.folder):
         sys.exit(1)
+
+
+@contextmanager
+def job_as_command() -> Iterator[None]:
+    """Within it a job of a sweep looks like a command: Lightning starts the further processes of a run by that."""
+    hydra_config = HydraConfig.get()
+    arguments, environment = sys.argv[:], dict(os.environ)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        sys.argv[1:] = hydra_config.overrides.task
+        with read_write(hydra_config):  # type: ignore[arg-type]
+            hydra_config.run.dir = hydra_config.runtime.output_dir
+    try:
+        yield
+    finally:
+        sys.argv[:] = arguments
+        os.environ.clear()  # of what Lightning tells those processes; the next job's are not its
+        os.environ.update(environment)
 
 
 def fail(error: Exception, config_name: str) -> NoReturn:

@@ -40,7 +40,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     result = {
         "checkpoint": str(checkpoint),
         "data": data.name,
-        "images": len(data.splits["test"]),
+        "images": int(classifier.confusion_matrix.sum()),  # data.on_error=skip may have left some out
         "metrics": dict(metrics),
         "classes": class_table(classifier.confusion_matrix, spec.classes),
     }

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import BackboneFinetuning, Callback, Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import distributed, nn
 
 from reslab.checkpoints import CheckpointFiles, resumed_checkpoint
 from reslab.classifier import Classifier
@@ -48,7 +48,11 @@ def train(config: DictConfig) -> Result:
     require_accelerator(config.trainer.accelerator)
     folder = Path(config.folder)
     with sole_user(folder):
-        return run(config, folder)
+        try:
+            return run(config, folder)
+        finally:
+            if distributed.is_initialized():
+                distributed.destroy_process_group()  # the next job of a sweep makes its own
 
 
 @contextmanager

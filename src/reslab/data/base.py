@@ -244,7 +244,7 @@ class ImageDataModule(L.LightningDataModule):
 
 def contents(images: Tensor | FolderImages) -> Any:
     if isinstance(images, FolderImages):
-        return "\n".join(f"{path.parent.name}/{path.name}" for path in images.paths).encode()
+        return "\n".join(f"{path.parent.name}/{path.name}" for path in images.paths).encode(errors="surrogateescape")
     return images.contiguous().numpy().data
 
 

@@ -1,0 +1,121 @@
+"""hydra/launcher=parallel: some jobs of a sweep at a time, each a command of its own in a process of its own.
+
+A job that the system kills, for want of memory say, takes no other with it, and one on several devices starts
+its processes as any command does; joblib's launcher has one pool of workers for all.
+"""
+
+import ctypes
+import json
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from reslab.errors import RunError, UserError
+from reslab.interruption import signals
+from reslab.resuming import quoted
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+
+
+@dataclass
+class Job:
+    number: int
+    overrides: list[str]
+    folder: Path
+    objective: str  # the name of what it returns, in its result.json
+    returned: JobReturn = field(default_factory=JobReturn)
+
+    def start(self, place: int, places: int) -> "subprocess.Popen[bytes]":
+        """In a session of its own, so that Ctrl-C reaches the sweep alone, which passes it on."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, sys.argv[0], *self.overrides, f"hydra.run.dir={quoted(self.folder)}"]
+        environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // places)), **os.environ}
+        environment.pop("HYDRA_FULL_ERROR", None)  # which the sweep sets for itself; the job's log has the traceback
+        if devices := gpus():
+            environment["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
+        with (self.folder / "output.txt").open("wb") as output:
+            return subprocess.Popen(
+                command, env=environment, stdout=output, stderr=output, start_new_session=True, preexec_fn=follow
+            )
+
+    def end(self, status: int) -> str:
+        """Keeps what it returns; a line that tells it."""
+        file = self.folder / "result.json"
+        result: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        if status == 0:
+            self.returned.status, self.returned.return_value = JobStatus.COMPLETED, result.get(self.objective)
+            return f"#{self.number} finished: {self.objective} {result.get(self.objective, math.nan):.4f}"
+        line = result.get("error") or f"exit status {status}, see {self.folder / 'output.txt'}"
+        self.returned.status, self.returned.return_value = JobStatus.FAILED, RunError(line)
+        return f"#{self.number} failed: {line}"
+
+
+def follow() -> None:
+    """A job ends, and saves, when the process of its sweep is killed; other systems than Linux have no such request."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def gpus() -> list[str]:
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+    return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+
+
+class ParallelLauncher(Launcher):
+    def __init__(self, n_jobs: int) -> None:
+        if n_jobs < 1:
+            raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1")
+        self.n_jobs = n_jobs
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        jobs = [self.job(number, list(overrides)) for number, overrides in enumerate(job_overrides, initial_job_idx)]
+        log.info("Launching %d jobs, %d at a time", len(jobs), self.n_jobs)
+        waiting, ended = list(jobs), 0
+        running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}  # by their places
+        with signals.wait():
+            while (waiting or running) and signals.caught is None:
+                for place in set(range(self.n_jobs)) - running.keys():
+                    if waiting:
+                        job = waiting.pop(0)
+                        running[place] = (job, job.start(place, self.n_jobs))
+                        log.info("#%d began: %s", job.number, " ".join(job.overrides))
+                time.sleep(POLL_SECONDS)
+                for place, (job, process) in list(running.items()):
+                    if process.poll() is not None:
+                        del running[place]
+                        ended += 1
+                        log.info("%s (%d of %d)", job.end(process.returncode), ended, len(jobs))
+            for _, process in running.values():  # a signal was caught: each saves its step and ends
+                process.send_signal(signal.SIGTERM)
+            for _, process in running.values():
+                process.wait()
+        return [job.returned for job in jobs]
+
+    def job(self, number: int, overrides: list[str]) -> Job:
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
+        task = [override for override in filter_overrides(overrides) if not override.startswith("hydra/")]
+        return Job(number, task, folder, config.objective)

@@ -1,0 +1,105 @@
+"""hydra/launcher=parallel, with a script in place of train.py that notes how it was started."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CONF
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobStatus
+from hydra.types import HydraContext
+
+from hydra_plugins.reslab_launcher import ParallelLauncher
+from reslab.errors import RunError
+from reslab.interruption import Interrupted, signals
+
+SCRIPT = """
+import json, os, pathlib, signal, sys
+given = dict(argument.split("=", 1) for argument in sys.argv[1:])
+folder = pathlib.Path(given.pop("hydra.run.dir").strip("'"))
+environment = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HYDRA_FULL_ERROR")}
+meeting = folder.parent / "meeting"
+meeting.mkdir(exist_ok=True)
+seed = int(given["seed"])
+(meeting / given["seed"]).touch()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+while seed <= 2 and len(list(meeting.iterdir())) < 2:  # the first two are there at once
+    pass
+result = {"given": given, "environment": environment, "val/accuracy": seed / 10}
+if seed == 4:
+    result["error"] = "the loss became nan"
+(folder / "result.json").write_text(json.dumps(result))
+if seed == 5:
+    os.kill(os.getpid(), signal.SIGKILL)
+if seed == 6:
+    signal.sigwait([signal.SIGTERM])
+    (folder / "result.json").write_text('{"status": "interrupted"}')
+sys.exit(1 if seed == 4 else 0)
+"""
+
+
+@pytest.fixture
+def launch(tmp_path, monkeypatch):
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    overrides = [f"hydra.sweep.dir={tmp_path}/sweep", "hydra.mode=MULTIRUN", "hydra/launcher=parallel"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides, return_hydra_config=True)
+        launcher = ParallelLauncher(n_jobs=2)
+        context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=None)
+        launcher.setup(hydra_context=context, task_function=None, config=config)
+        yield lambda *seeds: launcher.launch([["model=resnet8", f"seed={seed}"] for seed in seeds], 0)
+
+
+def results(folder):
+    files = sorted(folder.glob("sweep/*/result.json"), key=lambda path: int(path.parent.name.split("_")[0]))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def test_jobs_run_two_at_a_time_each_with_its_share(launch, tmp_path):
+    returned = launch(1, 2, 3)
+    assert [job.return_value for job in returned] == [0.1, 0.2, 0.3]
+    assert [path.name for path in sorted((tmp_path / "sweep").glob("*_*"))] == [
+        f"{number}_model=resnet8_seed={number + 1}" for number in range(3)
+    ]
+    noted = results(tmp_path)
+    assert [result["given"] for result in noted] == [{"model": "resnet8", "seed": str(seed)} for seed in (1, 2, 3)]
+    assert {result["environment"]["OMP_NUM_THREADS"] for result in noted} == {"4"}
+    assert [result["environment"]["CUDA_VISIBLE_DEVICES"] for result in noted[:2]] == ["3", "5"]
+    assert {result["environment"]["HYDRA_FULL_ERROR"] for result in noted} == {None}
+
+
+def test_a_job_that_fails_or_is_killed_takes_no_other_with_it(launch, tmp_path):
+    returned = launch(4, 5, 3)
+    assert [job.status for job in returned] == [JobStatus.FAILED, JobStatus.FAILED, JobStatus.COMPLETED]
+    with pytest.raises(RunError, match=r"^the loss became nan$"):
+        _ = returned[0].return_value
+    with pytest.raises(RunError, match=r"^exit status -9, see .*5/output.txt$"):
+        _ = returned[1].return_value
+
+
+def test_a_signal_lets_the_running_jobs_save_and_starts_no_other(launch, tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "caught", None)  # put back at the end
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals.listen()
+    tell = f"while [ ! -f {tmp_path}/sweep/0_model=resnet8_seed=6/result.json ]; do :; done; kill -INT {os.getpid()}"
+    telling = subprocess.Popen(["bash", "-c", tell])
+    try:
+        with pytest.raises(Interrupted):
+            launch(6, 6, 3)
+    finally:
+        telling.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert json.loads((tmp_path / "sweep/0_model=resnet8_seed=6/result.json").read_text())["status"] == "interrupted"
+    assert not Path(tmp_path, "sweep", "2_model=resnet8_seed=3").exists()
