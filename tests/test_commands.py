@@ -198,17 +198,17 @@ def test_a_sweep_goes_on_after_a_failed_job_and_tells_it(sweep):
     assert "Traceback" not in done.stdout + done.stderr
     assert "job 1 failed: data.batch_size=5000 is more than the 1295 training images" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("curves: tensorboard --logdir ")
-    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "report.html").read_text().count("<svg") == 2  # the curves, and the effect of the batch size
 
 
 def test_a_sweeps_table_has_every_job_by_validation_accuracy(sweep):
     _, folder = sweep
-    rows = list(csv.DictReader((folder / "sweep.csv").open()))
-    assert sorted(row["job"] for row in rows) == ["0", "1", "2"]
+    rows = list(csv.DictReader((folder / "runs.csv").open()))
+    assert sorted(Path(row["folder"]).name[0] for row in rows) == ["0", "1", "2"]
     assert [row["status"] for row in rows] == ["finished", "finished", "failed"]
     best, second = (float(row["val/accuracy"]) for row in rows[:2])
     assert best > second
-    assert list(rows[0])[:2] == ["job", "data.batch_size"]  # of the overrides only what varies
+    assert list(rows[0])[:2] == ["data.batch_size", "seed"]  # of the settings only what varies
     for row in rows[:2]:
         result = json.loads((Path(folder.parents[2]) / row["folder"] / "result.json").read_text())
         assert float(row["val/accuracy"]) == result["val/accuracy"]

@@ -1,0 +1,184 @@
+"""Runs read back from their folders, and grouped into configurations: what a report and a comparison start from."""
+
+import csv
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from reslab.errors import UserError, suggest
+from reslab.resuming import flatten, starts
+
+Settings = dict[str, Any]  # of a run, by dotted names
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is there
+# what is no parameter of an experiment: the result does not depend on it
+NO_PARAMETERS = (
+    "seed", "folder", "resume", "objective", "test", "logger", "checkpoint", "data.root", "data.num_workers",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
+    "callbacks.tensorboard_report", "callbacks.last_checkpoint",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+    settings: Settings
+    seed: int | None
+    result: dict[str, Any]  # of result.json; status and error where there is none
+    epochs: list[dict[str, float]]  # the rows of metrics.csv
+
+    @property
+    def finished(self) -> bool:
+        return self.result["status"] == "finished"
+
+    @property
+    def failure(self) -> str:
+        return f"{self.result['status']}: {self.result.get('error', 'no result')}"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Finished runs that differ in nothing but their seeds."""
+
+    settings: Settings
+    runs: list[Run]
+
+    def summary(self, metric: str) -> "Summary | None":
+        return summarize([run.result[metric] for run in self.runs if metric in run.result])
+
+    @property
+    def best(self) -> Run:
+        return max(self.runs, key=lambda run: run.result.get("val/accuracy", -1.0))
+
+
+class Summary(NamedTuple):
+    n: int
+    mean: float
+    deviation: float | None  # of the sample; None for one run
+    low: float | None  # 95% confidence interval of the mean, Student's t
+    high: float | None
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """Every training run in these folders or below them, each once. Raises UserError for a folder without any."""
+    found: dict[Path, Run] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            siblings = [path.name for path in folder.parent.glob("*/")]
+            raise UserError(f"there is no folder {folder}{suggest(folder.name, siblings, 'it is a path to a run')}")
+        below = [path.parents[1] for path in folder.rglob(".hydra/config.yaml")]
+        below = [path for path in below if not (path / "benchmark.json").exists()]
+        if not below:
+            raise UserError(
+                f"{folder} holds no run: a run's folder has .hydra/config.yaml, a sweep's has runs' folders"
+            )
+        found |= {path.resolve(): read_run(path) for path in sorted(below, key=by_number)}
+    return list(found.values())
+
+
+def by_number(name: object) -> list[int | str]:
+    """Job 9 before job 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(name))]
+
+
+def read_run(folder: Path) -> Run:
+    """What is not there, or cannot be read, is its status."""
+    result: dict[str, Any] = {"status": "unfinished"}
+    epochs: list[dict[str, float]] = []
+    try:
+        config = yaml.load((folder / ".hydra" / "config.yaml").read_text(), Loader)
+        if (folder / "result.json").is_file():
+            result |= json.loads((folder / "result.json").read_text())
+        if (folder / "metrics.csv").is_file():
+            rows = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
+            epochs = [{name: float(value) for name, value in row.items() if value} for row in rows]
+        return Run(folder, parameters(config), config["seed"], result, epochs)
+    except Exception as error:  # whatever stands in a file that was written by hand
+        return Run(folder, {}, None, {"status": "unreadable", "error": " ".join(str(error).split())}, [])
+
+
+def parameters(config: dict[str, Any]) -> Settings:
+    """Flat and without nulls; `model.name` and `optimizer._target_` are called model and optimizer."""
+    settings: Settings = {}
+    for name, value in flatten(config).items():
+        group, _, last = name.rpartition(".")
+        if last == "name" and group in config:
+            settings[group] = value
+        elif last == "_target_":
+            settings.setdefault(group, value.rpartition(".")[2])
+        elif last != "_partial_" and value is not None:
+            settings[name] = value
+    return {name: value for name, value in settings.items() if not starts(name, NO_PARAMETERS)}
+
+
+def differing(settings: Sequence[Settings]) -> list[str]:
+    """The parameters in which some differ, but for those that come with a choice: model.layers with its model."""
+    names = dict.fromkeys(name for each in settings for name in each)
+    differ = [name for name in names if len({str(each.get(name)) for each in settings}) > 1]
+
+    def comes_with(name: str, choice: str) -> bool:
+        values = {(str(each.get(choice)), str(each.get(name))) for each in settings}
+        return name.startswith(f"{choice}.") and len(values) == len({chosen for chosen, _ in values})
+
+    return [name for name in differ if not any(comes_with(name, choice) for choice in differ)]
+
+
+def configurations(runs: Iterable[Run]) -> list[Configuration]:
+    """By mean validation accuracy (without validation: test accuracy), best first.
+
+    Of runs with the same configuration and seed, which are no independent ones, the last counts.
+    """
+    groups: dict[str, dict[int | None, Run]] = {}
+    for run in runs:
+        if run.finished:
+            groups.setdefault(json.dumps(run.settings, sort_keys=True, default=str), {})[run.seed] = run
+    found = [Configuration(next(iter(group.values())).settings, list(group.values())) for group in groups.values()]
+    return sorted(found, key=rank, reverse=True)
+
+
+def rank(configuration: Configuration) -> tuple[float, float]:
+    means = (configuration.summary(metric) for metric in ("val/accuracy", "test/accuracy"))
+    validation, test = (summary.mean if summary else -1.0 for summary in means)
+    return validation, test
+
+
+def summarize(values: Sequence[float]) -> Summary | None:
+    if not values:
+        return None
+    n, mean = len(values), statistics.fmean(values)
+    if n == 1:
+        return Summary(n, mean, None, None, None)
+    from scipy.special import stdtrit  # a quarter of a second that runs without seeds need not spend
+
+    deviation = statistics.stdev(values)
+    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+    return Summary(n, mean, deviation, mean - half, mean + half)
+
+
+class Difference(NamedTuple):
+    """Of two means, by Welch's t-test (Biometrika 34, 1947)."""
+
+    mean: float
+    low: float  # 95% confidence interval
+    high: float
+    p: float
+
+
+def welch(first: Summary, second: Summary) -> Difference | None:
+    """second - first; None where one run on a side, or runs that are all equal, leave nothing to compare it with."""
+    if first.deviation is None or second.deviation is None or first.deviation == second.deviation == 0:
+        return None
+    from scipy.special import stdtr, stdtrit
+
+    mean = second.mean - first.mean
+    variances = first.deviation**2 / first.n, second.deviation**2 / second.n  # of the two means
+    error = math.sqrt(sum(variances))
+    freedom = error**4 / (variances[0] ** 2 / (first.n - 1) + variances[1] ** 2 / (second.n - 1))
+    half = float(stdtrit(freedom, 0.975)) * error
+    return Difference(mean, mean - half, mean + half, 2 * float(stdtr(freedom, -abs(mean) / error)))

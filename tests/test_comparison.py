@@ -1,0 +1,80 @@
+import pytest
+from fake_runs import cells, make_run
+
+from reslab.comparison import print_comparison, read_side
+from reslab.errors import UserError
+
+FIRST, SECOND = (0.90, 0.91, 0.92), (0.95, 0.96, 0.97)
+
+
+@pytest.fixture
+def sides(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    for seed in (1, 2, 3):
+        make_run(tmp_path / "a" / f"{seed}_", accuracy=FIRST[seed - 1], seed=seed)
+        make_run(
+            tmp_path / "b" / f"{seed}_", accuracy=SECOND[seed - 1], test=FIRST[seed - 1], seed=seed + 1,
+            optimizer__lr=0.2, optimizer__momentum=None,
+        )  # fmt: skip
+    return tmp_path / "a", tmp_path / "b"
+
+
+def compare(capsys, first, second):
+    print_comparison(read_side("A", first), read_side("B", second))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_what_differs_and_whether_the_seeds_explain_it(sides, capsys):
+    first, second = sides
+    lines = compare(capsys, [first], [second])
+    assert lines[:2] == [
+        f"A: 3 runs (seed 1, 2, 3), the best one {first}/3_",
+        f"B: 3 runs (seed 2, 3, 4), the best one {second}/3_",
+    ]
+    rows = [cells(line) for line in lines if line.startswith("│")]
+    assert rows == [
+        ["optimizer.lr", "0.1", "0.2"],
+        ["optimizer.momentum", "0.9", "-"],
+        ["val/accuracy", "0.9100 ± 0.0100", "0.9600 ± 0.0100", "+0.0500", "0.0036"],
+        ["test/accuracy", "0.9000 ± 0.0100", "0.9100 ± 0.0100", "+0.0100", "0.29"],
+        ["train/seconds", "12.5000 ± 0.0000", "12.5000 ± 0.0000", "+0.0000", ""],
+    ]
+    assert lines[-2:] == [
+        "val/accuracy: B - A = +0.0500, 95% confidence interval +0.0273 to +0.0727: more than the seeds' spread "
+        "explains (Welch's t-test over 3 and 3 seeds: p = 0.0036, below 0.05)",
+        "test/accuracy: B - A = +0.0100, 95% confidence interval -0.0127 to +0.0327: not more than the seeds' spread "
+        "explains (Welch's t-test over 3 and 3 seeds: p = 0.29, not below 0.05)",
+    ]
+
+
+def test_one_run_cannot_tell(sides, capsys):
+    first, second = sides
+    lines = compare(capsys, [first], [second / "2_"])
+    assert lines[-2] == (
+        "val/accuracy: B - A = +0.0500: one run cannot tell whether that is more than the seeds' spread; "
+        "repeat with -m seed=1,2,3"
+    )
+
+
+def test_runs_without_any_spread_tell_nothing_either(tmp_path, capsys):
+    for number in range(4):
+        make_run(tmp_path / "ab"[number % 2] / f"{number}_", accuracy=1.0, seed=number, optimizer__lr=1 + number % 2)
+    lines = compare(capsys, [tmp_path / "a"], [tmp_path / "b"])
+    assert lines[-1] == "test/accuracy: B - A = +0.0000: neither side has any spread, so that no test applies"
+
+
+def test_another_origin_is_told(tmp_path, capsys):
+    for name in "ab":
+        result = {"status": "finished", "val/accuracy": 0.5, "device": "cpu", "git_commit": name}
+        make_run(tmp_path / name, result=result)
+    lines = compare(capsys, [tmp_path / "a"], [tmp_path / "b"])
+    rows = [cells(line) for line in lines if line.startswith("│")]
+    assert rows == [["git_commit", "a", "b"], ["val/accuracy", "0.5000", "0.5000", "+0.0000", ""]]
+
+
+def test_a_side_is_one_configuration(sides, tmp_path):
+    first, second = sides
+    with pytest.raises(UserError, match=r"^A is 2 configurations, which differ in optimizer.lr, optimizer.momentum: "):
+        read_side("A", [first, second])
+    with pytest.raises(UserError, match=r"^B: no run of .*/none has finished$"):
+        read_side("B", [make_run(tmp_path / "none")])

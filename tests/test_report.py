@@ -1,0 +1,152 @@
+import csv
+
+import pytest
+from fake_runs import cells, make_run
+from test_commands import no_torch, run  # noqa: F401
+
+from reslab.errors import UserError
+from reslab.report import print_report, read_report, write_report
+from reslab.runs import find_runs
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """Two models, two seeds each, and a job that failed."""
+    monkeypatch.setenv("COLUMNS", "200")
+    sweep = tmp_path / "sweep"
+    make_run(sweep / "0_resnet8", accuracy=0.5, curve=[(0.25, 0.5), (0.75, 0.25)])
+    make_run(sweep / "1_resnet8", accuracy=0.7, seed=2, curve=[(0.5, 0.75)])
+    make_run(sweep / "2_resnet20", accuracy=0.9, model__name="resnet20", curve=[(0.5, "")])
+    make_run(sweep / "3_resnet20", accuracy=0.9, test=0.8, model__name="resnet20", seed=2)
+    make_run(sweep / "4_resnet<b>", model__name="resnet<b>", result={"status": "failed", "error": "a < b"})
+    return sweep
+
+
+def printed(capsys, *folders):
+    print_report(read_report(folders))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_leaderboard_has_a_row_a_configuration(sweep, capsys):
+    lines = printed(capsys, sweep)
+    assert lines[0].strip() == "2 configurations (4 runs) by validation accuracy"
+    assert cells(lines[2]) == ["best run", "model", "n", "val/accuracy", "test/accuracy", "seconds"]
+    rows = [cells(line) for line in lines if line.startswith("│")]
+    assert rows == [
+        ["job 2", "resnet20", "2", "0.9000 ± 0.0000", "0.8450 ± 0.0636", "12.5"],
+        ["", "", "", "[0.9000, 0.9000]", "[0.2732, 1.4168]", ""],
+        ["job 1", "resnet8", "2", "0.6000 ± 0.1414", "0.5900 ± 0.1414", "12.5"],
+        ["", "", "", "[-0.6706, 1.8706]", "[-0.6806, 1.8606]", ""],
+    ]
+    assert lines[-2:] == [
+        "accuracy: mean ± standard deviation over n seeds [95% confidence interval of the mean, Student's t]",
+        "job 4 failed: a < b",
+    ]
+
+
+def test_runs_of_several_folders_are_told_apart(sweep, capsys):
+    make_run(sweep.parent / "2026-01-31_12-00-00", accuracy=0.95, optimizer__lr=0.2)
+    make_run(sweep.parent / "2026-01-31_12-00-01", accuracy=0.9, model__name="resnet20")
+    lines = printed(capsys, sweep, sweep.parent)
+    names = [cells(line)[0] for line in lines if line.startswith("│")]
+    assert [name for name in names if name] == ["2026-01-31_12-00-00", "2026-01-31_12-00-01", "sweep/1"]
+    assert "not counted: 1 run with the configuration and seed of a later one" in lines
+    assert lines[-1] == "sweep/4 failed: a < b"
+
+
+def test_pruned_runs_are_counted_apart(sweep, capsys):
+    make_run(sweep / "5_pruned", model__name="resnet20", result={"status": "pruned", "val/accuracy": 1.0})
+    lines = printed(capsys, sweep)
+    assert lines[0].strip() == "2 configurations (4 runs) by validation accuracy"
+    assert lines[-2:] == ["not counted: 1 run that the search has pruned", "job 4 failed: a < b"]
+
+
+def test_a_narrow_terminal_leaves_parameters_out(sweep, capsys, monkeypatch):
+    for number in (5, 6):
+        make_run(sweep / f"{number}_long", accuracy=0.3, optimizer__lr=number / 123456789, data__name="d" * 20)
+    monkeypatch.setenv("COLUMNS", "90")
+    lines = printed(capsys, sweep)
+    assert "differing too, and shown in report.html: optimizer.lr" in lines
+    assert cells(next(line for line in lines if "best run" in line))[:3] == ["best run", "model", "data"]
+    assert max(map(len, lines[:-3])) <= 90
+
+
+def test_the_files_have_all_numbers(sweep):
+    write_report(read_report([sweep]), sweep.parent / "out")
+    first, second = csv.DictReader((sweep.parent / "out" / "report.csv").open())
+    assert (first["place"], first["model"], first["n"], first["best run"]) == (
+        "1", "resnet20", "2", str(sweep / "2_resnet20"),
+    )  # fmt: skip
+    assert float(second["val/accuracy mean"]) == pytest.approx(0.6)
+    assert float(second["val/accuracy deviation"]) == pytest.approx(0.02**0.5)
+    assert float(second["val/accuracy 95% low"]) == pytest.approx(0.6 - 1.27062, rel=1e-5)
+    assert float(second["val/accuracy 95% high"]) == pytest.approx(0.6 + 1.27062, rel=1e-5)
+    assert float(second["test/accuracy mean"]) == pytest.approx(0.59)
+    runs = list(csv.DictReader((sweep.parent / "out" / "runs.csv").open()))
+    assert [(run["model"], run["seed"], run["status"], run["val/accuracy"], run["error"]) for run in runs] == [
+        ("resnet20", "1", "finished", "0.9", ""),
+        ("resnet20", "2", "finished", "0.9", ""),
+        ("resnet8", "2", "finished", "0.7", ""),
+        ("resnet8", "1", "finished", "0.5", ""),
+        ("resnet<b>", "1", "failed", "", "a < b"),
+    ]
+    assert runs[2]["folder"] == str(sweep / "1_resnet8")
+    assert "versions" not in runs[0]  # plain values only
+
+
+def test_a_report_changes_no_run(sweep):
+    before = find_runs([sweep])
+    write_report(read_report([sweep]), sweep)
+    assert find_runs([sweep]) == before
+
+
+def test_where_nothing_can_be_written_is_a_mistake(sweep):
+    (sweep / "file").write_text("")
+    with pytest.raises(UserError, match=r"^the report cannot be written into .*/file: (Not a directory|File exists)$"):
+        write_report(read_report([sweep]), sweep / "file")
+
+
+# the command
+
+
+def test_the_command_needs_no_torch(sweep, no_torch):  # noqa: F811
+    done = run("report", "sweep", cwd=sweep.parent, **no_torch)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-2:] == ["job 4 failed: a < b", "report: sweep (report.html, report.csv, runs.csv)"]
+    assert (sweep / "report.html").is_file()
+    done = run("report", "output=there", "sweep/0_resnet8", "sweep/1_resnet8", cwd=sweep.parent, **no_torch)
+    assert done.stdout.splitlines()[-1] == "report: there (report.html, report.csv, runs.csv)"
+    assert (sweep.parent / "there" / "report.csv").read_text().splitlines()[1].startswith("1,2,0.6,")
+
+
+def test_the_command_compares(sweep, no_torch):  # noqa: F811
+    pattern = [path.relative_to(sweep) for path in sorted(sweep.glob("*resnet8"))]
+    done = run("report", *pattern, "versus", "2_resnet20", "3_resnet20", cwd=sweep, **no_torch)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:2] == [
+        "A: 2 runs (seed 1, 2), the best one 1_resnet8",
+        "B: 2 runs (seed 1, 2), the best one 2_resnet20",
+    ]
+    assert not (sweep / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "error: name a folder, e.g. python src/report.py outputs/multirun/2026-01-31_12-00-00"),
+        (["swep"], "error: there is no folder swep: did you mean sweep?"),
+        (["sweep", "--all"], "error: unrecognized argument --all: --help shows examples"),
+        (["a", "versus", "b", "output=c"], "error: output=c: versus prints its comparison and writes no file"),
+        (["sweep", "versus"], "error: versus stands between two groups of folders: python src/report.py A versus B"),
+        (["sweep", "versus", "sweep"], "error: A is 2 configurations, which differ in model: name the runs of one"),
+    ],
+)
+def test_a_mistake_is_one_line(sweep, no_torch, arguments, line):  # noqa: F811
+    done = run("report", *arguments, cwd=sweep.parent, **no_torch)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line + "\n")
+
+
+def test_help_shows_examples(tmp_path, no_torch):  # noqa: F811
+    done = run("report", "--help", cwd=tmp_path, **no_torch)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  python src/report.py outputs/resnet20-digits versus outputs/resnet32-digits" in done.stdout.splitlines()
