@@ -375,7 +375,7 @@ def test_resume_stands_for_the_runs_own_arguments(tmp_path):
     assert with_resumed_settings(["seed=1"]) == ["seed=1"]
     with pytest.raises(UserError, match="is not a run's folder"):
         with_resumed_settings([f"resume={tmp_path}/.hydra"])
-    with pytest.raises(UserError, match="resume= continues one run"):
+    with pytest.raises(UserError, match="is not a sweep's folder"):
         with_resumed_settings([f"resume={folder}", "-m"])
 
 

@@ -49,7 +49,8 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             hydra_config = HydraConfig.get()
             folder = Path(hydra_config.runtime.output_dir)
             record_failure(error, config_name, folder)
-            if isinstance(error, Interrupted) and config_name == "config" and os.environ.get("LOCAL_RANK", "0") == "0":
+            own = hydra_config.mode == RunMode.RUN and os.environ.get("LOCAL_RANK", "0") == "0"
+            if isinstance(error, Interrupted) and config_name == "config" and own:
                 print(f"interrupted ({error}): resume={folder} goes on from its last checkpoint", file=sys.stderr)
             if isinstance(error, Interrupted) or hydra_config.mode == RunMode.MULTIRUN or show_traceback:
                 raise  # Hydra notes it and goes on with the next job
@@ -63,12 +64,16 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     except Interrupted as error:
         if Summary.folder is not None:
             print_summary(Summary.folder)
+            print(f"interrupted ({error}): resume={Summary.folder} goes on with the sweep", file=sys.stderr)
         sys.exit(error.status)
     except Exception as error:
         if show_traceback:
             raise
-        if Summary.folder is None or not jobs(Summary.folder):  # before any job: what was asked cannot be composed
-            fail(error if is_mistake(error) else UserError(one_line(error, config_name)), config_name)
+        if Summary.folder is not None and jobs(Summary.folder):
+            print_summary(Summary.folder)
+        elif not is_mistake(error):  # before any job: what was asked cannot be composed
+            error = UserError(one_line(error, config_name))
+        fail(error, config_name)
     if Summary.folder is not None and print_summary(Summary.folder):
         sys.exit(1)
 

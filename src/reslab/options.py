@@ -163,7 +163,7 @@ RUN = {
     "flip_averaging": TRUE_OR_FALSE,
     "compile": TRUE_OR_FALSE,
     "test": TRUE_OR_FALSE,
-    "objective": one_of(*VALIDATION, *TEST, *TRAINING),
+    "objective": one_or_list(one_of(*VALIDATION, *TEST, *TRAINING, "parameters")),
     "resume": PATH | NULL,
     "checkpoint.every_minutes": POSITIVE,
     "folder": PATH,
@@ -228,6 +228,13 @@ PREDICT = {
         "a path that ends in .csv or .json", lambda value: PATH.allows(value) and value.endswith((".csv", ".json"))
     )
     | NULL,
+}
+SEARCH = {  # of hydra/sweeper=optuna, behind hydra.sweeper.
+    "trials": whole(1),
+    "n_jobs": whole(1),
+    "sampler": one_of("tpe", "random", "grid", "qmc"),
+    "seed": whole(0),
+    "pruner": one_of("none", "median", "halving"),
 }
 OPTIONS: dict[str, dict[str, Kind]] = {  # of each command, by the name of its file in conf/
     "config": RUN | MODEL | DATA | TRAINER,

@@ -20,6 +20,11 @@ MAY_DIFFER = (
     "trainer.detect_anomaly",
 )  # fmt: skip
 BUT_NOT = ("callbacks.ema",)
+SWEEP_FILE = "multirun.yaml"  # in the folder of each sweep, by Hydra
+MAY_DIFFER_IN_A_SWEEP = (
+    "hydra.sweeper.trials", "hydra.sweeper.n_jobs", "hydra.sweeper.max_batch_size", "hydra/launcher", "hydra.launcher",
+)  # fmt: skip
+OF_THE_COMMAND = ("-m", "--multirun", "hydra.sweep.dir", "hydra.mode")
 
 
 def with_resumed_settings(arguments: list[str]) -> list[str]:
@@ -34,8 +39,10 @@ def with_resumed_settings(arguments: list[str]) -> list[str]:
     if folder is None:
         refuse_used_folder(given)
         return others
+    if (folder / SWEEP_FILE).is_file():
+        return with_sweep_settings(folder, others)
     if {"-m", "--multirun"} & given.keys():
-        raise UserError("resume= continues one run; to continue a job of a sweep give its folder, without -m")
+        raise UserError(f"resume={folder} is not a sweep's folder, it has no {SWEEP_FILE}; a run goes on without -m")
     saved_file = folder / ".hydra" / "overrides.yaml"
     if not saved_file.is_file():
         raise UserError(f"resume={given['resume']} is not a run's folder: {folder} has no .hydra/overrides.yaml")
@@ -47,11 +54,33 @@ def with_resumed_settings(arguments: list[str]) -> list[str]:
     return [*kept, *added, *(f"{name}={value}" for name, value in place.items())]
 
 
+def with_sweep_settings(folder: Path, others: list[str]) -> list[str]:
+    """The same for a sweep. Raises UserError for an argument that the sweep was not begun with."""
+    saved = yaml.safe_load((folder / SWEEP_FILE).read_text())["hydra"]["overrides"]
+    own = {name_of(argument): argument for argument in (*saved["hydra"], *saved["task"])}
+    own |= {"hydra.sweep.dir": f"hydra.sweep.dir={quoted(folder)}", "hydra.mode": "hydra.mode=MULTIRUN"}
+    for argument in others:
+        name = name_of(argument)
+        if starts(name, OF_THE_COMMAND) or own.get(name) == argument:
+            continue
+        if not starts(name, MAY_DIFFER_IN_A_SWEEP):
+            begun = own.get(name, f"no {name}")
+            raise UserError(f"resume={folder} is a sweep with {begun}, not {argument}: start a new one")
+        own[name] = argument
+    return list(own.values())
+
+
+def name_of(argument: str) -> str:
+    return argument.partition("=")[0]
+
+
 def run_folder(given: dict[str, str], others: list[str]) -> Path | None:
     """The folder of the run that is meant; None for a new run."""
     asked = given.get("resume", "null")
     if asked == "null":
         return None
+    if asked == "auto" and {"-m", "--multirun"} & given.keys():
+        raise UserError("resume=auto goes on with a run; for a sweep give its folder: resume=<folder>")
     if asked != "auto":
         path = Path(asked)
         return path.parent.parent if path.is_file() else path
@@ -88,6 +117,8 @@ def read_overrides(path: Path) -> list[str]:
 
 
 def refuse_used_folder(given: dict[str, str]) -> None:
+    if "hydra.sweep.dir" in given and (sweep := Path(given["hydra.sweep.dir"]) / SWEEP_FILE).exists():
+        raise UserError(f"{sweep.parent} holds a sweep: resume={sweep.parent} goes on with it")
     if "hydra.run.dir" not in given or "LOCAL_RANK" in os.environ:  # a further process of the run that uses it
         return
     folder = Path(given["hydra.run.dir"])

@@ -33,6 +33,7 @@ from reslab.history import History, ProgressBar
 from reslab.interruption import signals
 from reslab.models.build import build_network, check_shapes
 from reslab.models.whitening import whiten_stem
+from reslab.pruning import pruning, was_pruned
 from reslab.tensorboard import add_hparams, writer_of
 
 log = logging.getLogger(__name__)
@@ -85,11 +86,12 @@ def run(config: DictConfig, folder: Path) -> Result:
     with signals.wait(), memory_advice(config):
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     best = best_checkpoint(trainer, data)
-    result: Result = {"status": "finished"}
+    pruned = was_pruned(trainer)
+    result: Result = {"status": "pruned" if pruned else "finished"}
     result |= {name: value for name, value in history.best().items() if name.startswith(("train/", "val/"))}
     result |= {"epochs": len(history.rows), "steps": trainer.global_step}
     result |= {"train/seconds": history.train_seconds, "train/images_per_second": history.images_per_second}
-    if config.test:
+    if config.test and not pruned:
         result |= test(trainer, classifier, data, best)
     result |= origin | {"folder": str(folder)}
     if trainer.is_global_zero:
@@ -210,7 +212,7 @@ def build_callbacks(config: DictConfig, data: ImageDataModule, history: History)
         if any(isinstance(callback, EarlyStopping) for callback in callbacks):
             raise UserError("early stopping needs validation images: set data.val_fraction")
         callbacks = [callback for callback in callbacks if not watches_validation(callback)]
-    callbacks += freezing(config)
+    callbacks += [*freezing(config), *pruning(Path(config.folder))]
     if config.trainer.enable_progress_bar and sys.stdout.isatty():
         callbacks.append(ProgressBar(history))
     return callbacks

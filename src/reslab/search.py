@@ -1,0 +1,194 @@
+"""A search for the best settings: trials that Optuna asks for, each a job of a Hydra sweep.
+
+Everything that is known of a search stands in its folder: search.db, which Optuna's own tools read, and each job's
+result.json. So a search that was killed goes on as if it had not been, trial by trial.
+"""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from reslab.errors import UserError
+from reslab.options import SEARCH, VALIDATION, shown
+from reslab.sweep_jobs import SweepJobs
+
+try:
+    import optuna
+except ImportError as error:
+    raise UserError("hydra/sweeper=optuna needs Optuna: pip install -e '.[search]'") from error
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+DATABASE, STUDY = "search.db", "search"
+LESS_IS_BETTER = ("loss", "seconds", "error", "parameters")  # ends of names in result.json
+PRUNERS: dict[str, type[optuna.pruners.BasePruner]] = {
+    "median": optuna.pruners.MedianPruner,
+    "halving": optuna.pruners.SuccessiveHalvingPruner,
+}
+MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+Space = dict[str, BaseDistribution]
+
+
+def open_study(folder: Path, **options: Any) -> optuna.Study:
+    return optuna.load_study(study_name=STUDY, storage=f"sqlite:///{folder / DATABASE}", **options)
+
+
+def read_space(lines: Sequence[str], config_loader: ConfigLoader) -> tuple[list[str], Space]:
+    """The overrides that every trial has, and what is searched over; of two with one name the later counts."""
+    fixed: dict[str, str] = {}
+    space: Space = {}
+    for override in OverridesParser.create(config_loader=config_loader).parse_overrides(list(lines)):
+        name = override.get_key_element()
+        fixed.pop(name, None)
+        space.pop(name, None)
+        if override.is_sweep_override():
+            space[name] = distribution(override)
+        else:
+            fixed[name] = str(override.input_line)
+    if not space:
+        raise UserError("a search needs something to search over, e.g. 'optimizer.lr=tag(log, interval(0.01, 1))'")
+    return list(fixed.values()), space
+
+
+def distribution(override: Override) -> BaseDistribution:
+    value: Any = override.value()  # one of Hydra's sweeps
+    if unknown := value.tags - {"log"}:
+        raise UserError(f"{override.input_line}: tag({min(unknown)}, ...) means nothing here, only tag(log, ...)")
+    log = "log" in value.tags
+    try:
+        if override.is_interval_sweep():
+            kind = IntDistribution if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution
+            return kind(value.start, value.end, log=log)
+        if override.is_range_sweep():
+            values = sorted(value.range())
+            if not values:
+                raise ValueError("this range is empty")
+            if isinstance(values[0], int):
+                return IntDistribution(values[0], values[-1], log=log, step=abs(int(value.step)))
+            return FloatDistribution(values[0], values[-1], log=log, step=abs(value.step))
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    except ValueError as error:
+        raise UserError(f"{override.input_line}: {error}") from error
+
+
+class Search:
+    """`trials` trials of `space` in all, `n_jobs` at a time; raises UserError for options that do not fit."""
+
+    def __init__(
+        self, folder: Path, fixed: list[str], space: Space, objectives: Sequence[str], *, trials: int, n_jobs: int,
+        sampler: str, seed: int, pruner: str,
+    ) -> None:  # fmt: skip
+        options = {"trials": trials, "n_jobs": n_jobs, "sampler": sampler, "seed": seed, "pruner": pruner}
+        for name, kind in SEARCH.items():
+            if not kind.allows(options[name]):
+                raise UserError(f"hydra.sweeper.{name}={shown(options[name])} must be {kind.words}")
+        if pruner != "none" and (len(objectives) > 1 or objectives[0] not in VALIDATION):
+            raise UserError(f"hydra.sweeper.pruner={pruner} needs one objective of {', '.join(VALIDATION)}")
+        self.fixed, self.space, self.objectives, self.n_jobs = fixed, space, objectives, n_jobs
+        self.sampler, self.seed = sampler, seed
+        self.grid = {name: grid_values(name, each) for name, each in space.items()} if sampler == "grid" else {}
+        size = 1
+        for values in self.grid.values():
+            size *= len(values)
+        self.trials = min(trials, size) if self.grid else trials
+        directions = [MINIMIZE if name.endswith(LESS_IS_BETTER) else MAXIMIZE for name in objectives]
+        self.study = optuna.create_study(
+            storage=f"sqlite:///{folder / DATABASE}", study_name=STUDY, directions=directions, load_if_exists=True
+        )
+        described = {name: distribution_to_json(each) for name, each in space.items()}
+        search = {"space": described, "fixed": fixed, "objectives": list(objectives), "pruner": pruner}
+        if self.study.trials and self.study.user_attrs.get("search") != search:
+            raise UserError(f"{folder} holds another search than this: start a new one instead")
+        self.study.set_user_attr("search", search)
+
+    def run(self, jobs: SweepJobs) -> None:
+        while batch := self.cut_off() or self.new():
+            overrides = {trial.number: self.overrides(trial) for trial in batch}
+            jobs.run(overrides)
+            for trial in batch:
+                self.tell(trial, jobs.result(trial.number, overrides[trial.number]))
+        self.report()
+
+    def cut_off(self) -> list[optuna.Trial]:
+        return [
+            self.seeded(trial.number, trial._trial_id)
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        ]
+
+    def new(self) -> list[optuna.Trial]:
+        """The next trials, at most `n_jobs`; those that were given to search.db by hand among them."""
+        begun = [trial.number for trial in self.study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+        return [self.seeded(number) for number in range(len(begun), min(self.trials, len(begun) + self.n_jobs))]
+
+    def seeded(self, number: int, trial_id: int | None = None) -> optuna.Trial:
+        """Trial `number`, new or continued, with all its parameters set.
+
+        The sampler's seed is a function of the number, so that a search which was cut off asks what it would have
+        asked, even where the kill came between two parameters.
+        """
+        self.study.sampler = self.build_sampler(number)
+        trial = self.study.ask() if trial_id is None else optuna.Trial(self.study, trial_id)
+        for name, each in self.space.items():
+            trial._suggest(name, each)  # what Study.ask calls; a parameter that is set stays as it is
+        return trial
+
+    def build_sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        own_seed = random.Random(f"{self.seed} {number}").getrandbits(31)
+        if self.sampler == "grid":
+            return optuna.samplers.GridSampler(self.grid, seed=self.seed)
+        if self.sampler == "qmc":
+            choices = optuna.samplers.RandomSampler(seed=own_seed)  # Sobol's sequence has none
+            return optuna.samplers.QMCSampler(
+                scramble=True, seed=self.seed, independent_sampler=choices, warn_independent_sampling=False
+            )
+        if self.sampler == "random":
+            return optuna.samplers.RandomSampler(seed=own_seed)
+        return optuna.samplers.TPESampler(seed=own_seed)
+
+    def overrides(self, trial: optuna.Trial) -> list[str]:
+        return [*self.fixed, *(f"{name}={trial.params[name]}" for name in self.space)]
+
+    def tell(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
+        if result["status"] == "finished":
+            if missing := [name for name in self.objectives if name not in result]:
+                raise UserError(f"objective={missing[0]} is not in {result['folder']}/result.json")
+            self.study.tell(trial, [result[name] for name in self.objectives])
+        else:
+            self.study.tell(trial, state=TrialState.PRUNED if result["status"] == "pruned" else TrialState.FAIL)
+
+    def report(self) -> None:
+        """The best trial; of several objectives those that no other one beats in all."""
+        trials = self.study.get_trials(deepcopy=False)
+        words = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+        counts = [f"{sum(trial.state == state for trial in trials)} {word}" for state, word in words.items()]
+        print(f"search: {len(trials)} trials, {', '.join(counts)}")
+        if any(trial.state == TrialState.COMPLETE for trial in trials):
+            best = self.study.best_trials if len(self.objectives) > 1 else [self.study.best_trial]
+            for trial in best:
+                values = " ".join(f"{n}={v:.6g}" for n, v in zip(self.objectives, trial.values, strict=True))
+                print(f"best:   job {trial.number}, {values}: {' '.join(f'{n}={v}' for n, v in trial.params.items())}")
+
+
+def grid_values(name: str, each: BaseDistribution) -> list[Any]:
+    if isinstance(each, CategoricalDistribution):
+        return list(each.choices)
+    if isinstance(each, IntDistribution):
+        return list(range(each.low, each.high + 1, each.step))
+    if isinstance(each, FloatDistribution) and each.step is not None:
+        steps = round((each.high - each.low) / each.step)
+        return [round(each.low + step * each.step, 12) for step in range(steps + 1)]
+    raise UserError(f"hydra.sweeper.sampler=grid needs a list or a range for {name}, not an interval")
