@@ -14,10 +14,11 @@ from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import nn
+from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from reslab import tensorboard, training
-from reslab.tensorboard import confusion_figure, layer_table, mistakes_figure, plain_settings
+from reslab.tensorboard import confusion_figure, layer_table, mistakes_figure, plain_settings, put_first
 
 STEPS = [5, 11, 17, 19]  # of an epoch's 20: every sixth, and the last
 SHORT = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "test=false")
@@ -107,6 +108,22 @@ def test_hparams_show_the_settings(events, trained):
     assert settings["seed"].number_value == 42
     assert settings["mixup"].number_value == settings["cutmix"].number_value == 0.0
     assert not [name for name in settings if "checkpoint" in name or "folder" in name]
+
+
+def test_what_the_command_line_set_comes_first():
+    settings = {
+        "data.name": "digits",
+        "model": "ResNet",
+        "model.name": "resnet8",
+        "optimizer": "SGD",
+        "optimizer.lr": 1,
+    }
+    experiment, _, _ = hparams(settings, {})
+    put_first(experiment, ["model=resnet8", "++optimizer.lr=1", "trainer=cpu", "~callbacks.ema"])
+    infos = HParamsPluginData.FromString(experiment.value[0].metadata.plugin_data.content).experiment.hparam_infos
+    assert {info.name: info.differs for info in infos} == {
+        "data.name": False, "model": False, "model.name": True, "optimizer": False, "optimizer.lr": True,
+    }  # fmt: skip
 
 
 def test_plain_settings():

@@ -72,12 +72,9 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
         if not folder.is_dir():
             siblings = [path.name for path in folder.parent.glob("*/")]
             raise UserError(f"there is no folder {folder}{suggest(folder.name, siblings, 'it is a path to a run')}")
-        below = [path.parents[1] for path in folder.rglob(".hydra/config.yaml")]
-        below = [path for path in below if not (path / "benchmark.json").exists()]
+        below = [path.parent for path in folder.rglob(".hydra") if not (path.parent / "benchmark.json").exists()]
         if not below:
-            raise UserError(
-                f"{folder} holds no run: a run's folder has .hydra/config.yaml, a sweep's has runs' folders"
-            )
+            raise UserError(f"{folder} holds no run: a run's folder has .hydra in it, a sweep's has folders of runs")
         found |= {path.resolve(): read_run(path) for path in sorted(below, key=by_number)}
     return list(found.values())
 

@@ -1,17 +1,19 @@
 """What TensorBoard shows beside the curves: the configuration, the layers, the graph, images, figures, hparams."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
 import matplotlib
 import torch
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_summary import ModelSummary
 from matplotlib.figure import Figure
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -165,9 +167,23 @@ def add_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Mappi
     result = {f"result/{name}": value for name, value in metrics.items()}
     for name, value in result.items():
         writer.add_scalar(name, value, step)
-    for summary in hparams(plain_settings(settings), result):
+    experiment, *session = hparams(plain_settings(settings), result)
+    if HydraConfig.initialized():
+        put_first(experiment, HydraConfig.get().overrides.task)
+    for summary in (experiment, *session):
         writer._get_file_writer().add_summary(summary)
     writer.flush()
+
+
+def put_first(experiment: Any, overrides: Sequence[str]) -> None:
+    """What the command line set, which is what a sweep varies: the tab shows five settings, else by the alphabet."""
+    plugin_data = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin_data.content)
+    settings = {setting.name: setting for setting in content.experiment.hparam_infos}
+    for name in (override.lstrip("+").partition("=")[0] for override in overrides):
+        if setting := settings.get(f"{name}.name", settings.get(name)):
+            setting.differs = True
+    plugin_data.content = content.SerializeToString()
 
 
 def plain_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
