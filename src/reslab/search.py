@@ -5,6 +5,7 @@ result.json. So a search that was killed goes on as if it had not been, trial by
 """
 
 import random
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # QMCSampler, since 2022
 
 DATABASE, STUDY = "search.db", "search"
 LESS_IS_BETTER = ("loss", "seconds", "error", "parameters")  # ends of names in result.json
@@ -41,6 +43,11 @@ PRUNERS: dict[str, type[optuna.pruners.BasePruner]] = {
 }
 MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
 Space = dict[str, BaseDistribution]
+
+
+class Grid(optuna.samplers.GridSampler):
+    def after_trial(self, *arguments: Any) -> None:
+        """The search knows its end; Optuna's own can only stop what study.optimize runs."""
 
 
 def open_study(folder: Path, **options: Any) -> optuna.Study:
@@ -138,7 +145,7 @@ class Search:
         """Trial `number`, new or continued, with all its parameters set.
 
         The sampler's seed is a function of the number, so that a search which was cut off asks what it would have
-        asked, even where the kill came between two parameters.
+        asked. Where the kill came between two parameters, the missing one is drawn anew.
         """
         self.study.sampler = self.build_sampler(number)
         trial = self.study.ask() if trial_id is None else optuna.Trial(self.study, trial_id)
@@ -149,7 +156,7 @@ class Search:
     def build_sampler(self, number: int) -> optuna.samplers.BaseSampler:
         own_seed = random.Random(f"{self.seed} {number}").getrandbits(31)
         if self.sampler == "grid":
-            return optuna.samplers.GridSampler(self.grid, seed=self.seed)
+            return Grid(self.grid, seed=self.seed)
         if self.sampler == "qmc":
             choices = optuna.samplers.RandomSampler(seed=own_seed)  # Sobol's sequence has none
             return optuna.samplers.QMCSampler(

@@ -1,0 +1,454 @@
+"""Sweeps that go on, and searches with Optuna. Where training is beside the point, a function takes its place."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
+import pytest
+import yaml
+from conftest import CONF, FP32
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from reslab import training
+from reslab.errors import UserError
+from reslab.pruning import Pruning, pruning
+from reslab.resuming import with_resumed_settings
+from reslab.search import Search, distribution, open_study, read_space
+from reslab.sweep_jobs import SweepJobs, has_ended
+
+TRAIN = CONF.parent / "src" / "train.py"
+LR = "optimizer.lr=tag(log,interval(0.01,1))"
+
+
+# the space
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("a=interval(0,1)", FloatDistribution(0, 1)),
+        ("a=tag(log,interval(0.01,1))", FloatDistribution(0.01, 1, log=True)),
+        ("a=int(interval(1,9))", IntDistribution(1, 9)),
+        ("a=range(1,9)", IntDistribution(1, 8)),  # as in Hydra's grid, without its end
+        ("a=range(1,9,3)", IntDistribution(1, 7, step=3)),
+        ("a=range(5,1,-2)", IntDistribution(3, 5, step=2)),
+        ("a=shuffle(range(0,3))", IntDistribution(0, 2)),
+        ("a=tag(log,range(1,9))", IntDistribution(1, 8, log=True)),
+        ("a=range(0,1,0.25)", FloatDistribution(0, 0.75, step=0.25)),
+        ("a=b,c", CategoricalDistribution(["b", "c"])),
+        ("a=choice(1,true,[2,3],'x y')", CategoricalDistribution(["1", "True", "[2,3]", "x\\ y"])),
+    ],
+)
+def test_hydras_grammar_is_the_space(written, expected):
+    assert distribution(OverridesParser.create().parse_override(written)) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("a=interval(1,0)", "a=interval(1,0): `low <= high` must hold"),
+        ("a=tag(log,interval(0,1))", "a=tag(log,interval(0,1)): `low > 0` must hold for `log=True`"),
+        ("a=range(3,3)", "a=range(3,3): this range is empty"),
+        ("a=tag(lag,interval(1,2))", "a=tag(lag,interval(1,2)): tag(lag, ...) means nothing here, only tag(log, ...)"),
+    ],
+)
+def test_what_is_no_space_is_told(written, message):
+    with pytest.raises(UserError) as error:
+        distribution(OverridesParser.create().parse_override(written))
+    assert str(error.value).startswith(message)
+
+
+def test_of_two_values_the_later_counts():
+    fixed, space = read_space(["a=1,2", "b=1,2", "c=1", "a=3", "c=interval(0,1)", "+d=4", "~e"], None)
+    assert fixed == ["a=3", "+d=4", "~e"]
+    assert space == {"b": CategoricalDistribution(["1", "2"]), "c": FloatDistribution(0, 1)}
+    with pytest.raises(UserError, match="a search needs something to search over"):
+        read_space(["a=1"], None)
+
+
+# the trials
+
+
+class FakeJobs:
+    """In place of SweepJobs: a job's result is a function of its overrides; `stop` ends the search before that job."""
+
+    def __init__(self, result, stop=None):
+        self.function, self.stop, self.launched, self.results = result, stop, [], {}
+
+    def run(self, jobs):
+        for number, overrides in jobs.items():
+            if number == self.stop:
+                raise KeyboardInterrupt
+            self.launched.append(number)
+            values = dict(override.split("=") for override in overrides)
+            self.results[number] = {"status": "finished", "folder": f"job{number}"} | self.function(values)
+
+    def result(self, number, overrides):
+        return self.results[number]
+
+
+def accuracy(values):
+    """Best at x=0.3 with kind b."""
+    return {"val/accuracy": 1 - (float(values["x"]) - 0.3) ** 2 - 0.1 * (values["kind"] == "a"), "parameters": 5}
+
+
+SPACE = {"x": FloatDistribution(0, 1), "kind": CategoricalDistribution(["a", "b"])}
+OPTIONS = {"trials": 16, "n_jobs": 1, "sampler": "tpe", "seed": 42, "pruner": "none"}
+
+
+def search(folder, space=SPACE, objectives=("val/accuracy",), fixed=(), **options):
+    folder.mkdir(exist_ok=True)
+    return Search(folder, list(fixed), space, list(objectives), **OPTIONS | options)
+
+
+def trials(folder):
+    return [(trial.number, trial.state, trial.params, trial.values) for trial in open_study(folder).trials]
+
+
+@pytest.mark.parametrize(("sampler", "number"), [("tpe", 13), ("random", 5), ("qmc", 5), ("grid", 5)])
+def test_a_search_that_is_cut_off_again_and_again_asks_what_it_would_have_asked(tmp_path, sampler, number):
+    grid = {"x": IntDistribution(0, 6), "kind": SPACE["kind"]}
+    space, options = (grid if sampler == "grid" else SPACE), {"sampler": sampler, "trials": number}
+    search(tmp_path / "whole", space, **options).run(FakeJobs(accuracy))
+    launched = []
+    for stop in (2, 2, number - 1, None):
+        jobs = FakeJobs(accuracy, stop)
+        one = search(tmp_path / "parts", space, **options)
+        if stop is None:
+            one.run(jobs)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                one.run(jobs)
+        launched += jobs.launched
+    assert launched == list(range(number))
+    assert trials(tmp_path / "parts") == trials(tmp_path / "whole")
+    assert len({str(params) for _, _, params, _ in trials(tmp_path / "whole")}) == number
+
+
+def test_a_trial_that_was_cut_off_between_two_parameters_keeps_one_and_gets_the_other(tmp_path):
+    one = search(tmp_path, trials=1)
+    x = one.study.ask()._suggest("x", SPACE["x"])
+    one.run(FakeJobs(accuracy))
+    ((number, state, params, values),) = trials(tmp_path)
+    assert (number, state, params["x"]) == (0, TrialState.COMPLETE, x)
+    assert values == [accuracy(params)["val/accuracy"]]
+
+
+def test_the_seed_is_the_samplers(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        search(tmp_path / name, trials=2, seed=seed).run(FakeJobs(accuracy))
+    assert trials(tmp_path / "a") == trials(tmp_path / "b")
+    assert trials(tmp_path / "a") != trials(tmp_path / "c")
+
+
+def test_tpe_finds_what_is_good_and_optunas_own_tools_read_the_search(tmp_path, capsys):
+    search(tmp_path, trials=25).run(FakeJobs(accuracy))
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/search.db")  # as Optuna's own tools do
+    importance = optuna.importance.get_param_importances(study)
+    assert sum(importance.values()) == pytest.approx(1)
+    assert set(importance) == {"x", "kind"}
+    best = study.best_trial
+    assert best.params["x"] == pytest.approx(0.3, abs=0.05)
+    assert best.params["kind"] == "b"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "search: 25 trials, 25 finished, 0 pruned, 0 failed"
+    assert lines[1].startswith(f"best:   job {best.number}, val/accuracy={best.value:.6g}: x={best.params['x']}")
+
+
+def test_a_grid_is_searched_once(tmp_path):
+    space = {"x": FloatDistribution(0, 0.2, step=0.1), "k": IntDistribution(1, 3, step=2), "kind": SPACE["kind"]}
+    search(tmp_path, space, sampler="grid", trials=100).run(jobs := FakeJobs(accuracy))
+    assert jobs.launched == list(range(3 * 2 * 2))
+    asked = {(round(p["x"], 6), p["kind"], p["k"]) for _, _, p, _ in trials(tmp_path)}
+    assert asked == {(x, kind, k) for x in (0, 0.1, 0.2) for kind in "ab" for k in (1, 3)}
+
+
+def test_the_number_of_trials_counts_in_all_and_batches_are_of_n_jobs(tmp_path):
+    batches = []
+
+    class Batches(FakeJobs):
+        def run(self, jobs):
+            batches.append(list(jobs))
+            super().run(jobs)
+
+    search(tmp_path, trials=5, n_jobs=2).run(Batches(accuracy))
+    search(tmp_path, trials=5, n_jobs=2).run(Batches(accuracy))
+    search(tmp_path, trials=8, n_jobs=2).run(Batches(accuracy))
+    assert batches == [[0, 1], [2, 3], [4], [5, 6], [7]]
+
+
+def test_several_objectives_have_the_directions_of_their_names(tmp_path, capsys):
+    def result(values):
+        x = float(values["x"])
+        return {"val/accuracy": x, "parameters": 100 * x if x < 0.5 else 1000}
+
+    objectives = ["val/accuracy", "parameters", "test/loss"]
+    search(tmp_path, objectives=objectives).run(FakeJobs(lambda values: result(values) | {"test/loss": 1.0}))
+    study = open_study(tmp_path)
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+    xs = [trial.params["x"] for trial in study.trials]
+    best = {trial.params["x"] for trial in study.best_trials}
+    assert best == {x for x in xs if x < 0.5} | {max(xs)}
+    assert capsys.readouterr().out.count("best:   job") == len(best)
+
+
+def test_a_failed_trial_is_told_and_the_search_goes_on(tmp_path, capsys):
+    states = iter(["finished", "failed", "pruned", "unfinished"])
+    search(tmp_path, trials=4).run(FakeJobs(lambda values: accuracy(values) | {"status": next(states)}))
+    wanted = [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, TrialState.FAIL]
+    assert [state for _, state, _, _ in trials(tmp_path)] == wanted
+    assert capsys.readouterr().out.startswith("search: 4 trials, 1 finished, 1 pruned, 2 failed\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trials": 0}, "hydra.sweeper.trials=0 must be a whole number of at least 1, below 2**31"),
+        ({"sampler": "tpa"}, "hydra.sweeper.sampler=tpa must be one of tpe, random, grid, qmc"),
+        ({"sampler": "grid"}, "hydra.sweeper.sampler=grid needs a list or a range for x, not an interval"),
+        ({"pruner": "median", "objectives": ["parameters"]}, "hydra.sweeper.pruner=median needs one objective of val/"),
+        ({"pruner": "halving", "objectives": ["val/loss", "parameters"]}, "hydra.sweeper.pruner=halving needs one"),
+    ],
+)
+def test_what_cannot_be_searched_is_told(tmp_path, options, message):
+    with pytest.raises(UserError) as error:
+        search(tmp_path, **options)
+    assert str(error.value).startswith(message)
+
+
+def test_another_search_does_not_go_on_in_the_folder(tmp_path):
+    search(tmp_path, trials=1).run(FakeJobs(accuracy))
+    for change in ({"space": {"x": FloatDistribution(0, 2)}}, {"fixed": ["seed=1"]}, {"objectives": ["val/loss"]}):
+        with pytest.raises(UserError, match=f"{tmp_path} holds another search than this: start a new one instead"):
+            search(tmp_path, **change)
+
+
+def test_an_objective_that_no_result_has_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"objective=test/accuracy is not in job0/result\.json"):
+        search(tmp_path, objectives=["test/accuracy"]).run(FakeJobs(accuracy))
+
+
+# pruning
+
+
+def begun(folder, pruner="median", finished=5):
+    """A search whose finished trials were 0.9 right after each of three epochs, and its running trial's folder."""
+    one = search(folder, pruner=pruner)
+    for number in range(finished):
+        trial = one.seeded(number)
+        for epoch in (1, 2, 3):
+            trial.report(0.9, epoch)
+        one.study.tell(trial, 0.9)
+    one.seeded(finished)
+    return folder / f"{finished}_seed=1"
+
+
+def tiny(folder, **overrides):
+    overrides = {"model": "resnet8", "trainer": "cpu", "logger": "none", "trainer.max_epochs": 3} | overrides
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(
+            "config", [f"folder='{folder}'", FP32, *(f"{name}={value}" for name, value in overrides.items())]
+        )
+
+
+def test_a_trial_that_falls_behind_is_pruned_and_its_result_says_so(tmp_path):
+    folder = begun(tmp_path)
+    result = training.train(tiny(folder))
+    assert (result["status"], result["epochs"], result["steps"]) == ("pruned", 1, 20)
+    assert "test/accuracy" not in result
+    assert json.loads((folder / "result.json").read_text())["status"] == "pruned"
+    assert open_study(tmp_path).trials[5].intermediate_values == {1: pytest.approx(result["val/accuracy"])}
+
+
+def test_a_trial_that_keeps_up_is_the_same_run_as_without_a_search(tmp_path):
+    alone = training.train(tiny(tmp_path / "alone", **{"trainer.max_epochs": 2}))
+    folder = begun(tmp_path / "search", finished=0)
+    kept = training.train(tiny(folder, **{"trainer.max_epochs": 2}))
+    assert kept["status"] == "finished"
+    assert {n: v for n, v in kept.items() if n.startswith(("val/", "test/"))} == {
+        n: v for n, v in alone.items() if n.startswith(("val/", "test/"))
+    }
+    reported = open_study(tmp_path / "search").trials[0].intermediate_values
+    assert list(reported) == [1, 2]
+    assert kept["val/accuracy"] == pytest.approx(max(reported.values()))
+
+
+def test_the_callback_is_only_there_for_a_running_trial(tmp_path):
+    folder = begun(tmp_path / "a", finished=1)
+    assert [type(callback) for callback in pruning(folder)] == [Pruning]
+    assert pruning(tmp_path / "a" / "0_seed=1") == []  # has finished
+    assert pruning(tmp_path / "a" / "2_seed=1") == []  # not asked for
+    assert pruning(tmp_path / "a" / "other") == []
+    assert pruning(tmp_path / "none" / "0_seed=1") == []
+    assert pruning(begun(tmp_path / "b", pruner="none")) == []
+
+
+# a sweep goes on
+
+
+def sweep_folder(folder, task, hydra=()):
+    folder.mkdir(parents=True)
+    overrides = {"hydra": {"overrides": {"task": list(task), "hydra": list(hydra)}}}
+    (folder / "multirun.yaml").write_text(yaml.safe_dump(overrides))
+    return folder
+
+
+def test_resume_stands_for_a_sweeps_own_arguments(tmp_path):
+    folder = sweep_folder(
+        tmp_path / "a", ["seed=1,2"], ["hydra/sweeper=optuna", "hydra.sweeper.trials=5", "hydra.sweep.dir=x"]
+    )
+    place = [f"hydra.sweep.dir='{folder}'"]
+    own = ["hydra/sweeper=optuna", "hydra.sweeper.trials=5", *place, "seed=1,2", "hydra.mode=MULTIRUN"]
+    assert with_resumed_settings([f"resume={folder}"]) == own
+    assert with_resumed_settings(["-m", "seed=1,2", "hydra/sweeper=optuna", f"resume={folder}"]) == own
+    more = with_resumed_settings([f"resume={folder}", "hydra.sweeper.trials=9", "hydra/launcher=parallel"])
+    assert more == [own[0], "hydra.sweeper.trials=9", *own[2:], "hydra/launcher=parallel"]
+
+
+def test_another_sweep_does_not_go_on_in_the_folder(tmp_path):
+    folder = sweep_folder(tmp_path / "a", ["seed=1,2"])
+    for given, begun_with in (
+        ("seed=1,2,3", "seed=1,2"),
+        ("mixup=0.1", "no mixup"),
+        ("hydra.sweeper.seed=1", "no hydra"),
+    ):
+        with pytest.raises(UserError, match=rf"^resume={folder} is a sweep with {begun_with}.*, not {given}: start"):
+            with_resumed_settings([f"resume={folder}", given])
+    with pytest.raises(UserError, match=f"{folder} holds a sweep: resume={folder} goes on with it"):
+        with_resumed_settings(["-m", "seed=1,2", f"hydra.sweep.dir={folder}"])
+    with pytest.raises(UserError, match="resume=auto goes on with a run; for a sweep give its folder"):
+        with_resumed_settings(["-m", "seed=1,2", "resume=auto"])
+
+
+@pytest.mark.parametrize(
+    ("status", "saved", "ended"),
+    [
+        ("finished", {"seed": 1, "resume": None}, True),
+        ("pruned", {"seed": 1, "resume": "x"}, True),
+        ("failed", {"seed": 1, "resume": None}, False),
+        ("interrupted", {"seed": 1, "resume": None}, False),
+        (None, {"seed": 1, "resume": None}, False),
+        ("finished", {"seed": 1, "resume": None, "test": False}, False),  # which may differ: it goes on
+    ],
+)
+def test_a_job_has_ended_by_its_result_and_an_equal_configuration(tmp_path, status, saved, ended):
+    config = OmegaConf.create({"seed": 1, "resume": None})
+    assert not has_ended(tmp_path, config)
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(OmegaConf.create(saved), tmp_path / ".hydra" / "config.yaml")
+    if status:
+        (tmp_path / "result.json").write_text(json.dumps({"status": status}))
+    assert has_ended(tmp_path, config) == ended
+    config.seed = 2
+    with pytest.raises(UserError, match=f"{tmp_path} was another job: seed was 1 and is 2; start a new sweep instead"):
+        has_ended(tmp_path, config)
+
+
+class Composer:
+    """In place of Hydra's: the overrides are the configuration."""
+
+    def load_sweep_config(self, config, overrides):
+        hydra = {"job": {}, "sweep": {"dir": config.folder, "subdir": "${hydra.job.num}_job"}}
+        return OmegaConf.create({**dict(override.split("=", 1) for override in overrides), "hydra": hydra})
+
+
+def test_only_the_jobs_that_have_not_ended_are_launched_and_those_that_began_are_resumed(tmp_path):
+    launched = []
+    launcher = SimpleNamespace(launch=lambda jobs, initial_job_idx: launched.append((initial_job_idx, jobs)))
+    context = SimpleNamespace(config_loader=Composer())
+    jobs = SweepJobs(launcher, context, OmegaConf.create({"folder": str(tmp_path)}))
+    for number, status in enumerate(["finished", "failed", None, "finished", None, "pruned"]):
+        folder = tmp_path / f"{number}_job" / ".hydra"
+        if number != 4:  # which has not begun
+            folder.mkdir(parents=True)
+            (folder / "config.yaml").write_text(f"seed: '{number}'\nresume: null\n")
+        if status:
+            (folder.parent / "result.json").write_text(json.dumps({"status": status}))
+    jobs.launch([[f"seed={number}"] for number in range(7)], initial_job_idx=0)
+    resumed = [[f"seed={number}", f"resume='{tmp_path}/{number}_job'"] for number in (1, 2)]
+    assert launched == [(1, resumed), (4, [["seed=4"]]), (6, [["seed=6"]])]
+    assert jobs.result(1, ["seed=1"]) == {"status": "failed"}
+    assert jobs.result(2, ["seed=2"]) == {"status": "unfinished"}
+
+
+# the real command
+
+TINY = ("model=resnet8", "trainer=cpu", "logger=none", "test=false", FP32, "trainer.max_epochs=2")
+
+
+def command(*arguments, cwd):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.Popen(
+        [sys.executable, TRAIN, *arguments], cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def output(*arguments, cwd):
+    process = command(*arguments, cwd=cwd)
+    text, _ = process.communicate(timeout=300)
+    return process.returncode, text
+
+
+def results(folder):
+    return {file.parent.name.split("_")[0]: json.loads(file.read_text()) for file in Path(folder).glob("*/result.json")}
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_with_the_jobs_that_have_not_finished(tmp_path):
+    arguments = ("-m", "seed=1,2,3", *TINY)
+    process = command(*arguments, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    epochs = 0
+    for line in process.stdout:
+        epochs += line.startswith("epoch ")
+        if epochs == 4:  # job 1 is told to be at its end, with its first epoch saved
+            process.send_signal(signal.SIGKILL)
+            break
+    process.communicate()
+    (first,) = tmp_path.glob("sweep/0_*")
+    (second,) = tmp_path.glob("sweep/1_*")
+    untouched = (first / "result.json").stat().st_mtime_ns
+    assert not (second / "result.json").exists()
+    status, text = output(*arguments, "resume=sweep", cwd=tmp_path)
+    assert status == 0
+    assert (first / "result.json").stat().st_mtime_ns == untouched
+    assert f"resumed from sweep/{second.name}/checkpoints/last.ckpt, step 20" in text
+    assert text.count("\nepoch ") == 3  # one of job 1, two of job 2
+    assert {number: result["seed"] for number, result in results(tmp_path / "sweep").items()} == {
+        "0": 1,
+        "1": 2,
+        "2": 3,
+    }
+    assert len(list(tmp_path.glob("sweep/*_*"))) == 3
+    assert "resume" not in (second / ".hydra" / "overrides.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
+    arguments = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.trials=6", LR, "model=resnet8,resnet14", *TINY[1:])
+    assert output(*arguments, "hydra.sweep.dir=whole", cwd=tmp_path)[0] == 0
+    place = "hydra.sweep.dir=parts"
+    for epochs_before_the_kill in (2, 3, 4):
+        process = command(*arguments, place, cwd=tmp_path)
+        epochs = 0
+        for line in process.stdout:
+            epochs += line.startswith("epoch ")
+            if epochs == epochs_before_the_kill:
+                process.send_signal(signal.SIGKILL)
+                break
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        place = "resume=parts"
+    status, text = output(*arguments, place, cwd=tmp_path)
+    assert status == 0
+    assert "search: 6 trials, 6 finished, 0 pruned, 0 failed" in text
+    assert trials(tmp_path / "parts") == trials(tmp_path / "whole")
