@@ -1,4 +1,5 @@
 import random
+from pathlib import Path
 
 import pytest
 from fake_runs import make_run
@@ -10,13 +11,14 @@ from reslab.runs import configurations, differing, find_runs, read_run, summariz
 # folders
 
 
-def test_runs_are_found_below_a_folder_by_number(tmp_path):
+def test_runs_are_found_below_a_folder_by_number(tmp_path, monkeypatch):
     for number in (10, 9, 0):
         make_run(tmp_path / "sweep" / f"{number}_seed={number}", accuracy=0.5)
     make_run(tmp_path / "single", accuracy=0.5)
     make_run(tmp_path / "sweep" / "speed", accuracy=0.5)
     (tmp_path / "sweep" / "speed" / "benchmark.json").write_text("{}")
-    found = find_runs([tmp_path / "sweep", tmp_path / "single", tmp_path / "sweep" / "9_seed=9"])
+    monkeypatch.chdir(tmp_path)
+    found = find_runs([tmp_path / "sweep", Path("single"), Path("sweep/9_seed=9")])
     assert [run.folder.name for run in found] == ["0_seed=0", "9_seed=9", "10_seed=10", "single"]
 
 

@@ -26,7 +26,7 @@ class Report:
 
     @property
     def failures(self) -> list[Run]:
-        return [run for run in self.runs if not run.finished and run not in self.pruned]
+        return [run for run in self.runs if run.result["status"] not in ("finished", "pruned")]
 
     @property
     def pruned(self) -> list[Run]:
