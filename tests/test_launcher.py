@@ -17,6 +17,7 @@ from hydra.types import HydraContext
 from hydra_plugins.reslab_launcher import ParallelLauncher
 from reslab.errors import RunError
 from reslab.interruption import Interrupted, signals
+from reslab.sweep import SweepStopped
 
 SCRIPT = """
 import json, os, pathlib, signal, sys
@@ -53,12 +54,17 @@ def launch(tmp_path, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     overrides = [f"hydra.sweep.dir={tmp_path}/sweep", "hydra.mode=MULTIRUN", "hydra/launcher=parallel"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides, return_hydra_config=True)
+
+    def launch(*seeds, stop_on_failure=False):
+        asked = [*overrides, f"sweep.stop_on_failure={stop_on_failure}"]
         launcher = ParallelLauncher(n_jobs=2)
         context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=None)
+        config = compose("config", asked, return_hydra_config=True)
         launcher.setup(hydra_context=context, task_function=None, config=config)
-        yield lambda *seeds: launcher.launch([["model=resnet8", f"seed={seed}"] for seed in seeds], 0)
+        return launcher.launch([["model=resnet8", f"seed={seed}"] for seed in seeds], 0)
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield launch
 
 
 def results(folder):
@@ -68,7 +74,7 @@ def results(folder):
 
 def test_jobs_run_two_at_a_time_each_with_its_share(launch, tmp_path):
     returned = launch(1, 2, 3)
-    assert [job.return_value for job in returned] == [0.1, 0.2, 0.3]
+    assert [job.return_value for job in returned] == [[0.1], [0.2], [0.3]]
     assert [path.name for path in sorted((tmp_path / "sweep").glob("*_*"))] == [
         f"{number}_model=resnet8_seed={number + 1}" for number in range(3)
     ]
@@ -86,6 +92,13 @@ def test_a_job_that_fails_or_is_killed_takes_no_other_with_it(launch, tmp_path):
         _ = returned[0].return_value
     with pytest.raises(RunError, match=r"^exit status -9, see .*5/output.txt$"):
         _ = returned[1].return_value
+
+
+def test_a_failure_ends_the_sweep_if_it_is_asked_to(launch, tmp_path):
+    with pytest.raises(SweepStopped):
+        launch(6, 4, 3, stop_on_failure=True)
+    assert json.loads((tmp_path / "sweep/0_model=resnet8_seed=6/result.json").read_text())["status"] == "interrupted"
+    assert not Path(tmp_path, "sweep", "2_model=resnet8_seed=3").exists()
 
 
 def test_a_signal_lets_the_running_jobs_save_and_starts_no_other(launch, tmp_path, monkeypatch):

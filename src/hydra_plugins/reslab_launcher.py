@@ -1,4 +1,4 @@
-"""hydra/launcher=parallel: some jobs of a sweep at a time, each a command of its own in a process of its own.
+"""hydra/launcher=parallel and slurm: jobs of a sweep side by side, each a command of its own in a process of its own.
 
 A job that the system kills, for want of memory say, takes no other with it, and one on several devices starts
 its processes as any command does; joblib's launcher has one pool of workers for all.
@@ -9,6 +9,8 @@ import json
 import logging
 import math
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,10 +28,12 @@ from omegaconf import DictConfig, open_dict
 from reslab.errors import RunError, UserError
 from reslab.interruption import signals
 from reslab.resuming import quoted
+from reslab.sweep import SweepStopped
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+ASKED_TO_END = (128 + signal.SIGTERM, 128 + signal.SIGUSR2)
 
 
 @dataclass
@@ -37,20 +41,23 @@ class Job:
     number: int
     overrides: list[str]
     folder: Path
-    objective: str  # the name of what it returns, in its result.json
+    objectives: list[str]  # the names of what it returns, in its result.json
     returned: JobReturn = field(default_factory=JobReturn)
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, sys.argv[0], *self.overrides, f"hydra.run.dir={quoted(self.folder)}"]
 
     def start(self, place: int, places: int) -> "subprocess.Popen[bytes]":
         """In a session of its own, so that Ctrl-C reaches the sweep alone, which passes it on."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, sys.argv[0], *self.overrides, f"hydra.run.dir={quoted(self.folder)}"]
         environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // places)), **os.environ}
         environment.pop("HYDRA_FULL_ERROR", None)  # which the sweep sets for itself; the job's log has the traceback
         if devices := gpus():
             environment["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
         with (self.folder / "output.txt").open("wb") as output:
             return subprocess.Popen(
-                command, env=environment, stdout=output, stderr=output, start_new_session=True, preexec_fn=follow
+                self.command, env=environment, stdout=output, stderr=output, start_new_session=True, preexec_fn=follow
             )
 
     def end(self, status: int) -> str:
@@ -58,8 +65,10 @@ class Job:
         file = self.folder / "result.json"
         result: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
         if status == 0:
-            self.returned.status, self.returned.return_value = JobStatus.COMPLETED, result.get(self.objective)
-            return f"#{self.number} finished: {self.objective} {result.get(self.objective, math.nan):.4f}"
+            values = {name: result.get(name, math.nan) for name in self.objectives}
+            self.returned.status, self.returned.return_value = JobStatus.COMPLETED, list(values.values())
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+            return f"#{self.number} {result.get('status', 'finished')}: {shown}"
         line = result.get("error") or f"exit status {status}, see {self.folder / 'output.txt'}"
         self.returned.status, self.returned.return_value = JobStatus.FAILED, RunError(line)
         return f"#{self.number} failed: {line}"
@@ -77,11 +86,8 @@ def gpus() -> list[str]:
     return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
 
 
-class ParallelLauncher(Launcher):
-    def __init__(self, n_jobs: int) -> None:
-        if n_jobs < 1:
-            raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1")
-        self.n_jobs = n_jobs
+class CommandLauncher(Launcher):
+    """Each job is a command of its own, in the folder that Hydra gives it."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -90,11 +96,39 @@ class ParallelLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         jobs = [self.job(number, list(overrides)) for number, overrides in enumerate(job_overrides, initial_job_idx)]
+        self.run(jobs)
+        if self.stopped(jobs):
+            raise SweepStopped
+        return [job.returned for job in jobs]
+
+    def job(self, number: int, overrides: list[str]) -> Job:
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
+        task = [override for override in filter_overrides(overrides) if not override.startswith("hydra/")]
+        objective = config.objective
+        return Job(number, task, folder, [objective] if isinstance(objective, str) else list(objective))
+
+    def stopped(self, jobs: list[Job]) -> bool:
+        return bool(self.config.sweep.stop_on_failure) and any(job.returned.status == JobStatus.FAILED for job in jobs)
+
+    def run(self, jobs: list[Job]) -> None:
+        raise NotImplementedError
+
+
+class ParallelLauncher(CommandLauncher):
+    def __init__(self, n_jobs: int) -> None:
+        if n_jobs < 1:
+            raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1")
+        self.n_jobs = n_jobs
+
+    def run(self, jobs: list[Job]) -> None:
         log.info("Launching %d jobs, %d at a time", len(jobs), self.n_jobs)
         waiting, ended = list(jobs), 0
         running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}  # by their places
         with signals.wait():
-            while (waiting or running) and signals.caught is None:
+            while (waiting or running) and signals.caught is None and not self.stopped(jobs):
                 for place in set(range(self.n_jobs)) - running.keys():
                     if waiting:
                         job = waiting.pop(0)
@@ -106,16 +140,62 @@ class ParallelLauncher(Launcher):
                         del running[place]
                         ended += 1
                         log.info("%s (%d of %d)", job.end(process.returncode), ended, len(jobs))
-            for _, process in running.values():  # a signal was caught: each saves its step and ends
+            for _, process in running.values():  # each saves its step and ends
                 process.send_signal(signal.SIGTERM)
             for _, process in running.values():
                 process.wait()
-        return [job.returned for job in jobs]
 
-    def job(self, number: int, overrides: list[str]) -> Job:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
-        task = [override for override in filter_overrides(overrides) if not override.startswith("hydra/")]
-        return Job(number, task, folder, config.objective)
+
+class SlurmLauncher(CommandLauncher):
+    """Through submitit, whose parameters it takes. A job that is preempted or out of time is requeued and goes on."""
+
+    def __init__(self, max_requeues: int, **parameters: Any) -> None:
+        self.max_requeues, self.parameters = max_requeues, parameters
+
+    def run(self, jobs: list[Job]) -> None:
+        try:
+            import submitit  # an extra
+        except ImportError as error:
+            raise UserError("hydra/launcher=slurm needs submitit: pip install -e '.[slurm]'") from error
+        if shutil.which("sbatch") is None:
+            raise UserError("hydra/launcher=slurm: there is no sbatch here; start it where jobs are submitted")
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns each time that a cluster keeps no accounts
+        logs = Path(self.config.hydra.sweep.dir, ".submitit", "%j")
+        executor = submitit.AutoExecutor(logs, cluster="slurm", slurm_max_num_timeout=self.max_requeues)
+        source = f"export PYTHONPATH={shlex.quote(str(Path(__file__).parents[1]))}:$PYTHONPATH"
+        threads = "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"
+        executor.update_parameters(**self.parameters, slurm_setup=[source, threads])
+        with executor.batch():
+            submitted = [(job, executor.submit(SlurmJob(job.command))) for job in jobs]
+        log.info("Submitted %d jobs, %s to %s", len(jobs), submitted[0][1].job_id, submitted[-1][1].job_id)
+        ended = 0
+        while submitted and not self.stopped(jobs):  # Ctrl-C leaves the jobs to SLURM
+            time.sleep(POLL_SECONDS)
+            for job, slurm_job in list(submitted):
+                if slurm_job.done():
+                    submitted.remove((job, slurm_job))
+                    ended += 1
+                    finished = slurm_job.exception() is None
+                    log.info("%s (%d of %d)", job.end(0 if finished else 1), ended, len(jobs))
+        for _, slurm_job in submitted:
+            slurm_job.cancel()
+
+
+class SlurmJob:
+    """What submitit runs on a node, again after each time that SLURM has put the job back into the queue."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.command = [*command, "resume=auto"]
+
+    def __call__(self) -> None:
+        status = subprocess.call(self.command)
+        while status in ASKED_TO_END:  # saved; SLURM, which asked, ends the job and requeues it if it was preempted
+            signal.pause()
+        if status:
+            raise RunError(f"exit status {status}")
+
+    def checkpoint(self) -> Any:
+        """For submitit, which requeues it when its time is up."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)

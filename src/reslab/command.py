@@ -24,8 +24,8 @@ from reslab.errors import CONF, UserError, is_mistake, one_line, visible
 from reslab.files import write_json
 from reslab.interruption import Interrupted, signals
 from reslab.options import check_options, check_removals
-from reslab.resuming import with_resumed_settings
-from reslab.sweep import Summary, jobs, print_summary
+from reslab.resuming import is_first_process, with_resumed_settings
+from reslab.sweep import Summary, SweepStopped, jobs, print_summary
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,11 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             hydra_config = HydraConfig.get()
             folder = Path(hydra_config.runtime.output_dir)
             record_failure(error, config_name, folder)
-            own = hydra_config.mode == RunMode.RUN and os.environ.get("LOCAL_RANK", "0") == "0"
+            own = hydra_config.mode == RunMode.RUN and is_first_process()
             if isinstance(error, Interrupted) and config_name == "config" and own:
                 print(f"interrupted ({error}): resume={folder} goes on from its last checkpoint", file=sys.stderr)
+            if hydra_config.mode == RunMode.MULTIRUN and OmegaConf.select(config, "sweep.stop_on_failure"):
+                raise SweepStopped from error
             if isinstance(error, Interrupted) or hydra_config.mode == RunMode.MULTIRUN or show_traceback:
                 raise  # Hydra notes it and goes on with the next job
             fail(error, config_name)
@@ -66,6 +68,8 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             print_summary(Summary.folder)
             print(f"interrupted ({error}): resume={Summary.folder} goes on with the sweep", file=sys.stderr)
         sys.exit(error.status)
+    except SweepStopped:
+        pass  # its summary tells why
     except Exception as error:
         if show_traceback:
             raise

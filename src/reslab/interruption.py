@@ -1,5 +1,6 @@
-"""Ctrl-C and SIGTERM: the first lets a training step end and be saved, the second ends at once."""
+"""Ctrl-C and SIGTERM let a training step end and be saved; a second Ctrl-C ends at once."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -37,9 +38,13 @@ class Signals:
             return
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.handle)
+        if "SLURM_JOB_ID" in os.environ:
+            signal.signal(signal.SIGUSR2, self.handle)  # submitit lets SLURM send it before the time is up
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        if self.caught is not None:  # the second; a third one meets no handler
+        if self.caught is not None and number != signal.SIGINT:
+            return  # clusters send more than one
+        if self.caught is not None:  # the second Ctrl-C; a third one meets no handler
             for each in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(each, signal.SIG_DFL)
         elif self.deferred:

@@ -166,6 +166,7 @@ RUN = {
     "objective": one_or_list(one_of(*VALIDATION, *TEST, *TRAINING, "parameters")),
     "resume": PATH | NULL,
     "checkpoint.every_minutes": POSITIVE,
+    "sweep.stop_on_failure": TRUE_OR_FALSE,
     "folder": PATH,
     "optimizer._partial_": one_of(True),
     "optimizer.lr": POSITIVE,
@@ -247,6 +248,7 @@ OPTIONS: dict[str, dict[str, Kind]] = {  # of each command, by the name of its f
 CLOSED = (
     "",
     "checkpoint",
+    "sweep",
     "benchmark",
     "data.augment",
 )  # no class takes these, which would refuse what it does not know

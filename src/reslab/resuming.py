@@ -13,7 +13,7 @@ from reslab.errors import UserError
 OUTPUTS = Path("outputs")
 # whatever else differs makes it another run
 MAY_DIFFER = (
-    "resume", "folder", "test", "objective", "compile", "logger", "checkpoint", "callbacks", "data.root",
+    "resume", "folder", "test", "objective", "compile", "logger", "checkpoint", "sweep", "callbacks", "data.root",
     "data.num_workers", "data.on_error", "trainer.max_epochs", "trainer.max_steps", "trainer.accelerator",
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.log_every_n_steps",
     "trainer.limit_test_batches", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler",
@@ -119,11 +119,16 @@ def read_overrides(path: Path) -> list[str]:
 def refuse_used_folder(given: dict[str, str]) -> None:
     if "hydra.sweep.dir" in given and (sweep := Path(given["hydra.sweep.dir"]) / SWEEP_FILE).exists():
         raise UserError(f"{sweep.parent} holds a sweep: resume={sweep.parent} goes on with it")
-    if "hydra.run.dir" not in given or "LOCAL_RANK" in os.environ:  # a further process of the run that uses it
+    if "hydra.run.dir" not in given or not is_first_process():
         return
     folder = Path(given["hydra.run.dir"])
     if (folder / "checkpoints").exists() or (folder / "result.json").exists():
         raise UserError(f"{folder} holds a run: resume={folder} continues it, another hydra.run.dir begins a new one")
+
+
+def is_first_process() -> bool:
+    """Of the processes of a run, which Lightning, torchrun or SLURM has started."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def quoted(value: object) -> str:

@@ -10,6 +10,10 @@ from omegaconf import DictConfig
 from reslab.errors import UserError
 
 
+class SweepStopped(BaseException):
+    """By a job that failed; not an Exception, after which a sweep goes on."""
+
+
 class Summary(Callback):
     """Remembers a sweep's folder; Hydra calls it in the process that runs the sweep."""
 

@@ -141,6 +141,7 @@ def quiet_lightning() -> None:
         "The number of training batches",  # is less than log_every_n_steps, but the last step is logged always
         "Total length of `list` across ranks is zero",  # no validation was asked for
         "Precision .* is not supported by the model summary",  # which tells megabytes; ours tells parameters
+        "The `srun` command is available",  # README tells how SLURM is used
         "You requested to overfit",  # and the loader does not shuffle then
         "The provided params to be frozen already exist",  # BackboneFinetuning meets the norms that it left trainable
     ):
