@@ -46,31 +46,12 @@ def test_every_combination_is_a_case_once(config):
     assert cases == [Case(device, "auto", "channels_last", True, n) for device in ("cpu", "gpu") for n in (8, 32)]
 
 
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("benchmark.devices=[cpu,cuda]", "benchmark.devices=cuda is none of auto, cpu, gpu"),
-        (
-            "benchmark.precisions=bf16",
-            "benchmark.precisions=bf16 is none of auto, 32-true, bf16-mixed, 16-mixed, bf16-true",
-        ),
-        ("benchmark.memory_formats=nhwc", "benchmark.memory_formats=nhwc is none of channels_last, contiguous"),
-        ("benchmark.compile=maybe", "benchmark.compile=maybe is none of false, true"),
-        ("benchmark.batch_sizes=[8,0]", "benchmark.batch_sizes=0 is not a number of at least 1"),
-        ("benchmark.batch_sizes=[]", "benchmark.batch_sizes is empty"),
-        ("benchmark.steps=many", "benchmark.steps=many is not a number of at least 1"),
-        ("benchmark.largest_batch=3", "benchmark.largest_batch=3 is neither true nor false"),
-        ("benchmark.memory_limit_mb=-1", "benchmark.memory_limit_mb=-1 is neither null nor a number above 0"),
-        ("resume=a", "resume= belongs to train.py: a benchmark starts anew"),
-    ],
-)
-def test_a_mistake_is_one_line_without_torch(tmp_path, no_torch, config, argument, message):  # noqa: F811
-    with pytest.raises(UserError) as error:
-        read_cases(config(argument))
-    assert str(error.value) == message
-    if argument.startswith("benchmark.devices"):  # a process for one of them
-        done = run("benchmark", argument, cwd=tmp_path, **no_torch)
-        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
+def test_a_mistake_is_one_line_without_torch(tmp_path, no_torch, config):  # noqa: F811
+    done = run("benchmark", "benchmark.devices=[cpu,cuda]", cwd=tmp_path, **no_torch)
+    line = "error: benchmark.devices=['cpu', 'cuda'] must be one of auto, cpu, gpu, or a list of these\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+    with pytest.raises(UserError, match=r"^resume= belongs to train\.py: a benchmark starts anew$"):
+        read_cases(config("resume=a"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

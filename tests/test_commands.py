@@ -271,3 +271,25 @@ def test_a_sweeps_jobs_of_two_processes_are_those_of_single_runs(tmp_path):
     )
     assert of_sweep.keys() == single.keys()
     assert all(torch.equal(of_sweep[name], single[name]) for name in single)
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    """With a network of group norms: batch norm's statistics are of each process's part of the batch."""
+    job = (
+        "model=timm", "model.name=resnet50_gn", "data=synthetic", "data.num_images=200", "data.image_size=16",
+        "data.batch_size=16", "trainer.max_steps=4", "optimizer.lr=0.01", "scheduler=constant", "data.augment=null",
+        FP32,
+    )  # fmt: skip
+    for name, trainer in (("one", ("trainer=cpu",)), ("two", ("trainer=ddp_cpu", "trainer.devices=2"))):
+        done = run("train", *job, *trainer, f"hydra.run.dir={name}", "test=false", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    start = run("train", *job, "trainer=cpu", "optimizer.lr=1e-30", "hydra.run.dir=start", "test=false", cwd=tmp_path)
+    assert start.returncode == 0
+    one, two, before = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("one", "two", "start")
+    )
+    moved = torch.cat([(one[name] - before[name]).flatten() for name in one]).norm()
+    apart = torch.cat([(one[name] - two[name]).flatten() for name in one]).norm()
+    assert apart < 1e-4 * moved

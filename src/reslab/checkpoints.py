@@ -34,8 +34,6 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, dirpath: str, every_minutes: float) -> None:
-        if every_minutes <= 0:
-            raise UserError(f"checkpoint.every_minutes={every_minutes} must be positive")
         self.path, self.every_seconds = Path(dirpath) / "last.ckpt", 60 * every_minutes
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -16,7 +16,7 @@ from reslab.errors import UserError, suggest
 from reslab.resuming import flatten, starts
 
 Settings = dict[str, Any]  # of a run, by dotted names
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is there
+SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is there
 # what is no parameter of an experiment: the result does not depend on it
 NO_PARAMETERS = (
     "seed", "folder", "resume", "objective", "test", "logger", "checkpoint", "data.root", "data.num_workers",
@@ -89,7 +89,7 @@ def read_run(folder: Path) -> Run:
     result: dict[str, Any] = {"status": "unfinished"}
     epochs: list[dict[str, float]] = []
     try:
-        config = yaml.load((folder / ".hydra" / "config.yaml").read_text(), Loader)
+        config = SafeLoader((folder / ".hydra" / "config.yaml").read_text()).get_single_data()
         if (folder / "result.json").is_file():
             result |= json.loads((folder / "result.json").read_text())
         if (folder / "metrics.csv").is_file():
