@@ -274,6 +274,25 @@ def test_a_sweeps_jobs_of_two_processes_are_those_of_single_runs(tmp_path):
 
 
 @pytest.mark.slow
+def test_each_job_of_a_sweep_is_a_task_of_ray(tmp_path):
+    pytest.importorskip("ray")
+    job = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", FP32)
+    done = run(
+        "train", "-m", "hydra/launcher=ray", *job, "data.batch_size=64,5000", "hydra.sweep.dir=sweep", cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "#1 failed: data.batch_size=5000 is more than the 1295 training images" in done.stdout
+    assert run("train", *job, "hydra.run.dir=single", cwd=tmp_path).returncode == 0
+    first, second = sorted((tmp_path / "sweep").glob("[01]_*"))
+    assert json.loads((second / "result.json").read_text())["status"] == "failed"
+    of_sweep, single = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (first, tmp_path / "single")
+    )
+    assert all(torch.equal(of_sweep[name], single[name]) for name in single)
+
+
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path):
     """With a network of group norms: batch norm's statistics are of each process's part of the batch."""
     job = (

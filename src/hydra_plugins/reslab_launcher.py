@@ -181,6 +181,49 @@ class SlurmLauncher(CommandLauncher):
             slurm_job.cancel()
 
 
+class RayLauncher(CommandLauncher):
+    """Each job a task of a Ray cluster, which gives it processors and GPUs and starts it again if its node is lost."""
+
+    def __init__(self, address: str | None, num_cpus: float, num_gpus: float) -> None:
+        self.address, self.resources = address, {"num_cpus": num_cpus, "num_gpus": num_gpus}
+
+    def run(self, jobs: list[Job]) -> None:
+        try:
+            import ray  # an extra
+        except ImportError as error:
+            raise UserError("hydra/launcher=ray needs Ray: pip install -e '.[ray]'") from error
+
+        def run_command(command: list[str], output: str) -> int:  # by value, so a node need not find this module
+            with Path(output).open("wb") as file:
+                process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+                try:
+                    while process.poll() is None:  # a wait would not notice that it is cancelled
+                        time.sleep(POLL_SECONDS)
+                except KeyboardInterrupt:
+                    process.send_signal(signal.SIGTERM)
+                return process.wait()
+
+        ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        signals.listen()  # again: Ray has put its own handler in front
+        remote: Any = ray.remote
+        task = remote(**self.resources, max_retries=-1)(run_command)
+        log.info("Submitted %d jobs", len(jobs))
+        running = {}
+        for job in jobs:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            running[task.remote([*job.command, "resume=auto"], str(job.folder.absolute() / "output.txt"))] = job
+        with signals.wait():
+            while running and signals.caught is None and not self.stopped(jobs):
+                for ref in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
+                    job = running.pop(ref)
+                    log.info("%s (%d of %d)", job.end(ray.get(ref)), len(jobs) - len(running), len(jobs))
+            for ref in running:
+                ray.cancel(ref)
+            if running:
+                ray.wait(list(running), num_returns=len(running))  # each saves its step and ends
+        ray.shutdown()
+
+
 class SlurmJob:
     """What submitit runs on a node, again after each time that SLURM has put the job back into the queue."""
 
