@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -271,6 +272,38 @@ def test_a_sweeps_jobs_of_two_processes_are_those_of_single_runs(tmp_path):
     )
     assert of_sweep.keys() == single.keys()
     assert all(torch.equal(of_sweep[name], single[name]) for name in single)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "starter",
+    [
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"],
+        pytest.param(
+            ["srun", "--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", sys.executable],
+            marks=pytest.mark.skipif(
+                not shutil.which("sinfo") or subprocess.run("sinfo", capture_output=True, check=False).returncode != 0,
+                reason="SLURM does not run here",
+            ),
+        ),
+    ],
+    ids=["torchrun", "srun"],
+)
+def test_processes_started_from_outside_are_one_run(tmp_path, starter):
+    job = ("model=resnet8", "trainer=ddp_cpu", "trainer.max_epochs=1", FP32)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [*starter, SRC / "train.py", *job, "hydra.run.dir=outside"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run:    outside") == 1
+    assert run("train", *job, "hydra.run.dir=own", cwd=tmp_path).returncode == 0
+    outside, own = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("outside", "own")
+    )
+    assert all(torch.equal(outside[name], own[name]) for name in own)
 
 
 @pytest.mark.slow
