@@ -3,6 +3,7 @@
 import logging
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,8 @@ def resumed_checkpoint(resume: Path, config: DictConfig) -> tuple[Path | None, i
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Raises UserError for what is not a checkpoint of ResLab."""
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of what it then refuses
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         checkpoint["reslab"]["config"]
     except Exception as error:  # torch.load fails in many ways on what is not a checkpoint
         raise UserError(f"{path} is not a checkpoint of ResLab ({type(error).__name__})") from error
