@@ -104,8 +104,11 @@ def is_unfinished(folder: Path) -> bool:
     )
 
 
-def overrides(folder: Path) -> list[str]:
-    return sorted_overrides(read_overrides(folder / ".hydra" / "overrides.yaml"))
+def overrides(folder: Path) -> list[str] | None:
+    try:
+        return sorted_overrides(read_overrides(folder / ".hydra" / "overrides.yaml"))
+    except yaml.YAMLError:  # killed while Hydra wrote it
+        return None
 
 
 def sorted_overrides(arguments: list[str]) -> list[str]:
