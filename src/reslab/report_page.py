@@ -116,6 +116,7 @@ def curves(report: Report) -> str:
                 draw_curve(axes, configuration, split, f"C{number}", name)
         for axes, title in zip(panels, ("training", "validation"), strict=True):
             axes.set(xlabel="epoch", title=f"{title} error in %", ylim=(0, None))
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(
