@@ -1,6 +1,8 @@
 """What every test file shares: composed configurations, and the places of real data that may be absent."""
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +24,14 @@ needs_fashion_mnist = pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="Deb
 needs_shared_data = pytest.mark.skipif(SHARED_DATA is None, reason="RESLAB_SHARED_DATA is not set")
 
 
+def last_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
 def names(group: str) -> list[str]:
     """Every choice of a group in conf/."""
     return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
@@ -36,6 +46,12 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
 
 FP32 = "trainer.precision=32-true"  # the same on every machine
 TRAINED = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=4", "trainer.log_every_n_steps=6")
+
+
+@pytest.fixture(scope="session")
+def slurm() -> None:
+    if not shutil.which("sinfo") or subprocess.run(["sinfo"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("SLURM does not run here: tests/slurm/start")
 
 
 @pytest.fixture(scope="session")

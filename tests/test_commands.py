@@ -3,14 +3,13 @@
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONF, FP32
+from conftest import CONF, FP32, equal, last_weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SRC = CONF.parent / "src"
@@ -260,18 +259,11 @@ def test_a_sweeps_jobs_of_two_processes_are_those_of_single_runs(tmp_path):
     job = ("model=resnet8", "trainer=ddp_cpu", "trainer.max_epochs=1", FP32)
     assert run("train", "-m", *job, "seed=1,2", "hydra.sweep.dir=sweep", cwd=tmp_path).returncode == 0
     assert run("train", *job, "seed=2", "hydra.run.dir=single", cwd=tmp_path).returncode == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "single",
-        "sweep",
-    ]  # no stray folder of a further process
+    # no stray folder of a further process
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["single", "sweep"]
     folders = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
     assert [json.loads((folder / "result.json").read_text())["seed"] for folder in folders] == [1, 2]
-    of_sweep, single = (
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for folder in (folders[1], tmp_path / "single")
-    )
-    assert of_sweep.keys() == single.keys()
-    assert all(torch.equal(of_sweep[name], single[name]) for name in single)
+    assert equal(last_weights(folders[1]), last_weights(tmp_path / "single"))
 
 
 @pytest.mark.slow
@@ -279,17 +271,13 @@ def test_a_sweeps_jobs_of_two_processes_are_those_of_single_runs(tmp_path):
     "starter",
     [
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"],
-        pytest.param(
-            ["srun", "--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", sys.executable],
-            marks=pytest.mark.skipif(
-                not shutil.which("sinfo") or subprocess.run("sinfo", capture_output=True, check=False).returncode != 0,
-                reason="SLURM does not run here",
-            ),
-        ),
+        ["srun", "--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", sys.executable],
     ],
     ids=["torchrun", "srun"],
 )
-def test_processes_started_from_outside_are_one_run(tmp_path, starter):
+def test_processes_started_from_outside_are_one_run(tmp_path, starter, request):
+    if starter[0] == "srun":
+        request.getfixturevalue("slurm")
     job = ("model=resnet8", "trainer=ddp_cpu", "trainer.max_epochs=1", FP32)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [*starter, SRC / "train.py", *job, "hydra.run.dir=outside"]
@@ -299,11 +287,7 @@ def test_processes_started_from_outside_are_one_run(tmp_path, starter):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run:    outside") == 1
     assert run("train", *job, "hydra.run.dir=own", cwd=tmp_path).returncode == 0
-    outside, own = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for name in ("outside", "own")
-    )
-    assert all(torch.equal(outside[name], own[name]) for name in own)
+    assert equal(last_weights(tmp_path / "outside"), last_weights(tmp_path / "own"))
 
 
 @pytest.mark.slow
@@ -318,11 +302,7 @@ def test_each_job_of_a_sweep_is_a_task_of_ray(tmp_path):
     assert run("train", *job, "hydra.run.dir=single", cwd=tmp_path).returncode == 0
     first, second = sorted((tmp_path / "sweep").glob("[01]_*"))
     assert json.loads((second / "result.json").read_text())["status"] == "failed"
-    of_sweep, single = (
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for folder in (first, tmp_path / "single")
-    )
-    assert all(torch.equal(of_sweep[name], single[name]) for name in single)
+    assert equal(last_weights(first), last_weights(tmp_path / "single"))
 
 
 @pytest.mark.slow
@@ -338,10 +318,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
         assert done.returncode == 0, done.stderr
     start = run("train", *job, "trainer=cpu", "optimizer.lr=1e-30", "hydra.run.dir=start", "test=false", cwd=tmp_path)
     assert start.returncode == 0
-    one, two, before = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for name in ("one", "two", "start")
-    )
+    one, two, before = (last_weights(tmp_path / name) for name in ("one", "two", "start"))
     moved = torch.cat([(one[name] - before[name]).flatten() for name in one]).norm()
     apart = torch.cat([(one[name] - two[name]).flatten() for name in one]).norm()
     assert apart < 1e-4 * moved

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TRAINED
+from conftest import TRAINED, equal, last_weights
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
@@ -221,12 +221,7 @@ def test_the_grid_of_files_and_no_graph_of_a_deep_network(composed, digit_files,
 
 def test_reports_change_no_bit_of_the_weights(composed, trained, tmp_path):
     training.train(composed(*TRAINED, "logger=none", "~callbacks.tensorboard_report", "test=false"))
-    plain, reported = (
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for folder in (tmp_path, trained.folder)
-    )
-    assert plain.keys() == reported.keys()
-    assert all(torch.equal(plain[name], reported[name]) for name in plain)
+    assert equal(last_weights(tmp_path), last_weights(trained.folder))
 
 
 def test_mistakes_are_the_most_confident_wrong_answers(trained):

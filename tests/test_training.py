@@ -4,11 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONF, names
+from conftest import CONF, equal, last_weights, names
 
 from reslab import training
 from reslab.data.base import ImageDataModule, Split
@@ -16,15 +15,6 @@ from reslab.errors import RunError, UserError
 from reslab.evaluation import evaluate
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=2", "logger=none")
-
-
-def trained_weights(folder):
-    state = torch.load(Path(folder) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    return {name: tensor for name, tensor in state.items() if name.startswith("network.")}
-
-
-def same(first, second):
-    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_run_learns_the_digits_and_tells_all_about_itself(composed, tmp_path):
@@ -81,9 +71,9 @@ def test_a_seed_decides_every_bit_and_observers_change_none(composed, tmp_path):
         composed(*QUICK, f"folder={tmp_path}/b", "data.augment.erasing=0.5", "model.dropout=0.2", "logger=tensorboard")
     )
     training.train(composed(*QUICK, f"folder={tmp_path}/c", "data.augment.erasing=0.5", "model.dropout=0.2", "seed=7"))
-    a, b, c = (trained_weights(tmp_path / name) for name in "abc")
-    assert same(a, b)
-    assert not same(a, c)
+    a, b, c = (last_weights(tmp_path / name) for name in "abc")
+    assert equal(a, b)
+    assert not equal(a, c)
     assert first["seed"] == 42
 
 

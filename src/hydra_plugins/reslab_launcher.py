@@ -1,11 +1,10 @@
-"""hydra/launcher=parallel and slurm: jobs of a sweep side by side, each a command of its own in a process of its own.
+"""hydra/launcher=parallel, slurm and ray: jobs of a sweep side by side, each a command in a process of its own.
 
 A job that the system kills, for want of memory say, takes no other with it, and one on several devices starts
 its processes as any command does; joblib's launcher has one pool of workers for all.
 """
 
 import ctypes
-import json
 import logging
 import math
 import os
@@ -23,12 +22,13 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from reslab.errors import RunError, UserError
 from reslab.interruption import signals
-from reslab.resuming import quoted
+from reslab.resuming import quoted, read_result
 from reslab.sweep import SweepStopped
+from reslab.sweep_jobs import job_config, job_folder
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,7 @@ class Job:
 
     def end(self, status: int) -> str:
         """Keeps what it returns; a line that tells it."""
-        file = self.folder / "result.json"
-        result: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        result = read_result(self.folder)
         if status == 0:
             values = {name: result.get(name, math.nan) for name in self.objectives}
             self.returned.status, self.returned.return_value = JobStatus.COMPLETED, list(values.values())
@@ -102,13 +101,16 @@ class CommandLauncher(Launcher):
         return [job.returned for job in jobs]
 
     def job(self, number: int, overrides: list[str]) -> Job:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
+        config = job_config(self.hydra_context.config_loader, self.config, number, overrides)
         task = [override for override in filter_overrides(overrides) if not override.startswith("hydra/")]
         objective = config.objective
-        return Job(number, task, folder, [objective] if isinstance(objective, str) else list(objective))
+        return Job(number, task, job_folder(config), [objective] if isinstance(objective, str) else list(objective))
+
+    def tell(self, job: Job, status: int, jobs: list[Job]) -> None:
+        """That a job has ended, and how many have."""
+        line = job.end(status)
+        ended = sum(each.returned.status != JobStatus.UNKNOWN for each in jobs)
+        log.info("%s (%d of %d)", line, ended, len(jobs))
 
     def stopped(self, jobs: list[Job]) -> bool:
         return bool(self.config.sweep.stop_on_failure) and any(job.returned.status == JobStatus.FAILED for job in jobs)
@@ -125,7 +127,7 @@ class ParallelLauncher(CommandLauncher):
 
     def run(self, jobs: list[Job]) -> None:
         log.info("Launching %d jobs, %d at a time", len(jobs), self.n_jobs)
-        waiting, ended = list(jobs), 0
+        waiting = list(jobs)
         running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}  # by their places
         with signals.wait():
             while (waiting or running) and signals.caught is None and not self.stopped(jobs):
@@ -138,8 +140,7 @@ class ParallelLauncher(CommandLauncher):
                 for place, (job, process) in list(running.items()):
                     if process.poll() is not None:
                         del running[place]
-                        ended += 1
-                        log.info("%s (%d of %d)", job.end(process.returncode), ended, len(jobs))
+                        self.tell(job, process.returncode, jobs)
             for _, process in running.values():  # each saves its step and ends
                 process.send_signal(signal.SIGTERM)
             for _, process in running.values():
@@ -168,15 +169,12 @@ class SlurmLauncher(CommandLauncher):
         with executor.batch():
             submitted = [(job, executor.submit(SlurmJob(job.command))) for job in jobs]
         log.info("Submitted %d jobs, %s to %s", len(jobs), submitted[0][1].job_id, submitted[-1][1].job_id)
-        ended = 0
         while submitted and not self.stopped(jobs):  # Ctrl-C leaves the jobs to SLURM
             time.sleep(POLL_SECONDS)
             for job, slurm_job in list(submitted):
                 if slurm_job.done():
                     submitted.remove((job, slurm_job))
-                    ended += 1
-                    finished = slurm_job.exception() is None
-                    log.info("%s (%d of %d)", job.end(0 if finished else 1), ended, len(jobs))
+                    self.tell(job, 0 if slurm_job.exception() is None else 1, jobs)
         for _, slurm_job in submitted:
             slurm_job.cancel()
 
@@ -215,8 +213,7 @@ class RayLauncher(CommandLauncher):
         with signals.wait():
             while running and signals.caught is None and not self.stopped(jobs):
                 for ref in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
-                    job = running.pop(ref)
-                    log.info("%s (%d of %d)", job.end(ray.get(ref)), len(jobs) - len(running), len(jobs))
+                    self.tell(running.pop(ref), ray.get(ref), jobs)
             for ref in running:
                 ray.cancel(ref)
             if running:

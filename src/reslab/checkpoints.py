@@ -56,7 +56,7 @@ class LastCheckpoint(Checkpoint):
         if asked or due or trainer.global_step == trainer.max_steps:  # a run may be given more steps
             self.save(trainer)
         if asked:
-            raise Interrupted(signals.caught or signal.SIGTERM)  # which another process has caught
+            raise interruption()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_last_batch:
@@ -64,7 +64,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if any_process(trainer, signals.caught is not None):
-            raise Interrupted(signals.caught or signal.SIGTERM)
+            raise interruption()
 
     def save(self, trainer: L.Trainer) -> None:
         assert trainer.lightning_module is not None
@@ -75,6 +75,10 @@ class LastCheckpoint(Checkpoint):
             logger.save()  # what was logged before is then not lost with this process
         trainer.save_checkpoint(self.path)
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+
+
+def interruption() -> Interrupted:
+    return Interrupted(signals.caught or signal.SIGTERM)  # where another process has caught it
 
 
 def any_process(trainer: L.Trainer, answer: bool) -> bool:

@@ -4,7 +4,7 @@ import difflib
 import errno
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,12 @@ def unknown_option(key: str, config_name: str) -> str:
     return f"there is no option {key}{suggest(key, known, '--cfg job shows all options')}"
 
 
-def dotted_keys(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, dict):
-        return []
-    return [key for name, value in node.items() for key in (prefix + name, *dotted_keys(value, f"{prefix}{name}."))]
+def dotted_keys(node: Any) -> list[str]:
+    return [name for name, _ in nodes(node)]
+
+
+def nodes(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every option and group of options of a configuration, by its dotted name."""
+    for name, value in node.items() if isinstance(node, dict) else ():
+        yield prefix + name, value
+        yield from nodes(value, f"{prefix}{name}.")

@@ -2,13 +2,13 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from reslab.errors import CONF, UserError, suggest
+from reslab.errors import CONF, UserError, nodes, suggest
 
 
 @dataclass(frozen=True)
@@ -313,14 +313,6 @@ def check_description(model: dict[str, Any]) -> None:
         raise UserError(f"model.squeeze_excitation=true needs blocks of 16 channels: model.widths={widths} are fewer")
     if model["stem"] == "deep" and (model["stem_width"] or widths[0]) < 2:
         raise UserError("model.stem=deep needs model.stem_width of at least 2")
-
-
-def nodes(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every option and group of options, by its dotted name."""
-    for key, part in value.items():
-        yield f"{name}{key}", part
-        if isinstance(part, dict):
-            yield from nodes(part, f"{name}{key}.")
 
 
 def ancestors(name: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from reslab.errors import UserError
+from reslab.errors import UserError, nodes
 
 OUTPUTS = Path("outputs")
 # whatever else differs makes it another run
@@ -46,11 +46,11 @@ def with_resumed_settings(arguments: list[str]) -> list[str]:
     saved_file = folder / ".hydra" / "overrides.yaml"
     if not saved_file.is_file():
         raise UserError(f"resume={given['resume']} is not a run's folder: {folder} has no .hydra/overrides.yaml")
-    kept = [argument for argument in read_overrides(saved_file) if argument.partition("=")[0] not in given]
+    kept = [argument for argument in read_overrides(saved_file) if name_of(argument) not in given]
     checkpoint = folder if given["resume"] == "auto" else Path(given["resume"])
     # its .hydra is left as it is until the run is known to be the same one
     place = {"resume": quoted(checkpoint), "hydra.run.dir": quoted(folder), "hydra.output_subdir": "null"}
-    added = [argument for argument in others if argument.partition("=")[0] not in place]
+    added = [argument for argument in others if name_of(argument) not in place]
     return [*kept, *added, *(f"{name}={value}" for name, value in place.items())]
 
 
@@ -98,10 +98,7 @@ def began(folder: Path) -> float:
 
 
 def is_unfinished(folder: Path) -> bool:
-    result = folder / "result.json"
-    return (folder / ".hydra" / "overrides.yaml").is_file() and not (
-        result.is_file() and json.loads(result.read_text())["status"] == "finished"
-    )
+    return (folder / ".hydra" / "overrides.yaml").is_file() and read_result(folder)["status"] != "finished"
 
 
 def overrides(folder: Path) -> list[str] | None:
@@ -163,8 +160,12 @@ def starts(name: str, options: tuple[str, ...]) -> bool:
     return any(name == option or name.startswith(f"{option}.") for option in options)
 
 
-def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in node.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+def flatten(config: Any) -> dict[str, Any]:
+    """Every option by its dotted name."""
+    return {name: value for name, value in nodes(config) if not isinstance(value, dict)}
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What a run left in its result.json; only a status where it left none."""
+    file = folder / "result.json"
+    return json.loads(file.read_text()) if file.is_file() else {"status": "unfinished"}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from reslab.errors import UserError, suggest
-from reslab.resuming import flatten, starts
+from reslab.resuming import flatten, read_result, starts
 
 Settings = dict[str, Any]  # of a run, by dotted names
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is there
@@ -86,16 +86,13 @@ def by_number(name: object) -> list[int | str]:
 
 def read_run(folder: Path) -> Run:
     """What is not there, or cannot be read, is its status."""
-    result: dict[str, Any] = {"status": "unfinished"}
     epochs: list[dict[str, float]] = []
     try:
         config = SafeLoader((folder / ".hydra" / "config.yaml").read_text()).get_single_data()
-        if (folder / "result.json").is_file():
-            result |= json.loads((folder / "result.json").read_text())
         if (folder / "metrics.csv").is_file():
             rows = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
             epochs = [{name: float(value) for name, value in row.items() if value} for row in rows]
-        return Run(folder, parameters(config), config["seed"], result, epochs)
+        return Run(folder, parameters(config), config["seed"], {"status": "unfinished", **read_result(folder)}, epochs)
     except Exception as error:  # whatever stands in a file that was written by hand
         return Run(folder, {}, None, {"status": "unreadable", "error": " ".join(str(error).split())}, [])
 

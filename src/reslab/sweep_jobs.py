@@ -1,10 +1,10 @@
 """The jobs of a sweep that goes on: those that have ended are left out, those that were cut off are resumed."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from reslab.errors import UserError
 from reslab.files import write_text
-from reslab.resuming import differences, quoted
+from reslab.resuming import differences, quoted, read_result
 
 ENDED = ("finished", "pruned")
 
@@ -56,10 +56,9 @@ class SweepJobs(Launcher):
 
     def composed(self, number: int, overrides: list[str]) -> tuple[Path, DictConfig]:
         """A job's folder and its configuration."""
-        config = self.config_loader.load_sweep_config(self.config, overrides)
+        config = job_config(self.config_loader, self.config, number, overrides)
+        folder = job_folder(config)
         with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-            folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
             del config["hydra"]
         return folder, config
 
@@ -72,6 +71,18 @@ class SweepJobs(Launcher):
         write_text(Path(self.config.hydra.sweep.dir) / "multirun.yaml", OmegaConf.to_yaml(self.config))
 
 
+def job_config(config_loader: ConfigLoader, sweep: DictConfig, number: int, overrides: list[str]) -> DictConfig:
+    """Of job `number` of a sweep, Hydra's own settings with it."""
+    config = config_loader.load_sweep_config(sweep, overrides)
+    with open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = number
+    return config
+
+
+def job_folder(config: DictConfig) -> Path:
+    return Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
+
+
 def has_ended(folder: Path, config: DictConfig) -> bool:
     saved = folder / ".hydra" / "config.yaml"
     if not saved.is_file():
@@ -80,11 +91,6 @@ def has_ended(folder: Path, config: DictConfig) -> bool:
     if different := differences(then, now):
         raise UserError(f"{folder} was another job: {'; '.join(different)}; start a new sweep instead")
     return then == now and read_result(folder)["status"] in ENDED
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    file = folder / "result.json"
-    return json.loads(file.read_text()) if file.is_file() else {"status": "unfinished"}
 
 
 def as_dict(config: Any) -> dict[str, Any]:
