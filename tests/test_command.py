@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CONF
-from hydra import compose
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from reslab.command import (
@@ -15,6 +15,7 @@ from reslab.command import (
     fail,
     job_folder,
     new_folder,
+    quote_equals,
 )
 from reslab.errors import UserError
 
@@ -47,6 +48,36 @@ def test_what_must_be_given(composed):
     with pytest.raises(UserError, match=r"^images must be given"):
         check_complete(compose("predict", overrides=["checkpoint=a"]))
     check_complete(compose("predict", overrides=["checkpoint=a", "images=b"]))
+
+
+@pytest.mark.parametrize(
+    ("argument", "quoted"),
+    [
+        ("checkpoint=sweep/0_model=resnet8_seed=1", "checkpoint='sweep/0_model=resnet8_seed=1'"),
+        ("checkpoint=0_seed=1,1_seed=2", "checkpoint='0_seed=1','1_seed=2'"),
+        ("checkpoint='0_seed=1'", "checkpoint='0_seed=1'"),
+        ("optimizer.lr=range(1, 9, step=2)", "optimizer.lr=range(1, 9, step=2)"),
+        ("images=[0_seed=1/a.png]", "images=[0_seed=1/a.png]"),  # refused by Hydra
+        ("seed=1,2", "seed=1,2"),
+        ("--config-dir=a=b", "--config-dir=a=b"),
+        ("-m", "-m"),
+    ],
+)
+def test_a_folder_of_a_sweep_is_a_value(argument, quoted):
+    assert quote_equals(argument) == quoted
+
+
+def test_an_experiment_chooses_its_sweeper(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults: [override /hydra/sweeper: optuna]\nhydra: {sweeper: {trials: 7}}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    mine = ["experiment=mine", f"hydra.searchpath=[file://{tmp_path}]"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        chosen, default = (
+            compose("config", overrides=overrides, return_hydra_config=True).hydra.sweeper for overrides in (mine, [])
+        )
+    assert (chosen._target_.split(".")[-1], chosen.trials) == ("OptunaSweeper", 7)
+    assert default._target_.split(".")[-1] == "GridSweeper"
 
 
 # folders

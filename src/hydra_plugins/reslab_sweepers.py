@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
@@ -13,6 +14,10 @@ from omegaconf import DictConfig
 
 from reslab.errors import UserError
 from reslab.sweep_jobs import SweepJobs, pin_folder
+
+
+# in the place of Hydra's default; were it chosen in conf/config.yaml, no experiment could choose another
+ConfigStore.instance().store(group="hydra/sweeper", name="basic", node={"defaults": ["grid"]}, provider="reslab")
 
 
 class GridSweeper(BasicSweeper):

@@ -24,7 +24,7 @@ from reslab.errors import CONF, UserError, is_mistake, one_line, visible
 from reslab.files import write_json
 from reslab.interruption import Interrupted, signals
 from reslab.options import check_options, check_removals
-from reslab.resuming import is_first_process, with_resumed_settings
+from reslab.resuming import is_first_process, quoted, with_resumed_settings
 from reslab.sweep import Summary, SweepStopped, jobs, print_summary
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
 
     try:
         check_arguments()
+        sys.argv[1:] = [quote_equals(argument) for argument in sys.argv[1:]]
         if config_name == "config":
             sys.argv[1:] = with_resumed_settings(sys.argv[1:])
         hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(job)()
@@ -129,6 +130,14 @@ def check_arguments() -> None:
 
     parser.error = refuse  # type: ignore[method-assign]
     parser.parse_args()
+
+
+def quote_equals(argument: str) -> str:
+    """`checkpoint=0_model=resnet20`, a sweep's job, which in Hydra's grammar is no value unless it is quoted."""
+    name, _, value = argument.partition("=")
+    if "=" not in value or name.startswith("-") or re.search(r"['\"(\[{]", value):
+        return argument
+    return f"{name}={','.join(quoted(part) for part in value.split(','))}"
 
 
 def check_complete(config: DictConfig) -> None:
