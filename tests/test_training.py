@@ -161,7 +161,7 @@ def step(config):
     result = training.train(config)
     assert result["steps"] == 1
     assert 0 < result["train/loss"] < 100
-    assert "test/accuracy" in result
+    assert ("test/accuracy" in result) == config.test
 
 
 DEBUG = ("trainer=debug", "trainer.accelerator=cpu", "logger=none", "data.batch_size=8")
