@@ -11,12 +11,13 @@ import pytest
 from conftest import CONF
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.utils import JobStatus
 from hydra.types import HydraContext
 
-from hydra_plugins.reslab_launcher import ParallelLauncher
+from hydra_plugins.reslab_launcher import ParallelLauncher, gpus, share
 from reslab.errors import RunError
 from reslab.interruption import Interrupted, signals
+from reslab.report import read_report
+from reslab.resuming import with_resumed_settings
 from reslab.sweep import SweepStopped
 
 SCRIPT = """
@@ -31,12 +32,15 @@ seed = int(given["seed"])
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 while seed <= 2 and len(list(meeting.iterdir())) < 2:  # the first two are there at once
     pass
-result = {"given": given, "environment": environment, "val/accuracy": seed / 10}
+result = {"status": "finished", "given": given, "environment": environment, "val/accuracy": seed / 10}
 if seed == 4:
-    result["error"] = "the loss became nan"
-(folder / "result.json").write_text(json.dumps(result))
+    result |= {"status": "failed", "error": "the loss became nan"}
 if seed == 5:
     os.kill(os.getpid(), signal.SIGKILL)
+if seed == 7:
+    print("error: the folder is in use")
+    sys.exit(2)
+(folder / "result.json").write_text(json.dumps(result))
 if seed == 6:
     signal.sigwait([signal.SIGTERM])
     (folder / "result.json").write_text('{"status": "interrupted"}')
@@ -86,12 +90,38 @@ def test_jobs_run_two_at_a_time_each_with_its_share(launch, tmp_path):
 
 
 def test_a_job_that_fails_or_is_killed_takes_no_other_with_it(launch, tmp_path):
-    returned = launch(4, 5, 3)
-    assert [job.status for job in returned] == [JobStatus.FAILED, JobStatus.FAILED, JobStatus.COMPLETED]
+    returned = launch(4, 5, 3, 7)
+    assert [job.status.name for job in returned] == ["FAILED", "FAILED", "COMPLETED", "FAILED"]
     with pytest.raises(RunError, match=r"^the loss became nan$"):
         _ = returned[0].return_value
     with pytest.raises(RunError, match=r"^exit status -9, see .*5/output.txt$"):
         _ = returned[1].return_value
+    with pytest.raises(RunError, match=r"^the folder is in use$"):
+        _ = returned[3].return_value
+
+
+def test_a_job_that_was_killed_before_it_began_is_in_the_report_and_can_be_resumed(launch, tmp_path):
+    launch(5)
+    (failure,) = read_report([tmp_path / "sweep"]).failures
+    output = failure.folder / "output.txt"
+    assert failure.failure == f"failed: exit status -9, see {output}"
+    assert failure.settings["model"] == "resnet8"
+    resumed = with_resumed_settings([f"resume={failure.folder}"])
+    assert resumed[:2] == ["model=resnet8", "seed=5"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "places", "shares"),
+    [("0123", 2, ["02", "13"]), ("012", 2, ["02", "1"]), ("35", 2, ["3", "5"]), ("35", 3, ["3", "5", "3"])],
+)
+def test_jobs_share_the_gpus(devices, places, shares):
+    assert [share(list(devices), place, places) for place in range(places)] == [list(each) for each in shares]
+
+
+@pytest.mark.parametrize(("visible", "seen"), [("3,5", ["3", "5"]), ("GPU-1f,GPU-2e", ["GPU-1f", "GPU-2e"]), ("", [])])
+def test_only_the_gpus_that_the_sweep_sees_are_shared(visible, seen, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus() == seen
 
 
 def test_a_failure_ends_the_sweep_if_it_is_asked_to(launch, tmp_path):

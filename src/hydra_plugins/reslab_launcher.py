@@ -1,4 +1,4 @@
-"""hydra/launcher=parallel, slurm and ray: jobs of a sweep side by side, each a command in a process of its own.
+"""hydra/launcher=parallel and ray: jobs of a sweep side by side, each a command in a process of its own.
 
 A job that the system kills, for want of memory say, takes no other with it, and one on several devices starts
 its processes as any command does; joblib's launcher has one pool of workers for all.
@@ -8,8 +8,6 @@ import ctypes
 import logging
 import math
 import os
-import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +20,10 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from reslab.errors import RunError, UserError
+from reslab.files import write_json, write_text
 from reslab.interruption import signals
 from reslab.resuming import quoted, read_result
 from reslab.sweep import SweepStopped
@@ -33,7 +32,6 @@ from reslab.sweep_jobs import job_config, job_folder
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
-ASKED_TO_END = (128 + signal.SIGTERM, 128 + signal.SIGUSR2)
 
 
 @dataclass
@@ -41,7 +39,7 @@ class Job:
     number: int
     overrides: list[str]
     folder: Path
-    objectives: list[str]  # the names of what it returns, in its result.json
+    config: DictConfig
     returned: JobReturn = field(default_factory=JobReturn)
 
     @property
@@ -54,23 +52,35 @@ class Job:
         environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // places)), **os.environ}
         environment.pop("HYDRA_FULL_ERROR", None)  # which the sweep sets for itself; the job's log has the traceback
         if devices := gpus():
-            environment["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(share(devices, place, places))
         with (self.folder / "output.txt").open("wb") as output:
             return subprocess.Popen(
                 self.command, env=environment, stdout=output, stderr=output, start_new_session=True, preexec_fn=follow
             )
 
-    def end(self, status: int) -> str:
-        """Keeps what it returns; a line that tells it."""
+    def end(self, succeeded: bool, died: str) -> str:
+        """Keeps what it returns; a line that tells it: `died` if it failed and left no line of its own."""
         result = read_result(self.folder)
-        if status == 0:
-            values = {name: result.get(name, math.nan) for name in self.objectives}
+        if succeeded:
+            objective = self.config.objective
+            names = [objective] if isinstance(objective, str) else objective
+            values = {name: result.get(name, math.nan) for name in names}
             self.returned.status, self.returned.return_value = JobStatus.COMPLETED, list(values.values())
             shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-            return f"#{self.number} {result.get('status', 'finished')}: {shown}"
-        line = result.get("error") or f"exit status {status}, see {self.folder / 'output.txt'}"
+            return f"#{self.number} {result['status']}: {shown}"
+        if result["status"] != "failed":
+            self.record(died)
+        line = result["error"] if result["status"] == "failed" else died
         self.returned.status, self.returned.return_value = JobStatus.FAILED, RunError(line)
         return f"#{self.number} failed: {line}"
+
+    def record(self, failure: str) -> None:
+        """For the sweep's report, which knows a run by its .hydra, and for resume=."""
+        if not (self.folder / ".hydra").is_dir():  # it never began
+            task = [override for override in self.overrides if not override.startswith("resume=")]
+            write_text(self.folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(self.config))
+            write_text(self.folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(task))
+        write_json(self.folder / "result.json", {"status": "failed", "error": failure, "folder": str(self.folder)})
 
 
 def follow() -> None:
@@ -83,6 +93,11 @@ def gpus() -> list[str]:
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
     return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+
+
+def share(devices: list[str], place: int, places: int) -> list[str]:
+    """The GPUs of a job; more jobs at a time than GPUs share them."""
+    return devices[place::places] or [devices[place % len(devices)]]
 
 
 class CommandLauncher(Launcher):
@@ -103,12 +118,14 @@ class CommandLauncher(Launcher):
     def job(self, number: int, overrides: list[str]) -> Job:
         config = job_config(self.hydra_context.config_loader, self.config, number, overrides)
         task = [override for override in filter_overrides(overrides) if not override.startswith("hydra/")]
-        objective = config.objective
-        return Job(number, task, job_folder(config), [objective] if isinstance(objective, str) else list(objective))
+        folder = job_folder(config)
+        with open_dict(config):
+            del config["hydra"]
+        return Job(number, task, folder, config)
 
-    def tell(self, job: Job, status: int, jobs: list[Job]) -> None:
+    def tell(self, job: Job, succeeded: bool, died: str, jobs: list[Job]) -> None:
         """That a job has ended, and how many have."""
-        line = job.end(status)
+        line = job.end(succeeded, died)
         ended = sum(each.returned.status != JobStatus.UNKNOWN for each in jobs)
         log.info("%s (%d of %d)", line, ended, len(jobs))
 
@@ -117,6 +134,13 @@ class CommandLauncher(Launcher):
 
     def run(self, jobs: list[Job]) -> None:
         raise NotImplementedError
+
+
+def told(status: int, job: Job) -> str:
+    """How a command died that left no line in its result.json; one that was refused has it on the terminal."""
+    output = job.folder / "output.txt"
+    lines = output.read_text(errors="replace").splitlines()
+    return lines[-1].removeprefix("error: ") if status == 2 and lines else f"exit status {status}, see {output}"
 
 
 class ParallelLauncher(CommandLauncher):
@@ -140,43 +164,11 @@ class ParallelLauncher(CommandLauncher):
                 for place, (job, process) in list(running.items()):
                     if process.poll() is not None:
                         del running[place]
-                        self.tell(job, process.returncode, jobs)
+                        self.tell(job, process.returncode == 0, told(process.returncode, job), jobs)
             for _, process in running.values():  # each saves its step and ends
                 process.send_signal(signal.SIGTERM)
             for _, process in running.values():
                 process.wait()
-
-
-class SlurmLauncher(CommandLauncher):
-    """Through submitit, whose parameters it takes. A job that is preempted or out of time is requeued and goes on."""
-
-    def __init__(self, max_requeues: int, **parameters: Any) -> None:
-        self.max_requeues, self.parameters = max_requeues, parameters
-
-    def run(self, jobs: list[Job]) -> None:
-        try:
-            import submitit  # an extra
-        except ImportError as error:
-            raise UserError("hydra/launcher=slurm needs submitit: pip install -e '.[slurm]'") from error
-        if shutil.which("sbatch") is None:
-            raise UserError("hydra/launcher=slurm: there is no sbatch here; start it where jobs are submitted")
-        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns each time that a cluster keeps no accounts
-        logs = Path(self.config.hydra.sweep.dir, ".submitit", "%j")
-        executor = submitit.AutoExecutor(logs, cluster="slurm", slurm_max_num_timeout=self.max_requeues)
-        source = f"export PYTHONPATH={shlex.quote(str(Path(__file__).parents[1]))}:$PYTHONPATH"
-        threads = "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"
-        executor.update_parameters(**self.parameters, slurm_setup=[source, threads])
-        with executor.batch():
-            submitted = [(job, executor.submit(SlurmJob(job.command))) for job in jobs]
-        log.info("Submitted %d jobs, %s to %s", len(jobs), submitted[0][1].job_id, submitted[-1][1].job_id)
-        while submitted and not self.stopped(jobs):  # Ctrl-C leaves the jobs to SLURM
-            time.sleep(POLL_SECONDS)
-            for job, slurm_job in list(submitted):
-                if slurm_job.done():
-                    submitted.remove((job, slurm_job))
-                    self.tell(job, 0 if slurm_job.exception() is None else 1, jobs)
-        for _, slurm_job in submitted:
-            slurm_job.cancel()
 
 
 class RayLauncher(CommandLauncher):
@@ -213,29 +205,10 @@ class RayLauncher(CommandLauncher):
         with signals.wait():
             while running and signals.caught is None and not self.stopped(jobs):
                 for ref in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
-                    self.tell(running.pop(ref), ray.get(ref), jobs)
+                    status, job = ray.get(ref), running.pop(ref)
+                    self.tell(job, status == 0, told(status, job), jobs)
             for ref in running:
                 ray.cancel(ref)
             if running:
                 ray.wait(list(running), num_returns=len(running))  # each saves its step and ends
         ray.shutdown()
-
-
-class SlurmJob:
-    """What submitit runs on a node, again after each time that SLURM has put the job back into the queue."""
-
-    def __init__(self, command: list[str]) -> None:
-        self.command = [*command, "resume=auto"]
-
-    def __call__(self) -> None:
-        status = subprocess.call(self.command)
-        while status in ASKED_TO_END:  # saved; SLURM, which asked, ends the job and requeues it if it was preempted
-            signal.pause()
-        if status:
-            raise RunError(f"exit status {status}")
-
-    def checkpoint(self) -> Any:
-        """For submitit, which requeues it when its time is up."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
