@@ -35,7 +35,7 @@ class SlurmLauncher(CommandLauncher):
         waiting = in_queue()
         ids = {job_id: job for job in jobs if (job_id := slurm_id(job)) in waiting}
         if ids:
-            log.info("Waiting for %d jobs that SLURM has already, %s", len(ids), " ".join(ids))
+            log.info("Waiting for %d jobs that SLURM has already: %s", len(ids), " ".join(ids))
         ids |= self.submit([job for job in jobs if job not in ids.values()])
         try:
             self.follow(ids, jobs)
