@@ -60,7 +60,22 @@ def test_runs_without_any_spread_tell_nothing_either(tmp_path, capsys):
     for number in range(4):
         make_run(tmp_path / "ab"[number % 2] / f"{number}_", accuracy=1.0, seed=number, optimizer__lr=1 + number % 2)
     lines = compare(capsys, [tmp_path / "a"], [tmp_path / "b"])
-    assert lines[-1] == "test/accuracy: B - A = +0.0000: neither side has any spread, so that no test applies"
+    assert lines[-1] == "test/accuracy: B - A = +0.0000: neither side has a spread, so that no test applies"
+
+
+def test_nothing_differs_but_the_seeds(tmp_path, capsys):
+    for number in range(4):
+        make_run(tmp_path / "ab"[number // 2] / f"{number}_", accuracy=0.5 + number / 10, seed=number)
+    lines = compare(capsys, [tmp_path / "a"], [tmp_path / "b"])
+    assert lines[2:4] == ["nothing differs beside the seeds", lines[3]]
+    assert lines[3].startswith("mean ± standard deviation")
+
+
+def test_what_is_no_number_is_not_tested(sides, capsys):
+    first, second = sides
+    make_run(second / "4_", accuracy=float("nan"), seed=7, optimizer__lr=0.2, optimizer__momentum=None)
+    lines = compare(capsys, [first], [second])
+    assert lines[-2] == "val/accuracy: B - A = +nan: not every run has a number, so that no test applies"
 
 
 def test_another_origin_is_told(tmp_path, capsys):

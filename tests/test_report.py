@@ -1,11 +1,12 @@
 import csv
+import json
 
 import pytest
 from fake_runs import cells, make_run
 from test_commands import no_torch, run  # noqa: F401
 
 from reslab.errors import UserError
-from reslab.report import print_report, read_report, write_report
+from reslab.report import brief, print_report, read_report, write_report
 from reslab.runs import find_runs
 
 
@@ -30,7 +31,7 @@ def printed(capsys, *folders):
 def test_the_leaderboard_has_a_row_a_configuration(sweep, capsys):
     lines = printed(capsys, sweep)
     assert lines[0].strip() == "2 configurations (4 runs) by validation accuracy"
-    assert cells(lines[2]) == ["best run", "model", "n", "val/accuracy", "test/accuracy", "seconds"]
+    assert cells(lines[3]) == ["run", "model", "n", "val/accuracy", "test/accuracy", "seconds"]
     rows = [cells(line) for line in lines if line.startswith("│")]
     assert rows == [
         ["job 2", "resnet20", "2", "0.9000 ± 0.0000", "0.8450 ± 0.0636", "12.5"],
@@ -49,9 +50,53 @@ def test_runs_of_several_folders_are_told_apart(sweep, capsys):
     make_run(sweep.parent / "2026-01-31_12-00-01", accuracy=0.9, model__name="resnet20")
     lines = printed(capsys, sweep, sweep.parent)
     names = [cells(line)[0] for line in lines if line.startswith("│")]
-    assert [name for name in names if name] == ["2026-01-31_12-00-00", "2026-01-31_12-00-01", "sweep/1"]
-    assert "not counted: 1 run with the configuration and seed of a later one" in lines
+    assert [name for name in names if name] == ["2026-01-31_", "12-00-00", "2026-01-31_", "12-00-01", "sweep/1"]
+    assert "not counted, for another run has the same configuration and seed: sweep/2" in lines
     assert lines[-1] == "sweep/4 failed: a < b"
+
+
+def test_jobs_that_failed_alike_are_one_line(sweep, capsys):
+    for number in (5, 10):
+        make_run(sweep / f"{number}_x", seed=number, result={"status": "failed", "error": "a < b"})
+    make_run(sweep / "6_x", result={"status": "interrupted", "error": "SIGINT"})
+    assert printed(capsys, sweep)[-2:] == ["job 4, job 5, job 10 failed: a < b", "job 6 interrupted: SIGINT"]
+
+
+def test_runs_of_a_row_that_come_from_elsewhere_are_told(tmp_path, capsys):
+    for number, (seed, lr) in enumerate([(1, 0.1), (2, 0.1), (1, 0.2), (2, 0.2), (1, 0.3), (2, 0.3)]):
+        origin = {"git_commit": f"commit{seed if lr < 0.3 else 0}", "versions": {"torch": "2.11", "python": "3.12"}}
+        result = {"status": "finished", "val/accuracy": seed / 10 + lr, **origin}
+        make_run(tmp_path / f"{number}_x", result=result, seed=seed, optimizer__lr=lr)
+    (tmp_path / "5_x" / "result.json").write_text(
+        json.dumps(result | {"versions": {"torch": "2.12", "python": "3.12"}, "git_commit": "commit0"})
+    )
+    assert printed(capsys, tmp_path)[-2:] == [
+        "runs of one row differ in versions.torch (2.11, 2.12): job 5",
+        "runs of one row differ in git_commit (commit1, commit2): job 3, job 1",
+    ]
+
+
+def test_without_validation_the_table_is_by_test_accuracy(tmp_path, capsys):
+    make_run(tmp_path / "0_", result={"status": "finished", "test/accuracy": 0.5, "train/seconds": 2.0})
+    lines = printed(capsys, tmp_path)
+    assert lines[0].strip() == "1 run by test accuracy"
+    assert cells(lines[2]) == ["run", "test/accuracy", "seconds"]
+
+
+def test_what_is_not_a_number_ranks_last(tmp_path, capsys):
+    for number, accuracy in enumerate((0.5, 0.75, float("nan"), 1.0)):
+        make_run(tmp_path / f"{number}_x", accuracy=accuracy, seed=number % 2, optimizer__lr=1.0 + number // 2)
+    lines = printed(capsys, tmp_path)
+    rows = [cells(line)[:4] for line in lines if line.startswith("│")]
+    assert rows[0] == ["job 1", "1.0", "2", "0.6250 ± 0.1768"]
+    assert rows[2:] == [["job 3", "2.0", "2", "nan"]]
+    assert "nan" not in rows[1]
+
+
+def test_a_long_number_is_shown_with_four_digits():
+    assert [brief(value) for value in (0.00037960330329289693, 1e-05, 0.0001, 1024, 123456789, "a" * 30, True)] == [
+        "0.0003796", "1e-05", "0.0001", "1024", "123456789", "a" * 30, "true",
+    ]  # fmt: skip
 
 
 def test_pruned_runs_are_counted_apart(sweep, capsys):
@@ -64,11 +109,14 @@ def test_pruned_runs_are_counted_apart(sweep, capsys):
 def test_a_narrow_terminal_leaves_parameters_out(sweep, capsys, monkeypatch):
     for number in (5, 6):
         make_run(sweep / f"{number}_long", accuracy=0.3, optimizer__lr=number / 123456789, data__name="d" * 20)
-    monkeypatch.setenv("COLUMNS", "90")
-    lines = printed(capsys, sweep)
-    assert "differing too, and shown in report.html: optimizer.lr" in lines
-    assert cells(next(line for line in lines if "best run" in line))[:3] == ["best run", "model", "data"]
-    assert max(map(len, lines[:-3])) <= 90
+    for columns, shown, left_out in ((93, ["model", "data", "lr"], ""), (92, ["model", "data"], "optimizer.lr")):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        lines = printed(capsys, sweep)
+        assert cells(next(line for line in lines if "┃run" in line))[1:-4] == shown
+        table = [line for line in lines if line[0] in "│┃"]
+        assert max(map(len, table)) <= columns
+        assert any(line.startswith("┃best ") and "optimizer. " in line for line in table) == (not left_out)
+        assert (f"differing too, and shown in report.html: {left_out}" in lines) == bool(left_out)
 
 
 def test_the_files_have_all_numbers(sweep):

@@ -1,4 +1,6 @@
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
@@ -8,7 +10,7 @@ from matplotlib.figure import Figure
 from test_report import sweep  # noqa: F401
 
 from reslab.report import read_report
-from reslab.report_page import MOST_CURVES, page, positions
+from reslab.report_page import MOST_CURVES, page, positions, ticks
 
 
 class Page(HTMLParser):
@@ -56,15 +58,15 @@ def test_the_page_needs_no_other_file_and_is_whole(sweep):  # noqa: F811
 def test_the_table_sorts_by_plain_values(sweep):  # noqa: F811
     folders = [str(sweep / name) for name in ("2_resnet20", "1_resnet8")]
     _, first, second = Page(page(read_report([sweep]))).rows
-    assert first[:3] == ["1", "resnet20", "2"]
-    assert [float(value) for value in first[3:6]] == pytest.approx([0.9, 0.845, 12.5])
-    assert [float(value) for value in second[3:6]] == pytest.approx([0.6, 0.59, 12.5])
+    assert (first[0], *first[3:5]) == ("1", "2", "resnet20")
+    assert [float(first[place]) for place in (1, 2, 5)] == pytest.approx([0.9, 0.845, 12.5])
+    assert [float(second[place]) for place in (1, 2, 5)] == pytest.approx([0.6, 0.59, 12.5])
     assert [first[6], second[6]] == folders
 
 
 def test_what_failed_is_listed_as_text(sweep):  # noqa: F811
     text = page(read_report([sweep]))
-    assert f"<li>{sweep}/4_resnet&lt;b&gt; failed: a &lt; b</li>" in text
+    assert "<li>job 4 failed: a &lt; b</li>" in text
     assert "<b>" not in text
 
 
@@ -133,6 +135,7 @@ def test_without_a_finished_run_there_is_a_list(tmp_path):
         ([1, 3, 2, 1], {"1": 0, "2": 0.5, "3": 1}),
         ([0.01, 1.0, 0.1], {"0.01": 0, "0.1": 0.5, "1.0": 1}),
         ([0.0, 100, 1], {"0.0": 0, "1": 0.01, "100": 1}),
+        ([1, 51, 100], {"1": 0, "51": 50 / 99, "100": 1}),  # spans much, but evenly
         (["resnet20", "resnet8", "-"], {"-": 0, "resnet8": 0.5, "resnet20": 1}),
         ([True, False], {"false": 0, "true": 1}),
         ([0.1, None], {"0.1": 0, "null": 1}),
@@ -143,3 +146,78 @@ def test_positions_on_an_axis(values, expected):
     places = positions(values)
     assert list(places) == list(expected)
     assert places == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, 3, 2], {0: "1", 0.5: "2", 1: "3"}),
+        ([1, 100, 98, 50], {0: "1", 49 / 99: "50", 97 / 99: "98"}),  # no room for 100
+        ([0.1, 0.12345678901], {0: "0.1", 1: "0.1235"}),
+        (["resnet110_stochastic_depth", "resnet8"], {0: "resnet8", 1: "resnet110_…tic_depth"}),
+        ([10 ** (-number / 3) for number in range(13)], {0: "0.0001", 0.25: "0.001", 0.5: "0.01", 0.75: "0.1", 1: "1"}),
+        ([number / 7 for number in range(15)], {0: "0", 0.2: "0.4", 0.4: "0.8", 0.6: "1.2", 0.8: "1.6", 1: "2"}),
+    ],
+)
+def test_ticks_on_an_axis(values, expected):
+    found = ticks(values)
+    assert list(found.values()) == list(expected.values())
+    assert list(found) == pytest.approx(list(expected))
+
+
+def test_without_validation_there_is_no_panel_of_it(tmp_path, figures):
+    for number in range(4):
+        result = {"status": "finished", "test/accuracy": 0.5 + number / 10}
+        make_run(tmp_path / f"{number}_x", result=result, optimizer__lr=1.0 + number % 2, curve=[(0.5, "")])
+    text = page(read_report([tmp_path]))
+    assert [axes.get_title() for axes in figures[0].axes] == ["training error in %"]
+    assert [axes.get_ylabel() for axes in figures[1].axes] == ["test/accuracy"]
+    assert "<p>By test accuracy; a click on a heading sorts.</p>" in text
+
+
+def test_without_epochs_there_are_no_curves(tmp_path):
+    text = page(read_report([make_run(tmp_path / "run", accuracy=0.5)]))
+    assert re.findall("<h2>(.*?)</h2>", text) == ["Leaderboard"]
+
+
+def test_what_is_no_number_has_no_dot_and_no_line(tmp_path, figures):
+    for number, accuracy in enumerate((0.5, 0.75, float("nan"), 1.0)):
+        options = {"optimizer__lr": 1.0 + number % 2, "optimizer__momentum": number // 2}
+        make_run(tmp_path / f"{number}_x", accuracy=accuracy, **options)
+    rows = Page(page(read_report([tmp_path]))).rows
+    assert [row[1] for row in rows[1:]] == ["1.0", "0.75", "0.5", ""]
+    dots = [line.get_ydata().tolist() for line in figures[0].axes[0].lines]
+    assert sorted(dots) == [[0.5], [0.75], [1.0]]
+    lines = [line for line in figures[2].axes[0].lines if (line.get_gid() or "").startswith("name")]
+    assert len(lines) == 3
+
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.parametrize(
+    ("heading", "once", "twice"),
+    [
+        ("optimizer.lr", ["1e-05", "0.3", "20.0", "100.0", ""], ["100.0", "20.0", "0.3", "1e-05", ""]),
+        ("model", ["wrn8", "wrn9", "wrn20", "wrn101", "wrn110"], ["wrn110", "wrn101", "wrn20", "wrn9", "wrn8"]),
+        ("val/accuracy", ["0.0625", "0.125", "0.1875", "0.25", ""], ["0.25", "0.1875", "0.125", "0.0625", ""]),
+    ],
+)  # fmt: skip
+def test_a_click_on_a_heading_sorts(tmp_path, heading, once, twice):
+    models = ("wrn20", "wrn110", "wrn8", "wrn101", "wrn9")
+    for number, lr in enumerate((20.0, 0.3, None, 100.0, 1e-5)):
+        accuracy = (number + 1) / 16 if number < 4 else float("nan")
+        make_run(tmp_path / f"{number}_x", accuracy=accuracy, optimizer__lr=lr, model__name=models[number])
+    text = page(read_report([tmp_path]))
+    for clicks, expected in (("click();", once), ("click(); header.click();", twice)):
+        click = f'const header = [...headers].find(each => each.textContent === "{heading}"); header.{clicks}'
+        (tmp_path / "page.html").write_text(text.replace("</body>", f"<script>{click}</script></body>"))
+        command = [CHROMIUM, "--headless", "--no-sandbox", "--dump-dom", (tmp_path / "page.html").as_uri()]
+        dom = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+        column = re.findall("<th[^>]*>(.*?)</th>", dom).index(heading)
+        assert [row[column] for row in Page(dom).rows[1:]] == expected
+        assert re.findall('<th data-direction="(-?1)">(.*?)</th>', dom) == [
+            ("1" if clicks == "click();" else "-1", heading)
+        ]

@@ -1,3 +1,4 @@
+import math
 import random
 from pathlib import Path
 
@@ -83,6 +84,22 @@ def test_without_validation_the_test_accuracy_ranks(tmp_path):
     assert [each.settings["optimizer.lr"] for each in configurations(find_runs([tmp_path]))] == [0.9, 0.6, 0.3]
 
 
+def test_what_does_not_matter_makes_no_configuration(tmp_path):
+    make_run(tmp_path / "a", accuracy=0.5, seed=1, resume="outputs/a", sweep={"stop_on_failure": True})
+    make_run(tmp_path / "b", accuracy=0.5, seed=2, trainer__detect_anomaly=True)
+    assert [len(each.runs) for each in configurations(find_runs([tmp_path]))] == [2]
+
+
+def test_what_is_no_number_is_the_last(tmp_path):
+    nan = float("nan")
+    for number, accuracy in enumerate((nan, 0.2, 0.9, 0.3)):
+        make_run(tmp_path / f"{number}_", accuracy=accuracy, test=0.5, seed=number // 2, optimizer__lr=number % 2 + 1)
+    first, second = configurations(find_runs([tmp_path]))
+    assert [run.folder.name for run in second.runs] == ["0_", "2_"]
+    assert second.best.folder.name == "2_"
+    assert first.best.folder.name == "3_"
+
+
 def test_the_same_run_twice_is_no_second_seed(tmp_path):
     for number, accuracy in enumerate((0.5, 0.75)):
         make_run(tmp_path / f"{number}_", accuracy=accuracy)
@@ -115,6 +132,8 @@ def test_choices_are_called_by_their_names(tmp_path):
 def test_a_summary_of_nothing_of_one_and_of_two():
     assert summarize([]) is None
     assert summarize([0.5]) == (1, 0.5, None, None, None)
+    assert list(map(str, summarize([0.5, math.nan]))) == ["2", "nan", "nan", "nan", "nan"]
+    assert list(map(str, summarize([0.5, math.inf]))) == ["2", "inf", "nan", "nan", "nan"]
     n, mean, deviation, low, high = summarize([0.5, 0.7])
     assert (n, mean, deviation) == (2, pytest.approx(0.6), pytest.approx(0.1 * 2**0.5))
     assert (low, high) == pytest.approx(
@@ -138,4 +157,6 @@ def test_statistics_are_scipys(n, m):
 def test_where_no_test_applies():
     spread, single, equal = summarize([0.5, 0.6]), summarize([0.5]), summarize([1.0, 1.0])
     assert welch(spread, single) is welch(single, spread) is welch(equal, summarize([0.9, 0.9])) is None
+    for broken in (summarize([0.5, math.nan]), summarize([0.5, math.inf])):
+        assert welch(spread, broken) is welch(broken, spread) is None
     assert welch(spread, equal).p == pytest.approx(stats.ttest_ind([0.5, 0.6], [1, 1], equal_var=False).pvalue)

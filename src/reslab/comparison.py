@@ -1,5 +1,6 @@
 """Two groups of runs: what differs in their settings and results, and whether the seeds' spread explains it."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,12 +9,20 @@ from rich.table import Table
 
 from reslab.errors import UserError
 from reslab.options import TEST, VALIDATION
-from reslab.report import ACCURACIES, count, value_of
-from reslab.runs import Configuration, Summary, by_number, configurations, differing, find_runs, welch
+from reslab.report import ABSENT, count, value_of
+from reslab.runs import (
+    ACCURACIES,
+    Configuration,
+    Summary,
+    by_number,
+    configurations,
+    differing,
+    find_runs,
+    welch,
+)
 
 SIGNIFICANT = 0.05
 METRICS = (*VALIDATION, *TEST, "train/accuracy", "train/loss", "train/seconds")
-ORIGIN = ("device", "precision", "git_commit")  # in result.json: they may explain a difference too
 
 
 def read_side(name: str, folders: Sequence[Path]) -> Configuration:
@@ -33,7 +42,8 @@ def print_comparison(first: Configuration, second: Configuration) -> None:
         seeds = ", ".join(sorted((str(run.seed) for run in side.runs), key=by_number))
         runs = count(side.runs, "run")
         console.print(f"{name}: {runs} (seed {seeds}), the best one {side.best.folder}", soft_wrap=True)
-    console.print(settings_table(first, second))
+    different = settings_table(first, second)
+    console.print(different if different.row_count else "nothing differs beside the seeds")
     console.print(results_table(first, second))
     for metric in ACCURACIES:
         sides = first.summary(metric), second.summary(metric)
@@ -49,10 +59,11 @@ def settings_table(first: Configuration, second: Configuration) -> Table:
         values = value_of(first, name), value_of(second, name)
         if values[0] != values[1]:
             table.add_row(name, *values)
-    for name in ORIGIN:
-        origins = [", ".join(sorted({str(run.result.get(name)) for run in side.runs})) for side in (first, second)]
-        if origins[0] != origins[1]:
-            table.add_row(name, *origins)
+    origins = first.origins(), second.origins()
+    for name in dict.fromkeys((*origins[0], *origins[1])):
+        values = ", ".join(origins[0].get(name, [ABSENT])), ", ".join(origins[1].get(name, [ABSENT]))
+        if values[0] != values[1]:
+            table.add_row(name, *values)
     return table
 
 
@@ -74,17 +85,17 @@ def spread(summary: Summary) -> str:
 
 
 def verdict(first: Summary, second: Summary) -> str:
-    difference = f"B - A = {second.mean - first.mean:+.4f}"
+    difference = second.mean - first.mean
+    shown = f"B - A = {difference:+.4f}"
     if first.deviation is None or second.deviation is None:
-        return (
-            f"{difference}: one run cannot tell whether that is more than the seeds' spread; repeat with -m seed=1,2,3"
-        )
+        return f"{shown}: one run cannot tell whether that is more than the seeds' spread; repeat with -m seed=1,2,3"
     tested = welch(first, second)
     if tested is None:
-        return f"{difference}: neither side has any spread, so that no test applies"
+        without = "not every run has a number" if math.isnan(difference) else "neither side has a spread"
+        return f"{shown}: {without}, so that no test applies"
     found, relation = ("more", "below") if tested.p < SIGNIFICANT else ("not more", "not below")
     return (
-        f"{difference}, 95% confidence interval {tested.low:+.4f} to {tested.high:+.4f}: {found} than the seeds' "
+        f"{shown}, 95% confidence interval {tested.low:+.4f} to {tested.high:+.4f}: {found} than the seeds' "
         f"spread explains (Welch's t-test over {first.n} and {second.n} seeds: p = {tested.p:.2g}, {relation} "
         f"{SIGNIFICANT})"
     )

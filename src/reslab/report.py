@@ -1,7 +1,10 @@
 """A leaderboard of runs and sweeps: on the terminal, as report.csv and, with figures, as report.html."""
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,12 @@ from rich.table import Table
 from reslab.errors import UserError
 from reslab.files import write_csv, write_text
 from reslab.options import shown
-from reslab.runs import Configuration, Run, Summary, configurations, differing, find_runs
+from reslab.runs import ACCURACIES, Configuration, Run, Summary, configurations, differing, find_runs, rank
 
 ABSENT = "-"  # a parameter that a configuration has not, e.g. the momentum of Adam
 SPREAD = "mean ± standard deviation over n seeds [95% confidence interval of the mean, Student's t]"
-ACCURACIES = ("val/accuracy", "test/accuracy")
+DATE = re.compile(r"(\d{4}-\d\d-\d\d_)")  # of a folder; where its name may be broken
+WIDEST = (20, 12)  # characters of a column of settings, where the terminal has room for that and where it has not
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,19 @@ class Report:
 
     @property
     def repeated(self) -> list[Run]:
-        """Finished runs whose configuration and seed a later one has too."""
+        """Finished runs whose configuration and seed another one has too, which is counted."""
         counted = {run.folder for configuration in self.configurations for run in configuration.runs}
         return [run for run in self.runs if run.finished and run.folder not in counted]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The first one ranks: the test accuracy where nothing was validated."""
+        return [name for name in ACCURACIES if any(each.summary(name) for each in self.configurations)]
+
+    @property
+    def order(self) -> str:
+        """For a heading."""
+        return " by validation accuracy" if ACCURACIES[0] in self.metrics else " by test accuracy"
 
     def name(self, run: Run) -> str:
         """A job of a sweep by its number."""
@@ -61,7 +75,7 @@ def leaderboard(report: Report) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"place": place}
         row |= {name: value_of(configuration, name) for name in report.parameters}
         row |= {"n": len(configuration.runs)}
-        for metric in ACCURACIES:
+        for metric in report.metrics:
             if summary := configuration.summary(metric):
                 names = (f"{metric} {part}" for part in ("mean", "deviation", "95% low", "95% high"))
                 row |= dict(zip(names, summary[1:], strict=True))
@@ -75,6 +89,12 @@ def value_of(run: Run | Configuration, name: str) -> str:
     return shown(run.settings.get(name, ABSENT))
 
 
+def brief(value: Any) -> str:
+    """A number that a search has drawn, 0.00037960330329289693, to four digits: for those who read it."""
+    text = shown(value)
+    return f"{value:.4g}" if isinstance(value, float) and len(text) > 8 else text
+
+
 def write_report(report: Report, output: Path) -> None:
     """report.html; report.csv, a row a configuration; runs.csv, a row a run."""
     from reslab.report_page import page  # matplotlib, half a second after the table is on the terminal
@@ -85,7 +105,7 @@ def write_report(report: Report, output: Path) -> None:
         | {"seed": run.seed}
         | {name: value for name, value in run.result.items() if not isinstance(value, dict)}
         | {"folder": run.folder}
-        for run in sorted(report.runs, key=lambda run: -run.result.get("val/accuracy", -1.0))
+        for run in sorted(report.runs, key=lambda run: rank(run.result), reverse=True)
     ]
     try:
         for name, table in (("report", rows), ("runs", runs)):
@@ -105,45 +125,67 @@ def print_report(report: Report) -> None:
         print_leaderboard(report, with_seeds, console)
     if with_seeds:
         console.print(f"accuracy: {SPREAD}", soft_wrap=True)
+    for line in notes(report):
+        console.print(line, soft_wrap=True)
+    for line in failures(report):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def notes(report: Report) -> list[str]:
+    """What the means do not count, and where they mix what may not be alike."""
+    lines = []
     if report.pruned:
-        console.print(f"not counted: {count(report.pruned, 'run')} that the search has pruned")
+        lines.append(f"not counted: {count(report.pruned, 'run')} that the search has pruned")
     if report.repeated:
-        console.print(f"not counted: {count(report.repeated, 'run')} with the configuration and seed of a later one")
+        names = ", ".join(report.name(run) for run in report.repeated)
+        lines.append(f"not counted, for another run has the same configuration and seed: {names}")
+    mixed: dict[str, list[str]] = {}
+    for configuration in report.configurations:
+        for name, values in configuration.origins().items():
+            if len(values) > 1:
+                mixed.setdefault(f"{name} ({', '.join(values)})", []).append(report.name(configuration.best))
+    return lines + [f"runs of one row differ in {origin}: {', '.join(names)}" for origin, names in mixed.items()]
+
+
+def failures(report: Report) -> list[str]:
+    """A line a reason."""
+    reasons: dict[str, list[str]] = {}
     for run in report.failures:
-        console.print(f"{report.name(run)} {run.failure}", soft_wrap=True, highlight=False)
+        reasons.setdefault(run.failure, []).append(report.name(run))
+    return [f"{', '.join(names)} {reason}" for reason, names in reasons.items()]
 
 
 def print_leaderboard(report: Report, with_seeds: bool, console: Console) -> None:
     """With as many of the parameters as the terminal is wide."""
     unlimited = console.options.update(width=10_000)
-    for number in range(len(report.parameters), -1, -1):
-        table = leaderboard_table(report, report.parameters[:number], with_seeds)
-        if console.measure(table, options=unlimited).minimum <= console.width:
+    for number, widest in product(range(len(report.parameters), -1, -1), WIDEST):
+        table = leaderboard_table(report, report.parameters[:number], with_seeds, widest)
+        if console.measure(table, options=unlimited).maximum <= console.width:
             break
     console.print(table)
     if left_out := report.parameters[number:]:
         console.print(f"differing too, and shown in report.html: {', '.join(left_out)}", soft_wrap=True)
 
 
-def leaderboard_table(report: Report, parameters: Sequence[str], with_seeds: bool) -> Table:
+def leaderboard_table(report: Report, parameters: Sequence[str], with_seeds: bool, widest: int) -> Table:
     runs = [run for configuration in report.configurations for run in configuration.runs]
     counted = count(runs, "run")
     if with_seeds:
         counted = f"{count(report.configurations, 'configuration')} ({counted})"
-    table = Table(title=f"{counted} by validation accuracy", title_justify="left", collapse_padding=True)
-    numbers = [*(["n"] if with_seeds else []), *ACCURACIES, "seconds"]
-    table.add_column("best run" if with_seeds else "run", overflow="fold")
+    table = Table(title=counted + report.order, title_justify="left", collapse_padding=True, pad_edge=False)
+    numbers = [*(["n"] if with_seeds else []), *report.metrics, "seconds"]
+    table.add_column("best\nrun" if with_seeds else "run", overflow="fold")
     for name in parameters:
-        longest = max(len(value_of(configuration, name)) for configuration in report.configurations)
-        table.add_column(name.replace(".", ".\n"), overflow="fold", min_width=min(longest, 20))
+        table.add_column(name.replace(".", ".\n"), overflow="fold", max_width=widest)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     for configuration in report.configurations:
-        accuracies = [summary_text(configuration.summary(metric)).replace(" [", "\n[") for metric in ACCURACIES]
+        accuracies = [summary_text(configuration.summary(metric)).replace(" [", "\n[") for metric in report.metrics]
         seconds = configuration.summary("train/seconds")
+        name = report.name(configuration.best)
         table.add_row(
-            report.name(configuration.best),
-            *(value_of(configuration, name) for name in parameters),
+            DATE.sub(r"\1\n", name) if with_seeds else name,
+            *(brief(configuration.settings.get(parameter, ABSENT)) for parameter in parameters),
             *([str(len(configuration.runs))] if with_seeds else []),
             *accuracies,
             f"{seconds.mean:.4g}" if seconds else "",
@@ -158,6 +200,6 @@ def count(things: Sequence[Any], name: str) -> str:
 def summary_text(summary: Summary | None) -> str:
     if summary is None:
         return ""
-    if summary.deviation is None:
+    if summary.deviation is None or not math.isfinite(summary.mean):
         return f"{summary.mean:.4f}"
     return f"{summary.mean:.4f} ± {summary.deviation:.4f} [{summary.low:.4f}, {summary.high:.4f}]"

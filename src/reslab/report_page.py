@@ -3,8 +3,10 @@
 import io
 import math
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from html import escape
+from itertools import pairwise
 from textwrap import shorten
 from typing import Any
 
@@ -12,30 +14,41 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from reslab.options import shown
-from reslab.report import ABSENT, ACCURACIES, SPREAD, Report, count, summary_text, value_of
+from reslab.report import ABSENT, SPREAD, Report, brief, count, failures, notes, summary_text, value_of
 from reslab.runs import Configuration, by_number
 
 MOST_CURVES = 10  # as many as there are colours to tell them apart
 LOGARITHMIC = 10  # from this ratio of the largest to the smallest value on
-ROOM = 0.04  # between two values on an axis of length 1
+MOST_TICKS = 8  # of numbers; beyond that an axis has round ones
+LONGEST = 20  # characters of a name on an axis
+CHARACTER = 0.03  # its width on an axis of an effect; of one on its side it is the height that counts
+ROOM = 0.05  # between two names on an axis of length 1
+PANEL, AXIS = 3.7, 1.4  # inches: a panel of the effects, and from one of the parallel coordinates to the next
 SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "reslab", "font.family": ["sans-serif"], "font.size": 9}
 STYLE = """
-body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #222 }
+body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #222; background: white }
 h2 { margin: 1.8em 0 .2em } p { margin: .2em 0 .8em; color: #555 }
 div { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .3em .8em; text-align: left; border-bottom: 1px solid #ddd } tbody tr:hover { background: #eef4fb }
 th { cursor: pointer; border-bottom: 2px solid #888; white-space: nowrap } th::after { content: " ↕"; color: #aaa }
+th[data-direction="1"]::after { content: " ↑" } th[data-direction="-1"]::after { content: " ↓" }
+.panels { display: flex; flex-wrap: wrap; align-items: flex-start }
+td { max-width: 20em; overflow-wrap: break-word } td.number { white-space: nowrap }
 td.folder { font-size: .8em; min-width: 16em; overflow-wrap: anywhere } svg { max-width: 100%; height: auto }
 """
 SCRIPT = """
-for (const header of document.querySelectorAll("th")) header.onclick = () => {
+const headers = document.querySelectorAll("th");
+for (const header of headers) header.onclick = () => {
   const body = header.closest("table").tBodies[0];
-  const direction = header.dataset.direction = header.dataset.direction === "1" ? -1 : 1;
+  const direction = header.dataset.direction === "1" ? -1 : 1;
+  for (const each of headers) delete each.dataset.direction;
+  header.dataset.direction = direction;
   const value = row => row.cells[header.cellIndex].dataset.value;
   const order = (a, b) => a === "" || b === "" ? (a === "") - (b === "") :
-    direction * (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b);
+    direction * (isNaN(a) || isNaN(b) ? a.localeCompare(b, "en", {numeric: true}) : a - b);
   body.append(...[...body.rows].sort((a, b) => order(value(a), value(b))));
 };
 """
@@ -45,14 +58,13 @@ def page(report: Report) -> str:
     parts = [f"<h1>{count(report.configurations, 'configuration')}, {count(report.runs, 'run')}</h1>"]
     if report.configurations:
         parts += [leaderboard(report), curves(report)]
-        varied = {name: points for name in report.parameters if (points := effect(report, name))}
+        varied = {name: points for name in report.parameters if report.metrics and (points := effect(report, name))}
         if varied:
             parts += [effects(report, varied)]
         if len(varied) > 1:
             parts += [parallel_coordinates(report, list(varied))]
     if report.failures:
-        lines = "".join(f"<li>{escape(f'{run.folder} {run.failure}')}</li>" for run in report.failures)
-        parts.append(f"<h2>Not finished</h2><p>These count in no mean.</p><ul>{lines}</ul>")
+        parts.append(f"<h2>Not finished</h2><p>These count in no mean.</p>{items(failures(report))}")
     head = f'<meta charset="utf-8"><title>ResLab report</title><style>{STYLE}</style>'
     body = "\n".join(parts)
     return f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>{body}<script>{SCRIPT}</script></body></html>\n"
@@ -62,29 +74,40 @@ def section(title: str, text: str, content: str) -> str:
     return f"<h2>{escape(title)}</h2><p>{escape(text)}</p><div>{content}</div>"
 
 
+def items(lines: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
+
+
 def leaderboard(report: Report) -> str:
-    names = ["", *report.parameters, "n", *ACCURACIES, "train/seconds", "best run"]
+    names = ["", *report.metrics, "n", *report.parameters, "train/seconds", "best run"]
     rows = []
     for place, configuration in enumerate(report.configurations, 1):
-        cells = [cell(place)]
-        cells += [cell(value_of(configuration, name)) for name in report.parameters]
-        cells += [cell(len(configuration.runs))]
-        for metric in ACCURACIES:
+        cells = [cell(place, place)]
+        for metric in report.metrics:
             summary = configuration.summary(metric)
             cells.append(cell(summary_text(summary), summary.mean if summary else ""))
+        cells.append(cell(len(configuration.runs), len(configuration.runs)))
+        for name in report.parameters:
+            value = value_of(configuration, name) if name in configuration.settings else ""
+            cells.append(cell(brief(configuration.settings.get(name, ABSENT)), value))
         seconds = configuration.summary("train/seconds")
-        cells.append(cell(f"{seconds.mean:.4g}", seconds.mean) if seconds else cell(""))
+        cells.append(cell(f"{seconds.mean:.4g}", seconds.mean) if seconds else cell("", ""))
         folder = escape(str(configuration.best.folder))
         rows.append(f'<tr>{"".join(cells)}<td class="folder" data-value="{folder}">{folder}</td></tr>')
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    text = "By mean validation accuracy; a click on a heading sorts."
+    text = f"{report.order.strip().capitalize()}; a click on a heading sorts."
     if any(len(configuration.runs) > 1 for configuration in report.configurations):
         text += f" Accuracy: {SPREAD}."
-    return section("Leaderboard", text, f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return section("Leaderboard", text, table) + items(notes(report))
 
 
-def cell(text: object, value: object | None = None) -> str:
-    return f'<td data-value="{escape(str(text if value is None else value))}">{escape(str(text))}</td>'
+def cell(text: object, value: str | float) -> str:
+    """value: what it is sorted by; empty, and last in any order, where it is none."""
+    if isinstance(value, str):
+        return f'<td data-value="{escape(value)}">{escape(str(text))}</td>'
+    by = "" if math.isnan(value) else value
+    return f'<td class="number" data-value="{by}">{escape(str(text)).replace(" [", "<br>[")}</td>'
 
 
 # figures
@@ -102,34 +125,34 @@ def svg(draw: Callable[[Figure], None], width: float, height: float) -> str:
 
 
 def label(configuration: Configuration, parameters: Sequence[str]) -> str:
-    return ", ".join(f"{name}={value_of(configuration, name)}" for name in parameters) or "all runs"
+    settings = configuration.settings
+    return ", ".join(f"{name}={brief(settings.get(name, ABSENT))}" for name in parameters) or "all runs"
 
 
 def curves(report: Report) -> str:
     best = report.configurations[:MOST_CURVES]
+    measured = {name for configuration in best for run in configuration.runs for row in run.epochs for name in row}
+    splits = {"train": "training", "val": "validation"}
+    splits = {split: title for split, title in splits.items() if f"{split}/accuracy" in measured}
+    names = [f"{place}: {label(each, report.parameters)}" for place, each in enumerate(best, 1)]
 
     def draw(figure: Figure) -> None:
-        panels = figure.subplots(1, 2, sharey=True)
-        for number, configuration in enumerate(best):
-            name = f"{number + 1}: {label(configuration, report.parameters)}"
-            for axes, split in zip(panels, ("train", "val"), strict=True):
-                draw_curve(axes, configuration, split, f"C{number}", name)
-        for axes, title in zip(panels, ("training", "validation"), strict=True):
+        panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
+        for axes, (split, title) in zip(panels, splits.items(), strict=True):
+            for number, configuration in enumerate(best):
+                draw_curve(axes, configuration, split, f"C{number}", names[number])
             axes.set(xlabel="epoch", title=f"{title} error in %", ylim=(0, None))
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(
-            handles,
-            [shorten(name, 80, placeholder=" …") for name in labels],
-            loc="outside lower left",
-            ncols=2 if len(best) > 2 else 1,
-            frameon=False,
-        )
+        shortened = [shorten(name, 150 // columns, placeholder=" …") for name in names]
+        figure.legend(panels[0].lines, shortened, loc="outside lower left", ncols=columns, frameon=False)
 
+    if not splits:
+        return ""
+    columns = 2 if len(best) > 2 and max(map(len, names)) <= 75 else 1
     which = f"The {MOST_CURVES} best configurations. " if len(report.configurations) > len(best) else ""
     text = f"{which}Lines: mean over the seeds; bands: from the smallest to the largest."
-    return section("Learning curves", text, svg(draw, 11, 4 + 0.1 * len(best)))
+    return section("Learning curves", text, svg(draw, 11, 4 + 0.2 * -(-len(best) // columns)))
 
 
 def draw_curve(axes: Axes, configuration: Configuration, split: str, color: str, name: str) -> None:
@@ -152,32 +175,39 @@ Points = list[tuple[Any, float, str]]  # a run each: the parameter's value, accu
 def effect(report: Report, name: str) -> Points:
     """Empty where finished runs do not tell two values apart."""
     points = [
-        (configuration.settings.get(name, ABSENT), run.result["val/accuracy"], str(run.folder))
+        (configuration.settings.get(name, ABSENT), accuracy, str(run.folder))
         for configuration in report.configurations
         for run in configuration.runs
-        if "val/accuracy" in run.result
+        if math.isfinite(accuracy := run.result.get(report.metrics[0], math.nan))
     ]
     return points if len({str(value) for value, _, _ in points}) > 1 else []
 
 
 def effects(report: Report, varied: dict[str, Points]) -> str:
-    columns = min(len(varied), 3)
-    rows = -(-len(varied) // columns)
+    accuracies = [accuracy for points in varied.values() for _, accuracy, _ in points]
+    margin = 0.05 * (max(accuracies) - min(accuracies)) or 0.01
+    limits = min(accuracies) - margin, max(accuracies) + margin
+    panels = "".join(panel(name, points, limits, report.metrics[0]) for name, points in varied.items())
+    text = "Dots: runs; line: mean over all runs with that value, whatever their other settings."
+    return section("Effect of each parameter", text, f'<div class="panels">{panels}</div>')
+
+
+def panel(name: str, points: Points, limits: tuple[float, float], metric: str) -> str:
+    labels = ticks([value for value, _, _ in points])
+    longest = max(map(len, labels.values()))
+    on_their_side = any(later - earlier < longest * CHARACTER for earlier, later in pairwise(labels))
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for axes, (name, points) in zip(grid.flat, varied.items(), strict=False):
-            draw_effect(axes, name, points)
-        for axes in list(grid.flat)[len(varied) :]:
-            axes.axis("off")
-        for axes in grid[:, 0]:
-            axes.set_ylabel("validation accuracy")
+        axes = figure.subplots()
+        draw_effect(axes, points)
+        axes.set_xticks(list(labels), list(labels.values()), rotation=90 if on_their_side else 0)
+        axes.set(title=name, xlim=(-0.15, 1.15), ylim=limits, ylabel=metric)
+        axes.grid(alpha=0.3)
 
-    text = "Dots: runs; line: mean over all runs with that value, whatever their other settings."
-    return section("Effect of each parameter", text, svg(draw, 3.7 * columns, 3 * rows))
+    return svg(draw, PANEL, 2.8 + (0.07 * longest if on_their_side else 0))
 
 
-def draw_effect(axes: Axes, name: str, points: Points) -> None:
+def draw_effect(axes: Axes, points: Points) -> None:
     places = positions([value for value, _, _ in points])
     groups: dict[float, list[float]] = {}
     for value, accuracy, run in points:
@@ -186,22 +216,22 @@ def draw_effect(axes: Axes, name: str, points: Points) -> None:
     if 2 * len(groups) <= len(points):  # a search gives every run a value of its own
         means = [sum(accuracies) / len(accuracies) for _, accuracies in sorted(groups.items())]
         axes.plot(sorted(groups), means, color="C1", marker="_", markersize=14)
-    ticks = few(places)
-    axes.set_xticks(list(ticks.values()), list(ticks), rotation=0 if len("".join(ticks)) < 40 else 60)
-    axes.set(xlabel=name, xlim=(-0.15, 1.15))
-    axes.grid(alpha=0.3)
 
 
 def parallel_coordinates(report: Report, parameters: list[str]) -> str:
+    metric = report.metrics[0]
     accuracies = {
         id(configuration): summary.mean
         for configuration in report.configurations
-        if (summary := configuration.summary("val/accuracy"))
+        if (summary := configuration.summary(metric)) and math.isfinite(summary.mean)
     }
     lines = [configuration for configuration in reversed(report.configurations) if id(configuration) in accuracies]
-    scales = [positions([each.settings.get(name, ABSENT) for each in lines]) for name in parameters]
+    values = [[each.settings.get(name, ABSENT) for each in lines] for name in parameters]
+    scales = [positions(each) for each in values]
     shades = Normalize(min(accuracies.values()), max(accuracies.values()))
     colors = matplotlib.colormaps["viridis_r"]
+    thickness = 2 if len(lines) <= 50 else 1
+    behind: Any = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5}
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -209,28 +239,29 @@ def parallel_coordinates(report: Report, parameters: list[str]) -> str:
             heights = [scale[value_of(line, name)] for scale, name in zip(scales, parameters, strict=True)]
             mean = accuracies[id(line)]
             name = f"name: {label(line, parameters)}: {mean:.4f}"
-            axes.plot([*heights, shades(mean)], color=colors(shades(mean)), linewidth=2, alpha=0.8, gid=name)
-        for place, scale in enumerate(scales):
+            axes.plot([*heights, shades(mean)], color=colors(shades(mean)), linewidth=thickness, alpha=0.8, gid=name)
+        means = {height: f"{shades.inverse(height):.4f}" for height in (0.0, 0.25, 0.5, 0.75, 1.0)}
+        for place, labels in enumerate([*map(ticks, values), means]):
             axes.axvline(place, color="black", linewidth=0.8)
-            for text, height in few(scale).items():
-                axes.annotate(text, (place, height), (4, 3), textcoords="offset points")
-        axes.axvline(len(scales), color="black", linewidth=0.8)
-        for height in (0.0, 0.25, 0.5, 0.75, 1.0):
-            axes.annotate(f"{shades.inverse(height):.4f}", (len(scales), height), (4, 3), textcoords="offset points")
-        axes.set_xticks(range(len(scales) + 1), [*parameters, "validation accuracy"])
+            for height, text in labels.items():
+                axes.annotate(text, (place, height), (4, 3), textcoords="offset points", bbox=behind)
+        axes.set_xticks(range(len(scales) + 1), [name.replace(".", ".\n") for name in (*parameters, metric)])
         axes.set(xlim=(-0.05, len(scales) + 0.2), ylim=(-0.05, 1.08), yticks=[], frame_on=False)
 
-    text = "A line is a configuration, coloured by its mean validation accuracy."
-    return section("Parallel coordinates", text, svg(draw, 11, 4))
+    width = max(11, AXIS * (len(parameters) + 1))
+    text = f"A line is a configuration, coloured by its mean {metric}."
+    return section("Parallel coordinates", text, f'<div style="min-width: {width}in">{svg(draw, width, 4)}</div>')
+
+
+# axes of length 1
 
 
 def positions(values: Sequence[Any]) -> dict[str, float]:
-    """From 0 to 1: numbers by size, or by logarithm where they span much, names at equal distances."""
+    """From 0 to 1: numbers by size, or by logarithm where that spreads them better, names at equal distances."""
     distinct = {shown(value): value for value in values}
-    if all(type(value) in (int, float) for value in distinct.values()):
+    if all(is_number(value) for value in distinct.values()):
         names = sorted(distinct, key=lambda name: distinct[name])
-        low, high = distinct[names[0]], distinct[names[-1]]
-        scale = math.log if low > 0 and high / low >= LOGARITHMIC else float
+        scale = scale_of(list(distinct.values()))
         sizes = [scale(distinct[name]) for name in names]
     else:
         names = sorted(distinct, key=by_number)
@@ -239,10 +270,43 @@ def positions(values: Sequence[Any]) -> dict[str, float]:
     return {name: (size - sizes[0]) / width for name, size in zip(names, sizes, strict=True)}
 
 
-def few(places: dict[str, float]) -> dict[str, float]:
-    """Those of neighbours that leave room for their names."""
-    kept: dict[str, float] = {}
-    for name, place in places.items():
-        if not kept or place - max(kept.values()) >= ROOM:
-            kept[name] = place
+def is_number(value: object) -> bool:
+    return type(value) in (int, float)
+
+
+def scale_of(numbers: Sequence[float]) -> Callable[[float], float]:
+    """math.log, or float where that leaves the middle one of the numbers nearer to the middle of the axis."""
+    low, middle, high = min(numbers), statistics.median(numbers), max(numbers)
+    if low <= 0 or high < LOGARITHMIC * low:
+        return float
+    off_centre = (2 * middle - low - high) / (high - low)
+    off_centre_by_logarithm = math.log(middle**2 / low / high) / math.log(high / low)
+    return math.log if abs(off_centre_by_logarithm) < abs(off_centre) else float
+
+
+def ticks(values: Sequence[Any]) -> dict[float, str]:
+    """What stands on the axis of `positions`, by its place: the values, or round numbers, with room between them."""
+    distinct = {shown(value): value for value in values}
+    numbers = [value for value in distinct.values() if is_number(value)]
+    if len(distinct) == len(numbers) > MOST_TICKS:
+        marks = round_numbers(numbers)
+    else:
+        marks = {place: shortened(brief(distinct[name])) for name, place in positions(values).items()}
+    kept: dict[float, str] = {}
+    for place, text in marks.items():
+        if not kept or place - max(kept) >= ROOM:
+            kept[place] = text
     return kept
+
+
+def round_numbers(numbers: Sequence[float]) -> dict[float, str]:
+    scale, low, high = scale_of(numbers), min(numbers), max(numbers)
+    decimals = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)
+    locator = LogLocator(subs=decimals) if scale is math.log else MaxNLocator(5)
+    marks = [float(mark) for mark in locator.tick_values(low, high) if low <= mark <= high]
+    return {(scale(mark) - scale(low)) / (scale(high) - scale(low)): f"{mark:.4g}" for mark in marks}
+
+
+def shortened(name: str) -> str:
+    """Its beginning and its end: names of a kind differ in either."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[1 - LONGEST // 2 :]}"

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +19,12 @@ Settings = dict[str, Any]  # of a run, by dotted names
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is there
 # what is no parameter of an experiment: the result does not depend on it
 NO_PARAMETERS = (
-    "seed", "folder", "resume", "objective", "test", "logger", "checkpoint", "data.root", "data.num_workers",
+    "seed", "folder", "outputs", "resume", "objective", "test", "logger", "checkpoint", "data.root", "data.num_workers",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
-    "callbacks.tensorboard_report", "callbacks.last_checkpoint",
+    "trainer.detect_anomaly", "callbacks.tensorboard_report", "callbacks.last_checkpoint", "sweep",
 )  # fmt: skip
+ACCURACIES = ("val/accuracy", "test/accuracy")
+ORIGIN = ("device", "precision", "git_commit", "versions")  # in result.json: they may matter too
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,15 @@ class Configuration:
 
     @property
     def best(self) -> Run:
-        return max(self.runs, key=lambda run: run.result.get("val/accuracy", -1.0))
+        return max(self.runs, key=lambda run: rank(run.result))
+
+    def origins(self) -> dict[str, list[str]]:
+        """What the runs come from, e.g. versions.torch: one value each where they are alike."""
+        found: dict[str, set[str]] = {}
+        for run in self.runs:
+            for name, value in flatten({name: run.result.get(name) for name in ORIGIN}).items():
+                found.setdefault(name, set()).add(str(value))
+        return {name: sorted(values) for name, values in found.items()}
 
 
 class Summary(NamedTuple):
@@ -71,7 +81,8 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     for folder in folders:
         if not folder.is_dir():
             siblings = [path.name for path in folder.parent.glob("*/")]
-            raise UserError(f"there is no folder {folder}{suggest(folder.name, siblings, 'it is a path to a run')}")
+            advice = suggest(folder.name, siblings, "name a run's folder, a sweep's, or one that holds some")
+            raise UserError(f"there is no folder {folder}{advice}")
         below = [path.parent for path in folder.rglob(".hydra") if not (path.parent / "benchmark.json").exists()]
         if not below:
             raise UserError(f"{folder} holds no run: a run's folder has .hydra in it, a sweep's has folders of runs")
@@ -133,13 +144,17 @@ def configurations(runs: Iterable[Run]) -> list[Configuration]:
         if run.finished:
             groups.setdefault(json.dumps(run.settings, sort_keys=True, default=str), {})[run.seed] = run
     found = [Configuration(next(iter(group.values())).settings, list(group.values())) for group in groups.values()]
-    return sorted(found, key=rank, reverse=True)
+    return sorted(found, key=lambda configuration: rank(means(configuration)), reverse=True)
 
 
-def rank(configuration: Configuration) -> tuple[float, float]:
-    means = (configuration.summary(metric) for metric in ("val/accuracy", "test/accuracy"))
-    validation, test = (summary.mean if summary else -1.0 for summary in means)
-    return validation, test
+def means(configuration: Configuration) -> dict[str, float]:
+    return {metric: summary.mean for metric in ACCURACIES if (summary := configuration.summary(metric))}
+
+
+def rank(metrics: Mapping[str, float]) -> list[float]:
+    """Larger is better; what is not there or not a number is the worst."""
+    values = (metrics.get(metric, math.nan) for metric in ACCURACIES)
+    return [-1.0 if math.isnan(value) else value for value in values]
 
 
 def summarize(values: Sequence[float]) -> Summary | None:
@@ -148,6 +163,8 @@ def summarize(values: Sequence[float]) -> Summary | None:
     n, mean = len(values), statistics.fmean(values)
     if n == 1:
         return Summary(n, mean, None, None, None)
+    if not math.isfinite(mean):
+        return Summary(n, mean, math.nan, math.nan, math.nan)
     from scipy.special import stdtrit  # a quarter of a second that runs without seeds need not spend
 
     deviation = statistics.stdev(values)
@@ -165,8 +182,8 @@ class Difference(NamedTuple):
 
 
 def welch(first: Summary, second: Summary) -> Difference | None:
-    """second - first; None where one run on a side, or runs that are all equal, leave nothing to compare it with."""
-    if first.deviation is None or second.deviation is None or first.deviation == second.deviation == 0:
+    """second - first; None where one run on a side, runs that are all equal, or NaN leave nothing to compare."""
+    if first.deviation is None or second.deviation is None or not 0 < first.deviation + second.deviation < math.inf:
         return None
     from scipy.special import stdtr, stdtrit
 
