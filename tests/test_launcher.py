@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext
 
-from hydra_plugins.reslab_launcher import ParallelLauncher, gpus, share
+from hydra_plugins.reslab_launcher import ParallelLauncher, RayLauncher, gpus, share
 from reslab.errors import RunError
 from reslab.interruption import Interrupted, signals
 from reslab.report import read_report
@@ -40,6 +40,11 @@ if seed == 5:
 if seed == 7:
     print("error: the folder is in use")
     sys.exit(2)
+if seed == 8 and not (folder / "began").exists():
+    (folder / "began").touch()
+    os.kill(os.getppid(), signal.SIGKILL)
+    signal.sigtimedwait([signal.SIGTERM], 10) and (folder / "saved").touch()
+    sys.exit(143)
 (folder / "result.json").write_text(json.dumps(result))
 if seed == 6:
     signal.sigwait([signal.SIGTERM])
@@ -59,9 +64,9 @@ def launch(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     overrides = [f"hydra.sweep.dir={tmp_path}/sweep", "hydra.mode=MULTIRUN", "hydra/launcher=parallel"]
 
-    def launch(*seeds, stop_on_failure=False):
+    def launch(*seeds, stop_on_failure=False, launcher=None):
         asked = [*overrides, f"sweep.stop_on_failure={stop_on_failure}"]
-        launcher = ParallelLauncher(n_jobs=2)
+        launcher = launcher or ParallelLauncher(n_jobs=2)
         context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=None)
         config = compose("config", asked, return_hydra_config=True)
         launcher.setup(hydra_context=context, task_function=None, config=config)
@@ -146,3 +151,13 @@ def test_a_signal_lets_the_running_jobs_save_and_starts_no_other(launch, tmp_pat
             signal.signal(number, handler)
     assert json.loads((tmp_path / "sweep/0_model=resnet8_seed=6/result.json").read_text())["status"] == "interrupted"
     assert not Path(tmp_path, "sweep", "2_model=resnet8_seed=3").exists()
+
+
+@pytest.mark.slow
+def test_a_job_whose_ray_worker_is_killed_saves_and_is_started_again(launch, tmp_path):
+    pytest.importorskip("ray")
+    (job,) = launch(8, launcher=RayLauncher(address=None, num_cpus=1, num_gpus=0))
+    assert job.return_value == [0.8]
+    (result,) = results(tmp_path)
+    assert result["given"] == {"model": "resnet8", "seed": "8", "resume": "auto"}
+    assert (tmp_path / "sweep/0_model=resnet8_seed=8/saved").exists()

@@ -84,7 +84,7 @@ class Job:
 
 
 def follow() -> None:
-    """A job ends, and saves, when the process of its sweep is killed; other systems than Linux have no such request."""
+    """A job saves and ends when the process that started it is killed; only Linux has such a request."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
@@ -183,18 +183,9 @@ class RayLauncher(CommandLauncher):
         except ImportError as error:
             raise UserError("hydra/launcher=ray needs Ray: pip install -e '.[ray]'") from error
 
-        def run_command(command: list[str], output: str) -> int:  # by value, so a node need not find this module
-            with Path(output).open("wb") as file:
-                process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
-                try:
-                    while process.poll() is None:  # a wait would not notice that it is cancelled
-                        time.sleep(POLL_SECONDS)
-                except KeyboardInterrupt:
-                    process.send_signal(signal.SIGTERM)
-                return process.wait()
-
         ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         signals.listen()  # again: Ray has put its own handler in front
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # so a node need not find this module
         remote: Any = ray.remote
         task = remote(**self.resources, max_retries=-1)(run_command)
         log.info("Submitted %d jobs", len(jobs))
@@ -212,3 +203,15 @@ class RayLauncher(CommandLauncher):
             if running:
                 ray.wait(list(running), num_returns=len(running))  # each saves its step and ends
         ray.shutdown()
+
+
+def run_command(command: list[str], output: str) -> int:
+    """A task of Ray; if its process is killed the command saves and ends, and the next one goes on."""
+    with Path(output).open("ab") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True, preexec_fn=follow)
+        try:
+            while process.poll() is None:  # a wait would not notice that it is cancelled
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGTERM)
+        return process.wait()
