@@ -307,6 +307,7 @@ def test_the_command_measures_each_case_in_a_process_of_its_own(tmp_path):
     )
     done = run("benchmark", "model=resnet8", "trainer=cpu", "benchmark.memory_limit_mb=200", *options, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["benchmark"]  # nothing beside it
     (folder,) = (tmp_path / "outputs" / "benchmark" / "resnet8-synthetic").iterdir()
     assert (folder / "benchmark.png").read_bytes().startswith(b"\x89PNG")
     first, second = json.loads((folder / "benchmark.json").read_text())["cases"]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import CONF, FP32, TRAINED
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
@@ -406,6 +407,30 @@ def test_auto_is_the_newest_unfinished_run_of_the_same_command(tmp_path, monkeyp
     (folder / ".hydra" / "overrides.yaml").write_text("[seed='3")  # killed while Hydra wrote it
     assert "resume='outputs/resnet8-digits/older'" in with_resumed_settings(asked)
     assert with_resumed_settings([*asked, "hydra.run.dir=new"]) == [*asked[:2], "hydra.run.dir=new"]
+
+
+def test_auto_is_the_newest_unfinished_sweep_of_the_same_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["seed=1,2", "hydra.sweeper.trials=3", "resume=auto"]
+    sweeps = {
+        "killed": (["hydra.mode=MULTIRUN", "hydra.sweep.dir='x'", "hydra/launcher=ray", *asked[:2]], None),
+        "finished": (["hydra.mode=MULTIRUN", *asked[:2]], "finished"),
+        "of_an_experiment": (asked[:2], "interrupted"),
+        "of_more_trials": (["hydra.mode=MULTIRUN", "seed=1,2", "hydra.sweeper.trials=4"], None),
+    }
+    for age, (name, (arguments, status)) in enumerate(sweeps.items()):
+        folder = tmp_path / "outputs" / "multirun" / name
+        folder.mkdir(parents=True)
+        overrides = {"hydra": {"overrides": {"hydra": arguments, "task": []}}}
+        (folder / "multirun.yaml").write_text(yaml.safe_dump(overrides))
+        os.utime(folder / "multirun.yaml", (age, age))
+        if status:
+            (folder / "result.json").write_text(json.dumps({"status": status}))
+    assert with_resumed_settings(asked)[-1] == "hydra.sweep.dir='outputs/multirun/of_an_experiment'"
+    make_run(Path("outputs") / "resnet20-digits" / "a_run", ["seed=1,2"], "failed")
+    assert with_resumed_settings(["-m", *asked])[1] == "hydra.sweep.dir='outputs/multirun/killed'"
+    (tmp_path / "outputs" / "multirun" / "killed" / "multirun.yaml").write_text("hydra:\n")  # while Hydra wrote it
+    assert with_resumed_settings(["-m", *asked]) == ["-m", *asked[:2]]
 
 
 def test_a_new_run_does_not_take_anothers_folder(tmp_path):

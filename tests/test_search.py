@@ -304,10 +304,12 @@ def sweep_folder(folder, task, hydra=()):
 
 def test_resume_stands_for_a_sweeps_own_arguments(tmp_path):
     folder = sweep_folder(
-        tmp_path / "a", ["seed=1,2"], ["hydra/sweeper=optuna", "hydra.sweeper.trials=5", "hydra.sweep.dir=x"]
+        tmp_path / "a",
+        ["seed=1,2"],
+        ["hydra/sweeper=optuna", "hydra.sweeper.trials=5", "hydra.sweep.dir=x", "hydra.mode=MULTIRUN"],
     )
     place = [f"hydra.sweep.dir='{folder}'"]
-    own = ["hydra/sweeper=optuna", "hydra.sweeper.trials=5", *place, "seed=1,2", "hydra.mode=MULTIRUN"]
+    own = ["hydra/sweeper=optuna", "hydra.sweeper.trials=5", *place, "hydra.mode=MULTIRUN", "seed=1,2"]
     assert with_resumed_settings([f"resume={folder}"]) == own
     assert with_resumed_settings(["-m", "seed=1,2", "hydra/sweeper=optuna", f"resume={folder}"]) == own
     more = with_resumed_settings([f"resume={folder}", "hydra.sweeper.trials=9", "hydra/launcher=parallel"])
@@ -325,8 +327,6 @@ def test_another_sweep_does_not_go_on_in_the_folder(tmp_path):
             with_resumed_settings([f"resume={folder}", given])
     with pytest.raises(UserError, match=f"{folder} holds a sweep: resume={folder} goes on with it"):
         with_resumed_settings(["-m", "seed=1,2", f"hydra.sweep.dir={folder}"])
-    with pytest.raises(UserError, match="resume=auto goes on with a run; for a sweep give its folder"):
-        with_resumed_settings(["-m", "seed=1,2", "resume=auto"])
 
 
 @pytest.mark.parametrize(

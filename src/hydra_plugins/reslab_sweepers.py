@@ -1,4 +1,4 @@
-"""hydra/sweeper=grid, optuna. Hydra imports this file at every start, so what they need comes when they are used."""
+"""hydra/sweeper=basic, optuna. Hydra imports this file at every start, so what they need comes when they are used."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +16,12 @@ from reslab.errors import UserError
 from reslab.sweep_jobs import SweepJobs, pin_folder
 
 
-# in the place of Hydra's default; were it chosen in conf/config.yaml, no experiment could choose another
-ConfigStore.instance().store(group="hydra/sweeper", name="basic", node={"defaults": ["grid"]}, provider="reslab")
-
-
 class GridSweeper(BasicSweeper):
-    """Hydra's own, which goes on in a folder that has jobs already."""
+    """Hydra's own, which goes on in a folder that has jobs already.
+
+    max_batch_size: jobs that the launcher is given at once, None for all; params: lists beside those of the command
+    line, e.g. {seed: "1,2"}.
+    """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         pin_folder(config)
@@ -35,6 +35,11 @@ class GridSweeper(BasicSweeper):
             if override.is_interval_sweep():
                 raise UserError(f"{override.input_line} has no end of values: hydra/sweeper=optuna searches intervals")
         return BasicSweeper.split_arguments(overrides, max_batch_size)
+
+
+# in the place of Hydra's default; were it chosen in conf/config.yaml, no experiment could choose another
+GRID = {"_target_": f"{__name__}.GridSweeper", "max_batch_size": None, "params": {}}
+ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=GRID, provider="reslab")
 
 
 class OptunaSweeper(Sweeper):

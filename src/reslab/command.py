@@ -66,7 +66,7 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(job)()
     except Interrupted as error:
         if Summary.folder is not None:
-            print_summary(Summary.folder)
+            print_summary(Summary.folder, "interrupted")
             print(f"interrupted ({error}): resume={Summary.folder} goes on with the sweep", file=sys.stderr)
         sys.exit(error.status)
     except SweepStopped:
@@ -75,7 +75,7 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         if show_traceback:
             raise
         if Summary.folder is not None and jobs(Summary.folder):
-            print_summary(Summary.folder)
+            print_summary(Summary.folder, "failed")
         elif not is_mistake(error):  # before any job: what was asked cannot be composed
             error = UserError(one_line(error, config_name))
         fail(error, config_name)

@@ -167,6 +167,7 @@ RUN = {
     "resume": PATH | NULL,
     "checkpoint.every_minutes": POSITIVE,
     "sweep.stop_on_failure": TRUE_OR_FALSE,
+    "outputs": PATH,
     "folder": PATH,
     "optimizer._partial_": one_of(True),
     "optimizer.lr": POSITIVE,

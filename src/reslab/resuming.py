@@ -10,11 +10,10 @@ import yaml
 
 from reslab.errors import UserError, nodes
 
-OUTPUTS = Path("outputs")
 # whatever else differs makes it another run
 MAY_DIFFER = (
-    "resume", "folder", "test", "objective", "compile", "logger", "checkpoint", "sweep", "callbacks", "data.root",
-    "data.num_workers", "data.on_error", "trainer.max_epochs", "trainer.max_steps", "trainer.accelerator",
+    "resume", "folder", "outputs", "test", "objective", "compile", "logger", "checkpoint", "sweep", "callbacks",
+    "data.root", "data.num_workers", "data.on_error", "trainer.max_epochs", "trainer.max_steps", "trainer.accelerator",
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.log_every_n_steps",
     "trainer.limit_test_batches", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler",
     "trainer.detect_anomaly",
@@ -24,14 +23,16 @@ SWEEP_FILE = "multirun.yaml"  # in the folder of each sweep, by Hydra
 MAY_DIFFER_IN_A_SWEEP = (
     "hydra.sweeper.trials", "hydra.sweeper.n_jobs", "hydra.sweeper.max_batch_size", "hydra/launcher", "hydra.launcher",
 )  # fmt: skip
-OF_THE_COMMAND = ("-m", "--multirun", "hydra.sweep.dir", "hydra.mode")
+MULTIRUN = {"-m": "hydra.mode=MULTIRUN", "--multirun": "hydra.mode=MULTIRUN"}  # as Hydra records it
+OF_THE_COMMAND = (*MULTIRUN, "hydra.mode", "hydra.sweep.dir", "outputs")
 
 
 def with_resumed_settings(arguments: list[str]) -> list[str]:
     """The command line of a run that goes on: its own arguments, those given now instead or beside, its folder.
 
-    `resume=` takes a run's folder, a checkpoint in it, or `auto`: the newest unfinished run of the same arguments;
-    where there is none a new one begins. Raises UserError for what is no run, and for hydra.run.dir of one that is.
+    `resume=` takes a run's folder, a checkpoint in it, a sweep's folder, or `auto`: the newest unfinished run or sweep
+    of the same arguments; where there is none a new one begins. Raises UserError for what is none of them, and for
+    hydra.run.dir and hydra.sweep.dir of one that is there.
     """
     given = {name: unquoted(value) for name, _, value in (argument.partition("=") for argument in arguments)}
     others = [argument for argument in arguments if not argument.startswith("resume=")]
@@ -41,7 +42,7 @@ def with_resumed_settings(arguments: list[str]) -> list[str]:
         return others
     if (folder / SWEEP_FILE).is_file():
         return with_sweep_settings(folder, others)
-    if {"-m", "--multirun"} & given.keys():
+    if MULTIRUN.keys() & given.keys():
         raise UserError(f"resume={folder} is not a sweep's folder, it has no {SWEEP_FILE}; a run goes on without -m")
     saved_file = folder / ".hydra" / "overrides.yaml"
     if not saved_file.is_file():
@@ -56,9 +57,8 @@ def with_resumed_settings(arguments: list[str]) -> list[str]:
 
 def with_sweep_settings(folder: Path, others: list[str]) -> list[str]:
     """The same for a sweep. Raises UserError for an argument that the sweep was not begun with."""
-    saved = yaml.safe_load((folder / SWEEP_FILE).read_text())["hydra"]["overrides"]
-    own = {name_of(argument): argument for argument in (*saved["hydra"], *saved["task"])}
-    own |= {"hydra.sweep.dir": f"hydra.sweep.dir={quoted(folder)}", "hydra.mode": "hydra.mode=MULTIRUN"}
+    own = {name_of(argument): argument for argument in sweep_arguments(folder)}
+    own["hydra.sweep.dir"] = f"hydra.sweep.dir={quoted(folder)}"
     for argument in others:
         name = name_of(argument)
         if starts(name, OF_THE_COMMAND) or own.get(name) == argument:
@@ -75,41 +75,45 @@ def name_of(argument: str) -> str:
 
 
 def run_folder(given: dict[str, str], others: list[str]) -> Path | None:
-    """The folder of the run that is meant; None for a new run."""
+    """The folder of the run or sweep that is meant; None for a new one."""
     asked = given.get("resume", "null")
     if asked == "null":
         return None
-    if asked == "auto" and {"-m", "--multirun"} & given.keys():
-        raise UserError("resume=auto goes on with a run; for a sweep give its folder: resume=<folder>")
     if asked != "auto":
         path = Path(asked)
         return path.parent.parent if path.is_file() else path
-    folders = [Path(given["hydra.run.dir"])] if "hydra.run.dir" in given else newest_first(OUTPUTS)
-    same = (folder for folder in folders if is_unfinished(folder) and overrides(folder) == sorted_overrides(others))
-    return next(same, None)
+    own_folder = given.get("hydra.run.dir") or given.get("hydra.sweep.dir")
+    folders = [Path(own_folder)] if own_folder else newest_first(Path(given.get("outputs", "outputs")))
+    unfinished = (folder for folder in folders if read_result(folder)["status"] != "finished")
+    return next((folder for folder in unfinished if began_with(folder, others)), None)
 
 
 def newest_first(outputs: Path) -> list[Path]:
-    return sorted((path.parents[1] for path in outputs.glob("*/*/.hydra/overrides.yaml")), key=began, reverse=True)
+    runs = ((file.stat().st_mtime, file.parents[1]) for file in outputs.glob("*/*/.hydra/config.yaml"))
+    sweeps = ((file.stat().st_mtime, file.parent) for file in outputs.glob(f"*/*/{SWEEP_FILE}"))
+    return [folder for _, folder in sorted((*runs, *sweeps), reverse=True)]
 
 
-def began(folder: Path) -> float:
-    return (folder / ".hydra" / "config.yaml").stat().st_mtime
-
-
-def is_unfinished(folder: Path) -> bool:
-    return (folder / ".hydra" / "overrides.yaml").is_file() and read_result(folder)["status"] != "finished"
-
-
-def overrides(folder: Path) -> list[str] | None:
+def began_with(folder: Path, arguments: list[str]) -> bool:
+    """The same arguments in any order, wherever they place the run or the jobs of the sweep."""
+    is_sweep = (folder / SWEEP_FILE).is_file()
+    places = (
+        ("resume", "hydra.run", "hydra.sweep", "hydra/launcher", "hydra.launcher") if is_sweep else ("resume", "hydra")
+    )
     try:
-        return sorted_overrides(read_overrides(folder / ".hydra" / "overrides.yaml"))
-    except yaml.YAMLError:  # killed while Hydra wrote it
-        return None
+        begun = sweep_arguments(folder) if is_sweep else read_overrides(folder / ".hydra" / "overrides.yaml")
+    except (OSError, yaml.YAMLError, KeyError, TypeError):  # killed while Hydra wrote it
+        return False
+    then, now = (
+        sorted(MULTIRUN.get(each, each) for each in side if not starts(name_of(each), places))
+        for side in (begun, arguments)
+    )
+    return then == now
 
 
-def sorted_overrides(arguments: list[str]) -> list[str]:
-    return sorted(argument for argument in arguments if not argument.startswith(("hydra.", "resume=")))
+def sweep_arguments(folder: Path) -> list[str]:
+    saved = yaml.safe_load((folder / SWEEP_FILE).read_text())["hydra"]["overrides"]
+    return [*saved["hydra"], *saved["task"]]
 
 
 def read_overrides(path: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """The end of a sweep: its report, and which jobs failed and why."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from reslab.errors import UserError
+from reslab.files import write_json
 
 
 class SweepStopped(BaseException):
@@ -23,8 +25,8 @@ class Summary(Callback):
         Summary.folder = Path(config.hydra.sweep.dir)
 
 
-def print_summary(folder: Path) -> int:
-    """The number of jobs that did not finish."""
+def print_summary(folder: Path, status: str = "finished") -> int:
+    """The number of jobs that did not finish; the sweep's result.json tells `resume=auto` whether all did."""
     if not jobs(folder):
         return 0
     from reslab.report import print_report, read_report, write_report
@@ -37,7 +39,11 @@ def print_summary(folder: Path) -> int:
     except UserError as error:  # told, but no failure of a job
         print(f"error: {error}", file=sys.stderr)
     print(f"curves: tensorboard --logdir {folder}")
-    return len(report.failures)
+    failed = len(report.failures)
+    with suppress(OSError):  # the disk may be what failed
+        status = "failed" if failed and status == "finished" else status
+        write_json(folder / "result.json", {"status": status, "jobs": len(report.runs), "failed": failed})
+    return failed
 
 
 def jobs(folder: Path) -> list[Path]:
