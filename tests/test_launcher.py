@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext
 
 from hydra_plugins.reslab_launcher import ParallelLauncher, RayLauncher, gpus, share
-from reslab.errors import RunError
+from reslab.errors import RunError, UserError
 from reslab.interruption import Interrupted, signals
 from reslab.report import read_report
 from reslab.resuming import with_resumed_settings
@@ -156,8 +156,15 @@ def test_a_signal_lets_the_running_jobs_save_and_starts_no_other(launch, tmp_pat
 @pytest.mark.slow
 def test_a_job_whose_ray_worker_is_killed_saves_and_is_started_again(launch, tmp_path):
     pytest.importorskip("ray")
-    (job,) = launch(8, launcher=RayLauncher(address=None, num_cpus=1, num_gpus=0))
+    (job,) = launch(8, launcher=RayLauncher(address="local", num_cpus=1, num_gpus=0))
     assert job.return_value == [0.8]
     (result,) = results(tmp_path)
     assert result["given"] == {"model": "resnet8", "seed": "8", "resume": "auto"}
     assert (tmp_path / "sweep/0_model=resnet8_seed=8/saved").exists()
+
+
+@pytest.mark.slow
+def test_a_job_that_would_wait_for_ever_is_refused(launch):
+    pytest.importorskip("ray")
+    with pytest.raises(UserError, match=r"^hydra.launcher.num_cpus=64 is more than the \d+ of this machine$"):
+        launch(3, launcher=RayLauncher(address="local", num_cpus=64, num_gpus=0))

@@ -174,7 +174,7 @@ class ParallelLauncher(CommandLauncher):
 class RayLauncher(CommandLauncher):
     """Each job a task of a Ray cluster, which gives it processors and GPUs and starts it again if its node is lost."""
 
-    def __init__(self, address: str | None, num_cpus: float, num_gpus: float) -> None:
+    def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
         self.address, self.resources = address, {"num_cpus": num_cpus, "num_gpus": num_gpus}
 
     def run(self, jobs: list[Job]) -> None:
@@ -183,11 +183,19 @@ class RayLauncher(CommandLauncher):
         except ImportError as error:
             raise UserError("hydra/launcher=ray needs Ray: pip install -e '.[ray]'") from error
 
-        ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        signals.listen()  # again: Ray has put its own handler in front
-        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # so a node need not find this module
-        remote: Any = ray.remote
-        task = remote(**self.resources, max_retries=-1)(run_command)
+        with ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR):
+            signals.listen()  # again: Ray has put its own handler in front
+            for name, there in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+                asked, available = self.resources[name], ray.cluster_resources().get(there, 0)
+                if self.address == "local" and asked > available:  # another cluster may grow
+                    raise UserError(f"hydra.launcher.{name}={asked} is more than the {available:g} of this machine")
+            ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # so a node need not find this module
+            remote: Any = ray.remote
+            self.follow(jobs, remote(**self.resources, max_retries=-1)(run_command))
+
+    def follow(self, jobs: list[Job], task: Any) -> None:
+        import ray
+
         log.info("Submitted %d jobs", len(jobs))
         running = {}
         for job in jobs:
@@ -202,7 +210,6 @@ class RayLauncher(CommandLauncher):
                 ray.cancel(ref)
             if running:
                 ray.wait(list(running), num_returns=len(running))  # each saves its step and ends
-        ray.shutdown()
 
 
 def run_command(command: list[str], output: str) -> int:
