@@ -139,6 +139,7 @@ def test_without_a_finished_run_there_is_a_list(tmp_path):
         (["resnet20", "resnet8", "-"], {"-": 0, "resnet8": 0.5, "resnet20": 1}),
         ([True, False], {"false": 0, "true": 1}),
         ([0.1, None], {"0.1": 0, "null": 1}),
+        (["-", 0.01, 0.001, "auto", 10], {"0.001": 0, "0.01": 0.25, "10": 0.5, "-": 0.75, "auto": 1}),
         ([5], {"5": 0}),
     ],
 )
@@ -212,7 +213,8 @@ def test_a_click_on_a_heading_sorts(tmp_path, heading, once, twice):
         make_run(tmp_path / f"{number}_x", accuracy=accuracy, optimizer__lr=lr, model__name=models[number])
     text = page(read_report([tmp_path]))
     for clicks, expected in (("click();", once), ("click(); header.click();", twice)):
-        click = f'const header = [...headers].find(each => each.textContent === "{heading}"); header.{clicks}'
+        find = f'[...headers].find(each => each.textContent === "{heading}")'
+        click = f"headers[0].click(); const header = {find}; header.{clicks}"
         (tmp_path / "page.html").write_text(text.replace("</body>", f"<script>{click}</script></body>"))
         command = [CHROMIUM, "--headless", "--no-sandbox", "--dump-dom", (tmp_path / "page.html").as_uri()]
         dom = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout

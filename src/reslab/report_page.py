@@ -257,14 +257,18 @@ def parallel_coordinates(report: Report, parameters: list[str]) -> str:
 
 
 def positions(values: Sequence[Any]) -> dict[str, float]:
-    """From 0 to 1: numbers by size, or by logarithm where that spreads them better, names at equal distances."""
+    """From 0 to 1: numbers by size, or by logarithm where that spreads them better; names at equal distances.
+
+    So are numbers among names, e.g. where some configurations lack the parameter; they come first.
+    """
     distinct = {shown(value): value for value in values}
     if all(is_number(value) for value in distinct.values()):
         names = sorted(distinct, key=lambda name: distinct[name])
         scale = scale_of(list(distinct.values()))
         sizes = [scale(distinct[name]) for name in names]
     else:
-        names = sorted(distinct, key=by_number)
+        numbers = sorted((name for name in distinct if is_number(distinct[name])), key=lambda name: distinct[name])
+        names = [*numbers, *sorted(distinct.keys() - set(numbers), key=by_number)]
         sizes = [float(number) for number in range(len(names))]
     width = sizes[-1] - sizes[0] or 1.0
     return {name: (size - sizes[0]) / width for name, size in zip(names, sizes, strict=True)}
