@@ -191,9 +191,9 @@ class RayLauncher(CommandLauncher):
                     raise UserError(f"hydra.launcher.{name}={asked} is more than the {available:g} of this machine")
             ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # so a node need not find this module
             remote: Any = ray.remote
-            self.follow(jobs, remote(**self.resources, max_retries=-1)(run_command))
+            self.run_tasks(jobs, remote(**self.resources, max_retries=-1)(run_command))
 
-    def follow(self, jobs: list[Job], task: Any) -> None:
+    def run_tasks(self, jobs: list[Job], task: Any) -> None:
         import ray
 
         log.info("Submitted %d jobs", len(jobs))

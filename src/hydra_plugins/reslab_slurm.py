@@ -38,7 +38,7 @@ class SlurmLauncher(CommandLauncher):
             log.info("Waiting for %d jobs that SLURM has already: %s", len(ids), " ".join(ids))
         ids |= self.submit([job for job in jobs if job not in ids.values()])
         try:
-            self.follow(ids, jobs)
+            self.wait_for(ids, jobs)
         except Interrupted:
             log.info("%d jobs are left to SLURM: scancel %s ends them", len(ids), " ".join(ids))
             raise
@@ -82,7 +82,7 @@ class SlurmLauncher(CommandLauncher):
         log.info("Submitted %d jobs: %s", len(jobs), " ".join(ids))
         return ids
 
-    def follow(self, ids: dict[str, Job], jobs: list[Job]) -> None:
+    def wait_for(self, ids: dict[str, Job], jobs: list[Job]) -> None:
         """Until none is left, or one has failed and ends the sweep."""
         from submitit import SlurmJob as SubmittedJob
 
