@@ -1,5 +1,6 @@
 """Sweeps that go on, and searches with Optuna. Where training is beside the point, a function takes its place."""
 
+import io
 import json
 import os
 import signal
@@ -162,6 +163,27 @@ def test_tpe_finds_what_is_good_and_optunas_own_tools_read_the_search(tmp_path, 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "search: 25 trials, 25 finished, 0 pruned, 0 failed"
     assert lines[1].startswith(f"best:   job {best.number}, val/accuracy={best.value:.6g}: x={best.params['x']}")
+
+
+def test_optunas_dashboard_reads_the_search(tmp_path):
+    dashboard = pytest.importorskip("optuna_dashboard")
+    search(tmp_path, trials=2).run(FakeJobs(accuracy))
+    app = dashboard.wsgi(f"sqlite:///{tmp_path}/search.db")
+
+    def answer(path, query=""):
+        request = {"PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": "GET", "wsgi.input": io.BytesIO()}
+        return json.loads(b"".join(app(request, lambda *response: None)))
+
+    (summary,) = answer("/api/studies")["study_summaries"]
+    assert (summary["study_name"], summary["directions"]) == ("search", ["maximize"])
+    study = answer(f"/api/studies/{summary['study_id']}", "after=0")
+    assert study["objective_names"] == ["val/accuracy"]
+    shown = [
+        ({each["name"]: each["param_external_value"] for each in trial["params"]}, trial["values"])
+        for trial in study["trials"]
+    ]
+    asked = [({name: str(value) for name, value in params.items()}, values) for _, _, params, values in trials(tmp_path)]
+    assert shown == asked
 
 
 def test_a_grid_is_searched_once(tmp_path):

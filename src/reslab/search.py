@@ -121,6 +121,7 @@ class Search:
         if self.study.trials and self.study.user_attrs.get("search") != search:
             raise UserError(f"{folder} holds another search than this: start a new one instead")
         self.study.set_user_attr("search", search)
+        self.study.set_metric_names(list(objectives))  # for the axes of Optuna's dashboard
 
     def run(self, jobs: SweepJobs) -> None:
         while batch := self.cut_off() or self.new():
