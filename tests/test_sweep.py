@@ -2,6 +2,7 @@ import json
 
 import pytest
 from fake_runs import cells, make_run
+from test_commands import no_torch, run  # noqa: F401
 
 from reslab.sweep import print_summary
 
@@ -42,6 +43,40 @@ def test_a_report_that_cannot_be_written_is_one_line_after_the_table(sweep, caps
     assert "job 2" in shown.out
     assert shown.out.splitlines()[-1] == f"curves: tensorboard --logdir {sweep}"
     assert shown.err == f"error: the report cannot be written into {sweep}: Is a directory\n"
+
+
+def test_a_mistake_leaves_no_folder(tmp_path, no_torch):  # noqa: F811
+    done = run("train", "-m", "model=resnet8,resnet88", cwd=tmp_path, **no_torch)
+    line = "error: model=resnet88 does not exist: did you mean resnet8 or resnet18 or resnet9?\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list(tmp_path.glob("outputs/multirun/*")) == []
+
+
+def test_a_mistake_leaves_what_was_there(tmp_path, no_torch):  # noqa: F811
+    (tmp_path / "notes").write_text("mine")
+    done = run("train", "-m", "model=resnet8,resnet88", f"hydra.sweep.dir={tmp_path}", cwd=tmp_path, **no_torch)
+    assert done.returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def test_a_sweep_that_goes_on_is_kept(tmp_path, no_torch):  # noqa: F811
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "multirun.yaml").write_text(
+        "hydra: {overrides: {hydra: [hydra.mode=MULTIRUN], task: ['model=resnet8,no']}}"
+    )
+    done = run("train", "resume=sweep", cwd=tmp_path, **no_torch)
+    assert (done.returncode, done.stderr.split(";")[0]) == (2, "error: model=no does not exist")
+    assert (tmp_path / "sweep" / "multirun.yaml").is_file()
+
+
+def test_a_sweep_that_a_failure_stops_tells_how_to_go_on(tmp_path, no_torch):  # noqa: F811
+    options = ("optimizer.lr=-1,-2", "sweep.stop_on_failure=true", "hydra.sweep.dir=sweep")
+    done = run("train", "-m", *options, cwd=tmp_path, **no_torch)
+    assert done.returncode == 1
+    assert "job 0 failed: optimizer.lr=-1 must be a number above 0" in done.stdout.splitlines()
+    assert done.stderr == "stopped by a failure: resume=sweep goes on with the sweep\n"
+    assert json.loads((tmp_path / "sweep" / "result.json").read_text()) == {"status": "failed", "jobs": 1, "failed": 1}
 
 
 def test_a_sweep_of_failures_has_no_table(tmp_path, capsys):

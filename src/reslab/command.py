@@ -70,14 +70,19 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             print(f"interrupted ({error}): resume={Summary.folder} goes on with the sweep", file=sys.stderr)
         sys.exit(error.status)
     except SweepStopped:
-        pass  # its summary tells why
+        if Summary.folder is not None:
+            print_summary(Summary.folder, "failed")
+            print(f"stopped by a failure: resume={Summary.folder} goes on with the sweep", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
         if show_traceback:
             raise
         if Summary.folder is not None and jobs(Summary.folder):
             print_summary(Summary.folder, "failed")
-        elif not is_mistake(error):  # before any job: what was asked cannot be composed
-            error = UserError(one_line(error, config_name))
+        else:
+            Summary.remove_unused()
+            if not is_mistake(error):  # before any job: what was asked cannot be composed
+                error = UserError(one_line(error, config_name))
         fail(error, config_name)
     if Summary.folder is not None and print_summary(Summary.folder):
         sys.exit(1)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from reslab.errors import UserError
 from reslab.files import write_json
+from reslab.resuming import SWEEP_FILE
 
 
 class SweepStopped(BaseException):
@@ -20,9 +21,19 @@ class Summary(Callback):
     """Remembers a sweep's folder; Hydra calls it in the process that runs the sweep."""
 
     folder: Path | None = None
+    is_new = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         Summary.folder = Path(config.hydra.sweep.dir)
+        Summary.is_new = not (Summary.folder / SWEEP_FILE).exists()
+
+    @staticmethod
+    def remove_unused() -> None:
+        """The folder of a sweep that was a mistake, before any job."""
+        if Summary.folder is not None and Summary.is_new:
+            (Summary.folder / SWEEP_FILE).unlink(missing_ok=True)
+            with suppress(OSError):  # it holds more, which is not the sweep's
+                Summary.folder.rmdir()
 
 
 def print_summary(folder: Path, status: str = "finished") -> int:
