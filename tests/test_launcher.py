@@ -1,4 +1,4 @@
-"""hydra/launcher=parallel, with a script in place of train.py that notes how it was started."""
+"""hydra/launcher=parallel, ray and slurm, with a script in place of train.py that notes how it was started."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext
 
 from hydra_plugins.reslab_launcher import ParallelLauncher, RayLauncher, gpus, share
+from hydra_plugins.reslab_slurm import ASK_TO_END, SlurmJob
 from reslab.errors import RunError, UserError
 from reslab.interruption import Interrupted, signals
 from reslab.report import read_report
@@ -151,6 +152,35 @@ def test_a_signal_lets_the_running_jobs_save_and_starts_no_other(launch, tmp_pat
             signal.signal(number, handler)
     assert json.loads((tmp_path / "sweep/0_model=resnet8_seed=6/result.json").read_text())["status"] == "interrupted"
     assert not Path(tmp_path, "sweep", "2_model=resnet8_seed=3").exists()
+
+
+@pytest.fixture
+def slurm_job(tmp_path, monkeypatch):
+    """Of a command that signals as SLURM does, and ends when that is passed on; SLURM has started it again once."""
+    before = {number: signal.signal(number, lambda number, frame: None) for number in ASK_TO_END}
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    command = "trap 'exit 140' USR2; for i in {1..100000}; do kill -USR2 $PPID; done; exit 3"
+    yield lambda max_requeues: SlurmJob(["bash", "-c", command], tmp_path, max_requeues)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_slurm_job_that_is_out_of_time_is_requeued_when_its_command_has_saved(slurm_job, monkeypatch):
+    called = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: called.append(command))
+    monkeypatch.setattr(signal, "pause", lambda: sys.exit("SLURM ends it"))
+    with pytest.raises(SystemExit, match="SLURM ends it"):
+        slurm_job(max_requeues=2)()
+    assert called == [["scontrol", "requeue", "12"]]
+
+
+def test_a_slurm_job_that_was_started_again_often_enough_fails_with_a_line(slurm_job, tmp_path):
+    line = "out of time, after max_requeues=1 new starts: resume=<the sweep> goes on with it"
+    with pytest.raises(RunError, match=f"^{line}$"):
+        slurm_job(max_requeues=1)()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result == {"status": "failed", "error": line, "folder": str(tmp_path)}
 
 
 @pytest.mark.slow
