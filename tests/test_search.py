@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+import torch
 import yaml
 from conftest import CONF, FP32
 from hydra import compose, initialize_config_dir
@@ -23,7 +24,7 @@ from reslab import training
 from reslab.errors import UserError
 from reslab.pruning import Pruning, pruning
 from reslab.resuming import with_resumed_settings
-from reslab.search import Search, distribution, open_study, read_space
+from reslab.search import Search, distribution, open_study, read_space, running_trial
 from reslab.sweep_jobs import SweepJobs, has_ended
 
 TRAIN = CONF.parent / "src" / "train.py"
@@ -182,8 +183,8 @@ def test_optunas_dashboard_reads_the_search(tmp_path):
         ({each["name"]: each["param_external_value"] for each in trial["params"]}, trial["values"])
         for trial in study["trials"]
     ]
-    asked = [({name: str(value) for name, value in params.items()}, values) for _, _, params, values in trials(tmp_path)]
-    assert shown == asked
+    asked = [(params, values) for _, _, params, values in trials(tmp_path)]
+    assert shown == [({name: str(value) for name, value in params.items()}, values) for params, values in asked]
 
 
 def test_a_grid_is_searched_once(tmp_path):
@@ -265,6 +266,7 @@ def test_an_objective_that_no_result_has_is_told(tmp_path):
 def begun(folder, pruner="median", finished=5):
     """A search whose finished trials were 0.9 right after each of three epochs, and its running trial's folder."""
     one = search(folder, pruner=pruner)
+    (folder / "multirun.yaml").write_text(f"hydra: {{sweeper: {{pruner: {pruner}}}}}")
     for number in range(finished):
         trial = one.seeded(number)
         for epoch in (1, 2, 3):
@@ -304,14 +306,37 @@ def test_a_trial_that_keeps_up_is_the_same_run_as_without_a_search(tmp_path):
     assert kept["val/accuracy"] == pytest.approx(max(reported.values()))
 
 
-def test_the_callback_is_only_there_for_a_running_trial(tmp_path):
+def test_an_epoch_that_comes_again_is_reported_once_and_only_the_last_is_asked_again(tmp_path):
+    callback = Pruning(begun(tmp_path))
+    trainer = SimpleNamespace(is_global_zero=True)
+    callback.setup(trainer, None, "fit")
+    for epoch, accuracy, behind in ((0, 0.5, True), (0, 0.9, True), (1, 0.6, True), (0, 0.5, False), (1, 0.9, True)):
+        trainer.current_epoch, trainer.callback_metrics = epoch, {"val/accuracy": torch.tensor(accuracy)}
+        assert callback.falls_behind(callback.trial, trainer) == behind
+    assert open_study(tmp_path).trials[5].intermediate_values == {1: 0.5, 2: pytest.approx(0.6)}
+
+
+def test_only_the_job_of_a_running_trial_is_pruned(tmp_path):
     folder = begun(tmp_path / "a", finished=1)
     assert [type(callback) for callback in pruning(folder)] == [Pruning]
-    assert pruning(tmp_path / "a" / "0_seed=1") == []  # has finished
-    assert pruning(tmp_path / "a" / "2_seed=1") == []  # not asked for
+    trial, objective = running_trial(folder)
+    assert (trial.number, objective) == (1, "val/accuracy")
+    assert running_trial(tmp_path / "a" / "0_seed=1")[0] is None  # has finished
+    assert running_trial(tmp_path / "a" / "2_seed=1")[0] is None  # not asked for
     assert pruning(tmp_path / "a" / "other") == []
     assert pruning(tmp_path / "none" / "0_seed=1") == []
     assert pruning(begun(tmp_path / "b", pruner="none")) == []
+
+
+@pytest.mark.slow
+def test_a_trial_on_two_devices_stops_in_both_at_the_same_epoch(tmp_path):
+    begun(tmp_path / "sweep")
+    options = [*TINY, "trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=3", "seed=1"]
+    status, text = output(*options, f"hydra.run.dir='{tmp_path}/sweep/5_seed=1'", cwd=tmp_path)
+    assert status == 0, text
+    result = results(tmp_path / "sweep")["5"]
+    assert (result["status"], result["epochs"]) == ("pruned", 1)
+    assert open_study(tmp_path / "sweep").trials[5].intermediate_values == {1: pytest.approx(result["val/accuracy"])}
 
 
 # a sweep goes on

@@ -1,47 +1,58 @@
 """Within a search that has a pruner: tells it of each validation, and ends a trial that falls behind."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
 
-from reslab.errors import UserError
+from reslab.resuming import SWEEP_FILE
+
+if TYPE_CHECKING:
+    import optuna
 
 
 class Pruning(Callback):
-    """Ends a run after an epoch, as early stopping does: with its checkpoints written, and `pruned` true."""
+    """Ends a run after an epoch, as early stopping does: with its checkpoints written, and `pruned` true.
 
-    def __init__(self, trial: "optuna.Trial", objective: str) -> None:  # type: ignore[name-defined]  # noqa: F821
-        self.trial, self.objective, self.pruned = trial, objective, False
-        self.reported = set(trial.study.trials[trial.number].intermediate_values)  # before the run was cut off
+    Of a run's processes the first one alone opens the search; the others stop when it tells them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.pruned = folder, False
+        self.trial: optuna.Trial | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if trainer.world_size > 1:
-            raise UserError("hydra.sweeper.pruner works on one device: add trainer.devices=1")
+        if stage == "fit" and trainer.is_global_zero:
+            from reslab.search import running_trial
+
+            self.trial, self.objective = running_trial(self.folder)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        epochs = trainer.current_epoch + 1
-        if trainer.sanity_checking or epochs in self.reported:
+        if trainer.sanity_checking:
             return
-        self.trial.report(trainer.callback_metrics[self.objective].item(), epochs)
-        self.pruned = trainer.should_stop = self.trial.should_prune()
+        behind = self.trial is not None and self.falls_behind(self.trial, trainer)
+        self.pruned = trainer.strategy.broadcast(behind)
+        trainer.should_stop = trainer.should_stop or self.pruned  # early stopping may have asked
+
+    def falls_behind(self, trial: "optuna.Trial", trainer: L.Trainer) -> bool:
+        """An epoch that comes again, after the run was cut off, was reported, and all but the last one answered."""
+        epochs, reported = trainer.current_epoch + 1, trial.study.trials[trial.number].last_step or 0
+        if epochs < reported:
+            return False
+        if epochs > reported:
+            trial.report(trainer.callback_metrics[self.objective].item(), epochs)
+        return trial.should_prune()
 
 
 def pruning(folder: Path) -> list[Callback]:
-    """For the run in this folder, if that is the job of a running trial; none otherwise."""
-    number = folder.name.partition("_")[0]
-    if not number.isdecimal() or not (folder.parent / "search.db").is_file():
+    """For the run in this folder, if that is a job of a search with a pruner; none otherwise."""
+    sweep = folder.parent / SWEEP_FILE
+    if not folder.name.partition("_")[0].isdecimal() or not sweep.is_file():
         return []
-    import optuna
-
-    from reslab.search import PRUNERS, open_study
-
-    study = open_study(folder.parent)
-    search, trials = study.user_attrs["search"], study.trials
-    if search["pruner"] == "none" or int(number) >= len(trials) or trials[int(number)].state.is_finished():
-        return []
-    study.pruner = PRUNERS[search["pruner"]]()
-    return [Pruning(optuna.Trial(study, trials[int(number)]._trial_id), search["objectives"][0])]
+    pruner = OmegaConf.select(OmegaConf.load(sweep), "hydra.sweeper.pruner", default="none")
+    return [] if pruner == "none" else [Pruning(folder)]
 
 
 def was_pruned(trainer: L.Trainer) -> bool:

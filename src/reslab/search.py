@@ -54,6 +54,16 @@ def open_study(folder: Path, **options: Any) -> optuna.Study:
     return optuna.load_study(study_name=STUDY, storage=f"sqlite:///{folder / DATABASE}", **options)
 
 
+def running_trial(folder: Path) -> tuple[optuna.Trial | None, str]:
+    """The trial whose job has this folder, None if it is not running, and what its search has for objective."""
+    study = open_study(folder.parent)
+    search, number = study.user_attrs["search"], int(folder.name.partition("_")[0])
+    study.pruner = PRUNERS[search["pruner"]]()
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    ids = [trial._trial_id for trial in running if trial.number == number]
+    return (optuna.Trial(study, ids[0]) if ids else None), search["objectives"][0]
+
+
 def read_space(lines: Sequence[str], config_loader: ConfigLoader) -> tuple[list[str], Space]:
     """The overrides that every trial has, and what is searched over; of two with one name the later counts."""
     fixed: dict[str, str] = {}
