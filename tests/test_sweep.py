@@ -92,13 +92,13 @@ def test_a_sweep_without_jobs_is_silent(tmp_path, capsys):
 
 
 def test_a_sweep_records_whether_all_of_its_jobs_finished(tmp_path):
-    make_run(tmp_path / "0_seed=1", accuracy=0.5)
+    make_run(tmp_path / "0", accuracy=0.5)  # `-m` alone
     make_run(tmp_path / "1_seed=2", result={"status": "failed", "error": "no files"})
     recorded = []
     for status in ("finished", "interrupted"):
         print_summary(tmp_path, status)
         recorded.append(json.loads((tmp_path / "result.json").read_text()))
-    (tmp_path / "1_seed=2" / "result.json").write_text((tmp_path / "0_seed=1" / "result.json").read_text())
+    (tmp_path / "1_seed=2" / "result.json").write_text((tmp_path / "0" / "result.json").read_text())
     print_summary(tmp_path)
     recorded.append(json.loads((tmp_path / "result.json").read_text()))
     assert [(each["status"], each["jobs"], each["failed"]) for each in recorded] == [

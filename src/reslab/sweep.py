@@ -58,5 +58,5 @@ def print_summary(folder: Path, status: str = "finished") -> int:
 
 
 def jobs(folder: Path) -> list[Path]:
-    """Job folders: `<number>_<overrides>`."""
-    return [path for path in folder.glob("*_*") if (path / ".hydra").is_dir()]
+    """Job folders: `<number>_<overrides>`, or `0` where nothing was overridden."""
+    return [path for path in folder.glob("[0-9]*") if (path / ".hydra").is_dir()]
