@@ -91,7 +91,7 @@ class SlurmLauncher(CommandLauncher):
             for job_id in ids.keys() - in_queue():
                 first_task: SubmittedJob[None] = SubmittedJob(self.logs, job_id)
                 succeeded = first_task.paths.result_pickle.is_file() and first_task.exception() is None
-                died = f"ended by SLURM before it had finished, see {first_task.paths.stdout}"
+                died = f"ended before it had finished, see {first_task.paths.stdout}"
                 self.tell(ids.pop(job_id), succeeded, died, jobs)
 
     @property
