@@ -38,7 +38,7 @@ class GridSweeper(BasicSweeper):
 
 
 # in the place of Hydra's default; were it chosen in conf/config.yaml, no experiment could choose another
-GRID = {"_target_": f"{__name__}.GridSweeper", "max_batch_size": None, "params": {}}
+GRID: dict[str, Any] = {"_target_": f"{__name__}.GridSweeper", "max_batch_size": None, "params": {}}
 ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=GRID, provider="reslab")
 
 
@@ -57,12 +57,13 @@ class OptunaSweeper(Sweeper):
         self.jobs = SweepJobs(launcher, hydra_context, config)
 
     def sweep(self, arguments: list[str]) -> None:
-        from reslab.search import Search, read_space
+        from reslab.search import Search, check_space, read_space
 
         assert self.config is not None
         lines = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
         fixed, space = read_space(lines, self.config_loader)
         objectives = self.config.objective
         names: Sequence[str] = [objectives] if isinstance(objectives, str) else list(objectives)
+        check_space(self.jobs, fixed, space)
         self.jobs.record()
         Search(Path(self.config.hydra.sweep.dir), fixed, space, names, **self.options).run(self.jobs)
