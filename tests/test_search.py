@@ -15,16 +15,18 @@ import torch
 import yaml
 from conftest import CONF, FP32
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from reslab import training
-from reslab.errors import UserError
+from reslab.errors import UserError, one_line
 from reslab.pruning import Pruning, pruning
 from reslab.resuming import with_resumed_settings
-from reslab.search import Search, distribution, open_study, read_space, running_trial
+from reslab.search import Search, check_space, distribution, open_study, read_space, running_trial
 from reslab.sweep_jobs import SweepJobs, has_ended
 
 TRAIN = CONF.parent / "src" / "train.py"
@@ -67,6 +69,31 @@ def test_what_is_no_space_is_told(written, message):
     with pytest.raises(UserError) as error:
         distribution(OverridesParser.create().parse_override(written))
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("model=resnet20,resnet99", "model=resnet99 does not exist: did you mean resnet9 or resnet8 or resnet56?"),
+        ("optimizer.lr=interval(0,0.1)", "optimizer.lr=0.0 must be a number above 0"),
+        ("mixup=0.2,-1", "mixup=-1 must be a number of at least 0.001, or 0"),
+        ("objective=val/accuracy,val/acuracy", "objective=val/acuracy must be one of val/accuracy, val/loss"),
+        ("optimizer.lx=1,2", "there is no option optimizer.lx: did you mean optimizer.lr"),
+    ],
+)
+def test_choices_that_no_trial_can_have_are_told_before_the_first(tmp_path, monkeypatch, space, message):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        sweep = compose("config", [f"hydra.sweep.dir={tmp_path}", "hydra.mode=MULTIRUN"], return_hydra_config=True)
+        jobs = SweepJobs(None, SimpleNamespace(config_loader=loader), sweep)
+        assert read_space(["trainer=glob(ddp*)"], loader)[1] == {"trainer": CategoricalDistribution(["ddp", "ddp_cpu"])}
+        fixed, choices = read_space(["model.block=basic,bottleneck", "model.groups=1,32", "test=false"], loader)
+        check_space(jobs, fixed, choices)  # of which one trial in four fails
+        with pytest.raises((UserError, HydraException)) as error:
+            check_space(jobs, *read_space([space, "seed=1,2"], loader))
+        assert one_line(error.value, "config").startswith(message)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_of_two_values_the_later_counts():
@@ -230,6 +257,21 @@ def test_a_failed_trial_is_told_and_the_search_goes_on(tmp_path, capsys):
     wanted = [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, TrialState.FAIL]
     assert [state for _, state, _, _ in trials(tmp_path)] == wanted
     assert capsys.readouterr().out.startswith("search: 4 trials, 1 finished, 1 pruned, 2 failed\n")
+
+
+def test_a_trial_whose_objective_is_no_number_is_told_and_counts_as_failed(tmp_path, capsys):
+    losses = iter([float("nan"), 0.5])
+    one = search(tmp_path, trials=2, objectives=["val/loss", "parameters"])
+    one.run(FakeJobs(lambda values: accuracy(values) | {"val/loss": next(losses)}))
+    assert [(state, values) for _, state, _, values in trials(tmp_path)] == [
+        (TrialState.FAIL, None),
+        (TrialState.COMPLETE, [0.5, 5]),
+    ]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "job 0 counts as failed: its val/loss is no number",
+        "search: 2 trials, 1 finished, 0 pruned, 1 failed",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,11 @@ REMOVABLE = ("callbacks.", "optimizer.", "scheduler.")  # their classes have def
 
 def check_options(config: DictConfig, config_name: str) -> None:
     """Raises UserError for the first option that is not what it must be, alone or beside the others."""
+    check_together(checked_values(config, config_name))
+
+
+def checked_values(config: DictConfig, config_name: str) -> dict[str, Any]:
+    """Every option by its dotted name. Raises UserError for the first that is not what it must be by itself."""
     kinds = OPTIONS[config_name]
     values = dict(nodes(OmegaConf.to_container(config, resolve=True)))
     kinds = {group: GROUP for name in kinds for group in ancestors(name)} | kinds
@@ -270,7 +275,7 @@ def check_options(config: DictConfig, config_name: str) -> None:
     for name, kind in kinds.items():
         if name in values and not kind.allows(values[name]):
             raise UserError(f"{name}={shown(values[name])} must be {kind.words}")
-    check_together(values)
+    return values
 
 
 def check_removals(overrides: Sequence[str], config_name: str) -> None:

@@ -4,6 +4,7 @@ Everything that is known of a search stands in its folder: search.db, which Optu
 result.json. So a search that was killed goes on as if it had not been, trial by trial.
 """
 
+import math
 import random
 import warnings
 from collections.abc import Sequence
@@ -12,10 +13,10 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Sweep
 
 from reslab.errors import UserError
-from reslab.options import SEARCH, VALIDATION, shown
+from reslab.options import SEARCH, VALIDATION, checked_values, shown
 from reslab.sweep_jobs import SweepJobs
 
 try:
@@ -83,9 +84,10 @@ def read_space(lines: Sequence[str], config_loader: ConfigLoader) -> tuple[list[
 
 def distribution(override: Override) -> BaseDistribution:
     value: Any = override.value()  # one of Hydra's sweeps
-    if unknown := value.tags - {"log"}:
+    tags = value.tags if isinstance(value, Sweep) else set()  # glob(*) has none
+    if unknown := tags - {"log"}:
         raise UserError(f"{override.input_line}: tag({min(unknown)}, ...) means nothing here, only tag(log, ...)")
-    log = "log" in value.tags
+    log = "log" in tags
     try:
         if override.is_interval_sweep():
             kind = IntDistribution if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution
@@ -100,6 +102,22 @@ def distribution(override: Override) -> BaseDistribution:
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     except ValueError as error:
         raise UserError(f"{override.input_line}: {error}") from error
+
+
+def check_space(jobs: SweepJobs, fixed: list[str], space: Space) -> None:
+    """Composes each choice and each end of a range beside the first of the others; raises what its job would.
+
+    What is wrong only beside another option is left to the trials: others may do without it.
+    """
+    values = {
+        name: each.choices if isinstance(each, CategoricalDistribution) else (each.low, each.high)  # type: ignore[attr-defined]
+        for name, each in space.items()
+    }
+    first = {name: own[0] for name, own in values.items()}
+    for asked in (first, *(first | {name: value} for name, own in values.items() for value in own[1:])):
+        overrides = [*fixed, *(f"{name}={value}" for name, value in asked.items())]
+        _, config = jobs.composed(0, [*overrides, "folder=unknown"])  # which is known within a job
+        checked_values(config, "config")
 
 
 class Search:
@@ -184,7 +202,10 @@ class Search:
         if result["status"] == "finished":
             if missing := [name for name in self.objectives if name not in result]:
                 raise UserError(f"objective={missing[0]} is not in {result['folder']}/result.json")
-            self.study.tell(trial, [result[name] for name in self.objectives])
+            values = {name: result[name] for name in self.objectives}
+            if no_number := [name for name, value in values.items() if math.isnan(value)]:
+                print(f"job {trial.number} counts as failed: its {no_number[0]} is no number")
+            self.study.tell(trial, list(values.values()))  # Optuna takes a NaN for a failure
         else:
             self.study.tell(trial, state=TrialState.PRUNED if result["status"] == "pruned" else TrialState.FAIL)
 
