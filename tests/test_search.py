@@ -541,3 +541,24 @@ def test_a_search_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
     assert status == 0
     assert "search: 6 trials, 6 finished, 0 pruned, 0 failed" in text
     assert trials(tmp_path / "parts") == trials(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_pruned_search_of_two_jobs_at_a_time_ends_with_all_trials_after_a_kill(tmp_path):
+    two = ("hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2")
+    arguments = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.trials=8", "hydra.sweeper.pruner=median", *two)
+    process = command(*arguments, LR.replace("0.01", "0.0001"), *TINY, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    for line in process.stdout:
+        if "#3 began" in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.communicate()
+    status, text = output("resume=sweep", cwd=tmp_path)
+    assert status == 0, text
+    ended = [(number, state) for number, state, _, _ in trials(tmp_path / "sweep")]
+    words = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned"}
+    assert {str(number): words[state] for number, state in ended} == {
+        number: result["status"] for number, result in results(tmp_path / "sweep").items()
+    }
+    assert [number for number, _ in ended] == list(range(8))
+    assert TrialState.PRUNED in {state for _, state in ended}
