@@ -305,10 +305,10 @@ def test_an_objective_that_no_result_has_is_told(tmp_path):
 # pruning
 
 
-def begun(folder, pruner="median", finished=5):
+def begun(folder, pruner="median", finished=5, storage=None):
     """A search whose finished trials were 0.9 right after each of three epochs, and its running trial's folder."""
-    one = search(folder, pruner=pruner)
-    (folder / "multirun.yaml").write_text(f"hydra: {{sweeper: {{pruner: {pruner}}}}}")
+    one = search(folder, pruner=pruner, storage=storage)
+    (folder / "multirun.yaml").write_text(f"hydra: {{sweeper: {{pruner: {pruner}, storage: {storage or 'null'}}}}}")
     for number in range(finished):
         trial = one.seeded(number)
         for epoch in (1, 2, 3):
@@ -379,6 +379,41 @@ def test_a_trial_on_two_devices_stops_in_both_at_the_same_epoch(tmp_path):
     result = results(tmp_path / "sweep")["5"]
     assert (result["status"], result["epochs"]) == ("pruned", 1)
     assert open_study(tmp_path / "sweep").trials[5].intermediate_values == {1: pytest.approx(result["val/accuracy"])}
+
+
+def test_searches_share_a_database(tmp_path):
+    url = f"sqlite:///{tmp_path / 'all.db'}"
+    first, second = (search(tmp_path / name, storage=url, trials=3) for name in "ab")
+    jobs = FakeJobs(accuracy)
+    first.run(jobs)
+    assert [len(each.study.trials) for each in (first, second)] == [3, 0]
+    again = search(tmp_path / "a", storage=url, trials=5)
+    again.run(jobs)
+    assert jobs.launched == [0, 1, 2, 3, 4]
+    assert {each.study_name for each in optuna.get_all_study_summaries(url)} == {str(tmp_path / name) for name in "ab"}
+    assert not (tmp_path / "a" / "search.db").exists()
+
+
+def test_a_trial_of_a_shared_database_is_pruned(tmp_path):
+    folder = begun(tmp_path / "search", storage=f"sqlite:///{tmp_path / 'all.db'}")
+    (callback,) = pruning(folder)
+    callback.setup(SimpleNamespace(is_global_zero=True), None, "fit")
+    assert callback.trial.number == 5
+    assert callback.trial.study.study_name == str(tmp_path / "search")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sqlite:////none/all.db", "(sqlite3.OperationalError) unable to open database file"),
+        ("all.db", "Could not parse SQLAlchemy URL from given URL string"),
+        ("nosql://me:secret@host/all", "Can't load plugin: sqlalchemy.dialects:nosql"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_one_line(tmp_path, url, reason):
+    with pytest.raises(UserError) as refused:
+        search(tmp_path, storage=url)
+    assert str(refused.value) == f"the search's database cannot be opened (hydra.sweeper.storage): {reason}"
 
 
 # a sweep goes on

@@ -237,6 +237,7 @@ SEARCH = {  # of hydra/sweeper=optuna, behind hydra.sweeper.
     "sampler": one_of("tpe", "random", "grid", "qmc"),
     "seed": whole(0),
     "pruner": one_of("none", "median", "halving"),
+    "storage": Kind("a database's URL, e.g. sqlite:///searches.db", NAME.allows) | NULL,
 }
 OPTIONS: dict[str, dict[str, Kind]] = {  # of each command, by the name of its file in conf/
     "config": RUN | MODEL | DATA | TRAINER,

@@ -19,15 +19,15 @@ class Pruning(Callback):
     Of a run's processes the first one alone opens the search; the others stop when it tells them.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.pruned = folder, False
+    def __init__(self, folder: Path, storage: str | None = None) -> None:
+        self.folder, self.storage, self.pruned = folder, storage, False
         self.trial: optuna.Trial | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.is_global_zero:
             from reslab.search import running_trial
 
-            self.trial, self.objective = running_trial(self.folder)
+            self.trial, self.objective = running_trial(self.folder, self.storage)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
@@ -51,8 +51,8 @@ def pruning(folder: Path) -> list[Callback]:
     sweep = folder.parent / SWEEP_FILE
     if not folder.name.partition("_")[0].isdecimal() or not sweep.is_file():
         return []
-    pruner = OmegaConf.select(OmegaConf.load(sweep), "hydra.sweeper.pruner", default="none")
-    return [] if pruner == "none" else [Pruning(folder)]
+    search = OmegaConf.select(OmegaConf.load(sweep), "hydra.sweeper", default={})
+    return [Pruning(folder, search.get("storage"))] if search.get("pruner", "none") != "none" else []
 
 
 def was_pruned(trainer: L.Trainer) -> bool:

@@ -32,6 +32,7 @@ from optuna.distributions import (
 )
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # QMCSampler, since 2022
@@ -51,13 +52,20 @@ class Grid(optuna.samplers.GridSampler):
         """The search knows its end; Optuna's own can only stop what study.optimize runs."""
 
 
-def open_study(folder: Path, **options: Any) -> optuna.Study:
-    return optuna.load_study(study_name=STUDY, storage=f"sqlite:///{folder / DATABASE}", **options)
+def open_study(folder: Path, storage: str | None = None) -> optuna.Study:
+    return optuna.load_study(**study_place(folder, storage))
 
 
-def running_trial(folder: Path) -> tuple[optuna.Trial | None, str]:
+def study_place(folder: Path, storage: str | None) -> dict[str, Any]:
+    """In a database that searches share each has the name of its folder."""
+    if storage is None:
+        return {"storage": f"sqlite:///{folder / DATABASE}", "study_name": STUDY}
+    return {"storage": storage, "study_name": str(folder.absolute())}
+
+
+def running_trial(folder: Path, storage: str | None = None) -> tuple[optuna.Trial | None, str]:
     """The trial whose job has this folder, None if it is not running, and what its search has for objective."""
-    study = open_study(folder.parent)
+    study = open_study(folder.parent, storage)
     search, number = study.user_attrs["search"], int(folder.name.partition("_")[0])
     study.pruner = PRUNERS[search["pruner"]]()
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -125,9 +133,10 @@ class Search:
 
     def __init__(
         self, folder: Path, fixed: list[str], space: Space, objectives: Sequence[str], *, trials: int, n_jobs: int,
-        sampler: str, seed: int, pruner: str,
+        sampler: str, seed: int, pruner: str, storage: str | None = None,
     ) -> None:  # fmt: skip
         options = {"trials": trials, "n_jobs": n_jobs, "sampler": sampler, "seed": seed, "pruner": pruner}
+        options["storage"] = storage
         for name, kind in SEARCH.items():
             if not kind.allows(options[name]):
                 raise UserError(f"hydra.sweeper.{name}={shown(options[name])} must be {kind.words}")
@@ -141,9 +150,12 @@ class Search:
             size *= len(values)
         self.trials = min(trials, size) if self.grid else trials
         directions = [MINIMIZE if name.endswith(LESS_IS_BETTER) else MAXIMIZE for name in objectives]
-        self.study = optuna.create_study(
-            storage=f"sqlite:///{folder / DATABASE}", study_name=STUDY, directions=directions, load_if_exists=True
-        )
+        try:
+            place = study_place(folder, storage)
+            self.study = optuna.create_study(**place, directions=directions, load_if_exists=True)
+        except (ImportError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"the search's database cannot be opened (hydra.sweeper.storage): {reason}") from error
         described = {name: distribution_to_json(each) for name, each in space.items()}
         search = {"space": described, "fixed": fixed, "objectives": list(objectives), "pruner": pruner}
         if self.study.trials and self.study.user_attrs.get("search") != search:
