@@ -145,6 +145,7 @@ OPTIONS = [
     ("trainer.profiler=fast", "trainer.profiler=fast must be one of simple, advanced, pytorch, null"),
     ("callbacks=ema callbacks.ema.decay=2", "callbacks.ema.decay=2 must be a number from 0 to 1"),
     ("callbacks=early_stopping callbacks.early_stopping.patience=0", "callbacks.early_stopping.patience=0 must be a who"),
+    ("objective=test/accuracy test=false", "objective=test/accuracy needs test=true"),
     ("callbacks=early_stopping trainer.limit_val_batches=0", "callbacks=early_stopping needs validation, which trainer."),
     ("callbacks.best_checkpoint.monitor=val/acc", "callbacks.best_checkpoint.monitor=val/acc must be one of val/accura"),
     ("callbacks.best_checkpoint=null", "callbacks.best_checkpoint=null must be a group of options"),

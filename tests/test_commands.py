@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -264,6 +265,27 @@ def test_a_sweeps_jobs_of_two_processes_are_those_of_single_runs(tmp_path):
     folders = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
     assert [json.loads((folder / "result.json").read_text())["seed"] for folder in folders] == [1, 2]
     assert equal(last_weights(folders[1]), last_weights(tmp_path / "single"))
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_interrupted_goes_on_with_the_same_command(tmp_path):
+    sweep = (
+        "-m", "model=resnet8", "trainer=cpu", "trainer.max_epochs=3", "seed=1,2", "sweep.stop_on_failure=true",
+        "resume=auto",
+    )  # fmt: skip
+    command = [sys.executable, SRC / "train.py", *sweep]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert any(line.startswith("epoch 1") for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=300)
+    (folder,) = (tmp_path / "outputs" / "multirun").iterdir()
+    assert process.returncode == 130
+    assert told == f"interrupted (SIGINT): resume={folder.relative_to(tmp_path)} goes on with the sweep\n"
+    assert json.loads((folder / "result.json").read_text()) == {"status": "interrupted", "jobs": 1, "failed": 1}
+    assert run("train", *sweep, cwd=tmp_path).returncode == 0
+    assert list((tmp_path / "outputs" / "multirun").iterdir()) == [folder]
+    assert json.loads((folder / "result.json").read_text()) == {"status": "finished", "jobs": 2, "failed": 0}
+    assert "resumed from" in next(folder.glob("0_*/train.log")).read_text()
 
 
 @pytest.mark.slow

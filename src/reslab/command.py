@@ -49,12 +49,14 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
             hydra_config = HydraConfig.get()
             folder = Path(hydra_config.runtime.output_dir)
             record_failure(error, config_name, folder)
-            own = hydra_config.mode == RunMode.RUN and is_first_process()
-            if isinstance(error, Interrupted) and config_name == "config" and own:
-                print(f"interrupted ({error}): resume={folder} goes on from its last checkpoint", file=sys.stderr)
-            if hydra_config.mode == RunMode.MULTIRUN and OmegaConf.select(config, "sweep.stop_on_failure"):
+            in_sweep = hydra_config.mode == RunMode.MULTIRUN
+            if isinstance(error, Interrupted):
+                if config_name == "config" and not in_sweep and is_first_process():
+                    print(f"interrupted ({error}): resume={folder} goes on from its last checkpoint", file=sys.stderr)
+                raise
+            if in_sweep and OmegaConf.select(config, "sweep.stop_on_failure"):
                 raise SweepStopped from error
-            if isinstance(error, Interrupted) or hydra_config.mode == RunMode.MULTIRUN or show_traceback:
+            if in_sweep or show_traceback:
                 raise  # Hydra notes it and goes on with the next job
             fail(error, config_name)
 

@@ -299,6 +299,10 @@ def check_together(value: dict[str, Any]) -> None:
         raise UserError("optimizer.nesterov=true needs optimizer.momentum above 0")
     if value.get("optimizer.fused") and value["trainer.gradient_clip_val"] and value["trainer.precision"] == "16-mixed":
         raise UserError("trainer.gradient_clip_val in trainer.precision=16-mixed needs optimizer.fused=false")
+    objective = value.get("objective", [])
+    untested = set(TEST).intersection([objective] if isinstance(objective, str) else objective)
+    if untested and not value["test"]:
+        raise UserError(f"objective={min(untested)} needs test=true")
     if "callbacks.early_stopping" in value and value["trainer.limit_val_batches"] == 0:
         raise UserError("callbacks=early_stopping needs validation, which trainer.limit_val_batches=0 leaves out")
     if "model.layers" in value:
