@@ -17,7 +17,7 @@ from reslab.errors import UserError
 
 
 def report(arguments: list[str]) -> None:
-    from reslab.report import print_report, read_report, write_report
+    from reslab.reports.leaderboard import print_report, read_report
 
     output = [argument.removeprefix("output=") for argument in arguments if argument.startswith("output=")]
     folders = [Path(argument) for argument in arguments if not argument.startswith("output=")]
@@ -33,12 +33,14 @@ def report(arguments: list[str]) -> None:
         found = read_report(folders)
         print_report(found)
         place = Path(output[-1]) if output else folders[0]
+        from reslab.reports.writing import write_report  # matplotlib, half a second after the table is on the terminal
+
         write_report(found, place)
         print(f"report: {place} (report.html, report.csv, runs.csv)")
 
 
 def compare(folders: list[Path]) -> None:
-    from reslab.comparison import print_comparison, read_side
+    from reslab.reports.comparison import print_comparison, read_side
 
     middle = folders.index(Path("versus"))
     before, after = folders[:middle], folders[middle + 1 :]

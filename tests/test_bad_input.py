@@ -15,7 +15,7 @@ import evaluate as evaluate_command
 import predict as predict_command
 import train as train_command
 from reslab.command import command, new_folder
-from reslab.sweep import Summary
+from reslab.sweeps.summary import Summary
 
 COMMANDS = {
     "train": ("config", train_command.train),

@@ -17,9 +17,9 @@ from hydra_plugins.reslab_launcher import ParallelLauncher, RayLauncher, gpus, s
 from hydra_plugins.reslab_slurm import ASK_TO_END, SlurmJob
 from reslab.errors import RunError, UserError
 from reslab.interruption import Interrupted, signals
-from reslab.report import read_report
+from reslab.reports.leaderboard import read_report
 from reslab.resuming import with_resumed_settings
-from reslab.sweep import SweepStopped
+from reslab.sweeps.summary import SweepStopped
 
 SCRIPT = """
 import json, os, pathlib, signal, sys

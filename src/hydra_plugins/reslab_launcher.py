@@ -26,8 +26,8 @@ from reslab.errors import RunError, UserError
 from reslab.files import write_json, write_text
 from reslab.interruption import signals
 from reslab.resuming import quoted, read_result
-from reslab.sweep import SweepStopped
-from reslab.sweep_jobs import job_config, job_folder
+from reslab.sweeps.jobs import job_config, job_folder
+from reslab.sweeps.summary import SweepStopped
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from reslab.errors import UserError
-from reslab.sweep_jobs import SweepJobs, pin_folder
+from reslab.sweeps.jobs import SweepJobs, pin_folder
 
 
 class GridSweeper(BasicSweeper):
@@ -57,7 +57,7 @@ class OptunaSweeper(Sweeper):
         self.jobs = SweepJobs(launcher, hydra_context, config)
 
     def sweep(self, arguments: list[str]) -> None:
-        from reslab.search import Search, check_space, read_space
+        from reslab.sweeps.search import Search, check_space, read_space
 
         assert self.config is not None
         lines = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]

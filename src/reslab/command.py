@@ -25,7 +25,7 @@ from reslab.files import write_json
 from reslab.interruption import Interrupted, signals
 from reslab.options import check_options, check_removals
 from reslab.resuming import is_first_process, quoted, with_resumed_settings
-from reslab.sweep import Summary, SweepStopped, jobs, print_summary
+from reslab.sweeps.summary import Summary, SweepStopped, jobs, print_summary
 
 log = logging.getLogger(__name__)
 

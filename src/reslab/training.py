@@ -33,7 +33,7 @@ from reslab.history import History, ProgressBar
 from reslab.interruption import signals
 from reslab.models.build import build_network, check_shapes
 from reslab.models.whitening import whiten_stem
-from reslab.pruning import pruning, was_pruned
+from reslab.sweeps.pruning import pruning, was_pruned
 from reslab.tensorboard import add_hparams, writer_of
 
 log = logging.getLogger(__name__)

@@ -1,8 +1,8 @@
 import pytest
 from fake_runs import cells, make_run
 
-from reslab.comparison import print_comparison, read_side
 from reslab.errors import UserError
+from reslab.reports.comparison import print_comparison, read_side
 
 FIRST, SECOND = (0.90, 0.91, 0.92), (0.95, 0.96, 0.97)
 

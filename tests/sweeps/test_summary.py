@@ -4,7 +4,7 @@ import pytest
 from fake_runs import cells, make_run
 from test_commands import no_torch, run  # noqa: F401
 
-from reslab.sweep import print_summary
+from reslab.sweeps.summary import print_summary
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A leaderboard of runs and sweeps: on the terminal, as report.csv and, with figures, as report.html."""
+"""A leaderboard of runs and sweeps, and how it looks on the terminal."""
 
 import math
 import re
@@ -11,10 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from reslab.errors import UserError
-from reslab.files import write_csv, write_text
 from reslab.options import shown
-from reslab.runs import ACCURACIES, Configuration, Run, Summary, configurations, differing, find_runs, rank
+from reslab.reports.runs import ACCURACIES, Configuration, Run, Summary, configurations, differing, find_runs
 
 ABSENT = "-"  # a parameter that a configuration has not, e.g. the momentum of Adam
 SPREAD = "mean ± standard deviation over n seeds [95% confidence interval of the mean, Student's t]"
@@ -93,26 +91,6 @@ def brief(value: Any) -> str:
     """A number that a search has drawn, 0.00037960330329289693, to four digits: for those who read it."""
     text = shown(value)
     return f"{value:.4g}" if isinstance(value, float) and len(text) > 8 else text
-
-
-def write_report(report: Report, output: Path) -> None:
-    """report.html; report.csv, a row a configuration; runs.csv, a row a run."""
-    from reslab.report_page import page  # matplotlib, half a second after the table is on the terminal
-
-    rows = leaderboard(report)
-    runs = [
-        {name: value_of(run, name) for name in report.parameters}
-        | {"seed": run.seed}
-        | {name: value for name, value in run.result.items() if not isinstance(value, dict)}
-        | {"folder": run.folder}
-        for run in sorted(report.runs, key=lambda run: rank(run.result), reverse=True)
-    ]
-    try:
-        for name, table in (("report", rows), ("runs", runs)):
-            write_csv(output / f"{name}.csv", table, dict.fromkeys(key for row in table for key in row))
-        write_text(output / "report.html", page(report))
-    except OSError as error:
-        raise UserError(f"the report cannot be written into {output}: {error.strerror}") from error
 
 
 # on the terminal

@@ -24,10 +24,10 @@ from optuna.trial import TrialState
 
 from reslab import training
 from reslab.errors import UserError, one_line
-from reslab.pruning import Pruning, pruning
 from reslab.resuming import with_resumed_settings
-from reslab.search import Search, check_space, distribution, open_study, read_space, running_trial
-from reslab.sweep_jobs import SweepJobs, has_ended
+from reslab.sweeps.jobs import SweepJobs, has_ended
+from reslab.sweeps.pruning import Pruning, pruning
+from reslab.sweeps.search import Search, check_space, distribution, open_study, read_space, running_trial
 
 TRAIN = CONF.parent / "src" / "train.py"
 LR = "optimizer.lr=tag(log,interval(0.01,1))"

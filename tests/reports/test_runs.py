@@ -7,7 +7,7 @@ from fake_runs import make_run
 from scipy import stats
 
 from reslab.errors import UserError
-from reslab.runs import configurations, differing, find_runs, read_run, summarize, welch
+from reslab.reports.runs import configurations, differing, find_runs, read_run, summarize, welch
 
 # folders
 

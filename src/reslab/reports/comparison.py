@@ -9,8 +9,8 @@ from rich.table import Table
 
 from reslab.errors import UserError
 from reslab.options import TEST, VALIDATION
-from reslab.report import ABSENT, count, value_of
-from reslab.runs import (
+from reslab.reports.leaderboard import ABSENT, count, value_of
+from reslab.reports.runs import (
     ACCURACIES,
     Configuration,
     Summary,

@@ -25,7 +25,7 @@ class Pruning(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.is_global_zero:
-            from reslab.search import running_trial
+            from reslab.sweeps.search import running_trial
 
             self.trial, self.objective = running_trial(self.folder, self.storage)
 

@@ -6,8 +6,9 @@ from fake_runs import cells, make_run
 from test_commands import no_torch, run  # noqa: F401
 
 from reslab.errors import UserError
-from reslab.report import brief, print_report, read_report, write_report
-from reslab.runs import find_runs
+from reslab.reports.leaderboard import brief, print_report, read_report
+from reslab.reports.runs import find_runs
+from reslab.reports.writing import write_report
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override, Sweep
 
 from reslab.errors import UserError
 from reslab.options import SEARCH, VALIDATION, checked_values, shown
-from reslab.sweep_jobs import SweepJobs
+from reslab.sweeps.jobs import SweepJobs
 
 try:
     import optuna

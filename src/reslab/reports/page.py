@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from reslab.options import shown
-from reslab.report import ABSENT, SPREAD, Report, brief, count, failures, notes, summary_text, value_of
-from reslab.runs import Configuration, by_number
+from reslab.reports.leaderboard import ABSENT, SPREAD, Report, brief, count, failures, notes, summary_text, value_of
+from reslab.reports.runs import Configuration, by_number
 
 MOST_CURVES = 10  # as many as there are colours to tell them apart
 LOGARITHMIC = 10  # from this ratio of the largest to the smallest value on

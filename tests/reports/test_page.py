@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 import pytest
 from fake_runs import make_run
 from matplotlib.figure import Figure
-from test_report import sweep  # noqa: F401
+from test_leaderboard import sweep  # noqa: F401
 
-from reslab.report import read_report
-from reslab.report_page import MOST_CURVES, page, positions, ticks
+from reslab.reports.leaderboard import read_report
+from reslab.reports.page import MOST_CURVES, page, positions, ticks
 
 
 class Page(HTMLParser):

@@ -40,11 +40,13 @@ def print_summary(folder: Path, status: str = "finished") -> int:
     """The number of jobs that did not finish; the sweep's result.json tells `resume=auto` whether all did."""
     if not jobs(folder):
         return 0
-    from reslab.report import print_report, read_report, write_report
+    from reslab.reports.leaderboard import print_report, read_report
 
     report = read_report([folder])
     print_report(report)
     try:
+        from reslab.reports.writing import write_report  # matplotlib, half a second after the table is on the terminal
+
         write_report(report, folder)
         print(f"sweep:  {folder} (report.html, report.csv, runs.csv)")
     except UserError as error:  # told, but no failure of a job
