@@ -10,17 +10,7 @@ from hydra import compose
 from test_commands import no_torch, run  # noqa: F401  # a fixture
 
 from reslab import benchmarking, measuring
-from reslab.benchmarking import (
-    Case,
-    ended,
-    figures,
-    in_own_process,
-    ratios,
-    read_cases,
-    search_largest,
-    settings_of,
-    share,
-)
+from reslab.benchmarking import Case, ended, figures, ratios, read_cases, search_largest, settings_of, share
 from reslab.errors import UserError
 from reslab.measuring import free_memory, kilobytes, limited_memory, measure, peak_memory, spread
 
@@ -200,14 +190,6 @@ def test_an_allocation_fails_at_the_limit_and_not_after_it():
         with pytest.raises(RuntimeError, match="can't allocate memory"):
             torch.empty(4000 * 2**20, dtype=torch.uint8)
     torch.empty(4000 * 2**20, dtype=torch.uint8)
-
-
-@linux
-def test_a_case_beyond_the_limit_is_out_of_memory(config):
-    """In a process of its own: oneDNN's just-in-time compiler, once out of memory, never works in that one again."""
-    limited = config("data.batch_size=2048", "data.image_size=32", "benchmark.memory_limit_mb=100")
-    (case,) = read_cases(limited)
-    assert in_own_process(settings_of(limited, case, 1, 3)) == {"status": "out of memory"}
 
 
 @linux

@@ -114,6 +114,7 @@ def measure_case(config: DictConfig, case: Case) -> Row:
 
 
 def in_own_process(settings: dict[str, Any]) -> Row:
+    """One that is out of memory spoils no other: oneDNN's compiler, for one, never works again after that."""
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
     process = spawn.Process(target=measure_and_send, args=(sender, settings))
