@@ -555,9 +555,9 @@ def test_the_weights_do_not_depend_on_the_number_of_workers(composed, tmp_path):
         more = ("data.batch_size=4", "data.augment.randaugment=9", "data.augment.crop=2", "trainer.max_epochs=1")
         model = ("model=resnet8", "model.widths=[8,8,8]", "trainer=cpu", "test=false", "logger=none")
         config = composed("data=imagefolder", *options, *more, *model, f"folder={tmp_path / str(workers)}")
-        before = multiprocessing.active_children()
+        before = set(multiprocessing.active_children())  # an earlier test's may end meanwhile
         train(config)
-        assert multiprocessing.active_children() == before  # a sweep's next job would wait for them
+        assert set(multiprocessing.active_children()) <= before  # a sweep's next job would wait for them
         checkpoint = tmp_path / str(workers) / "checkpoints" / "last.ckpt"
         weights.append(torch.load(checkpoint, weights_only=True)["state_dict"])
     assert any(value.is_floating_point() for value in weights[0].values())
