@@ -23,9 +23,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from reslab.errors import RunError, UserError
-from reslab.files import write_json, write_text
+from reslab.files import write_text
 from reslab.interruption import signals
-from reslab.resuming import quoted, read_result
+from reslab.options import as_list
+from reslab.resuming import quoted, read_result, write_failure
 from reslab.sweeps.jobs import job_config, job_folder
 from reslab.sweeps.summary import SweepStopped
 
@@ -58,19 +59,17 @@ class Job:
                 self.command, env=environment, stdout=output, stderr=output, start_new_session=True, preexec_fn=follow
             )
 
-    def end(self, succeeded: bool, died: str) -> str:
-        """Keeps what it returns; a line that tells it: `died` if it failed and left no line of its own."""
+    def end(self, failure: str | None) -> str:
+        """Keeps what it returns; a line that tells it: `failure` if it failed and left no line of its own."""
         result = read_result(self.folder)
-        if succeeded:
-            objective = self.config.objective
-            names = [objective] if isinstance(objective, str) else objective
-            values = {name: result.get(name, math.nan) for name in names}
+        if failure is None:
+            values = {name: result.get(name, math.nan) for name in as_list(self.config.objective)}
             self.returned.status, self.returned.return_value = JobStatus.COMPLETED, list(values.values())
             shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
             return f"#{self.number} {result['status']}: {shown}"
         if result["status"] != "failed":
-            self.record(died)
-        line = result["error"] if result["status"] == "failed" else died
+            self.record(failure)
+        line = result["error"] if result["status"] == "failed" else failure
         self.returned.status, self.returned.return_value = JobStatus.FAILED, RunError(line)
         return f"#{self.number} failed: {line}"
 
@@ -80,7 +79,7 @@ class Job:
             task = [override for override in self.overrides if not override.startswith("resume=")]
             write_text(self.folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(self.config))
             write_text(self.folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(task))
-        write_json(self.folder / "result.json", {"status": "failed", "error": failure, "folder": str(self.folder)})
+        write_failure(self.folder, failure)
 
 
 def follow() -> None:
@@ -123,9 +122,9 @@ class CommandLauncher(Launcher):
             del config["hydra"]
         return Job(number, task, folder, config)
 
-    def tell(self, job: Job, succeeded: bool, died: str, jobs: list[Job]) -> None:
+    def tell(self, job: Job, failure: str | None, jobs: list[Job]) -> None:
         """That a job has ended, and how many have."""
-        line = job.end(succeeded, died)
+        line = job.end(failure)
         ended = sum(each.returned.status != JobStatus.UNKNOWN for each in jobs)
         log.info("%s (%d of %d)", line, ended, len(jobs))
 
@@ -136,8 +135,10 @@ class CommandLauncher(Launcher):
         raise NotImplementedError
 
 
-def told(status: int, job: Job) -> str:
+def failure(status: int, job: Job) -> str | None:
     """How a command died that left no line in its result.json; one that was refused has it on the terminal."""
+    if status == 0:
+        return None
     output = job.folder / "output.txt"
     lines = output.read_text(errors="replace").splitlines()
     return lines[-1].removeprefix("error: ") if status == 2 and lines else f"exit status {status}, see {output}"
@@ -164,7 +165,7 @@ class ParallelLauncher(CommandLauncher):
                 for place, (job, process) in list(running.items()):
                     if process.poll() is not None:
                         del running[place]
-                        self.tell(job, process.returncode == 0, told(process.returncode, job), jobs)
+                        self.tell(job, failure(process.returncode, job), jobs)
             for _, process in running.values():  # each saves its step and ends
                 process.send_signal(signal.SIGTERM)
             for _, process in running.values():
@@ -205,7 +206,7 @@ class RayLauncher(CommandLauncher):
             while running and signals.caught is None and not self.stopped(jobs):
                 for ref in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
                     status, job = ray.get(ref), running.pop(ref)
-                    self.tell(job, status == 0, told(status, job), jobs)
+                    self.tell(job, failure(status, job), jobs)
             for ref in running:
                 ray.cancel(ref)
             if running:

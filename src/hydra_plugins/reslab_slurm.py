@@ -13,9 +13,9 @@ from typing import Any
 
 from hydra_plugins.reslab_launcher import CommandLauncher, Job
 from reslab.errors import RunError, UserError
-from reslab.files import write_json, write_text
+from reslab.files import write_text
 from reslab.interruption import Interrupted
-from reslab.resuming import is_first_process
+from reslab.resuming import is_first_process, write_failure
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,8 @@ class SlurmLauncher(CommandLauncher):
             for job_id in ids.keys() - in_queue():
                 first_task: SubmittedJob[None] = SubmittedJob(self.logs, job_id)
                 succeeded = first_task.paths.result_pickle.is_file() and first_task.exception() is None
-                died = f"ended before it had finished, see {first_task.paths.stdout}"
-                self.tell(ids.pop(job_id), succeeded, died, jobs)
+                failure = None if succeeded else f"ended before it had finished, see {first_task.paths.stdout}"
+                self.tell(ids.pop(job_id), failure, jobs)
 
     @property
     def logs(self) -> Path:
@@ -142,6 +142,6 @@ class SlurmJob:
     def requeue(self) -> None:
         if int(os.environ.get("SLURM_RESTART_COUNT", 0)) >= self.max_requeues:
             line = f"out of time, after max_requeues={self.max_requeues} new starts: resume=<the sweep> goes on with it"
-            write_json(self.folder / "result.json", {"status": "failed", "error": line, "folder": str(self.folder)})
+            write_failure(self.folder, line)
             raise RunError(line)
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)

@@ -1,6 +1,5 @@
 """hydra/sweeper=basic, optuna. Hydra imports this file at every start, so what they need comes when they are used."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from reslab.errors import UserError
+from reslab.options import as_list
 from reslab.sweeps.jobs import SweepJobs, pin_folder
 
 
@@ -62,8 +62,7 @@ class OptunaSweeper(Sweeper):
         assert self.config is not None
         lines = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
         fixed, space = read_space(lines, self.config_loader)
-        objectives = self.config.objective
-        names: Sequence[str] = [objectives] if isinstance(objectives, str) else list(objectives)
         check_space(self.jobs, fixed, space)
         self.jobs.record()
-        Search(Path(self.config.hydra.sweep.dir), fixed, space, names, **self.options).run(self.jobs)
+        folder, objectives = Path(self.config.hydra.sweep.dir), as_list(self.config.objective)
+        Search(folder, fixed, space, objectives, **self.options).run(self.jobs)

@@ -14,13 +14,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from reslab.errors import UserError
 from reslab.files import write_json
+from reslab.options import as_list
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +78,6 @@ def read_cases(config: DictConfig) -> list[Case]:
     names = ("devices", "precisions", "memory_formats", "compile", "batch_sizes")
     lists = (as_list(config.benchmark[name]) for name in names)
     return list(dict.fromkeys(Case(*values) for values in product(*lists)))
-
-
-def as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, ListConfig) else [value]
 
 
 def require_devices(cases: list[Case]) -> None:

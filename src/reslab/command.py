@@ -21,10 +21,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from reslab.errors import CONF, UserError, is_mistake, one_line, visible
-from reslab.files import write_json
 from reslab.interruption import Interrupted, signals
 from reslab.options import check_options, check_removals
-from reslab.resuming import is_first_process, quoted, with_resumed_settings
+from reslab.resuming import is_first_process, quoted, with_resumed_settings, write_failure
 from reslab.sweeps.summary import Summary, SweepStopped, jobs, print_summary
 
 log = logging.getLogger(__name__)
@@ -118,14 +117,13 @@ def fail(error: Exception, config_name: str) -> NoReturn:
 def record_failure(error: BaseException, config_name: str, folder: Path) -> None:
     """The traceback into the job's log, one line into its result.json; what was refused leaves an earlier result."""
     log.debug("the run failed", exc_info=error)  # the log file's level; the terminal gets the line
-    result_file = folder / "result.json"
     if not (folder / ".hydra").is_dir():  # the command makes no folder of its own
         return
-    if is_mistake(error) and (result_file.exists() or (folder / "checkpoints").exists()):
+    if is_mistake(error) and ((folder / "result.json").exists() or (folder / "checkpoints").exists()):
         return
     status = "interrupted" if isinstance(error, Interrupted) else "failed"
     with suppress(OSError):  # the disk may be what failed
-        write_json(result_file, {"status": status, "error": one_line(error, config_name), "folder": str(folder)})
+        write_failure(folder, one_line(error, config_name), status)
 
 
 def check_arguments() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from reslab.errors import CONF, UserError, nodes, suggest
 
@@ -54,6 +54,11 @@ def list_of(kind: Kind, *lengths: int) -> Kind:
 
 def one_or_list(kind: Kind) -> Kind:
     return Kind(f"{kind.words}, or a list of these", (kind | list_of(kind)).allows)
+
+
+def as_list(value: Any) -> list[Any]:
+    """Of an option that is one value or a list."""
+    return list(value) if isinstance(value, list | ListConfig) else [value]
 
 
 def shown(value: Any) -> str:
@@ -299,8 +304,7 @@ def check_together(value: dict[str, Any]) -> None:
         raise UserError("optimizer.nesterov=true needs optimizer.momentum above 0")
     if value.get("optimizer.fused") and value["trainer.gradient_clip_val"] and value["trainer.precision"] == "16-mixed":
         raise UserError("trainer.gradient_clip_val in trainer.precision=16-mixed needs optimizer.fused=false")
-    objective = value.get("objective", [])
-    untested = set(TEST).intersection([objective] if isinstance(objective, str) else objective)
+    untested = set(TEST).intersection(as_list(value.get("objective", [])))
     if untested and not value["test"]:
         raise UserError(f"objective={min(untested)} needs test=true")
     if "callbacks.early_stopping" in value and value["trainer.limit_val_batches"] == 0:

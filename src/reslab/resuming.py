@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from reslab.errors import UserError, nodes
+from reslab.files import write_json
 
 # whatever else differs makes it another run
 MAY_DIFFER = (
@@ -25,6 +26,8 @@ MAY_DIFFER_IN_A_SWEEP = (
 )  # fmt: skip
 MULTIRUN = {"-m": "hydra.mode=MULTIRUN", "--multirun": "hydra.mode=MULTIRUN"}  # as Hydra records it
 OF_THE_COMMAND = (*MULTIRUN, "hydra.mode", "hydra.sweep.dir", "outputs")
+PLACES_OF_A_RUN = ("resume", "hydra")
+PLACES_OF_A_SWEEP = ("resume", "hydra.run", "hydra.sweep", "hydra/launcher", "hydra.launcher")
 
 
 def with_resumed_settings(arguments: list[str]) -> list[str]:
@@ -97,9 +100,7 @@ def newest_first(outputs: Path) -> list[Path]:
 def began_with(folder: Path, arguments: list[str]) -> bool:
     """The same arguments in any order, wherever they place the run or the jobs of the sweep."""
     is_sweep = (folder / SWEEP_FILE).is_file()
-    places = (
-        ("resume", "hydra.run", "hydra.sweep", "hydra/launcher", "hydra.launcher") if is_sweep else ("resume", "hydra")
-    )
+    places = PLACES_OF_A_SWEEP if is_sweep else PLACES_OF_A_RUN
     try:
         begun = sweep_arguments(folder) if is_sweep else read_overrides(folder / ".hydra" / "overrides.yaml")
     except (OSError, yaml.YAMLError, KeyError, TypeError):  # killed while Hydra wrote it
@@ -173,3 +174,8 @@ def read_result(folder: Path) -> dict[str, Any]:
     """What a run left in its result.json; only a status where it left none."""
     file = folder / "result.json"
     return json.loads(file.read_text()) if file.is_file() else {"status": "unfinished"}
+
+
+def write_failure(folder: Path, error: str, status: str = "failed") -> None:
+    """The result.json of a run that has no results."""
+    write_json(folder / "result.json", {"status": status, "error": error, "folder": str(folder)})

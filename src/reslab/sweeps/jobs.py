@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from reslab.errors import UserError
 from reslab.files import write_text
-from reslab.resuming import differences, quoted, read_result
+from reslab.resuming import SWEEP_FILE, differences, quoted, read_result
 
 ENDED = ("finished", "pruned")
 
@@ -68,7 +68,7 @@ class SweepJobs(Launcher):
 
     def record(self) -> None:
         """multirun.yaml, as Hydra's own sweeper writes it, which `resume=` knows a sweep by."""
-        write_text(Path(self.config.hydra.sweep.dir) / "multirun.yaml", OmegaConf.to_yaml(self.config))
+        write_text(Path(self.config.hydra.sweep.dir) / SWEEP_FILE, OmegaConf.to_yaml(self.config))
 
 
 def job_config(config_loader: ConfigLoader, sweep: DictConfig, number: int, overrides: list[str]) -> DictConfig:

@@ -135,8 +135,9 @@ class Search:
         self, folder: Path, fixed: list[str], space: Space, objectives: Sequence[str], *, trials: int, n_jobs: int,
         sampler: str, seed: int, pruner: str, storage: str | None = None,
     ) -> None:  # fmt: skip
-        options = {"trials": trials, "n_jobs": n_jobs, "sampler": sampler, "seed": seed, "pruner": pruner}
-        options["storage"] = storage
+        options = {
+            "trials": trials, "n_jobs": n_jobs, "sampler": sampler, "seed": seed, "pruner": pruner, "storage": storage,
+        }  # fmt: skip
         for name, kind in SEARCH.items():
             if not kind.allows(options[name]):
                 raise UserError(f"hydra.sweeper.{name}={shown(options[name])} must be {kind.words}")
