@@ -185,6 +185,7 @@ def test_a_file_without_a_state_dict(network: nn.Module, tmp_path: Path, content
         load_weights(network, path, "resnet8")
 
 
+OPEN = f"{open.__module__}.open"  # io's until Python 3.12, _io's since
 HELD = {"TorchScript": "TorchScript", "another class": "decimal.Decimal"}
 
 
@@ -198,7 +199,7 @@ def test_nothing_in_a_file_runs(network: nn.Module, state: StateDict, tmp_path: 
     reason = (
         "torch.save has not written it: Unsupported operand 149"
         if kind == "pickle, newest protocol"
-        else f"it holds {HELD.get(kind, 'io.open')}, which is not run: only tensors and plain values are read"
+        else f"it holds {HELD.get(kind, OPEN)}, which is not run: only tensors and plain values are read"
     )
     assert str(raised.value) == f"model.weights: {path} is not a file of weights ({reason})"
     assert caught == []
@@ -310,7 +311,7 @@ def test_a_download_with_another_checksum(
 def test_nothing_in_the_cache_runs(resnet18: nn.Module, hub: Path, tmp_path: Path) -> None:
     torch.save({"trap": Trap(tmp_path / "sprung")}, hub / Path(V1.url).name)
     with pytest.raises(
-        UserError, match=r"\(it holds io\.open, which is not run: only tensors and plain values are read\)"
+        UserError, match=rf"\(it holds {OPEN}, which is not run: only tensors and plain values are read\)"
     ):
         load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
     assert not (tmp_path / "sprung").exists()
