@@ -181,7 +181,7 @@ LATER = [
     ("trainer.limit_train_batches=0.001", "trainer.limit_train_batches=0.001 leaves none of the batches of an epoch"),
     ("callbacks=early_stopping data.val_fraction=0", "early stopping needs validation images: set data.val_fraction"),
     ("hydra.run.dir=file/run", "NotADirectoryError: [Errno 20] Not a directory: 'file/run'"),
-    ("resume=nothing", "resume=nothing is not a run's folder: nothing has no .hydra/overrides.yaml"),
+    ("resume=nothing", "resume=nothing is no run's or sweep's folder: it has no .hydra/overrides.yaml or multirun.yaml"),
 ]
 OTHERS = [
     ("evaluate", "", "checkpoint must be given, e.g. checkpoint=…"),

@@ -1,4 +1,6 @@
 import itertools
+import json
+import signal
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -16,8 +18,11 @@ from reslab.command import (
     job_folder,
     new_folder,
     quote_equals,
+    record_failure,
 )
 from reslab.errors import UserError
+from reslab.interruption import Interrupted
+from reslab.resuming import read_result
 
 
 def make_folder(parent):
@@ -57,6 +62,7 @@ def test_what_must_be_given(composed):
         ("checkpoint=0_seed=1,1_seed=2", "checkpoint='0_seed=1','1_seed=2'"),
         ("checkpoint='0_seed=1'", "checkpoint='0_seed=1'"),
         ("optimizer.lr=range(1, 9, step=2)", "optimizer.lr=range(1, 9, step=2)"),
+        ("data.root=Äpfel,größe", "data.root='Äpfel','größe'"),
         ("images=[0_seed=1/a.png]", "images=[0_seed=1/a.png]"),  # refused by Hydra
         ("seed=1,2", "seed=1,2"),
         ("--config-dir=a=b", "--config-dir=a=b"),
@@ -65,6 +71,29 @@ def test_what_must_be_given(composed):
 )
 def test_a_folder_of_a_sweep_is_a_value(argument, quoted):
     assert quote_equals(argument) == quoted
+
+
+@pytest.mark.parametrize(
+    ("before", "error", "in_sweep", "after"),
+    [
+        ("finished", Interrupted(signal.SIGTERM), False, "finished"),
+        ("pruned", RuntimeError("the logger"), True, "pruned"),
+        ("failed", UserError("in use"), False, "failed"),
+        ("failed", UserError("in use"), True, "in use"),
+        (None, UserError("in use"), False, None),
+        (None, UserError("in use"), True, "in use"),
+        (None, RuntimeError("lost"), False, "RuntimeError: lost"),
+        (None, Interrupted(signal.SIGTERM), False, "SIGTERM"),
+    ],
+)
+def test_a_failure_takes_no_result_from_a_run_that_has_one(tmp_path, before, error, in_sweep, after):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    if before:
+        (tmp_path / "result.json").write_text(json.dumps({"status": before}))
+    record_failure(error, "config", tmp_path, in_sweep)
+    result = read_result(tmp_path)
+    assert (result.get("error") or result["status"]) == (after or "unfinished")
 
 
 def test_an_experiment_chooses_its_sweeper(tmp_path):

@@ -12,13 +12,15 @@ from conftest import CONF
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext
+from omegaconf import OmegaConf
 
+from hydra_plugins import reslab_launcher
 from hydra_plugins.reslab_launcher import ParallelLauncher, RayLauncher, gpus, share
 from hydra_plugins.reslab_slurm import ASK_TO_END, SlurmJob
 from reslab.errors import RunError, UserError
 from reslab.interruption import Interrupted, signals
 from reslab.reports.leaderboard import read_report
-from reslab.resuming import with_resumed_settings
+from reslab.resuming import with_resumed_settings, write_failure
 from reslab.sweeps.summary import SweepStopped
 
 SCRIPT = """
@@ -50,6 +52,8 @@ if seed == 8 and not (folder / "began").exists():
 if seed == 6:
     signal.sigwait([signal.SIGTERM])
     (folder / "result.json").write_text('{"status": "interrupted"}')
+if seed == 9:
+    os.kill(os.getpid(), signal.SIGSEGV)
 sys.exit(1 if seed == 4 else 0)
 """
 
@@ -62,7 +66,7 @@ def launch(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(reslab_launcher, "processors", lambda: 8)
     overrides = [f"hydra.sweep.dir={tmp_path}/sweep", "hydra.mode=MULTIRUN", "hydra/launcher=parallel"]
 
     def launch(*seeds, stop_on_failure=False, launcher=None):
@@ -114,6 +118,41 @@ def test_a_job_that_was_killed_before_it_began_is_in_the_report_and_can_be_resum
     assert failure.settings["model"] == "resnet8"
     resumed = with_resumed_settings([f"resume={failure.folder}"])
     assert resumed[:2] == ["model=resnet8", "seed=5"]
+
+
+def test_what_befalls_a_job_after_its_result_takes_nothing_from_that(launch, tmp_path):
+    (job,) = launch(9)
+    assert (job.status.name, job.return_value) == ("COMPLETED", [0.9])
+    assert [result["status"] for result in results(tmp_path)] == ["finished"]
+
+
+def test_an_earlier_failure_is_not_told_again(launch, tmp_path):
+    folder = tmp_path / "sweep" / "0_model=resnet8_seed=7"
+    write_failure(folder, "an earlier one")
+    launch(7)
+    assert [result["error"] for result in results(tmp_path)] == ["the folder is in use"]
+
+
+def test_a_job_is_given_the_users_own_configuration(launch, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--config-dir", "mine", "-m", "seed=3"])
+    job = reslab_launcher.CommandJob(0, ["seed=3", "hydra/launcher=parallel"], Path("it's"), OmegaConf.create())
+    assert job.command == [sys.executable, sys.argv[0], "--config-dir=mine", "seed=3", "hydra.run.dir='it\\'s'"]
+
+
+@pytest.mark.parametrize("n_jobs", [0, 1.5, "2", True])
+def test_a_number_of_jobs_that_is_none_is_one_line(n_jobs):
+    with pytest.raises(UserError, match=r"^hydra\.launcher\.n_jobs=\S+ must be a whole number of at least 1"):
+        ParallelLauncher(n_jobs)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux has it")
+def test_the_threads_are_of_the_processors_that_the_sweep_may_use():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert reslab_launcher.processors() == 1
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,13 @@ import yaml
 from conftest import CONF, FP32, TRAINED
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from reslab import training
+from reslab import files, training
 from reslab.errors import RunError, UserError
-from reslab.resuming import MAY_DIFFER, differences, flatten, may_differ, with_resumed_settings
+from reslab.resuming import MAY_DIFFER, differences, flatten, may_differ, quoted, unquoted, with_resumed_settings
 
 TRAIN = str(CONF.parent / "src" / "train.py")
 processes = multiprocessing.get_context("forkserver")
@@ -295,9 +296,39 @@ def test_other_images_are_another_run(composed, copied):
 
 
 def test_two_processes_do_not_train_in_one_folder(composed, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "LOCK_SECONDS", 0)
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0)
     with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="is in use: another process trains there"):
         training.train(composed(*TRAINED))
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("folder", ["0_seed=1", r"a\b", "it's", r"a\'b", "a\\", r"\\'", "a b,c", '"', "a\\\\b"])
+def test_a_folder_on_the_command_line_is_itself_to_hydra_and_back(folder):
+    (override,) = OverridesParser.create().parse_overrides([f"hydra.run.dir={quoted(folder)}"])
+    assert override.value() == folder
+    assert unquoted(quoted(folder)) == folder
+
+
+def test_another_launcher_takes_none_of_the_options_of_the_one_before(tmp_path):
+    begun = ["hydra/launcher=slurm", "hydra.launcher.timeout_min=5", "+hydra.launcher.slurm_constraint=a100"]
+    record = {"hydra": {"overrides": {"task": ["seed=1,2"], "hydra": [*begun, "hydra.mode=MULTIRUN"]}}}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(record))
+    place = [f"hydra.sweep.dir='{tmp_path}'"]
+    own = ["hydra.mode=MULTIRUN", "seed=1,2", *place]
+    assert with_resumed_settings([f"resume={tmp_path}"]) == [*begun, *own]
+    other = ["hydra/launcher=parallel", "hydra.launcher.n_jobs=3"]
+    assert with_resumed_settings([f"resume={tmp_path}", *other]) == [other[0], *own, other[1]]
+    more = "+hydra.launcher.slurm_account=me"
+    assert with_resumed_settings([f"resume={tmp_path}", begun[0], more]) == [*begun, *own, more]
+    flags = ["--config-dir=mine", "-cd", "mine"]
+    assert with_resumed_settings([f"resume={tmp_path}", *flags]) == [*begun, *own, *flags]
+
+
+@pytest.mark.parametrize("torn", ["", "hydra:", "hydra: {overrides: [", "hydra: {overrides: {}}"])
+def test_a_sweep_whose_settings_were_cut_off_tells_how_to_go_on(tmp_path, torn):
+    (tmp_path / "multirun.yaml").write_text(torn)
+    with pytest.raises(UserError, match=rf"multirun\.yaml is not whole: remove it and .*hydra\.sweep\.dir={tmp_path}"):
+        with_resumed_settings([f"resume={tmp_path}"])
 
 
 @pytest.mark.parametrize(
@@ -375,7 +406,7 @@ def test_resume_stands_for_the_runs_own_arguments(tmp_path):
     assert asked == ["model=resnet8", "seed=3", "trainer.max_epochs=4", *place]
     assert with_resumed_settings(asked) == asked  # as a further process of the run asks
     assert with_resumed_settings(["seed=1"]) == ["seed=1"]
-    with pytest.raises(UserError, match="is not a run's folder"):
+    with pytest.raises(UserError, match="is no run's or sweep's folder"):
         with_resumed_settings([f"resume={tmp_path}/.hydra"])
     with pytest.raises(UserError, match="is not a sweep's folder"):
         with_resumed_settings([f"resume={folder}", "-m"])

@@ -12,22 +12,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf
 
 from reslab.errors import RunError, UserError
 from reslab.files import write_text
 from reslab.interruption import signals
-from reslab.options import as_list
-from reslab.resuming import quoted, read_result, write_failure
-from reslab.sweeps.jobs import job_config, job_folder
+from reslab.options import as_list, check_option, whole
+from reslab.resuming import ENDED, OVERRIDES, quoted, read_result, write_failure
+from reslab.sweeps.jobs import Job, JobLauncher
 from reslab.sweeps.summary import SweepStopped
 
 log = logging.getLogger(__name__)
@@ -36,33 +34,39 @@ POLL_SECONDS = 0.1
 
 
 @dataclass
-class Job:
-    number: int
-    overrides: list[str]
-    folder: Path
-    config: DictConfig
+class CommandJob(Job):
     returned: JobReturn = field(default_factory=JobReturn)
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, sys.argv[0], *self.overrides, f"hydra.run.dir={quoted(self.folder)}"]
+        task = [override for override in filter_overrides(self.overrides) if not override.startswith("hydra/")]
+        return [sys.executable, sys.argv[0], *config_flags(), *task, f"hydra.run.dir={quoted(self.folder)}"]
+
+    def reopen(self) -> None:
+        """An earlier failure is not told for one of this start."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if read_result(self.folder)["status"] == "failed":
+            (self.folder / "result.json").unlink()
 
     def start(self, place: int, places: int) -> "subprocess.Popen[bytes]":
         """In a session of its own, so that Ctrl-C reaches the sweep alone, which passes it on."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // places)), **os.environ}
+        self.reopen()
+        environment = {"OMP_NUM_THREADS": str(max(1, processors() // places)), **os.environ}
         environment.pop("HYDRA_FULL_ERROR", None)  # which the sweep sets for itself; the job's log has the traceback
         if devices := gpus():
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(share(devices, place, places))
-        with (self.folder / "output.txt").open("wb") as output:
+        with (self.folder / "output.txt").open("ab") as output:
             return subprocess.Popen(
                 self.command, env=environment, stdout=output, stderr=output, start_new_session=True, preexec_fn=follow
             )
 
     def end(self, failure: str | None) -> str:
-        """Keeps what it returns; a line that tells it: `failure` if it failed and left no line of its own."""
+        """Keeps what it returns; a line that tells it: `failure` if it failed and left no line of its own.
+
+        What befell its process after its result was written takes nothing from that.
+        """
         result = read_result(self.folder)
-        if failure is None:
+        if failure is None or result["status"] in ENDED:
             values = {name: result.get(name, math.nan) for name in as_list(self.config.objective)}
             self.returned.status, self.returned.return_value = JobStatus.COMPLETED, list(values.values())
             shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
@@ -75,10 +79,10 @@ class Job:
 
     def record(self, failure: str) -> None:
         """For the sweep's report, which knows a run by its .hydra, and for resume=."""
-        if not (self.folder / ".hydra").is_dir():  # it never began
-            task = [override for override in self.overrides if not override.startswith("resume=")]
+        if not (self.folder / OVERRIDES).is_file():  # it never began
+            task = [override for override in filter_overrides(self.overrides) if not override.startswith("resume=")]
             write_text(self.folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(self.config))
-            write_text(self.folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(task))
+            write_text(self.folder / OVERRIDES, OmegaConf.to_yaml(task))
         write_failure(self.folder, failure)
 
 
@@ -99,43 +103,44 @@ def share(devices: list[str], place: int, places: int) -> list[str]:
     return devices[place::places] or [devices[place % len(devices)]]
 
 
-class CommandLauncher(Launcher):
+def processors() -> int:
+    """That this process may use: SLURM and taskset leave it some of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def config_flags() -> list[str]:
+    """Of the sweep's command: where a user's own configuration lies."""
+    given = vars(get_args_parser().parse_args())
+    names = ("config_path", "config_name", "config_dir")
+    return [f"--{name.replace('_', '-')}={given[name]}" for name in names if given[name]]
+
+
+class CommandLauncher(JobLauncher):
     """Each job is a command of its own, in the folder that Hydra gives it."""
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context, self.config = hydra_context, config
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def launch_jobs(self, jobs: list[Job]) -> list[JobReturn]:
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        jobs = [self.job(number, list(overrides)) for number, overrides in enumerate(job_overrides, initial_job_idx)]
-        self.run(jobs)
-        if self.stopped(jobs):
+        command_jobs = [CommandJob(**vars(job)) for job in jobs]
+        self.run(command_jobs)
+        if self.stopped(command_jobs):
             raise SweepStopped
-        return [job.returned for job in jobs]
+        return [job.returned for job in command_jobs]
 
-    def job(self, number: int, overrides: list[str]) -> Job:
-        config = job_config(self.hydra_context.config_loader, self.config, number, overrides)
-        task = [override for override in filter_overrides(overrides) if not override.startswith("hydra/")]
-        folder = job_folder(config)
-        with open_dict(config):
-            del config["hydra"]
-        return Job(number, task, folder, config)
-
-    def tell(self, job: Job, failure: str | None, jobs: list[Job]) -> None:
+    def tell(self, job: CommandJob, failure: str | None, jobs: list[CommandJob]) -> None:
         """That a job has ended, and how many have."""
         line = job.end(failure)
         ended = sum(each.returned.status != JobStatus.UNKNOWN for each in jobs)
         log.info("%s (%d of %d)", line, ended, len(jobs))
 
-    def stopped(self, jobs: list[Job]) -> bool:
+    def stopped(self, jobs: list[CommandJob]) -> bool:
         return bool(self.config.sweep.stop_on_failure) and any(job.returned.status == JobStatus.FAILED for job in jobs)
 
-    def run(self, jobs: list[Job]) -> None:
+    def run(self, jobs: list[CommandJob]) -> None:
         raise NotImplementedError
 
 
-def failure(status: int, job: Job) -> str | None:
+def failure(status: int, job: CommandJob) -> str | None:
     """How a command died that left no line in its result.json; one that was refused has it on the terminal."""
     if status == 0:
         return None
@@ -146,14 +151,13 @@ def failure(status: int, job: Job) -> str | None:
 
 class ParallelLauncher(CommandLauncher):
     def __init__(self, n_jobs: int) -> None:
-        if n_jobs < 1:
-            raise UserError(f"hydra.launcher.n_jobs={n_jobs} must be at least 1")
+        check_option("hydra.launcher.n_jobs", n_jobs, whole(1))
         self.n_jobs = n_jobs
 
-    def run(self, jobs: list[Job]) -> None:
+    def run(self, jobs: list[CommandJob]) -> None:
         log.info("Launching %d jobs, %d at a time", len(jobs), self.n_jobs)
         waiting = list(jobs)
-        running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}  # by their places
+        running: dict[int, tuple[CommandJob, subprocess.Popen[bytes]]] = {}  # by their places
         with signals.wait():
             while (waiting or running) and signals.caught is None and not self.stopped(jobs):
                 for place in set(range(self.n_jobs)) - running.keys():
@@ -178,7 +182,7 @@ class RayLauncher(CommandLauncher):
     def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
         self.address, self.resources = address, {"num_cpus": num_cpus, "num_gpus": num_gpus}
 
-    def run(self, jobs: list[Job]) -> None:
+    def run(self, jobs: list[CommandJob]) -> None:
         try:
             import ray  # an extra
         except ImportError as error:
@@ -194,13 +198,13 @@ class RayLauncher(CommandLauncher):
             remote: Any = ray.remote
             self.run_tasks(jobs, remote(**self.resources, max_retries=-1)(run_command))
 
-    def run_tasks(self, jobs: list[Job], task: Any) -> None:
+    def run_tasks(self, jobs: list[CommandJob], task: Any) -> None:
         import ray
 
         log.info("Submitted %d jobs", len(jobs))
         running = {}
         for job in jobs:
-            job.folder.mkdir(parents=True, exist_ok=True)
+            job.reopen()
             running[task.remote([*job.command, "resume=auto"], str(job.folder.absolute() / "output.txt"))] = job
         with signals.wait():
             while running and signals.caught is None and not self.stopped(jobs):

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hydra_plugins.reslab_launcher import CommandLauncher, Job
+from hydra_plugins.reslab_launcher import CommandJob, CommandLauncher
 from reslab.errors import RunError, UserError
 from reslab.files import write_text
 from reslab.interruption import Interrupted
@@ -30,7 +30,7 @@ class SlurmLauncher(CommandLauncher):
     def __init__(self, max_requeues: int, **parameters: Any) -> None:
         self.max_requeues, self.parameters = max_requeues, parameters
 
-    def run(self, jobs: list[Job]) -> None:
+    def run(self, jobs: list[CommandJob]) -> None:
         self.check(jobs)
         waiting = in_queue()
         ids = {job_id: job for job in jobs if (job_id := slurm_id(job)) in waiting}
@@ -45,7 +45,7 @@ class SlurmLauncher(CommandLauncher):
         if ids:
             subprocess.run(["scancel", *ids], check=False)  # one may have ended by now
 
-    def check(self, jobs: list[Job]) -> None:
+    def check(self, jobs: list[CommandJob]) -> None:
         if shutil.which("sbatch") is None:
             raise UserError("hydra/launcher=slurm: there is no sbatch here; start it where jobs are submitted")
         timeout_min, delay_s = self.parameters["timeout_min"], self.parameters["slurm_signal_delay_s"]
@@ -62,7 +62,7 @@ class SlurmLauncher(CommandLauncher):
                         f"trainer.{option}={asked} needs hydra.launcher.{name}={asked}, not {tasks}: one task a device"
                     )
 
-    def submit(self, jobs: list[Job]) -> dict[str, Job]:
+    def submit(self, jobs: list[CommandJob]) -> dict[str, CommandJob]:
         """By the ids that SLURM gives them."""
         try:
             import submitit  # an extra
@@ -70,6 +70,8 @@ class SlurmLauncher(CommandLauncher):
             raise UserError("hydra/launcher=slurm needs submitit: pip install -e '.[slurm]'") from error
         if not jobs:
             return {}
+        for job in jobs:
+            job.reopen()
         executor = submitit.AutoExecutor(self.logs, cluster="slurm")
         source = f"export PYTHONPATH={shlex.quote(str(Path(__file__).parents[1]))}:$PYTHONPATH"
         threads = "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"
@@ -82,7 +84,7 @@ class SlurmLauncher(CommandLauncher):
         log.info("Submitted %d jobs: %s", len(jobs), " ".join(ids))
         return ids
 
-    def wait_for(self, ids: dict[str, Job], jobs: list[Job]) -> None:
+    def wait_for(self, ids: dict[str, CommandJob], jobs: list[CommandJob]) -> None:
         """Until none is left, or one has failed and ends the sweep."""
         from submitit import SlurmJob as SubmittedJob
 
@@ -107,7 +109,7 @@ def in_queue() -> set[str]:
     return set(answer.stdout.split())
 
 
-def slurm_id(job: Job) -> str:
+def slurm_id(job: CommandJob) -> str:
     """What SLURM knew it by when it was submitted the last time."""
     file = job.folder / SLURM_ID
     return file.read_text() if file.is_file() else ""

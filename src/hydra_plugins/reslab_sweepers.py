@@ -1,40 +1,65 @@
 """hydra/sweeper=basic, optuna. Hydra imports this file at every start, so what they need comes when they are used."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from reslab.errors import UserError
-from reslab.options import as_list
-from reslab.sweeps.jobs import SweepJobs, pin_folder
+from reslab.files import FolderInUseError, sole_user
+from reslab.options import NULL, SEARCH, as_list, check_option, whole
+from reslab.sweeps.jobs import SweepJobs
+from reslab.sweeps.summary import Summary
 
 
-class GridSweeper(BasicSweeper):
-    """Hydra's own, which goes on in a folder that has jobs already.
+class ResumableSweeper(Sweeper):
+    """Goes on in a folder that has jobs already. `params` are overrides beside those of the command line."""
 
-    max_batch_size: jobs that the launcher is given at once, None for all; params: lists beside those of the command
-    line, e.g. {seed: "1,2"}.
-    """
+    def __init__(self, params: dict[str, Any], **options: Any) -> None:
+        self.params, self.options = params, options
+        if nested := [name for name, value in params.items() if isinstance(value, Mapping)]:
+            raise UserError(f"hydra.sweeper.params takes {nested[0]}.<option> as one name, not {nested[0]}: {{…}}")
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        pin_folder(config)
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        assert self.launcher is not None
-        self.launcher = SweepJobs(self.launcher, hydra_context, config)
+        self.config_loader = hydra_context.config_loader
+        self.jobs = SweepJobs(hydra_context, task_function, config)
 
-    @staticmethod
-    def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+    def sweep(self, arguments: list[str]) -> None:
+        lines = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
+        try:
+            with sole_user(self.jobs.folder):
+                self.run(lines)
+        except FolderInUseError:
+            Summary.folder = None  # another process tells of it
+            raise
+
+    def run(self, lines: list[str]) -> None:
+        raise NotImplementedError
+
+
+class GridSweeper(ResumableSweeper):
+    """All combinations, as Hydra's own; the launcher is given max_batch_size jobs at once, None for all."""
+
+    def run(self, lines: list[str]) -> None:
+        check_option("hydra.sweeper.max_batch_size", size := self.options["max_batch_size"], whole(1) | NULL)
+        overrides = OverridesParser.create(config_loader=self.config_loader).parse_overrides(lines)
         for override in overrides:
             if override.is_interval_sweep():
                 raise UserError(f"{override.input_line} has no end of values: hydra/sweeper=optuna searches intervals")
-        return BasicSweeper.split_arguments(overrides, max_batch_size)
+            if override.is_sweep_override() and not any(override.sweep_iterator()):
+                raise UserError(f"{override.input_line} has no values")
+        batches = BasicSweeper.split_arguments(overrides, size)
+        Summary.planned = sum(map(len, batches))
+        self.jobs.record()
+        number = 0
+        for batch in batches:
+            self.jobs.run(dict(enumerate(batch, number)))
+            number += len(batch)
 
 
 # in the place of Hydra's default; were it chosen in conf/config.yaml, no experiment could choose another
@@ -42,27 +67,18 @@ GRID: dict[str, Any] = {"_target_": f"{__name__}.GridSweeper", "max_batch_size":
 ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=GRID, provider="reslab")
 
 
-class OptunaSweeper(Sweeper):
+class OptunaSweeper(ResumableSweeper):
     """See conf/hydra/sweeper/optuna.yaml for the options."""
 
-    def __init__(self, params: dict[str, Any], **options: Any) -> None:
-        self.params, self.options = params, options
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        pin_folder(config)
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-        self.config_loader, self.config = hydra_context.config_loader, config
-        self.jobs = SweepJobs(launcher, hydra_context, config)
-
-    def sweep(self, arguments: list[str]) -> None:
+    def run(self, lines: list[str]) -> None:
         from reslab.sweeps.search import Search, check_space, read_space
 
-        assert self.config is not None
-        lines = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
+        if unknown := sorted(self.options.keys() - SEARCH.keys()):
+            raise UserError(f"there is no option hydra.sweeper.{unknown[0]}: {', '.join(SEARCH)}")
         fixed, space = read_space(lines, self.config_loader)
         check_space(self.jobs, fixed, space)
         self.jobs.record()
-        folder, objectives = Path(self.config.hydra.sweep.dir), as_list(self.config.objective)
-        Search(folder, fixed, space, objectives, **self.options).run(self.jobs)
+        objectives = as_list(self.jobs.config.objective)
+        search = Search(self.jobs.folder, fixed, space, objectives, **self.options)
+        Summary.planned = search.trials
+        search.run(self.jobs)

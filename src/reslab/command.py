@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +18,14 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from reslab.errors import CONF, UserError, is_mistake, one_line, visible
 from reslab.interruption import Interrupted, signals
-from reslab.options import check_options, check_removals
-from reslab.resuming import is_first_process, quoted, with_resumed_settings, write_failure
+from reslab.options import PATH, check_option, check_options, check_removals
+from reslab.resuming import ENDED, is_first_process, quoted, read_result, with_resumed_settings, write_failure
 from reslab.sweeps.summary import Summary, SweepStopped, jobs, print_summary
 
 log = logging.getLogger(__name__)
@@ -47,11 +49,11 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         except (Exception, Interrupted) as error:
             hydra_config = HydraConfig.get()
             folder = Path(hydra_config.runtime.output_dir)
-            record_failure(error, config_name, folder)
             in_sweep = hydra_config.mode == RunMode.MULTIRUN
+            record_failure(error, config_name, folder, in_sweep)
             if isinstance(error, Interrupted):
                 if config_name == "config" and not in_sweep and is_first_process():
-                    print(f"interrupted ({error}): resume={folder} goes on from its last checkpoint", file=sys.stderr)
+                    print(f"interrupted ({error}): {resume(folder)} goes on from its last checkpoint", file=sys.stderr)
                 raise
             if in_sweep and OmegaConf.select(config, "sweep.stop_on_failure"):
                 raise SweepStopped from error
@@ -62,18 +64,19 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     try:
         check_arguments()
         sys.argv[1:] = [quote_equals(argument) for argument in sys.argv[1:]]
+        check_outputs(sys.argv[1:])
         if config_name == "config":
             sys.argv[1:] = with_resumed_settings(sys.argv[1:])
         hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(job)()
     except Interrupted as error:
         if Summary.folder is not None:
             print_summary(Summary.folder, "interrupted")
-            print(f"interrupted ({error}): resume={Summary.folder} goes on with the sweep", file=sys.stderr)
+            print(f"interrupted ({error}): {resume(Summary.folder)} goes on with the sweep", file=sys.stderr)
         sys.exit(error.status)
     except SweepStopped:
         if Summary.folder is not None:
             print_summary(Summary.folder, "failed")
-            print(f"stopped by a failure: resume={Summary.folder} goes on with the sweep", file=sys.stderr)
+            print(f"stopped by a failure: {resume(Summary.folder)} goes on with the sweep", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         if show_traceback:
@@ -106,6 +109,11 @@ def job_as_command() -> Iterator[None]:
         os.environ.update(environment)
 
 
+def resume(folder: Path) -> str:
+    """As a shell takes it."""
+    return shlex.quote(f"resume={folder}")
+
+
 def fail(error: Exception, config_name: str) -> NoReturn:
     print(f"error: {one_line(error, config_name)}", file=sys.stderr)
     if is_mistake(error):
@@ -114,12 +122,17 @@ def fail(error: Exception, config_name: str) -> NoReturn:
     sys.exit(1)
 
 
-def record_failure(error: BaseException, config_name: str, folder: Path) -> None:
-    """The traceback into the job's log, one line into its result.json; what was refused leaves an earlier result."""
+def record_failure(error: BaseException, config_name: str, folder: Path, in_sweep: bool) -> None:
+    """The traceback into the job's log, one line into its result.json.
+
+    A run that has ended keeps its result, and one that a mistake kept from going on what it had; of a sweep's job the
+    mistake is told in its report.
+    """
     log.debug("the run failed", exc_info=error)  # the log file's level; the terminal gets the line
     if not (folder / ".hydra").is_dir():  # the command makes no folder of its own
         return
-    if is_mistake(error) and ((folder / "result.json").exists() or (folder / "checkpoints").exists()):
+    was_run = (folder / "result.json").exists() or (folder / "checkpoints").exists()
+    if read_result(folder)["status"] in ENDED or (is_mistake(error) and was_run and not in_sweep):
         return
     status = "interrupted" if isinstance(error, Interrupted) else "failed"
     with suppress(OSError):  # the disk may be what failed
@@ -137,10 +150,19 @@ def check_arguments() -> None:
     parser.parse_args()
 
 
+def check_outputs(arguments: list[str]) -> None:
+    """Before a folder is made there; raises UserError."""
+    outputs = [argument for argument in arguments if argument.startswith("outputs=")]
+    for override in OverridesParser.create().parse_overrides(outputs):
+        if override.is_sweep_override():
+            raise UserError(f"{override.input_line} must be one folder; a comma in its name needs quotes")
+        check_option("outputs", override.value(), PATH)
+
+
 def quote_equals(argument: str) -> str:
-    """`checkpoint=0_model=resnet20`, a sweep's job, which in Hydra's grammar is no value unless it is quoted."""
+    """`checkpoint=0_model=resnet20` (a sweep's job), `data.root=Äpfel`: in Hydra's grammar no values unless quoted."""
     name, _, value = argument.partition("=")
-    if "=" not in value or name.startswith("-") or re.search(r"['\"(\[{]", value):
+    if ("=" not in value and value.isascii()) or name.startswith("-") or re.search(r"['\"(\[{]", value):
         return argument
     return f"{name}={','.join(quoted(part) for part in value.split(','))}"
 
@@ -161,6 +183,8 @@ def new_folder(parent: str) -> str:
             return str(folder)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise UserError(f"{parent} cannot be made ({error.strerror}): outputs=<folder> is another place") from error
     raise UserError(f"{parent} holds a thousand runs of this second")
 
 

@@ -37,8 +37,8 @@ def is_mistake(error: BaseException) -> bool:
 
 def one_line(error: BaseException, config_name: str) -> str:
     """What is wrong and the nearest right name."""
-    if isinstance(error, InstantiationException) and isinstance(error.__cause__, UserError):
-        error = error.__cause__
+    if isinstance(error, InstantiationException | OmegaConfBaseException) and (mistake := user_error_within(error)):
+        error = mistake
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return (
@@ -47,6 +47,11 @@ def one_line(error: BaseException, config_name: str) -> str:
     if not isinstance(error, UserError | RunError) and (advice := disk_advice(error)):
         return advice
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(cause, OmegaConfBaseException) and str(cause.full_key).startswith(
+        ("hydra.launcher.", "hydra.sweeper.")
+    ):
+        group, _, option = str(cause.full_key).rpartition(".")
+        return f"there is no option {option} of this {group}: {group.replace('.', '/')}=… chooses another"
     if isinstance(cause, OmegaConfBaseException) and "is not in struct" in str(cause):
         return unknown_option(str(cause.full_key), config_name)
     if isinstance(cause, OmegaConfBaseException):
@@ -59,6 +64,13 @@ def one_line(error: BaseException, config_name: str) -> str:
         )
     text = "; ".join(part.strip() for part in str(error).splitlines() if part.strip())
     return text if is_mistake(error) or isinstance(error, RunError | Interrupted) else f"{type(error).__name__}: {text}"
+
+
+def user_error_within(error: BaseException | None) -> UserError | None:
+    """What Hydra's or OmegaConf's own error was raised for."""
+    if error is None or isinstance(error, UserError):
+        return error
+    return user_error_within(error.__cause__ or error.__context__)
 
 
 def disk_advice(error: BaseException | None) -> str | None:

@@ -279,9 +279,14 @@ def checked_values(config: DictConfig, config_name: str) -> dict[str, Any]:
         if name not in kinds and name.rpartition(".")[0] in CLOSED:
             raise UserError(f"there is no option {name}{suggest(name, list(kinds), '--cfg job shows all options')}")
     for name, kind in kinds.items():
-        if name in values and not kind.allows(values[name]):
-            raise UserError(f"{name}={shown(values[name])} must be {kind.words}")
+        if name in values:
+            check_option(name, values[name], kind)
     return values
+
+
+def check_option(name: str, value: Any, kind: Kind) -> None:
+    if not kind.allows(value):
+        raise UserError(f"{name}={shown(value)} must be {kind.words}")
 
 
 def check_removals(overrides: Sequence[str], config_name: str) -> None:

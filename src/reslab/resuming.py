@@ -20,14 +20,18 @@ MAY_DIFFER = (
     "trainer.detect_anomaly",
 )  # fmt: skip
 BUT_NOT = ("callbacks.ema",)
-SWEEP_FILE = "multirun.yaml"  # in the folder of each sweep, by Hydra
+ENDED = ("finished", "pruned")  # in result.json: such a run never goes on
+OVERRIDES = Path(".hydra", "overrides.yaml")  # in a run's folder, the last file that Hydra writes of its settings
+LAUNCHER = "hydra/launcher"
+SWEEP_FILE = "multirun.yaml"  # in the folder of each sweep, as Hydra has it
 MAY_DIFFER_IN_A_SWEEP = (
-    "hydra.sweeper.trials", "hydra.sweeper.n_jobs", "hydra.sweeper.max_batch_size", "hydra/launcher", "hydra.launcher",
+    "hydra.sweeper.trials", "hydra.sweeper.n_jobs", "hydra.sweeper.max_batch_size", LAUNCHER, "hydra.launcher", "sweep",
 )  # fmt: skip
 MULTIRUN = {"-m": "hydra.mode=MULTIRUN", "--multirun": "hydra.mode=MULTIRUN"}  # as Hydra records it
 OF_THE_COMMAND = (*MULTIRUN, "hydra.mode", "hydra.sweep.dir", "outputs")
+BROKEN = (OSError, yaml.YAMLError, KeyError, TypeError)  # a file of settings: killed while it was written
 PLACES_OF_A_RUN = ("resume", "hydra")
-PLACES_OF_A_SWEEP = ("resume", "hydra.run", "hydra.sweep", "hydra/launcher", "hydra.launcher")
+PLACES_OF_A_SWEEP = ("resume", "hydra.run", "hydra.sweep", LAUNCHER, "hydra.launcher")
 
 
 def with_resumed_settings(arguments: list[str]) -> list[str]:
@@ -47,10 +51,11 @@ def with_resumed_settings(arguments: list[str]) -> list[str]:
         return with_sweep_settings(folder, others)
     if MULTIRUN.keys() & given.keys():
         raise UserError(f"resume={folder} is not a sweep's folder, it has no {SWEEP_FILE}; a run goes on without -m")
-    saved_file = folder / ".hydra" / "overrides.yaml"
-    if not saved_file.is_file():
-        raise UserError(f"resume={given['resume']} is not a run's folder: {folder} has no .hydra/overrides.yaml")
-    kept = [argument for argument in read_overrides(saved_file) if name_of(argument) not in given]
+    if not (folder / OVERRIDES).is_file():
+        raise UserError(
+            f"resume={given['resume']} is no run's or sweep's folder: it has no {OVERRIDES} or {SWEEP_FILE}"
+        )
+    kept = [argument for argument in read_overrides(folder) if name_of(argument) not in given]
     checkpoint = folder if given["resume"] == "auto" else Path(given["resume"])
     # its .hydra is left as it is until the run is known to be the same one
     place = {"resume": quoted(checkpoint), "hydra.run.dir": quoted(folder), "hydra.output_subdir": "null"}
@@ -60,17 +65,30 @@ def with_resumed_settings(arguments: list[str]) -> list[str]:
 
 def with_sweep_settings(folder: Path, others: list[str]) -> list[str]:
     """The same for a sweep. Raises UserError for an argument that the sweep was not begun with."""
-    own = {name_of(argument): argument for argument in sweep_arguments(folder)}
+    try:
+        own = {name_of(argument): argument for argument in sweep_arguments(folder)}
+    except BROKEN as error:
+        again = f"remove it and give the sweep's command with hydra.sweep.dir={folder}, which goes on with its jobs"
+        raise UserError(f"{folder / SWEEP_FILE} is not whole: {again}") from error
     own["hydra.sweep.dir"] = f"hydra.sweep.dir={quoted(folder)}"
+    launcher = next((argument for argument in others if name_of(argument) == LAUNCHER), None)
+    if launcher is not None and own.get(LAUNCHER) != launcher:  # whose options those of the other are not
+        own = {name: argument for name, argument in own.items() if not starts(name, ("hydra.launcher",))}
+    flags = [argument for argument in others if is_flag(argument)]
     for argument in others:
         name = name_of(argument)
-        if starts(name, OF_THE_COMMAND) or own.get(name) == argument:
+        if argument in flags or starts(name, OF_THE_COMMAND) or own.get(name) == argument:
             continue
         if not starts(name, MAY_DIFFER_IN_A_SWEEP):
             begun = own.get(name, f"no {name}")
             raise UserError(f"resume={folder} is a sweep with {begun}, not {argument}: start a new one")
         own[name] = argument
-    return list(own.values())
+    return [*own.values(), *flags]
+
+
+def is_flag(argument: str) -> bool:
+    """Of Hydra's, `--config-dir=mine`, or the value of one."""
+    return argument not in MULTIRUN and (argument.startswith("-") or not re.search("[=~]", argument))
 
 
 def name_of(argument: str) -> str:
@@ -87,7 +105,7 @@ def run_folder(given: dict[str, str], others: list[str]) -> Path | None:
         return path.parent.parent if path.is_file() else path
     own_folder = given.get("hydra.run.dir") or given.get("hydra.sweep.dir")
     folders = [Path(own_folder)] if own_folder else newest_first(Path(given.get("outputs", "outputs")))
-    unfinished = (folder for folder in folders if read_result(folder)["status"] != "finished")
+    unfinished = (folder for folder in folders if read_result(folder)["status"] not in ENDED)
     return next((folder for folder in unfinished if began_with(folder, others)), None)
 
 
@@ -102,12 +120,12 @@ def began_with(folder: Path, arguments: list[str]) -> bool:
     is_sweep = (folder / SWEEP_FILE).is_file()
     places = PLACES_OF_A_SWEEP if is_sweep else PLACES_OF_A_RUN
     try:
-        begun = sweep_arguments(folder) if is_sweep else read_overrides(folder / ".hydra" / "overrides.yaml")
-    except (OSError, yaml.YAMLError, KeyError, TypeError):  # killed while Hydra wrote it
+        begun = sweep_arguments(folder) if is_sweep else read_overrides(folder)
+    except BROKEN:
         return False
     then, now = (
         sorted(MULTIRUN.get(each, each) for each in side if not starts(name_of(each), places))
-        for side in (begun, arguments)
+        for side in (begun, [argument for argument in arguments if not is_flag(argument)])
     )
     return then == now
 
@@ -117,8 +135,8 @@ def sweep_arguments(folder: Path) -> list[str]:
     return [*saved["hydra"], *saved["task"]]
 
 
-def read_overrides(path: Path) -> list[str]:
-    return yaml.safe_load(path.read_text()) or []
+def read_overrides(folder: Path) -> list[str]:
+    return yaml.safe_load((folder / OVERRIDES).read_text()) or []
 
 
 def refuse_used_folder(given: dict[str, str]) -> None:
@@ -137,14 +155,19 @@ def is_first_process() -> bool:
 
 
 def quoted(value: object) -> str:
-    """For Hydra's grammar, in which a job's folder (0_seed=1) would be no plain value."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    """For Hydra's grammar, in which a job's folder (0_seed=1) would be no plain value.
+
+    There a backslash is one, but before a quote.
+    """
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), str(value)) + "'"
 
 
 def unquoted(value: str) -> str:
     """As this very command line is given to the further processes of a run."""
-    return value[1:-1].replace("\\'", "'").replace("\\\\", "\\") if re.fullmatch("'.*'|\".*\"", value) else value
+    if not re.fullmatch("'.*'|\".*\"", value):
+        return value
+    quote = value[0]
+    return re.sub(rf"(\\*)({quote}|\Z)", lambda found: found[1][: len(found[1]) // 2] + found[2], value[1:-1])
 
 
 def differences(saved: Any, now: Any) -> list[str]:
@@ -162,6 +185,7 @@ def may_differ(name: str) -> bool:
 
 
 def starts(name: str, options: tuple[str, ...]) -> bool:
+    name = name.lstrip("+")
     return any(name == option or name.startswith(f"{option}.") for option in options)
 
 
@@ -171,9 +195,12 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What a run left in its result.json; only a status where it left none."""
-    file = folder / "result.json"
-    return json.loads(file.read_text()) if file.is_file() else {"status": "unfinished"}
+    """What a run left in its result.json; only a status where it left none, or a broken one."""
+    try:
+        result = json.loads((folder / "result.json").read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        result = None
+    return result if isinstance(result, dict) and "status" in result else {"status": "unfinished"}
 
 
 def write_failure(folder: Path, error: str, status: str = "failed") -> None:

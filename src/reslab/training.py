@@ -7,7 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import lightning as L
 import torch
 import torchvision
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import BackboneFinetuning, Callback, Checkpoint, EarlyStopping, ModelCheckpoint
@@ -28,11 +27,12 @@ from reslab.checkpoints import CheckpointFiles, resumed_checkpoint
 from reslab.classifier import Classifier
 from reslab.data.base import ImageDataModule
 from reslab.errors import RunError, UserError
-from reslab.files import write_json, write_text
+from reslab.files import sole_user, write_json, write_text
 from reslab.history import History, ProgressBar
 from reslab.interruption import signals
 from reslab.models.build import build_network, check_shapes
 from reslab.models.whitening import whiten_stem
+from reslab.resuming import is_first_process
 from reslab.sweeps.pruning import pruning, was_pruned
 from reslab.tensorboard import add_hparams, writer_of
 
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 Result = dict[str, Any]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-LOCK_SECONDS = 10  # as long as the worker processes of a killed run may hold its lock
 HPARAMS_METRICS = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "train/loss", "train/seconds")
 
 
@@ -48,29 +47,12 @@ def train(config: DictConfig) -> Result:
     """Train, test the best weights by validation accuracy (the last without validation), write result.json."""
     require_accelerator(config.trainer.accelerator)
     folder = Path(config.folder)
-    with sole_user(folder):
+    with sole_user(folder) if is_first_process() else nullcontext():
         try:
             return run(config, folder)
         finally:
             if distributed.is_initialized():
                 distributed.destroy_process_group()  # the next job of a sweep makes its own
-
-
-@contextmanager
-def sole_user(folder: Path) -> Iterator[None]:
-    """No two runs train in one folder at once; the further processes of one run do."""
-    if getattr(rank_zero_only, "rank", 0):
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"folder={folder} cannot be made: {error.strerror}") from error
-    try:
-        with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
-            yield
-    except Timeout as error:
-        raise UserError(f"{folder} is in use: another process trains there") from error
 
 
 def run(config: DictConfig, folder: Path) -> Result:
@@ -95,10 +77,10 @@ def run(config: DictConfig, folder: Path) -> Result:
         result |= test(trainer, classifier, data, best)
     result |= origin | {"folder": str(folder)}
     if trainer.is_global_zero:
-        write_json(folder / "result.json", result)
         if writer := writer_of(trainer):
             final = {name: result[name] for name in HPARAMS_METRICS if name in result}
             add_hparams(writer, classifier.record["config"], final, result["steps"])
+        write_json(folder / "result.json", result)  # last: a run that has one never goes on
     return result
 
 

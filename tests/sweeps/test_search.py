@@ -25,9 +25,9 @@ from optuna.trial import TrialState
 from reslab import training
 from reslab.errors import UserError, one_line
 from reslab.resuming import with_resumed_settings
-from reslab.sweeps.jobs import SweepJobs, has_ended
+from reslab.sweeps.jobs import JobLauncher, SweepJobs, has_ended
 from reslab.sweeps.pruning import Pruning, pruning
-from reslab.sweeps.search import Search, check_space, distribution, open_study, read_space, running_trial
+from reslab.sweeps.search import PRUNERS, Search, check_space, distribution, open_study, read_space, running_trial
 
 TRAIN = CONF.parent / "src" / "train.py"
 LR = "optimizer.lr=tag(log,interval(0.01,1))"
@@ -79,6 +79,10 @@ def test_what_is_no_space_is_told(written, message):
         ("mixup=0.2,-1", "mixup=-1 must be a number of at least 0.001, or 0"),
         ("objective=val/accuracy,val/acuracy", "objective=val/acuracy must be one of val/accuracy, val/loss"),
         ("optimizer.lx=1,2", "there is no option optimizer.lx: did you mean optimizer.lr"),
+        (
+            "trainer.max_steps=-1 trainer.max_epochs=-1",
+            "trainer.max_epochs=-1 and trainer.max_steps=-1 would never end",
+        ),
     ],
 )
 def test_choices_that_no_trial_can_have_are_told_before_the_first(tmp_path, monkeypatch, space, message):
@@ -86,12 +90,13 @@ def test_choices_that_no_trial_can_have_are_told_before_the_first(tmp_path, monk
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         sweep = compose("config", [f"hydra.sweep.dir={tmp_path}", "hydra.mode=MULTIRUN"], return_hydra_config=True)
-        jobs = SweepJobs(None, SimpleNamespace(config_loader=loader), sweep)
+        jobs = object.__new__(SweepJobs)
+        jobs.config_loader, jobs.config = loader, sweep
         assert read_space(["trainer=glob(ddp*)"], loader)[1] == {"trainer": CategoricalDistribution(["ddp", "ddp_cpu"])}
         fixed, choices = read_space(["model.block=basic,bottleneck", "model.groups=1,32", "test=false"], loader)
         check_space(jobs, fixed, choices)  # of which one trial in four fails
         with pytest.raises((UserError, HydraException)) as error:
-            check_space(jobs, *read_space([space, "seed=1,2"], loader))
+            check_space(jobs, *read_space([*space.split(), "seed=1,2"], loader))
         assert one_line(error.value, "config").startswith(message)
     assert list(tmp_path.iterdir()) == []
 
@@ -120,9 +125,7 @@ class FakeJobs:
             self.launched.append(number)
             values = dict(override.split("=") for override in overrides)
             self.results[number] = {"status": "finished", "folder": f"job{number}"} | self.function(values)
-
-    def result(self, number, overrides):
-        return self.results[number]
+        return {number: self.results[number] for number in jobs}
 
 
 def accuracy(values):
@@ -228,7 +231,7 @@ def test_the_number_of_trials_counts_in_all_and_batches_are_of_n_jobs(tmp_path):
     class Batches(FakeJobs):
         def run(self, jobs):
             batches.append(list(jobs))
-            super().run(jobs)
+            return super().run(jobs)
 
     search(tmp_path, trials=5, n_jobs=2).run(Batches(accuracy))
     search(tmp_path, trials=5, n_jobs=2).run(Batches(accuracy))
@@ -300,6 +303,33 @@ def test_another_search_does_not_go_on_in_the_folder(tmp_path):
 def test_an_objective_that_no_result_has_is_told(tmp_path):
     with pytest.raises(UserError, match=r"objective=test/accuracy is not in job0/result\.json"):
         search(tmp_path, objectives=["test/accuracy"]).run(FakeJobs(accuracy))
+    assert [state for _, state, _, _ in trials(tmp_path)] == [TrialState.FAIL]
+
+
+@pytest.mark.parametrize("name", ["e?1", "a%20b", "{b}", "it's", "a\\b", "# é"])
+def test_a_search_lies_in_its_folder_whatever_that_is_called(tmp_path, name):
+    search(tmp_path / name, trials=1).run(FakeJobs(accuracy))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(trials(tmp_path / name)) == 1
+
+
+def test_a_search_that_was_cut_off_while_it_asked_asks_the_rest_of_the_batch(tmp_path, monkeypatch):
+    options = {"trials": 16, "n_jobs": 2}
+    search(tmp_path / "whole", **options).run(FakeJobs(accuracy))
+    cut = search(tmp_path / "parts", **options)
+    ask = Search.seeded
+
+    def killed(self, number, *arguments):
+        if number == 13:
+            raise KeyboardInterrupt
+        return ask(self, number, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Search, "seeded", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cut.run(FakeJobs(accuracy))
+    search(tmp_path / "parts", **options).run(FakeJobs(accuracy))
+    assert trials(tmp_path / "parts") == trials(tmp_path / "whole")
 
 
 # pruning
@@ -309,10 +339,12 @@ def begun(folder, pruner="median", finished=5, storage=None):
     """A search whose finished trials were 0.9 right after each of three epochs, and its running trial's folder."""
     one = search(folder, pruner=pruner, storage=storage)
     (folder / "multirun.yaml").write_text(f"hydra: {{sweeper: {{pruner: {pruner}, storage: {storage or 'null'}}}}}")
+    one.study.pruner = PRUNERS[pruner]() if pruner != "none" else optuna.pruners.NopPruner()
     for number in range(finished):
         trial = one.seeded(number)
         for epoch in (1, 2, 3):
             trial.report(0.9, epoch)
+            trial.should_prune()  # halving notes what it was asked
         one.study.tell(trial, 0.9)
     one.seeded(finished)
     return folder / f"{finished}_seed=1"
@@ -348,14 +380,36 @@ def test_a_trial_that_keeps_up_is_the_same_run_as_without_a_search(tmp_path):
     assert kept["val/accuracy"] == pytest.approx(max(reported.values()))
 
 
-def test_an_epoch_that_comes_again_is_reported_once_and_only_the_last_is_asked_again(tmp_path):
-    callback = Pruning(begun(tmp_path))
-    trainer = SimpleNamespace(is_global_zero=True)
-    callback.setup(trainer, None, "fit")
+@pytest.mark.parametrize("pruner", ["median", "halving"])
+def test_an_epoch_that_comes_again_is_reported_once_and_has_its_answer(tmp_path, pruner):
+    folder = begun(tmp_path, pruner)
     for epoch, accuracy, behind in ((0, 0.5, True), (0, 0.9, True), (1, 0.6, True), (0, 0.5, False), (1, 0.9, True)):
+        callback, trainer = Pruning(folder), SimpleNamespace(is_global_zero=True)
+        callback.setup(trainer, None, "fit")  # in a new process
         trainer.current_epoch, trainer.callback_metrics = epoch, {"val/accuracy": torch.tensor(accuracy)}
+        if (pruner, epoch, behind) == ("halving", 1, True):
+            behind = False  # its next decision is after four epochs
         assert callback.falls_behind(callback.trial, trainer) == behind
     assert open_study(tmp_path).trials[5].intermediate_values == {1: 0.5, 2: pytest.approx(0.6)}
+
+
+def test_a_trial_that_was_killed_between_its_report_and_the_answer_is_asked_again(tmp_path):
+    callback, trainer = Pruning(begun(tmp_path)), SimpleNamespace(is_global_zero=True)
+    callback.setup(trainer, None, "fit")
+    callback.trial.report(0.5, 1)
+    trainer.current_epoch, trainer.callback_metrics = 0, {"val/accuracy": torch.tensor(0.9)}
+    assert callback.falls_behind(callback.trial, trainer)
+    assert open_study(tmp_path).trials[5].intermediate_values == {1: 0.5}
+
+
+def test_a_pruned_trial_that_was_killed_before_its_result_is_pruned_there(tmp_path):
+    folder = begun(tmp_path)
+    first = training.train(tiny(folder))
+    (folder / "result.json").unlink()
+    again = training.train(tiny(folder, resume=f"'{folder}'"))
+    own = ("status", "epochs", "steps", "val/accuracy", "val/loss")
+    assert [again[name] for name in own] == [first[name] for name in own]
+    assert (again["status"], again["epochs"]) == ("pruned", 1)
 
 
 def test_only_the_job_of_a_running_trial_is_pruned(tmp_path):
@@ -413,7 +467,22 @@ def test_a_trial_of_a_shared_database_is_pruned(tmp_path):
 def test_a_database_that_cannot_be_opened_is_one_line(tmp_path, url, reason):
     with pytest.raises(UserError) as refused:
         search(tmp_path, storage=url)
-    assert str(refused.value) == f"the search's database cannot be opened (hydra.sweeper.storage): {reason}"
+    assert str(refused.value) == f"hydra.sweeper.storage cannot be opened: {reason}"
+
+
+def test_a_search_without_its_database_is_made_again_from_its_results(tmp_path, capsys):
+    search(tmp_path, trials=3).run(FakeJobs(accuracy))
+    whole = trials(tmp_path)
+    (tmp_path / "0_x").mkdir()
+    (tmp_path / "0_x" / "result.json").touch()
+    (tmp_path / "search.db").write_text("no database" * 100)
+    with pytest.raises(UserError, match=r"search\.db cannot be opened; without it the jobs' results are read again: "):
+        search(tmp_path, trials=3)
+    (tmp_path / "search.db").unlink()
+    capsys.readouterr()
+    search(tmp_path, trials=3).run(FakeJobs(accuracy))
+    assert trials(tmp_path) == whole
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/search.db is not there: made again from the jobs' results")
 
 
 # a sweep goes on
@@ -481,27 +550,77 @@ class Composer:
     """In place of Hydra's: the overrides are the configuration."""
 
     def load_sweep_config(self, config, overrides):
-        hydra = {"job": {}, "sweep": {"dir": config.folder, "subdir": "${hydra.job.num}_job"}}
+        hydra = {"job": {}, "sweep": {"dir": config.hydra.sweep.dir, "subdir": config.subdir}}
         return OmegaConf.create({**dict(override.split("=", 1) for override in overrides), "hydra": hydra})
+
+
+def sweep_jobs(folder, launcher):
+    jobs = object.__new__(SweepJobs)
+    jobs.launcher, jobs.config_loader, jobs.folder = launcher, Composer(), folder
+    jobs.check = lambda left: None  # the values, of which these have few
+    jobs.config = SimpleNamespace(
+        subdir="${hydra.job.num}_job", hydra=SimpleNamespace(sweep=SimpleNamespace(dir=str(folder)))
+    )
+    return jobs
 
 
 def test_only_the_jobs_that_have_not_ended_are_launched_and_those_that_began_are_resumed(tmp_path):
     launched = []
     launcher = SimpleNamespace(launch=lambda jobs, initial_job_idx: launched.append((initial_job_idx, jobs)))
-    context = SimpleNamespace(config_loader=Composer())
-    jobs = SweepJobs(launcher, context, OmegaConf.create({"folder": str(tmp_path)}))
+    jobs = sweep_jobs(tmp_path, launcher)
     for number, status in enumerate(["finished", "failed", None, "finished", None, "pruned"]):
         folder = tmp_path / f"{number}_job" / ".hydra"
         if number != 4:  # which has not begun
             folder.mkdir(parents=True)
             (folder / "config.yaml").write_text(f"seed: '{number}'\nresume: null\n")
+            (folder / "overrides.yaml").touch()
         if status:
             (folder.parent / "result.json").write_text(json.dumps({"status": status}))
-    jobs.launch([[f"seed={number}"] for number in range(7)], initial_job_idx=0)
+    results = jobs.run({number: [f"seed={number}"] for number in range(7)})
     resumed = [[f"seed={number}", f"resume='{tmp_path}/{number}_job'"] for number in (1, 2)]
     assert launched == [(1, resumed), (4, [["seed=4"]]), (6, [["seed=6"]])]
-    assert jobs.result(1, ["seed=1"]) == {"status": "failed"}
-    assert jobs.result(2, ["seed=2"]) == {"status": "unfinished"}
+    statuses = ["finished", "failed", "unfinished", "finished", "unfinished", "pruned", "unfinished"]
+    assert [results[number]["status"] for number in range(7)] == statuses
+
+
+class AtOnce(JobLauncher):
+    def __init__(self):
+        self.launched = []
+
+    def launch_jobs(self, jobs):
+        self.launched.append([job.number for job in jobs])
+        return []
+
+
+def test_a_launcher_of_ours_is_given_all_that_is_left_at_once(tmp_path):
+    jobs = sweep_jobs(tmp_path, AtOnce())
+    folder = tmp_path / "1_job" / ".hydra"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("seed: '1'\nresume: null\n")
+    (folder.parent / "result.json").write_text('{"status": "finished"}')
+    jobs.run({number: [f"seed={number}"] for number in range(3)})
+    assert jobs.launcher.launched == [[0, 2]]
+
+
+@pytest.mark.parametrize("torn", ["", "seed: [1", None])
+def test_a_job_whose_settings_were_cut_off_while_they_were_written_goes_on(tmp_path, torn):
+    jobs = sweep_jobs(tmp_path, AtOnce())
+    folder = tmp_path / "0_job" / ".hydra"
+    folder.mkdir(parents=True)
+    if torn is not None:
+        (folder / "config.yaml").write_text(torn)
+    jobs.run({0: ["seed=0"]})
+    assert jobs.launcher.launched == [[0]]
+
+
+def test_folders_without_the_jobs_number_are_refused(tmp_path):
+    jobs = sweep_jobs(tmp_path, AtOnce())
+    for name in ("run_${hydra.job.num}", "${hydra.job.num}/run", "${seed}_x"):
+        jobs.config.subdir = name
+        with pytest.raises(UserError, match=r"^hydra\.sweep\.subdir=.* must be \$\{hydra\.job\.num\}, or begin with"):
+            jobs.run({0: ["seed=5"]})
+    jobs.config.subdir = "${hydra.job.num}"
+    assert jobs.run({0: ["seed=5"]}) == {0: {"status": "unfinished"}}
 
 
 # the real command
@@ -580,7 +699,7 @@ def test_a_search_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
 
 @pytest.mark.slow
 def test_a_pruned_search_of_two_jobs_at_a_time_ends_with_all_trials_after_a_kill(tmp_path):
-    two = ("hydra/launcher=parallel", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2")
+    two = ("hydra/launcher=parallel", "hydra.launcher.n_jobs=2")  # which the sweeper's n_jobs follows
     arguments = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.trials=8", "hydra.sweeper.pruner=median", *two)
     process = command(*arguments, LR.replace("0.01", "0.0001"), *TINY, "hydra.sweep.dir=sweep", cwd=tmp_path)
     for line in process.stdout:

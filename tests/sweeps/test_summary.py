@@ -1,10 +1,17 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
+from conftest import CONF
 from fake_runs import cells, make_run
+from filelock import FileLock
 from test_commands import no_torch, run  # noqa: F401
 
 from reslab.sweeps.summary import print_summary
+
+STOPS = ("trainer.max_epochs=-1", "trainer.max_steps=-1,5", "sweep.stop_on_failure=true", "hydra.sweep.dir=sweep")
 
 
 @pytest.fixture
@@ -53,6 +60,25 @@ def test_a_mistake_leaves_no_folder(tmp_path, no_torch):  # noqa: F811
     assert list(tmp_path.glob("outputs/multirun/*")) == []
 
 
+def test_what_is_wrong_in_any_job_is_told_before_the_first(tmp_path, no_torch):  # noqa: F811
+    for mistake, line in (
+        ("optimizer.lr=0.1,-1", "optimizer.lr=-1 must be a number above 0"),
+        ("sweep.stop_on_failure=yes", "sweep.stop_on_failure=yes must be true or false"),
+        ("trainer.max_epochs=-1", "trainer.max_epochs=-1 and trainer.max_steps=-1 would never end: set one of them"),
+        ("model=glob(none*)", "model=glob(none*) has no values"),
+        ("outputs=", "outputs= must be a path (a number in quotes: \"'2024'\")"),
+        ("outputs=a,b", "outputs=a,b must be one folder; a comma in its name needs quotes"),
+        ("outputs=notes", "notes/multirun cannot be made (Not a directory): outputs=<folder> is another place"),
+        ("hydra.sweeper.trials=3", "there is no option trials of this hydra.sweeper: hydra/sweeper=… chooses another"),
+        ("hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size=0 must be a whole number of at least 1, below "
+         "2**31 or null"),
+    ):  # fmt: skip
+        (tmp_path / "notes").touch()
+        done = run("train", "-m", "seed=1,2", mistake, cwd=tmp_path, **no_torch)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {line}\n")
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["notes"]
+
+
 def test_a_mistake_leaves_what_was_there(tmp_path, no_torch):  # noqa: F811
     (tmp_path / "notes").write_text("mine")
     done = run("train", "-m", "model=resnet8,resnet88", f"hydra.sweep.dir={tmp_path}", cwd=tmp_path, **no_torch)
@@ -71,12 +97,28 @@ def test_a_sweep_that_goes_on_is_kept(tmp_path, no_torch):  # noqa: F811
 
 
 def test_a_sweep_that_a_failure_stops_tells_how_to_go_on(tmp_path, no_torch):  # noqa: F811
-    options = ("optimizer.lr=-1,-2", "sweep.stop_on_failure=true", "hydra.sweep.dir=sweep")
-    done = run("train", "-m", *options, cwd=tmp_path, **no_torch)
+    done = run("train", "-m", *STOPS, cwd=tmp_path, **no_torch)
     assert done.returncode == 1
-    assert "job 0 failed: optimizer.lr=-1 must be a number above 0" in done.stdout.splitlines()
+    lines = done.stdout.splitlines()
+    told = "job 0 failed: trainer.max_epochs=-1 and trainer.max_steps=-1 would never end: set one of them"
+    assert lines[lines.index(told) + 1] == "1 of 2 jobs have not begun"
     assert done.stderr == "stopped by a failure: resume=sweep goes on with the sweep\n"
     assert json.loads((tmp_path / "sweep" / "result.json").read_text()) == {"status": "failed", "jobs": 1, "failed": 1}
+
+
+def test_a_sweep_that_another_process_runs_is_left_alone(tmp_path, no_torch):  # noqa: F811
+    run("train", "-m", *STOPS, cwd=tmp_path, **no_torch)
+    before = {path: path.read_bytes() for path in (tmp_path / "sweep").rglob("*") if path.is_file()}
+    train = str(CONF.parent / "src" / "train.py")
+    script = (
+        f"import reslab.files, runpy; reslab.files.LOCK_SECONDS = 0; runpy.run_path({train!r}, run_name='__main__')"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([no_torch["PYTHONPATH"], str(CONF.parent / "src")])}
+    with FileLock(tmp_path / "sweep" / ".lock"):
+        command = [sys.executable, "-c", script, "resume=sweep"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: sweep is in use: another process trains there\n")
+    assert {path: path.read_bytes() for path in (tmp_path / "sweep").rglob("*") if path.is_file()} == before
 
 
 def test_a_sweep_of_failures_has_no_table(tmp_path, capsys):

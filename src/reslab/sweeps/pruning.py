@@ -12,6 +12,8 @@ from reslab.resuming import SWEEP_FILE
 if TYPE_CHECKING:
     import optuna
 
+ANSWER = "pruner"  # of a trial's attributes
+
 
 class Pruning(Callback):
     """Ends a run after an epoch, as early stopping does: with its checkpoints written, and `pruned` true.
@@ -29,21 +31,32 @@ class Pruning(Callback):
 
             self.trial, self.objective = running_trial(self.folder, self.storage)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that was cut off after it had been told to end trains no further epoch."""
+        self.end_if(trainer, self.trial is not None and answer(self.trial) == (trainer.current_epoch, True))
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        behind = self.trial is not None and self.falls_behind(self.trial, trainer)
+        if not trainer.sanity_checking:
+            self.end_if(trainer, self.trial is not None and self.falls_behind(self.trial, trainer))
+
+    def end_if(self, trainer: L.Trainer, behind: bool) -> None:
         self.pruned = trainer.strategy.broadcast(behind)
         trainer.should_stop = trainer.should_stop or self.pruned  # early stopping may have asked
 
     def falls_behind(self, trial: "optuna.Trial", trainer: L.Trainer) -> bool:
-        """An epoch that comes again, after the run was cut off, was reported, and all but the last one answered."""
-        epochs, reported = trainer.current_epoch + 1, trial.study.trials[trial.number].last_step or 0
-        if epochs < reported:
-            return False
-        if epochs > reported:
-            trial.report(trainer.callback_metrics[self.objective].item(), epochs)
-        return trial.should_prune()
+        """An epoch that comes again, after the run was cut off, has the answer that it had."""
+        epochs = trainer.current_epoch + 1
+        if epochs > answer(trial)[0]:
+            if epochs > (trial.study.trials[trial.number].last_step or 0):  # or the kill came before the answer
+                trial.report(trainer.callback_metrics[self.objective].item(), epochs)
+            trial.set_user_attr(ANSWER, (epochs, bool(trial.should_prune())))  # numpy's has no JSON
+        return answer(trial) == (epochs, True)
+
+
+def answer(trial: "optuna.Trial") -> tuple[int, bool]:
+    """The pruner's last one: after how many epochs, and whether the trial was to end."""
+    epochs, ends = trial.user_attrs.get(ANSWER, (0, False))
+    return epochs, ends
 
 
 def pruning(folder: Path) -> list[Callback]:

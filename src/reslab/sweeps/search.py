@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Sweep
 
 from reslab.errors import UserError
-from reslab.options import SEARCH, VALIDATION, checked_values, shown
+from reslab.options import SEARCH, VALIDATION, check_option
 from reslab.sweeps.jobs import SweepJobs
 
 try:
@@ -43,7 +44,6 @@ PRUNERS: dict[str, type[optuna.pruners.BasePruner]] = {
     "median": optuna.pruners.MedianPruner,
     "halving": optuna.pruners.SuccessiveHalvingPruner,
 }
-MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
 Space = dict[str, BaseDistribution]
 
 
@@ -59,7 +59,7 @@ def open_study(folder: Path, storage: str | None = None) -> optuna.Study:
 def study_place(folder: Path, storage: str | None) -> dict[str, Any]:
     """In a database that searches share each has the name of its folder."""
     if storage is None:
-        return {"storage": f"sqlite:///{folder / DATABASE}", "study_name": STUDY}
+        return {"storage": f"sqlite:///{quote(str(folder / DATABASE))}", "study_name": STUDY}
     return {"storage": storage, "study_name": str(folder.absolute())}
 
 
@@ -107,25 +107,22 @@ def distribution(override: Override) -> BaseDistribution:
             if isinstance(values[0], int):
                 return IntDistribution(values[0], values[-1], log=log, step=abs(int(value.step)))
             return FloatDistribution(values[0], values[-1], log=log, step=abs(value.step))
+        if log:
+            raise ValueError("tag(log, ...) is for an interval or a range")
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     except ValueError as error:
         raise UserError(f"{override.input_line}: {error}") from error
 
 
 def check_space(jobs: SweepJobs, fixed: list[str], space: Space) -> None:
-    """Composes each choice and each end of a range beside the first of the others; raises what its job would.
-
-    What is wrong only beside another option is left to the trials: others may do without it.
-    """
+    """Composes each choice and each end of a range beside the first of the others; raises what its job would."""
     values = {
         name: each.choices if isinstance(each, CategoricalDistribution) else (each.low, each.high)  # type: ignore[attr-defined]
         for name, each in space.items()
     }
     first = {name: own[0] for name, own in values.items()}
-    for asked in (first, *(first | {name: value} for name, own in values.items() for value in own[1:])):
-        overrides = [*fixed, *(f"{name}={value}" for name, value in asked.items())]
-        _, config = jobs.composed(0, [*overrides, "folder=unknown"])  # which is known within a job
-        checked_values(config, "config")
+    asked = (first, *(first | {name: value} for name, own in values.items() for value in own[1:]))
+    jobs.check([jobs.compose(0, [*fixed, *(f"{n}={v}" for n, v in parameters.items())]) for parameters in asked])
 
 
 class Search:
@@ -139,24 +136,26 @@ class Search:
             "trials": trials, "n_jobs": n_jobs, "sampler": sampler, "seed": seed, "pruner": pruner, "storage": storage,
         }  # fmt: skip
         for name, kind in SEARCH.items():
-            if not kind.allows(options[name]):
-                raise UserError(f"hydra.sweeper.{name}={shown(options[name])} must be {kind.words}")
+            check_option(f"hydra.sweeper.{name}", options[name], kind)
         if pruner != "none" and (len(objectives) > 1 or objectives[0] not in VALIDATION):
             raise UserError(f"hydra.sweeper.pruner={pruner} needs one objective of {', '.join(VALIDATION)}")
         self.fixed, self.space, self.objectives, self.n_jobs = fixed, space, objectives, n_jobs
         self.sampler, self.seed = sampler, seed
         self.grid = {name: grid_values(name, each) for name, each in space.items()} if sampler == "grid" else {}
-        size = 1
-        for values in self.grid.values():
-            size *= len(values)
-        self.trials = min(trials, size) if self.grid else trials
-        directions = [MINIMIZE if name.endswith(LESS_IS_BETTER) else MAXIMIZE for name in objectives]
+        self.trials = min(trials, math.prod(map(len, self.grid.values()))) if self.grid else trials
+        less, more = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+        directions = [less if name.endswith(LESS_IS_BETTER) else more for name in objectives]
+        if not storage and not (folder / DATABASE).exists() and any(folder.glob("[0-9]*/result.json")):
+            print(
+                f"{folder / DATABASE} is not there: made again from the jobs' results, without what a pruner was told"
+            )
         try:
             place = study_place(folder, storage)
             self.study = optuna.create_study(**place, directions=directions, load_if_exists=True)
         except (ImportError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             reason = str(error).partition("\n")[0]
-            raise UserError(f"the search's database cannot be opened (hydra.sweeper.storage): {reason}") from error
+            own = f"{folder / DATABASE} cannot be opened; without it the jobs' results are read again"
+            raise UserError(f"{'hydra.sweeper.storage cannot be opened' if storage else own}: {reason}") from error
         described = {name: distribution_to_json(each) for name, each in space.items()}
         search = {"space": described, "fixed": fixed, "objectives": list(objectives), "pruner": pruner}
         if self.study.trials and self.study.user_attrs.get("search") != search:
@@ -165,23 +164,22 @@ class Search:
         self.study.set_metric_names(list(objectives))  # for the axes of Optuna's dashboard
 
     def run(self, jobs: SweepJobs) -> None:
-        while batch := self.cut_off() or self.new():
-            overrides = {trial.number: self.overrides(trial) for trial in batch}
-            jobs.run(overrides)
+        while batch := self.batch():
+            results = jobs.run({trial.number: self.overrides(trial) for trial in batch})
             for trial in batch:
-                self.tell(trial, jobs.result(trial.number, overrides[trial.number]))
+                self.tell(trial, results[trial.number])
         self.report()
 
-    def cut_off(self) -> list[optuna.Trial]:
-        return [
-            self.seeded(trial.number, trial._trial_id)
-            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        ]
+    def batch(self) -> list[optuna.Trial]:
+        """Those that were cut off, or the next `n_jobs`, or both: where the kill came before all of them were asked.
 
-    def new(self) -> list[optuna.Trial]:
-        """The next trials, at most `n_jobs`; those that were given to search.db by hand among them."""
-        begun = [trial.number for trial in self.study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
-        return [self.seeded(number) for number in range(len(begun), min(self.trials, len(begun) + self.n_jobs))]
+        Trials that were given to search.db by hand are among the next.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        cut_off = [self.seeded(trial.number, trial._trial_id) for trial in trials if trial.state == TrialState.RUNNING]
+        begun = sum(trial.state != TrialState.WAITING for trial in trials)
+        missing = -begun % self.n_jobs if cut_off else self.n_jobs
+        return [*cut_off, *(self.seeded(number) for number in range(begun, min(self.trials, begun + missing)))]
 
     def seeded(self, number: int, trial_id: int | None = None) -> optuna.Trial:
         """Trial `number`, new or continued, with all its parameters set.
@@ -214,6 +212,7 @@ class Search:
     def tell(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
         if result["status"] == "finished":
             if missing := [name for name in self.objectives if name not in result]:
+                self.study.tell(trial, state=TrialState.FAIL)
                 raise UserError(f"objective={missing[0]} is not in {result['folder']}/result.json")
             values = {name: result[name] for name in self.objectives}
             if no_number := [name for name, value in values.items() if math.isnan(value)]:

@@ -1,5 +1,6 @@
 """The end of a sweep: its report, and which jobs failed and why."""
 
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from reslab.errors import UserError
-from reslab.files import write_json
+from reslab.files import LOCK, write_json
 from reslab.resuming import SWEEP_FILE
 
 
@@ -22,16 +24,19 @@ class Summary(Callback):
 
     folder: Path | None = None
     is_new = False
+    planned = 0  # jobs, once they are known
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        Summary.folder = Path(config.hydra.sweep.dir)
-        Summary.is_new = not (Summary.folder / SWEEP_FILE).exists()
+        with suppress(OmegaConfBaseException):  # it cannot be made, which the sweeper will meet too
+            Summary.folder = Path(config.hydra.sweep.dir)
+            Summary.is_new = not (Summary.folder / SWEEP_FILE).exists()
 
     @staticmethod
     def remove_unused() -> None:
         """The folder of a sweep that was a mistake, before any job."""
         if Summary.folder is not None and Summary.is_new:
-            (Summary.folder / SWEEP_FILE).unlink(missing_ok=True)
+            for name in (SWEEP_FILE, LOCK):
+                (Summary.folder / name).unlink(missing_ok=True)
             with suppress(OSError):  # it holds more, which is not the sweep's
                 Summary.folder.rmdir()
 
@@ -44,6 +49,8 @@ def print_summary(folder: Path, status: str = "finished") -> int:
 
     report = read_report([folder])
     print_report(report)
+    if (begun := len(report.runs)) < Summary.planned:
+        print(f"{Summary.planned - begun} of {Summary.planned} jobs have not begun")
     try:
         from reslab.reports.writing import write_report  # matplotlib, half a second after the table is on the terminal
 
@@ -51,7 +58,7 @@ def print_summary(folder: Path, status: str = "finished") -> int:
         print(f"sweep:  {folder} (report.html, report.csv, runs.csv)")
     except UserError as error:  # told, but no failure of a job
         print(f"error: {error}", file=sys.stderr)
-    print(f"curves: tensorboard --logdir {folder}")
+    print(f"curves: tensorboard --logdir {shlex.quote(str(folder))}")
     failed = len(report.failures)
     with suppress(OSError):  # the disk may be what failed
         status = "failed" if failed and status == "finished" else status
