@@ -87,6 +87,28 @@ def test_another_origin_is_told(tmp_path, capsys):
     assert rows == [["git_commit", "a", "b"], ["val/accuracy", "0.5000", "0.5000", "+0.0000", ""]]
 
 
+def test_what_is_not_counted_is_told_of_its_side(sides, capsys):
+    first, second = sides
+    make_run(first / "4_", accuracy=0.5, seed=3)
+    make_run(first / "5_", seed=4, result={"status": "pruned"})
+    make_run(second / "4_", seed=5, result={"status": "failed", "error": "out of memory"})
+    lines = compare(capsys, [first], [second])
+    assert [line for line in lines if line[1:2] == ":"] == [
+        f"A: 3 runs (seed 1, 2, 3), the best one {first}/2_",
+        "A: not counted: 1 run that the search has pruned",
+        "A: not counted, for a newer run has the same configuration and seed: 3_",
+        f"B: 3 runs (seed 2, 3, 4), the best one {second}/3_",
+        "B: 4_ failed: out of memory",
+    ]
+
+
+def test_a_metric_that_some_runs_lack_shows_its_own_n(sides, capsys):
+    first, second = sides
+    make_run(first / "4_", result={"status": "finished", "val/accuracy": 0.91}, seed=4)
+    rows = [cells(line) for line in compare(capsys, [first], [second]) if "test/accuracy" in line and line[0] == "│"]
+    assert rows == [["test/accuracy", "0.9000 ± 0.0100 (n=3)", "0.9100 ± 0.0100", "+0.0100", "0.29"]]
+
+
 def test_a_side_is_one_configuration(sides, tmp_path):
     first, second = sides
     with pytest.raises(UserError, match=r"^A is 2 configurations, which differ in optimizer.lr, optimizer.momentum: "):

@@ -1,12 +1,17 @@
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from fake_runs import cells, make_run
-from test_commands import no_torch, run  # noqa: F401
+from test_commands import SRC, no_torch, run  # noqa: F401
 
 from reslab.errors import UserError
-from reslab.reports.leaderboard import brief, print_report, read_report
+from reslab.reports.leaderboard import brief, leaderboard, print_report, read_report, summary_text
 from reslab.reports.runs import find_runs
 from reslab.reports.writing import write_report
 
@@ -52,7 +57,7 @@ def test_runs_of_several_folders_are_told_apart(sweep, capsys):
     lines = printed(capsys, sweep, sweep.parent)
     names = [cells(line)[0] for line in lines if line.startswith("│")]
     assert [name for name in names if name] == ["2026-01-31_", "12-00-00", "2026-01-31_", "12-00-01", "sweep/1"]
-    assert "not counted, for another run has the same configuration and seed: sweep/2" in lines
+    assert "not counted, for a newer run has the same configuration and seed: sweep/2" in lines
     assert lines[-1] == "sweep/4 failed: a < b"
 
 
@@ -75,6 +80,33 @@ def test_runs_of_a_row_that_come_from_elsewhere_are_told(tmp_path, capsys):
         "runs of one row differ in versions.torch (2.11, 2.12): job 5",
         "runs of one row differ in git_commit (commit1, commit2): job 3, job 1",
     ]
+
+
+def test_a_metric_that_some_runs_lack_shows_its_own_n(tmp_path, capsys):
+    for seed in (1, 2):
+        make_run(tmp_path / f"{seed}_", accuracy=seed / 4, test=0.5, seed=seed)
+    make_run(tmp_path / "3_", result={"status": "finished", "val/accuracy": 0.75, "train/seconds": 1.0}, seed=3)
+    rows = [cells(line) for line in printed(capsys, tmp_path) if line.startswith("│")]
+    assert rows[0][:4] == ["3_", "3", "0.5000 ± 0.2500", "0.5000 ± 0.0000 (n=2)"]
+    (row,) = leaderboard(read_report([tmp_path]))
+    assert (row["n"], row["val/accuracy n"], row["test/accuracy n"]) == (3, 3, 2)
+
+
+def test_image_folders_have_a_row_each_that_names_them(tmp_path, capsys):
+    for number, root in enumerate(("cats", "dogs", "birds")):
+        make_run(tmp_path / f"{number}_", accuracy=0.5 + number / 10, data__name="imagefolder", data__root=root)
+    lines = printed(capsys, tmp_path)
+    rows = [cells(line)[:2] for line in lines if line.startswith("│")]
+    assert rows == [["2_", "birds"], ["1_", "dogs"], ["0_", "cats"]]
+    assert not any("not counted" in line for line in lines)
+
+
+def test_a_run_given_by_dots_has_its_folders_name(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(make_run(tmp_path / "resnet8", accuracy=0.5))
+    (tmp_path / "resnet8" / "checkpoints").mkdir()
+    for name in (".", "..", "checkpoints/.."):
+        rows = [cells(line)[0] for line in printed(capsys, Path(name)) if line.startswith("│")]
+        assert rows == ["resnet8"]
 
 
 def test_without_validation_the_table_is_by_test_accuracy(tmp_path, capsys):
@@ -126,6 +158,7 @@ def test_the_files_have_all_numbers(sweep):
     assert (first["place"], first["model"], first["n"], first["best run"]) == (
         "1", "resnet20", "2", str(sweep / "2_resnet20"),
     )  # fmt: skip
+    assert second["val/accuracy n"] == "2"
     assert float(second["val/accuracy mean"]) == pytest.approx(0.6)
     assert float(second["val/accuracy deviation"]) == pytest.approx(0.02**0.5)
     assert float(second["val/accuracy 95% low"]) == pytest.approx(0.6 - 1.27062, rel=1e-5)
@@ -165,7 +198,34 @@ def test_the_command_needs_no_torch(sweep, no_torch):  # noqa: F811
     assert (sweep / "report.html").is_file()
     done = run("report", "output=there", "sweep/0_resnet8", "sweep/1_resnet8", cwd=sweep.parent, **no_torch)
     assert done.stdout.splitlines()[-1] == "report: there (report.html, report.csv, runs.csv)"
-    assert (sweep.parent / "there" / "report.csv").read_text().splitlines()[1].startswith("1,2,0.6,")
+    assert (sweep.parent / "there" / "report.csv").read_text().splitlines()[1].startswith("1,2,2,0.6,")
+
+
+def test_what_a_search_was_for_is_a_column(tmp_path):
+    objective = ["val/accuracy", "parameters", "val/loss"]
+    for number, parameters in enumerate((77850, 272474)):
+        folder = make_run(tmp_path / f"{number}_x", accuracy=0.5, objective=objective, optimizer__lr=number)
+        result = json.loads((folder / "result.json").read_text()) | {"parameters": parameters}
+        (folder / "result.json").write_text(json.dumps(result))
+    report = read_report([tmp_path])
+    assert report.metrics == ["val/accuracy", "test/accuracy", "parameters"]
+    texts = {summary_text(configuration, "parameters") for configuration in report.configurations}
+    assert texts == {"77850", "272474"}
+    assert {row["parameters mean"] for row in leaderboard(report)} == {77850, 272474}
+
+
+def test_a_report_on_several_folders_lies_in_the_one_that_holds_them(sweep, no_torch):  # noqa: F811
+    first, second = (path.name for path in sorted(sweep.glob("*resnet8")))
+    (sweep / "report.csv").write_text("an earlier one")
+    done = run("report", first, second, "report.csv", cwd=sweep, **no_torch)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == f"report: {sweep} (report.html, report.csv, runs.csv)"
+    assert (sweep / "report.csv").read_text().splitlines()[0].startswith("place,")
+    assert len((sweep / "runs.csv").read_text().splitlines()) == 3
+    assert not (sweep / first / "report.csv").exists()
+    apart = run("report", first, "/proc/1", cwd=sweep, **no_torch)
+    line = "error: these folders lie far apart: output=<folder> says where their report goes\n"
+    assert (apart.returncode, apart.stdout, apart.stderr) == (2, "", line)
 
 
 def test_the_command_compares(sweep, no_torch):  # noqa: F811
@@ -185,6 +245,7 @@ def test_the_command_compares(sweep, no_torch):  # noqa: F811
         ([], "error: name a folder, e.g. python src/report.py outputs/multirun/2026-01-31_12-00-00"),
         (["swep"], "error: there is no folder swep: did you mean sweep?"),
         (["sweep", "--all"], "error: unrecognized argument --all: --help shows examples"),
+        (["sweep", "output="], "error: output= must name a folder"),
         (["a", "versus", "b", "output=c"], "error: output=c: versus prints its comparison and writes no file"),
         (["sweep", "versus"], "error: versus stands between two groups of folders: python src/report.py A versus B"),
         (["sweep", "versus", "sweep"], "error: A is 2 configurations, which differ in model: name the runs of one"),
@@ -193,6 +254,50 @@ def test_the_command_compares(sweep, no_torch):  # noqa: F811
 def test_a_mistake_is_one_line(sweep, no_torch, arguments, line):  # noqa: F811
     done = run("report", *arguments, cwd=sweep.parent, **no_torch)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line + "\n")
+
+
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(sweep, no_torch):  # noqa: F811
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, SRC / "report.py", sweep]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env=os.environ | no_torch)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("argument", ["sweep", "--help"])
+def test_output_on_a_full_disk_is_a_line(sweep, no_torch, argument):  # noqa: F811
+    command, here = [sys.executable, SRC / "report.py", argument], sweep.parent
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=here, stdout=full, stderr=subprocess.PIPE, text=True, env=os.environ | no_torch
+        )
+    assert (done.returncode, done.stderr) == (2, "error: standard output: No space left on device\n")
+
+
+def test_ctrl_c_is_no_traceback(sweep, no_torch):  # noqa: F811
+    """It comes while result.json is read, a pipe into which nothing is written before."""
+    result = sweep / "0_resnet8" / ".hydra" / "config.yaml"
+    result.unlink()
+    os.mkfifo(result)
+    command = [sys.executable, SRC / "report.py", sweep]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | no_torch) as process:
+        with result.open("w"):  # waits until it is read
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        assert process.stderr.read() == ""
+
+
+def test_what_the_terminal_cannot_show_stops_nothing(sweep, no_torch):  # noqa: F811
+    """Neither a folder's name that is no text nor a terminal without ±; report.csv has the name as it is."""
+    folder = sweep.rename(os.fsdecode(os.fsencode(sweep.parent) + b"/\xff"))
+    command = [sys.executable, "-X", "utf8=0", SRC / "report.py", folder]
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "COLUMNS": "200"} | no_torch
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"0.6000 ? 0.1414" in done.stdout
+    assert os.fsencode(folder / "1_resnet8") in (folder / "report.csv").read_bytes()
+    assert "↕".encode() in (folder / "report.html").read_bytes()
 
 
 def test_help_shows_examples(tmp_path, no_torch):  # noqa: F811

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from test_leaderboard import sweep  # noqa: F401
 
 from reslab.reports.leaderboard import read_report
-from reslab.reports.page import MOST_CURVES, page, positions, ticks
+from reslab.reports.page import MOST_CURVES, page
 
 
 class Page(HTMLParser):
@@ -70,15 +70,40 @@ def test_what_failed_is_listed_as_text(sweep):  # noqa: F811
     assert "<b>" not in text
 
 
-def test_curves_are_means_within_the_seeds(sweep, figures):  # noqa: F811
-    text = page(read_report([sweep]))
-    training, validation = figures[0].axes
-    lines = [line.get_xydata().tolist() for line in training.lines]
-    assert lines == [[[1, 50]], [[1, 62.5], [2, 25]]]  # a seed ended after the first epoch
-    assert [line.get_xydata().tolist() for line in validation.lines] == [[], [[1, 37.5], [2, 75]]]
-    band = validation.collections[1].get_paths()[0].vertices
-    assert sorted({(x, y) for x, y in band.tolist()}) == [(1, 25), (1, 50), (2, 75)]
-    assert text.count("<title>2: model=resnet8</title>") == 2
+def test_curves_are_means_within_the_seeds(tmp_path, figures):
+    for seed, errors in enumerate([(0.5, 0.25), (0.75, 0.5)]):
+        make_run(tmp_path / f"{seed}_", accuracy=0.5, seed=seed, curve=[(1 - error, 1 - error) for error in errors])
+    text = page(read_report([tmp_path]))
+    for axes in figures[0].axes:
+        assert [line.get_xydata().tolist() for line in axes.lines] == [[[1, 62.5], [2, 37.5]]]
+        (band,) = axes.collections
+        corners = {(x, y) for x, y in band.get_paths()[0].vertices.tolist()}
+        assert corners == {(1, 50), (1, 75), (2, 25), (2, 50)}
+    assert text.count("<title>1: all runs</title>") == 2
+    assert "<p>Lines: mean over the seeds; bands: from the smallest to the largest.</p>" in text
+
+
+def test_both_panels_show_all_errors(tmp_path, figures):
+    page(read_report([make_run(tmp_path / "run", accuracy=0.5, curve=[(0.75, 0.0), (0.75, 0.5)])]))
+    for axes in figures[0].axes:
+        low, high = axes.get_ylim()
+        assert low == 0
+        assert 100 < high < 110
+
+
+def test_a_mean_ends_where_a_seed_ends(tmp_path, figures):
+    """That of the survivors would fall to the better one's error."""
+    make_run(tmp_path / "0_", accuracy=0.5, seed=1, curve=[(0.5, 0.75), (0.75, 0.875)])
+    make_run(tmp_path / "1_", accuracy=0.5, seed=2, curve=[(0.5, 0.25)])
+    make_run(tmp_path / "2_", accuracy=0.75, optimizer__lr=1.0, curve=[(0.5, 0.75), (0.75, 0.5)])
+    text = page(read_report([tmp_path]))
+    whole, thin, mean = (line.get_xydata().tolist() for line in figures[0].axes[1].lines)
+    assert whole == [[1, 25], [2, 50]]
+    assert thin == [[1, 25], [2, 12.5]]
+    assert mean == [[1, 50]]
+    (band,) = figures[0].axes[1].collections
+    assert {(x, y) for x, y in band.get_paths()[0].vertices.tolist()} == {(1, 25), (1, 75)}
+    assert "Where only some seeds have an epoch (2): thin lines, a seed each, and no mean.</p>" in text
 
 
 def test_only_the_best_curves_are_drawn(tmp_path, figures):
@@ -129,43 +154,6 @@ def test_without_a_finished_run_there_is_a_list(tmp_path):
     assert re.findall("<h2>(.*?)</h2>", text) == ["Not finished"]
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([1, 3, 2, 1], {"1": 0, "2": 0.5, "3": 1}),
-        ([0.01, 1.0, 0.1], {"0.01": 0, "0.1": 0.5, "1.0": 1}),
-        ([0.0, 100, 1], {"0.0": 0, "1": 0.01, "100": 1}),
-        ([1, 51, 100], {"1": 0, "51": 50 / 99, "100": 1}),  # spans much, but evenly
-        (["resnet20", "resnet8", "-"], {"-": 0, "resnet8": 0.5, "resnet20": 1}),
-        ([True, False], {"false": 0, "true": 1}),
-        ([0.1, None], {"0.1": 0, "null": 1}),
-        (["-", 0.01, 0.001, "auto", 10], {"0.001": 0, "0.01": 0.25, "10": 0.5, "-": 0.75, "auto": 1}),
-        ([5], {"5": 0}),
-    ],
-)
-def test_positions_on_an_axis(values, expected):
-    places = positions(values)
-    assert list(places) == list(expected)
-    assert places == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([1, 3, 2], {0: "1", 0.5: "2", 1: "3"}),
-        ([1, 100, 98, 50], {0: "1", 49 / 99: "50", 97 / 99: "98"}),  # no room for 100
-        ([0.1, 0.12345678901], {0: "0.1", 1: "0.1235"}),
-        (["resnet110_stochastic_depth", "resnet8"], {0: "resnet8", 1: "resnet110_…tic_depth"}),
-        ([10 ** (-number / 3) for number in range(13)], {0: "0.0001", 0.25: "0.001", 0.5: "0.01", 0.75: "0.1", 1: "1"}),
-        ([number / 7 for number in range(15)], {0: "0", 0.2: "0.4", 0.4: "0.8", 0.6: "1.2", 0.8: "1.6", 1: "2"}),
-    ],
-)
-def test_ticks_on_an_axis(values, expected):
-    found = ticks(values)
-    assert list(found.values()) == list(expected.values())
-    assert list(found) == pytest.approx(list(expected))
-
-
 def test_without_validation_there_is_no_panel_of_it(tmp_path, figures):
     for number in range(4):
         result = {"status": "finished", "test/accuracy": 0.5 + number / 10}
@@ -191,6 +179,32 @@ def test_what_is_no_number_has_no_dot_and_no_line(tmp_path, figures):
     assert sorted(dots) == [[0.5], [0.75], [1.0]]
     lines = [line for line in figures[2].axes[0].lines if (line.get_gid() or "").startswith("name")]
     assert len(lines) == 3
+
+
+def test_configurations_without_a_number_have_no_line(tmp_path):
+    """Their other seeds have dots."""
+    for number in range(8):
+        options = {"optimizer__lr": 1.0 + number % 2, "optimizer__momentum": number // 2 % 2}
+        accuracy = float("nan") if number < 4 else number / 8
+        make_run(tmp_path / f"{number}_x", accuracy=accuracy, seed=number // 4, **options)
+    text = page(read_report([tmp_path]))
+    assert re.findall("<h2>(.*?)</h2>", text) == ["Leaderboard", "Effect of each parameter"]
+
+
+def test_names_are_no_formulas(tmp_path):
+    for number in range(2):
+        options = {"data__name": f"$a_{number}^$", "optimizer__name": f"$\\frac{{{number}$"}
+        make_run(tmp_path / f"{number}_x", accuracy=0.5 + number / 4, curve=[(0.5, 0.5)], **options)
+    text = page(read_report([tmp_path]))
+    assert text.count(">$a_0^$</text>") == 2  # on the axis of the effect and of the parallel coordinates
+    assert ": data=$a_0^$, optimizer=$\\frac{0$</text>" in text  # in the legend
+
+
+def test_a_number_with_a_point_has_no_effect(tmp_path):
+    for number, lr in enumerate((1, 1.0)):
+        make_run(tmp_path / f"{number}_", accuracy=0.5, seed=number, optimizer__lr=lr)
+    make_run(tmp_path / "2_", result={"status": "failed"}, optimizer__lr=2)
+    assert re.findall("<h2>(.*?)</h2>", page(read_report([tmp_path]))) == ["Leaderboard", "Not finished"]
 
 
 CHROMIUM = shutil.which("chromium")

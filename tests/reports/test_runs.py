@@ -1,4 +1,5 @@
 import math
+import os
 import random
 from pathlib import Path
 
@@ -35,8 +36,6 @@ def test_what_is_no_folder_of_runs_is_a_mistake(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("result.json", "{"),
-        ("result.json", "7"),
         ("metrics.csv", "epoch,val/accuracy\n0,high"),
         ("metrics.csv", "epoch,val/accuracy\n0,0.5,0.7"),
         (".hydra/config.yaml", "a: ["),
@@ -52,6 +51,13 @@ def test_a_broken_file_is_the_runs_status(tmp_path, file, text):
     assert not run.finished
     assert run.failure.startswith("unreadable: ")
     assert len(run.failure.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["{", "7", "{}"])
+def test_a_run_with_a_broken_result_is_unfinished(tmp_path, text):
+    folder = make_run(tmp_path / "run", accuracy=0.5)
+    (folder / "result.json").write_text(text)
+    assert read_run(folder).failure == "unfinished: no result"
 
 
 def test_a_run_without_a_result_is_unfinished(tmp_path):
@@ -105,6 +111,54 @@ def test_the_same_run_twice_is_no_second_seed(tmp_path):
         make_run(tmp_path / f"{number}_", accuracy=accuracy)
     (configuration,) = configurations(find_runs([tmp_path]))
     assert [run.result["val/accuracy"] for run in configuration.runs] == [0.75]
+
+
+@pytest.mark.parametrize("newest", [0, 1, 2])
+def test_of_runs_of_the_same_seed_the_newest_counts(tmp_path, newest):
+    for number in range(3):
+        folder = make_run(tmp_path / f"{number}_", accuracy=number / 4)
+        os.utime(folder / "result.json", (0, 2_000 if number == newest else 1_000))
+    (configuration,) = configurations(find_runs([tmp_path]))
+    assert [run.result["val/accuracy"] for run in configuration.runs] == [newest / 4]
+
+
+def test_a_number_is_the_same_with_and_without_a_point(tmp_path):
+    for seed, (lr, betas) in enumerate([(1, [0, 0.5]), (1.0, [0.0, 0.5])]):
+        make_run(tmp_path / f"{seed}_", accuracy=0.5, seed=seed, optimizer__lr=lr, optimizer__betas=betas)
+    make_run(tmp_path / "2_", accuracy=0.25, optimizer__lr=True, optimizer__betas=[0, 0.5])
+    runs = find_runs([tmp_path])
+    assert [len(each.runs) for each in configurations(runs)] == [2, 1]
+    assert differing([run.settings for run in runs[:2]]) == []
+    assert differing([run.settings for run in runs]) == ["optimizer.lr"]
+
+
+def image_folder_run(folder, root, seed, checksum):
+    result = {"status": "finished", "val/accuracy": 0.5, "data_checksum": checksum}
+    return make_run(folder, result=result, seed=seed, data__name="imagefolder", data__root=root)
+
+
+def test_other_images_make_another_configuration(tmp_path):
+    for number, root in enumerate(("cats", "dogs", "photos/raw", "photos/sharpened")):
+        image_folder_run(
+            tmp_path / f"{number}_", root, 1, "ab"[number // 2]
+        )  # of the last two only the names are alike
+    runs = find_runs([tmp_path])
+    assert [each.settings["data.root"] for each in configurations(runs)] == [
+        "cats", "dogs", "photos/raw", "photos/sharpened",
+    ]  # fmt: skip
+    assert differing([run.settings for run in runs]) == ["data.root"]
+
+
+def test_images_that_have_moved_make_no_configuration(tmp_path):
+    """What of seed 1 has the same checksum is a copy for the other seeds, which have a split and a checksum each."""
+    places = [("/a/cats", 1, "x"), ("/b/cats", 2, "y"), ("cats/", 3, "z"), ("/b/cats", 1, "x"), ("/b/cats", 3, "z")]
+    for number, place in enumerate(places):
+        image_folder_run(tmp_path / f"{number}_", *place)
+    image_folder_run(tmp_path / "5_", "/b/dogs", 2, "y")
+    moved, other = configurations(find_runs([tmp_path]))
+    assert [run.seed for run in moved.runs] == [1, 2, 3]
+    assert len({run.settings["data.root"] for run in moved.runs}) == 1
+    assert (len(other.runs), other.settings["data.root"]) == (1, "/b/dogs")
 
 
 def test_parameters_that_come_with_a_choice_are_none_of_their_own():

@@ -9,46 +9,41 @@ from rich.table import Table
 
 from reslab.errors import UserError
 from reslab.options import TEST, VALIDATION
-from reslab.reports.leaderboard import ABSENT, count, value_of
-from reslab.reports.runs import (
-    ACCURACIES,
-    Configuration,
-    Summary,
-    by_number,
-    configurations,
-    differing,
-    find_runs,
-    welch,
-)
+from reslab.reports.leaderboard import ABSENT, Report, count, failures, notes, read_report, spread, value_of
+from reslab.reports.runs import ACCURACIES, Configuration, Summary, by_number, differing, identity, welch
 
 SIGNIFICANT = 0.05
 METRICS = (*VALIDATION, *TEST, "train/accuracy", "train/loss", "train/seconds")
 
 
-def read_side(name: str, folders: Sequence[Path]) -> Configuration:
-    """Raises UserError where the runs are not those of one configuration."""
-    found = configurations(find_runs(folders))
+def read_side(name: str, folders: Sequence[Path]) -> Report:
+    """Raises UserError where the finished runs are not those of one configuration."""
+    report = read_report(folders)
+    found = report.configurations
     if not found:
         raise UserError(f"{name}: no run of {', '.join(map(str, folders))} has finished")
     if len(found) > 1:
         parameters = ", ".join(differing([configuration.settings for configuration in found]))
         raise UserError(f"{name} is {len(found)} configurations, which differ in {parameters}: name the runs of one")
-    return found[0]
+    return report
 
 
-def print_comparison(first: Configuration, second: Configuration) -> None:
+def print_comparison(*reports: Report) -> None:
     console = Console(markup=False, emoji=False, highlight=False)
-    for name, side in (("A", first), ("B", second)):
+    first, second = sides = [report.configurations[0] for report in reports]
+    for name, side, report in zip("AB", sides, reports, strict=True):
         seeds = ", ".join(sorted((str(run.seed) for run in side.runs), key=by_number))
         runs = count(side.runs, "run")
         console.print(f"{name}: {runs} (seed {seeds}), the best one {side.best.folder}", soft_wrap=True)
+        for line in (*notes(report), *failures(report)):
+            console.print(f"{name}: {line}", soft_wrap=True)
     different = settings_table(first, second)
     console.print(different if different.row_count else "nothing differs beside the seeds")
     console.print(results_table(first, second))
     for metric in ACCURACIES:
-        sides = first.summary(metric), second.summary(metric)
-        if sides[0] and sides[1]:
-            console.print(f"{metric}: {verdict(sides[0], sides[1])}", soft_wrap=True)
+        a, b = first.summary(metric), second.summary(metric)
+        if a and b:
+            console.print(f"{metric}: {verdict(a, b)}", soft_wrap=True)
 
 
 def settings_table(first: Configuration, second: Configuration) -> Table:
@@ -56,9 +51,8 @@ def settings_table(first: Configuration, second: Configuration) -> Table:
     for name in "AB":
         table.add_column(name, overflow="fold")
     for name in dict.fromkeys((*first.settings, *second.settings)):
-        values = value_of(first, name), value_of(second, name)
-        if values[0] != values[1]:
-            table.add_row(name, *values)
+        if identity(first.settings.get(name)) != identity(second.settings.get(name)):
+            table.add_row(name, value_of(first, name), value_of(second, name))
     origins = first.origins(), second.origins()
     for name in dict.fromkeys((*origins[0], *origins[1])):
         values = ", ".join(origins[0].get(name, [ABSENT])), ", ".join(origins[1].get(name, [ABSENT]))
@@ -72,16 +66,11 @@ def results_table(first: Configuration, second: Configuration) -> Table:
     for name in ("metric", "A", "B", "B - A", "p"):
         table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
     for metric in METRICS:
-        sides = first.summary(metric), second.summary(metric)
-        if sides[0] and sides[1]:
-            tested = welch(sides[0], sides[1])
-            difference = f"{sides[1].mean - sides[0].mean:+.4f}"
-            table.add_row(metric, spread(sides[0]), spread(sides[1]), difference, f"{tested.p:.2g}" if tested else "")
+        a, b = first.summary(metric), second.summary(metric)
+        if a and b:
+            spreads, tested = [spread(side, metric) for side in (first, second)], welch(a, b)
+            table.add_row(metric, *spreads, f"{b.mean - a.mean:+.4f}", f"{tested.p:.2g}" if tested else "")
     return table
-
-
-def spread(summary: Summary) -> str:
-    return f"{summary.mean:.4f}" if summary.deviation is None else f"{summary.mean:.4f} ± {summary.deviation:.4f}"
 
 
 def verdict(first: Summary, second: Summary) -> str:

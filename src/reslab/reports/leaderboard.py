@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reslab.options import shown
-from reslab.reports.runs import ACCURACIES, Configuration, Run, Summary, configurations, differing, find_runs
+from reslab.reports.runs import ACCURACIES, Configuration, Run, configurations, differing, find_runs
 
 ABSENT = "-"  # a parameter that a configuration has not, e.g. the momentum of Adam
 SPREAD = "mean ± standard deviation over n seeds [95% confidence interval of the mean, Student's t]"
@@ -37,14 +38,15 @@ class Report:
 
     @property
     def repeated(self) -> list[Run]:
-        """Finished runs whose configuration and seed another one has too, which is counted."""
+        """Finished runs whose configuration and seed a newer one has too, which is counted."""
         counted = {run.folder for configuration in self.configurations for run in configuration.runs}
         return [run for run in self.runs if run.finished and run.folder not in counted]
 
     @property
     def metrics(self) -> list[str]:
-        """The first one ranks: the test accuracy where nothing was validated."""
-        return [name for name in ACCURACIES if any(each.summary(name) for each in self.configurations)]
+        """The first one ranks: the test accuracy where nothing was validated. What a search is for stands last."""
+        names = dict.fromkeys((*ACCURACIES, *(name for run in self.runs for name in run.objectives)))
+        return [name for name in names if any(each.summary(name) for each in self.configurations)]
 
     @property
     def order(self) -> str:
@@ -56,8 +58,11 @@ class Report:
         number, _, rest = run.folder.name.partition("_")
         if not rest or not number.isdecimal():
             return run.folder.name
-        one_sweep = len({run.folder.parent for run in self.runs}) == 1
-        return f"job {number}" if one_sweep else f"{run.folder.parent.name}/{number}"
+        return f"job {number}" if self.of_one_sweep else f"{run.folder.absolute().parent.name}/{number}"
+
+    @cached_property
+    def of_one_sweep(self) -> bool:
+        return len({run.folder.absolute().parent for run in self.runs}) == 1
 
 
 def read_report(folders: Sequence[Path]) -> Report:
@@ -75,8 +80,8 @@ def leaderboard(report: Report) -> list[dict[str, Any]]:
         row |= {"n": len(configuration.runs)}
         for metric in report.metrics:
             if summary := configuration.summary(metric):
-                names = (f"{metric} {part}" for part in ("mean", "deviation", "95% low", "95% high"))
-                row |= dict(zip(names, summary[1:], strict=True))
+                names = (f"{metric} {part}" for part in ("n", "mean", "deviation", "95% low", "95% high"))
+                row |= dict(zip(names, summary, strict=True))
         if seconds := configuration.summary("train/seconds"):
             row["train/seconds mean"] = seconds.mean
         rows.append(row | {"best run": str(configuration.best.folder)})
@@ -116,7 +121,7 @@ def notes(report: Report) -> list[str]:
         lines.append(f"not counted: {count(report.pruned, 'run')} that the search has pruned")
     if report.repeated:
         names = ", ".join(report.name(run) for run in report.repeated)
-        lines.append(f"not counted, for another run has the same configuration and seed: {names}")
+        lines.append(f"not counted, for a newer run has the same configuration and seed: {names}")
     mixed: dict[str, list[str]] = {}
     for configuration in report.configurations:
         for name, values in configuration.origins().items():
@@ -158,7 +163,7 @@ def leaderboard_table(report: Report, parameters: Sequence[str], with_seeds: boo
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     for configuration in report.configurations:
-        accuracies = [summary_text(configuration.summary(metric)).replace(" [", "\n[") for metric in report.metrics]
+        accuracies = [summary_text(configuration, metric).replace(" [", "\n[") for metric in report.metrics]
         seconds = configuration.summary("train/seconds")
         name = report.name(configuration.best)
         table.add_row(
@@ -175,9 +180,25 @@ def count(things: Sequence[Any], name: str) -> str:
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
-def summary_text(summary: Summary | None) -> str:
+def summary_text(configuration: Configuration, metric: str) -> str:
+    """The spread and the confidence interval of the mean."""
+    text, summary = spread(configuration, metric), configuration.summary(metric)
+    if summary is None or summary.low is None or summary.high is None or not math.isfinite(summary.mean):
+        return text
+    return f"{text} [{four(summary.low)}, {four(summary.high)}]"
+
+
+def spread(configuration: Configuration, metric: str) -> str:
+    """`0.9000 ± 0.0100`, and `(n=2)` where not all runs have the metric."""
+    summary = configuration.summary(metric)
     if summary is None:
         return ""
+    fewer = f" (n={summary.n})" if summary.n < len(configuration.runs) else ""
     if summary.deviation is None or not math.isfinite(summary.mean):
-        return f"{summary.mean:.4f}"
-    return f"{summary.mean:.4f} ± {summary.deviation:.4f} [{summary.low:.4f}, {summary.high:.4f}]"
+        return f"{four(summary.mean)}{fewer}"
+    return f"{four(summary.mean)} ± {four(summary.deviation)}{fewer}"
+
+
+def four(number: float) -> str:
+    """Decimals; none of a count, e.g. of parameters."""
+    return f"{number:.4f}" if abs(number) < 1000 else f"{number:.7g}"

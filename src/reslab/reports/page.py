@@ -3,31 +3,34 @@
 import io
 import math
 import re
-import statistics
 from collections.abc import Callable, Sequence
 from html import escape
 from itertools import pairwise
+from statistics import fmean
 from textwrap import shorten
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
 from reslab.options import shown
+from reslab.reports.axes import positions, ticks
 from reslab.reports.leaderboard import ABSENT, SPREAD, Report, brief, count, failures, notes, summary_text, value_of
-from reslab.reports.runs import Configuration, by_number
+from reslab.reports.runs import Configuration, identity
 
 MOST_CURVES = 10  # as many as there are colours to tell them apart
-LOGARITHMIC = 10  # from this ratio of the largest to the smallest value on
-MOST_TICKS = 8  # of numbers; beyond that an axis has round ones
-LONGEST = 20  # characters of a name on an axis
 CHARACTER = 0.03  # its width on an axis of an effect; of one on its side it is the height that counts
-ROOM = 0.05  # between two names on an axis of length 1
+SPLITS = {"train": "training", "val": "validation"}
 PANEL, AXIS = 3.7, 1.4  # inches: a panel of the effects, and from one of the parallel coordinates to the next
-SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "reslab", "font.family": ["sans-serif"], "font.size": 9}
+SVG: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "reslab", "font.family": ["sans-serif"], "font.size": 9,
+    "text.parse_math": False,
+}  # fmt: skip
 STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #222; background: white }
 h2 { margin: 1.8em 0 .2em } p { margin: .2em 0 .8em; color: #555 }
@@ -57,7 +60,7 @@ for (const header of headers) header.onclick = () => {
 def page(report: Report) -> str:
     parts = [f"<h1>{count(report.configurations, 'configuration')}, {count(report.runs, 'run')}</h1>"]
     if report.configurations:
-        parts += [leaderboard(report), curves(report)]
+        parts += [ranking(report), curves(report)]
         varied = {name: points for name in report.parameters if report.metrics and (points := effect(report, name))}
         if varied:
             parts += [effects(report, varied)]
@@ -78,14 +81,14 @@ def items(lines: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
-def leaderboard(report: Report) -> str:
+def ranking(report: Report) -> str:
     names = ["", *report.metrics, "n", *report.parameters, "train/seconds", "best run"]
     rows = []
     for place, configuration in enumerate(report.configurations, 1):
         cells = [cell(place, place)]
         for metric in report.metrics:
             summary = configuration.summary(metric)
-            cells.append(cell(summary_text(summary), summary.mean if summary else ""))
+            cells.append(cell(summary_text(configuration, metric), summary.mean if summary else ""))
         cells.append(cell(len(configuration.runs), len(configuration.runs)))
         for name in report.parameters:
             value = value_of(configuration, name) if name in configuration.settings else ""
@@ -116,8 +119,9 @@ def cell(text: object, value: str | float) -> str:
 def svg(draw: Callable[[Figure], None], width: float, height: float) -> str:
     """What `draw` draws; an artist's gid `name: …` is shown where the mouse rests on it."""
     with matplotlib.rc_context(SVG):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = FigureCanvasSVG(Figure(figsize=(width, height), dpi=72)).figure  # what savefig measures by
         draw(figure)
+        ConstrainedLayoutEngine().execute(figure)  # here, for savefig would draw everything twice for it
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
@@ -129,44 +133,61 @@ def label(configuration: Configuration, parameters: Sequence[str]) -> str:
     return ", ".join(f"{name}={brief(settings.get(name, ABSENT))}" for name in parameters) or "all runs"
 
 
+Curve = dict[float, float]  # the error in % by epoch
+
+
 def curves(report: Report) -> str:
     best = report.configurations[:MOST_CURVES]
-    measured = {name for configuration in best for run in configuration.runs for row in run.epochs for name in row}
-    splits = {"train": "training", "val": "validation"}
-    splits = {split: title for split, title in splits.items() if f"{split}/accuracy" in measured}
+    splits = [split for split in SPLITS if any(any(error_curves(each, split)) for each in best)]
+    if not splits:
+        return ""
     names = [f"{place}: {label(each, report.parameters)}" for place, each in enumerate(best, 1)]
+    columns = 2 if len(best) > 2 and max(map(len, names)) <= 75 else 1
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
-        for axes, (split, title) in zip(panels, splits.items(), strict=True):
-            for number, configuration in enumerate(best):
-                draw_curve(axes, configuration, split, f"C{number}", names[number])
-            axes.set(xlabel="epoch", title=f"{title} error in %", ylim=(0, None))
+        for axes, split in zip(panels, splits, strict=True):
+            lines = [draw_curves(axes, error_curves(each, split), f"C{i}", names[i]) for i, each in enumerate(best)]
+            axes.set(xlabel="epoch", title=f"{SPLITS[split]} error in %")
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
+        panels[0].set_ylim(0)  # of all, when all are drawn
         shortened = [shorten(name, 150 // columns, placeholder=" …") for name in names]
-        figure.legend(panels[0].lines, shortened, loc="outside lower left", ncols=columns, frameon=False)
+        figure.legend(lines, shortened, loc="outside lower left", ncols=columns, frameon=False)
 
-    if not splits:
-        return ""
-    columns = 2 if len(best) > 2 and max(map(len, names)) <= 75 else 1
-    which = f"The {MOST_CURVES} best configurations. " if len(report.configurations) > len(best) else ""
-    text = f"{which}Lines: mean over the seeds; bands: from the smallest to the largest."
+    text = f"The {MOST_CURVES} best configurations. " if len(report.configurations) > len(best) else ""
+    text += "Lines: mean over the seeds; bands: from the smallest to the largest."
+    epochs = [[{frozenset(curve) for curve in error_curves(each, split)} for split in splits] for each in best]
+    if uneven := [str(place) for place, of_splits in enumerate(epochs, 1) if any(len(each) > 1 for each in of_splits)]:
+        text += f" Where only some seeds have an epoch ({', '.join(uneven)}): thin lines, a seed each, and no mean."
     return section("Learning curves", text, svg(draw, 11, 4 + 0.2 * -(-len(best) // columns)))
 
 
-def draw_curve(axes: Axes, configuration: Configuration, split: str, color: str, name: str) -> None:
-    errors: dict[float, list[float]] = {}
-    for run in configuration.runs:
-        for row in run.epochs:
-            if f"{split}/accuracy" in row:
-                errors.setdefault(row["epoch"] + 1, []).append(100 * (1 - row[f"{split}/accuracy"]))
-    epochs = sorted(errors)
-    means = [sum(errors[epoch]) / len(errors[epoch]) for epoch in epochs]
-    axes.plot(epochs, means, color=color, label=name, gid=f"name: {name}", marker="." if len(epochs) == 1 else "")
-    if len(configuration.runs) > 1:
-        low, high = [min(errors[epoch]) for epoch in epochs], [max(errors[epoch]) for epoch in epochs]
-        axes.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
+def error_curves(configuration: Configuration, split: str) -> list[Curve]:
+    """Of each run, empty where it has none."""
+    metric = f"{split}/accuracy"
+    return [
+        {row["epoch"] + 1: 100 * (1 - row[metric]) for row in run.epochs if metric in row} for run in configuration.runs
+    ]
+
+
+def draw_curves(axes: Axes, runs: Sequence[Curve], color: str, name: str) -> Line2D:
+    """The mean where all runs have the epoch: that of the others would fall where a worse one has ended."""
+    epochs = set(runs[0]).intersection(*runs)
+    mean = {epoch: fmean(run[epoch] for run in runs) for epoch in sorted(epochs)}
+    if len(runs) > 1:
+        low, high = ([extreme(run[epoch] for run in runs) for epoch in mean] for extreme in (min, max))
+        axes.fill_between(list(mean), low, high, color=color, alpha=0.15, linewidth=0)
+    for run in runs:
+        if run.keys() - epochs:
+            draw_curve(axes, run, color=color, gid=f"name: {name}", linewidth=0.6)
+    return draw_curve(axes, mean, color=color, gid=f"name: {name}", label=name)
+
+
+def draw_curve(axes: Axes, curve: Curve, **style: Any) -> Line2D:
+    epochs = sorted(curve)
+    (line,) = axes.plot(epochs, [curve[epoch] for epoch in epochs], marker="." if len(epochs) == 1 else "", **style)
+    return line
 
 
 Points = list[tuple[Any, float, str]]  # a run each: the parameter's value, accuracy, the run's name
@@ -180,7 +201,7 @@ def effect(report: Report, name: str) -> Points:
         for run in configuration.runs
         if math.isfinite(accuracy := run.result.get(report.metrics[0], math.nan))
     ]
-    return points if len({str(value) for value, _, _ in points}) > 1 else []
+    return points if len({identity(value) for value, _, _ in points}) > 1 else []
 
 
 def effects(report: Report, varied: dict[str, Points]) -> str:
@@ -212,7 +233,15 @@ def draw_effect(axes: Axes, points: Points) -> None:
     groups: dict[float, list[float]] = {}
     for value, accuracy, run in points:
         groups.setdefault(places[shown(value)], []).append(accuracy)
-        axes.plot(places[shown(value)], accuracy, "o", color="C0", alpha=0.5, gid=f"name: {run}: {accuracy:.4f}")
+        axes.plot(
+            places[shown(value)],
+            accuracy,
+            "o",
+            color="C0",
+            alpha=0.5,
+            gid=f"name: {run}: {accuracy:.4f}",
+            in_layout=False,
+        )
     if 2 * len(groups) <= len(points):  # a search gives every run a value of its own
         means = [sum(accuracies) / len(accuracies) for _, accuracies in sorted(groups.items())]
         axes.plot(sorted(groups), means, color="C1", marker="_", markersize=14)
@@ -226,6 +255,8 @@ def parallel_coordinates(report: Report, parameters: list[str]) -> str:
         if (summary := configuration.summary(metric)) and math.isfinite(summary.mean)
     }
     lines = [configuration for configuration in reversed(report.configurations) if id(configuration) in accuracies]
+    if not lines:
+        return ""
     values = [[each.settings.get(name, ABSENT) for each in lines] for name in parameters]
     scales = [positions(each) for each in values]
     shades = Normalize(min(accuracies.values()), max(accuracies.values()))
@@ -251,66 +282,3 @@ def parallel_coordinates(report: Report, parameters: list[str]) -> str:
     width = max(11, AXIS * (len(parameters) + 1))
     text = f"A line is a configuration, coloured by its mean {metric}."
     return section("Parallel coordinates", text, f'<div style="min-width: {width}in">{svg(draw, width, 4)}</div>')
-
-
-# axes of length 1
-
-
-def positions(values: Sequence[Any]) -> dict[str, float]:
-    """From 0 to 1: numbers by size, or by logarithm where that spreads them better; names at equal distances.
-
-    So are numbers among names, e.g. where some configurations lack the parameter; they come first.
-    """
-    distinct = {shown(value): value for value in values}
-    if all(is_number(value) for value in distinct.values()):
-        names = sorted(distinct, key=lambda name: distinct[name])
-        scale = scale_of(list(distinct.values()))
-        sizes = [scale(distinct[name]) for name in names]
-    else:
-        numbers = sorted((name for name in distinct if is_number(distinct[name])), key=lambda name: distinct[name])
-        names = [*numbers, *sorted(distinct.keys() - set(numbers), key=by_number)]
-        sizes = [float(number) for number in range(len(names))]
-    width = sizes[-1] - sizes[0] or 1.0
-    return {name: (size - sizes[0]) / width for name, size in zip(names, sizes, strict=True)}
-
-
-def is_number(value: object) -> bool:
-    return type(value) in (int, float)
-
-
-def scale_of(numbers: Sequence[float]) -> Callable[[float], float]:
-    """math.log, or float where that leaves the middle one of the numbers nearer to the middle of the axis."""
-    low, middle, high = min(numbers), statistics.median(numbers), max(numbers)
-    if low <= 0 or high < LOGARITHMIC * low:
-        return float
-    off_centre = (2 * middle - low - high) / (high - low)
-    off_centre_by_logarithm = math.log(middle**2 / low / high) / math.log(high / low)
-    return math.log if abs(off_centre_by_logarithm) < abs(off_centre) else float
-
-
-def ticks(values: Sequence[Any]) -> dict[float, str]:
-    """What stands on the axis of `positions`, by its place: the values, or round numbers, with room between them."""
-    distinct = {shown(value): value for value in values}
-    numbers = [value for value in distinct.values() if is_number(value)]
-    if len(distinct) == len(numbers) > MOST_TICKS:
-        marks = round_numbers(numbers)
-    else:
-        marks = {place: shortened(brief(distinct[name])) for name, place in positions(values).items()}
-    kept: dict[float, str] = {}
-    for place, text in marks.items():
-        if not kept or place - max(kept) >= ROOM:
-            kept[place] = text
-    return kept
-
-
-def round_numbers(numbers: Sequence[float]) -> dict[float, str]:
-    scale, low, high = scale_of(numbers), min(numbers), max(numbers)
-    decimals = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)
-    locator = LogLocator(subs=decimals) if scale is math.log else MaxNLocator(5)
-    marks = [float(mark) for mark in locator.tick_values(low, high) if low <= mark <= high]
-    return {(scale(mark) - scale(low)) / (scale(high) - scale(low)): f"{mark:.4g}" for mark in marks}
-
-
-def shortened(name: str) -> str:
-    """Its beginning and its end: names of a kind differ in either."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[1 - LONGEST // 2 :]}"

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import yaml
 
 from reslab.errors import UserError, suggest
+from reslab.options import as_list
 from reslab.resuming import flatten, read_result, starts
 
 Settings = dict[str, Any]  # of a run, by dotted names
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is there
 # what is no parameter of an experiment: the result does not depend on it
 NO_PARAMETERS = (
-    "seed", "folder", "outputs", "resume", "objective", "test", "logger", "checkpoint", "data.root", "data.num_workers",
+    "seed", "folder", "outputs", "resume", "objective", "test", "logger", "checkpoint", "data.num_workers",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
     "trainer.detect_anomaly", "callbacks.tensorboard_report", "callbacks.last_checkpoint", "sweep",
 )  # fmt: skip
@@ -34,6 +35,8 @@ class Run:
     seed: int | None
     result: dict[str, Any]  # of result.json; status and error where there is none
     epochs: list[dict[str, float]]  # the rows of metrics.csv
+    ended: float = 0.0  # when result.json was written, in seconds; 0 where there is none
+    objectives: Sequence[str] = ()  # what a search that it belongs to is for
 
     @property
     def finished(self) -> bool:
@@ -83,10 +86,12 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
             siblings = [path.name for path in folder.parent.glob("*/")]
             advice = suggest(folder.name, siblings, "name a run's folder, a sweep's, or one that holds some")
             raise UserError(f"there is no folder {folder}{advice}")
-        below = [path.parent for path in folder.rglob(".hydra") if not (path.parent / "benchmark.json").exists()]
+        named = folder.resolve() if folder.name in ("", "..") else folder  # a run is called by its folder's name
+        below = [path.parent for path in named.rglob(".hydra") if not (path.parent / "benchmark.json").exists()]
         if not below:
             raise UserError(f"{folder} holds no run: a run's folder has .hydra in it, a sweep's has folders of runs")
         found |= {path.resolve(): read_run(path) for path in sorted(below, key=by_number)}
+    join_copies(list(found.values()))
     return list(found.values())
 
 
@@ -98,18 +103,38 @@ def by_number(name: object) -> list[int | str]:
 def read_run(folder: Path) -> Run:
     """What is not there, or cannot be read, is its status."""
     epochs: list[dict[str, float]] = []
+    metrics, result = folder / "metrics.csv", folder / "result.json"
     try:
-        config = SafeLoader((folder / ".hydra" / "config.yaml").read_text()).get_single_data()
-        if (folder / "metrics.csv").is_file():
-            rows = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
+        config = SafeLoader((folder / ".hydra" / "config.yaml").read_bytes()).get_single_data()
+        if metrics.is_file():
+            rows = csv.DictReader(metrics.read_text(encoding="utf-8").splitlines())
             epochs = [{name: float(value) for name, value in row.items() if value} for row in rows]
-        return Run(folder, parameters(config), config["seed"], {"status": "unfinished", **read_result(folder)}, epochs)
+        ended = result.stat().st_mtime if result.is_file() else 0.0
+        objectives = as_list(config.get("objective", []))
+        return Run(folder, parameters(config), config["seed"], read_result(folder), epochs, ended, objectives)
     except Exception as error:  # whatever stands in a file that was written by hand
         return Run(folder, {}, None, {"status": "unreadable", "error": " ".join(str(error).split())}, [])
 
 
+def join_copies(runs: Sequence[Run]) -> None:
+    """One data.root for copies of an image folder: those of one name, of which some runs have the same checksum."""
+    runs = [run for run in runs if "data.root" in run.settings]
+    first_root: dict[tuple[str, str], str] = {}
+    one_root: dict[str, str] = {}
+    for run in runs:
+        root = str(run.settings["data.root"])
+        images = str(run.result.get("data_checksum", root)), Path(root).name
+        old, new = one_root.setdefault(root, root), one_root[first_root.setdefault(images, root)]
+        one_root = {each: new if one == old else one for each, one in one_root.items()}
+    for run in runs:
+        run.settings["data.root"] = one_root[str(run.settings["data.root"])]
+
+
 def parameters(config: dict[str, Any]) -> Settings:
-    """Flat and without nulls; `model.name` and `optimizer._target_` are called model and optimizer."""
+    """Flat and without nulls; `model.name` and `optimizer._target_` are called model and optimizer.
+
+    data.root is a parameter where it chooses the images, not where it is but the place of a data set.
+    """
     settings: Settings = {}
     for name, value in flatten(config).items():
         group, _, last = name.rpartition(".")
@@ -119,17 +144,26 @@ def parameters(config: dict[str, Any]) -> Settings:
             settings.setdefault(group, value.rpartition(".")[2])
         elif last != "_partial_" and value is not None:
             settings[name] = value
-    return {name: value for name, value in settings.items() if not starts(name, NO_PARAMETERS)}
+    left_out = NO_PARAMETERS if settings.get("data") == "imagefolder" else (*NO_PARAMETERS, "data.root")
+    return {name: value for name, value in settings.items() if not starts(name, left_out)}
+
+
+def identity(value: Any) -> str:
+    """The same for 1 and 1.0, another one for true."""
+    return json.dumps(json.loads(json.dumps(value, default=str), parse_int=float), sort_keys=True)
 
 
 def differing(settings: Sequence[Settings]) -> list[str]:
     """The parameters in which some differ, but for those that come with a choice: model.layers with its model."""
-    names = dict.fromkeys(name for each in settings for name in each)
-    differ = [name for name in names if len({str(each.get(name)) for each in settings}) > 1]
+    identities = [{name: identity(value) for name, value in each.items()} for each in settings]
+    names = dict.fromkeys(name for each in identities for name in each)
+    differ = [name for name in names if len({each.get(name) for each in identities}) > 1]
 
     def comes_with(name: str, choice: str) -> bool:
-        values = {(str(each.get(choice)), str(each.get(name))) for each in settings}
-        return name.startswith(f"{choice}.") and len(values) == len({chosen for chosen, _ in values})
+        if not name.startswith(f"{choice}."):
+            return False
+        values = {(each.get(choice), each.get(name)) for each in identities}
+        return len(values) == len({chosen for chosen, _ in values})
 
     return [name for name in differ if not any(comes_with(name, choice) for choice in differ)]
 
@@ -137,12 +171,13 @@ def differing(settings: Sequence[Settings]) -> list[str]:
 def configurations(runs: Iterable[Run]) -> list[Configuration]:
     """By mean validation accuracy (without validation: test accuracy), best first.
 
-    Of runs with the same configuration and seed, which are no independent ones, the last counts.
+    Of runs with the same configuration and seed, which are no independent ones, the one that ended last counts.
     """
     groups: dict[str, dict[int | None, Run]] = {}
     for run in runs:
         if run.finished:
-            groups.setdefault(json.dumps(run.settings, sort_keys=True, default=str), {})[run.seed] = run
+            group = groups.setdefault(identity(run.settings), {})
+            group[run.seed] = max(run, group.get(run.seed, run), key=lambda each: each.ended)
     found = [Configuration(next(iter(group.values())).settings, list(group.values())) for group in groups.values()]
     return sorted(found, key=lambda configuration: rank(means(configuration)), reverse=True)
 
