@@ -5,8 +5,8 @@ BIN = .venv/bin
 train: .venv/installed  ## train (ARGS="model=resnet18 data=fashion_mnist")
 	$(BIN)/python src/train.py $(ARGS)
 
-test: .venv/installed   ## the default tests, some minutes
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: .venv/installed   ## the default tests, five minutes on two cores
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal $(ARGS)
 
 test-all: .venv/installed  ## the slow ones too
 	$(BIN)/python -m pytest $(ARGS)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests train tiny networks: two at once do not then wait for each other
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -84,7 +86,3 @@ def digit_files(trained: SimpleNamespace, tmp_path_factory: pytest.TempPathFacto
         file.parent.mkdir(exist_ok=True)
         write_png(image, str(file))
     return files
-
-
-# Tests train tiny networks: one thread is as fast, and two processes at once do not then wait for each other's threads
-torch.set_num_threads(1)
