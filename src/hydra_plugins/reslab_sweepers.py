@@ -51,7 +51,7 @@ class GridSweeper(ResumableSweeper):
         for override in overrides:
             if override.is_interval_sweep():
                 raise UserError(f"{override.input_line} has no end of values: hydra/sweeper=optuna searches intervals")
-            if override.is_sweep_override() and not any(override.sweep_iterator()):
+            if override.is_sweep_override() and not list(override.sweep_iterator()):
                 raise UserError(f"{override.input_line} has no values")
         batches = BasicSweeper.split_arguments(overrides, size)
         Summary.planned = sum(map(len, batches))

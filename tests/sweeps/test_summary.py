@@ -12,6 +12,7 @@ from test_commands import no_torch, run  # noqa: F401
 from reslab.sweeps.summary import print_summary
 
 STOPS = ("trainer.max_epochs=-1", "trainer.max_steps=-1,5", "sweep.stop_on_failure=true", "hydra.sweep.dir=sweep")
+STOPPED = "trainer.max_epochs=-1 and trainer.max_steps=-1 would never end: set one of them"
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_what_is_wrong_in_any_job_is_told_before_the_first(tmp_path, no_torch): 
     for mistake, line in (
         ("optimizer.lr=0.1,-1", "optimizer.lr=-1 must be a number above 0"),
         ("sweep.stop_on_failure=yes", "sweep.stop_on_failure=yes must be true or false"),
-        ("trainer.max_epochs=-1", "trainer.max_epochs=-1 and trainer.max_steps=-1 would never end: set one of them"),
+        ("label_smoothing=choice(0) trainer.max_epochs=-1", STOPPED),
         ("model=glob(none*)", "model=glob(none*) has no values"),
         ("outputs=", "outputs= must be a path (a number in quotes: \"'2024'\")"),
         ("outputs=a,b", "outputs=a,b must be one folder; a comma in its name needs quotes"),
@@ -74,7 +75,7 @@ def test_what_is_wrong_in_any_job_is_told_before_the_first(tmp_path, no_torch): 
          "2**31 or null"),
     ):  # fmt: skip
         (tmp_path / "notes").touch()
-        done = run("train", "-m", "seed=1,2", mistake, cwd=tmp_path, **no_torch)
+        done = run("train", "-m", "seed=1,2", *mistake.split(), cwd=tmp_path, **no_torch)
         assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {line}\n")
         assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["notes"]
 
@@ -100,8 +101,7 @@ def test_a_sweep_that_a_failure_stops_tells_how_to_go_on(tmp_path, no_torch):  #
     done = run("train", "-m", *STOPS, cwd=tmp_path, **no_torch)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    told = "job 0 failed: trainer.max_epochs=-1 and trainer.max_steps=-1 would never end: set one of them"
-    assert lines[lines.index(told) + 1] == "1 of 2 jobs have not begun"
+    assert lines[lines.index(f"job 0 failed: {STOPPED}") + 1] == "1 of 2 jobs have not begun"
     assert done.stderr == "stopped by a failure: resume=sweep goes on with the sweep\n"
     assert json.loads((tmp_path / "sweep" / "result.json").read_text()) == {"status": "failed", "jobs": 1, "failed": 1}
 
