@@ -49,6 +49,16 @@ class Report:
         return [name for name in names if any(each.summary(name) for each in self.configurations)]
 
     @property
+    def counted(self) -> str:
+        """For a heading: what the table is of. Runs that are not in it are told below."""
+        runs = count([run for configuration in self.configurations for run in configuration.runs], "run")
+        return f"{count(self.configurations, 'configuration')} ({runs})" if self.with_seeds else runs
+
+    @property
+    def with_seeds(self) -> bool:
+        return any(len(configuration.runs) > 1 for configuration in self.configurations)
+
+    @property
     def order(self) -> str:
         """For a heading."""
         return " by validation accuracy" if ACCURACIES[0] in self.metrics else " by test accuracy"
@@ -103,10 +113,9 @@ def brief(value: Any) -> str:
 
 def print_report(report: Report) -> None:
     console = Console(markup=False, emoji=False)  # names are shown as they are
-    with_seeds = any(len(configuration.runs) > 1 for configuration in report.configurations)
     if report.configurations:
-        print_leaderboard(report, with_seeds, console)
-    if with_seeds:
+        print_leaderboard(report, console)
+    if report.with_seeds:
         console.print(f"accuracy: {SPREAD}", soft_wrap=True)
     for line in notes(report):
         console.print(line, soft_wrap=True)
@@ -138,11 +147,11 @@ def failures(report: Report) -> list[str]:
     return [f"{', '.join(names)} {reason}" for reason, names in reasons.items()]
 
 
-def print_leaderboard(report: Report, with_seeds: bool, console: Console) -> None:
+def print_leaderboard(report: Report, console: Console) -> None:
     """With as many of the parameters as the terminal is wide."""
     unlimited = console.options.update(width=10_000)
     for number, widest in product(range(len(report.parameters), -1, -1), WIDEST):
-        table = leaderboard_table(report, report.parameters[:number], with_seeds, widest)
+        table = leaderboard_table(report, report.parameters[:number], widest)
         if console.measure(table, options=unlimited).maximum <= console.width:
             break
     console.print(table)
@@ -150,14 +159,10 @@ def print_leaderboard(report: Report, with_seeds: bool, console: Console) -> Non
         console.print(f"differing too, and shown in report.html: {', '.join(left_out)}", soft_wrap=True)
 
 
-def leaderboard_table(report: Report, parameters: Sequence[str], with_seeds: bool, widest: int) -> Table:
-    runs = [run for configuration in report.configurations for run in configuration.runs]
-    counted = count(runs, "run")
-    if with_seeds:
-        counted = f"{count(report.configurations, 'configuration')} ({counted})"
-    table = Table(title=counted + report.order, title_justify="left", collapse_padding=True, pad_edge=False)
-    numbers = [*(["n"] if with_seeds else []), *report.metrics, "seconds"]
-    table.add_column("best\nrun" if with_seeds else "run", overflow="fold")
+def leaderboard_table(report: Report, parameters: Sequence[str], widest: int) -> Table:
+    table = Table(title=report.counted + report.order, title_justify="left", collapse_padding=True, pad_edge=False)
+    numbers = [*(["n"] if report.with_seeds else []), *report.metrics, "seconds"]
+    table.add_column("best\nrun" if report.with_seeds else "run", overflow="fold")
     for name in parameters:
         table.add_column(name.replace(".", ".\n"), overflow="fold", max_width=widest)
     for name in numbers:
@@ -167,9 +172,9 @@ def leaderboard_table(report: Report, parameters: Sequence[str], with_seeds: boo
         seconds = configuration.summary("train/seconds")
         name = report.name(configuration.best)
         table.add_row(
-            DATE.sub(r"\1\n", name) if with_seeds else name,
+            DATE.sub(r"\1\n", name) if report.with_seeds else name,
             *(brief(configuration.settings.get(parameter, ABSENT)) for parameter in parameters),
-            *([str(len(configuration.runs))] if with_seeds else []),
+            *([str(len(configuration.runs))] if report.with_seeds else []),
             *accuracies,
             f"{seconds.mean:.4g}" if seconds else "",
         )

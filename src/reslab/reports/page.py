@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 
 from reslab.options import shown
 from reslab.reports.axes import positions, ticks
-from reslab.reports.leaderboard import ABSENT, SPREAD, Report, brief, count, failures, notes, summary_text, value_of
+from reslab.reports.leaderboard import ABSENT, SPREAD, Report, brief, failures, notes, summary_text, value_of
 from reslab.reports.runs import Configuration, identity
 
 MOST_CURVES = 10  # as many as there are colours to tell them apart
@@ -58,7 +58,7 @@ for (const header of headers) header.onclick = () => {
 
 
 def page(report: Report) -> str:
-    parts = [f"<h1>{count(report.configurations, 'configuration')}, {count(report.runs, 'run')}</h1>"]
+    parts = [f"<h1>{report.counted}</h1>"]
     if report.configurations:
         parts += [ranking(report), curves(report)]
         varied = {name: points for name in report.parameters if report.metrics and (points := effect(report, name))}
@@ -99,7 +99,7 @@ def ranking(report: Report) -> str:
         rows.append(f'<tr>{"".join(cells)}<td class="folder" data-value="{folder}">{folder}</td></tr>')
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     text = f"{report.order.strip().capitalize()}; a click on a heading sorts."
-    if any(len(configuration.runs) > 1 for configuration in report.configurations):
+    if report.with_seeds:
         text += f" Accuracy: {SPREAD}."
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return section("Leaderboard", text, table) + items(notes(report))
