@@ -13,10 +13,9 @@ With `versus`: what differs between the runs before and after it, and whether th
 import os
 import signal
 import sys
-from io import TextIOWrapper
 from pathlib import Path
 
-from reslab.command import fail
+from reslab.command import fail, replace_unprintable
 from reslab.errors import UserError
 
 FILES = ("report.html", "report.csv", "runs.csv")
@@ -71,8 +70,7 @@ def compare(folders: list[Path]) -> None:
 if __name__ == "__main__":
     if hasattr(signal, "SIGPIPE"):  # not on Windows
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends this without a word
-    if isinstance(sys.stdout, TextIOWrapper):  # not closed
-        sys.stdout.reconfigure(errors="replace")  # where the terminal has no ±, or a folder's name is no text
+    replace_unprintable()
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
             print(__doc__)

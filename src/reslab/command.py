@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
     """Run `task` on the composed configuration; exit 2 on what the user got wrong, 1 on what failed."""
     signals.listen()
+    replace_unprintable()
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not told of in forty lines
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
@@ -90,6 +92,12 @@ def command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
         fail(error, config_name)
     if Summary.folder is not None and print_summary(Summary.folder):
         sys.exit(1)
+
+
+def replace_unprintable() -> None:
+    """Where the terminal has no ±, or a folder's name is no text."""
+    if isinstance(sys.stdout, TextIOWrapper):  # not closed
+        sys.stdout.reconfigure(errors="replace")
 
 
 @contextmanager

@@ -106,6 +106,13 @@ def test_a_sweep_that_a_failure_stops_tells_how_to_go_on(tmp_path, no_torch):  #
     assert json.loads((tmp_path / "sweep" / "result.json").read_text()) == {"status": "failed", "jobs": 1, "failed": 1}
 
 
+def test_a_terminal_that_lacks_a_character_shows_the_rest(tmp_path, no_torch):  # noqa: F811
+    ascii_only = no_torch | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = run("train", "-m", *STOPS[:-1], "hydra.sweep.dir=größe", cwd=tmp_path, **ascii_only)
+    assert done.returncode == 1
+    assert "sweep:  gr??e (report.html, report.csv, runs.csv)" in done.stdout.splitlines()
+
+
 def test_a_sweep_that_another_process_runs_is_left_alone(tmp_path, no_torch):  # noqa: F811
     run("train", "-m", *STOPS, cwd=tmp_path, **no_torch)
     before = {path: path.read_bytes() for path in (tmp_path / "sweep").rglob("*") if path.is_file()}
