@@ -233,15 +233,8 @@ def draw_effect(axes: Axes, points: Points) -> None:
     groups: dict[float, list[float]] = {}
     for value, accuracy, run in points:
         groups.setdefault(places[shown(value)], []).append(accuracy)
-        axes.plot(
-            places[shown(value)],
-            accuracy,
-            "o",
-            color="C0",
-            alpha=0.5,
-            gid=f"name: {run}: {accuracy:.4f}",
-            in_layout=False,
-        )
+        name = f"name: {run}: {accuracy:.4f}"
+        axes.plot(places[shown(value)], accuracy, "o", color="C0", alpha=0.5, gid=name, in_layout=False)
     if 2 * len(groups) <= len(points):  # a search gives every run a value of its own
         means = [sum(accuracies) / len(accuracies) for _, accuracies in sorted(groups.items())]
         axes.plot(sorted(groups), means, color="C1", marker="_", markersize=14)
