@@ -14,6 +14,7 @@ from rich.table import Table
 
 from reslab.options import shown
 from reslab.reports.runs import ACCURACIES, Configuration, Run, configurations, differing, find_runs
+from reslab.resuming import ENDED
 
 ABSENT = "-"  # a parameter that a configuration has not, e.g. the momentum of Adam
 SPREAD = "mean ± standard deviation over n seeds [95% confidence interval of the mean, Student's t]"
@@ -29,7 +30,7 @@ class Report:
 
     @property
     def failures(self) -> list[Run]:
-        return [run for run in self.runs if run.result["status"] not in ("finished", "pruned")]
+        return [run for run in self.runs if run.result["status"] not in ENDED]
 
     @property
     def pruned(self) -> list[Run]:
