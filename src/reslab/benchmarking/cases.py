@@ -1,0 +1,48 @@
+"""The cases of a benchmark: every combination of devices, precisions, memory formats, compilation and batch sizes."""
+
+from dataclasses import dataclass, fields
+from itertools import product
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from reslab.configuration import as_list
+from reslab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Case:
+    """One combination that is measured."""
+
+    device: str
+    precision: str
+    memory_format: str
+    compile: bool
+    batch_size: int
+
+
+CASE_OPTIONS = tuple(field.name for field in fields(Case))
+
+
+def read_cases(config: DictConfig) -> list[Case]:
+    """Return every combination of the options once. Raises UserError for `resume=`."""
+    if config.resume is not None:
+        raise UserError("resume= belongs to train.py: a benchmark cannot be resumed")
+    names = ("devices", "precisions", "memory_formats", "compile", "batch_sizes")  # in the order of Case's fields
+    lists = (as_list(config.benchmark[name]) for name in names)
+    return list(dict.fromkeys(Case(*values) for values in product(*lists)))
+
+
+def training_settings(config: DictConfig, case: Case, warmup_steps: int, steps: int) -> dict[str, Any]:
+    """Return the settings of train.py for a case: that many steps on one device, without validation and output."""
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    settings["case"] = {"memory_format": case.memory_format, "warmup_steps": warmup_steps}
+    settings["compile"] = case.compile
+    settings["data"] |= {"batch_size": case.batch_size, "val_fraction": 0, "validate_on_test": False}
+    if "num_images" in settings["data"]:  # synthetic images: there are always enough for one batch
+        settings["data"]["num_images"] = max(settings["data"]["num_images"], case.batch_size)
+    settings["trainer"] |= {"accelerator": case.device, "precision": case.precision}
+    settings["trainer"] |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "overfit_batches": 0.0, "profiler": None}
+    settings["trainer"] |= {"limit_train_batches": None, "limit_val_batches": 0, "enable_progress_bar": False}
+    settings["trainer"] |= {"max_steps": warmup_steps + steps, "max_epochs": warmup_steps + steps}
+    return settings

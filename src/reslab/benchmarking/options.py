@@ -1,0 +1,21 @@
+"""What each option of a benchmark may be."""
+
+from reslab.options import NULL, POSITIVE, TRUE_OR_FALSE, Schema, integer, one_of, one_or_list
+from reslab.training.options import PRECISIONS
+from reslab.training.options import SCHEMA as TRAINING
+
+# The names that users write, with the names that torch has for them.
+MEMORY_FORMATS = {"channels_last": "channels_last", "contiguous": "contiguous_format"}
+BENCHMARK = {
+    "benchmark.devices": one_or_list(one_of("auto", "cpu", "gpu")),
+    "benchmark.precisions": one_or_list(one_of("auto", *PRECISIONS)),
+    "benchmark.memory_formats": one_or_list(one_of(*MEMORY_FORMATS)),
+    "benchmark.compile": one_or_list(TRUE_OR_FALSE),
+    "benchmark.batch_sizes": one_or_list(integer(1)),
+    "benchmark.warmup_steps": integer(0),
+    "benchmark.steps": integer(1),
+    "benchmark.largest_batch": TRUE_OR_FALSE,
+    "benchmark.memory_limit_mb": POSITIVE | NULL,
+}
+
+SCHEMA = Schema("benchmark", {**TRAINING.kinds, **BENCHMARK}, TRAINING.check_together)

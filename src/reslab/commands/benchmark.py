@@ -1,0 +1,27 @@
+"""Measure the speed and the memory of training: `reslab benchmark --help`."""
+
+import sys
+
+from omegaconf import DictConfig
+
+from reslab.benchmarking.options import SCHEMA
+from reslab.commands.entry import command
+
+
+def benchmark(config: DictConfig) -> None:
+    """Measure every case, print the results, and exit with status 1 if a case has failed."""
+    from reslab.benchmarking.benchmark import run_benchmark
+    from reslab.benchmarking.table import print_benchmark
+
+    result = run_benchmark(config)
+    print_benchmark(result)
+    if any("error" in row for row in result["cases"]):
+        sys.exit(1)
+
+
+def main() -> None:
+    command(SCHEMA, benchmark)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+from tiny_benchmark import finished_row
+
+from reslab.benchmarking.rows import compare_devices
+
+
+def test_devices_are_compared_where_all_other_options_are_equal():
+    rows = [
+        finished_row("cpu", 100.0), finished_row("cpu", 50.0, batch_size=8), finished_row("gpu", 3010.0),
+        finished_row("gpu", 9000.0, compile=True),
+        finished_row("gpu", 0.0, batch_size=8) | {"status": "out of memory"},
+    ]  # fmt: skip
+    (ratio,) = compare_devices(rows)
+    assert ratio == {
+        "faster": "gpu (bf16-mixed)", "slower": "cpu (32-true)", "ratio": 30.1,
+        "precision": "auto", "memory_format": "channels_last", "compile": False, "batch_size": 64,
+    }  # fmt: skip
+
+
+def test_a_device_is_not_compared_with_itself_under_another_name():
+    assert compare_devices([finished_row("cpu", 1.0), finished_row("cpu", 2.0) | {"device": "auto"}]) == []

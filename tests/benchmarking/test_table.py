@@ -1,0 +1,15 @@
+from tiny_benchmark import finished_row
+
+from reslab.benchmarking.picture import part_percentages
+from reslab.benchmarking.table import cells
+
+
+def test_the_numbers_of_a_row():
+    medians = {"data": 1.0, "forward": 2.0, "backward": 4.0, "optimizer": 1.0}
+    row = finished_row("gpu", 12345.6) | {
+        "step_ms": {"median": 8.125, "p10": 7.5, "p90": 1234.5}, "peak_memory_mb": 2048.4,
+        "parts_ms": {name: {"median": median} for name, median in medians.items()},
+    }  # fmt: skip
+    assert cells(row) == ["12,346", "8.12 (7.5-1,234)", "1", "2", "4", "1", "2,048"]
+    assert part_percentages(row) == {"data": 12.5, "forward": 25, "backward": 50, "optimizer": 12.5}
+    assert cells({"status": "out of memory"}) == ["", "out of memory"]
