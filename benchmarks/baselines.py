@@ -1,15 +1,17 @@
-"""Three other ways to train the same network on the same images, each in the fewest lines that keep its structure.
+"""Three baselines: other programs that train the same network on the same images, reduced to what decides their speed.
 
     python benchmarks/baselines.py <plain|template|pytorch_cifar> <resnet18|resnet20> <steps> <epochs> <result.json>
 
 plain: a loop over tensors in memory, with ResLab's memory format, optimizer and normalisation, and nothing else.
-template: as ashleve/lightning-hydra-template trains: a data set with transforms, a DataLoader in the main process,
-torchmetrics updated and logged by `self.log` in every step, Rich's progress bar, checkpoints, TensorBoard.
-pytorch_cifar: as kuangliu/pytorch-cifar trains: a DataLoader with two workers, the loss read back and a bar drawn in
-every step.
+template: ashleve/lightning-hydra-template. It has a data set with transforms and a DataLoader in the main process,
+updates torchmetrics and logs them with `self.log` in every step, shows Rich's progress bar, and writes checkpoints
+and TensorBoard's files.
+pytorch_cifar: kuangliu/pytorch-cifar. It has a DataLoader with two workers, and in every step it reads the loss back
+and draws a progress bar.
 
-All take 3x32x32 uint8 images with a random crop and flip (plain: without) in batches of 128, SGD with momentum.
-Writes images/s of the last epoch and the seconds from the process's start to the end of its first step.
+All train with SGD and momentum on uint8 images (3, 32, 32) in batches of 128. All but `plain` crop and flip at
+random. The result has the images/s of the last epoch and the seconds from the start of the process to the end of its
+first step.
 """
 
 import json
@@ -53,15 +55,15 @@ def network(name: str) -> ResNet:
 
 
 class Clock:
-    """Images per second of the last epoch, and when the first step ended."""
+    """Measure the images per second of the last epoch, and the time until the end of the first step."""
 
     def __init__(self) -> None:
         self.first_step: float | None = None
 
-    def epoch(self) -> None:
+    def start_epoch(self) -> None:
         self.start, self.images = time.perf_counter(), 0
 
-    def step(self, images: int) -> None:
+    def end_step(self, images: int) -> None:
         self.images += images
         self.end = time.perf_counter()
         if self.first_step is None:
@@ -72,9 +74,9 @@ class Clock:
 
 
 def process_start() -> float:
-    """Seconds since boot, from Linux."""
+    """Return when this process was started, in seconds since the boot of Linux."""
     ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-    return int(ticks) / 100
+    return int(ticks) / 100  # Linux reports hundredths of a second.
 
 
 def plain(net: ResNet, images: Tensor, labels: Tensor, epochs: int, clock: Clock) -> None:
@@ -82,17 +84,17 @@ def plain(net: ResNet, images: Tensor, labels: Tensor, epochs: int, clock: Clock
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
     mean, std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     for _ in range(epochs):
-        clock.epoch()
+        clock.start_epoch()
         for indices in torch.randperm(len(labels)).split(BATCH):
             x = ((images[indices].float() - mean) / std).contiguous(memory_format=torch.channels_last)
             optimizer.zero_grad()
             F.cross_entropy(net(x), labels[indices]).backward()
             optimizer.step()
-            clock.step(len(indices))
+            clock.end_step(len(indices))
 
 
 class PilImages(torch.utils.data.Dataset):
-    """What torchvision's CIFAR10 does for an item: a PIL image from the array, then its transform."""
+    """A data set that makes its items as torchvision's CIFAR10 does: a PIL image from an array, then the transform."""
 
     def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Image.Image], Tensor]) -> None:
         self.data, self.targets, self.transform = images.permute(0, 2, 3, 1).numpy(), labels.tolist(), transform
@@ -105,52 +107,10 @@ class PilImages(torch.utils.data.Dataset):
 
 
 def template(net: ResNet, images: Tensor, labels: Tensor, epochs: int, clock: Clock) -> None:
-    import lightning as L
-    from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichModelSummary, RichProgressBar
-    from lightning.pytorch.loggers import TensorBoardLogger
-    from torchmetrics import MaxMetric, MeanMetric
-    from torchmetrics.classification import Accuracy
+    from lightning_template import fit  # Only this baseline waits for the import of Lightning.
 
-    class Module(L.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net, self.criterion = net, nn.CrossEntropyLoss()
-            self.train_acc, self.train_loss = Accuracy(task="multiclass", num_classes=10), MeanMetric()
-            self.val_acc_best = MaxMetric()
-
-        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-            x, y = batch
-            logits = self.net(x)
-            loss = self.criterion(logits, y)
-            self.train_loss(loss)
-            self.train_acc(logits.argmax(1), y)
-            self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
-            self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
-            return loss
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-
-    class Timer(Callback):
-        def on_train_epoch_start(self, *_: Any) -> None:
-            clock.epoch()
-
-        def on_train_batch_end(
-            self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-        ) -> None:
-            clock.step(len(batch[1]))
-
-    folder = Path(sys.argv[-1]).with_suffix("")
     loader = torch.utils.data.DataLoader(PilImages(images, labels, TRANSFORM), BATCH, shuffle=True, num_workers=0)
-    callbacks = [Timer(), ModelCheckpoint(folder, save_last=True), RichModelSummary(), RichProgressBar()]
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(folder),
-        log_every_n_steps=50,
-    )
-    trainer.fit(Module(), loader)
+    fit(net, loader, epochs, clock, Path(sys.argv[-1]).with_suffix(""))
 
 
 def pytorch_cifar(net: ResNet, images: Tensor, labels: Tensor, epochs: int, clock: Clock) -> None:
@@ -158,7 +118,7 @@ def pytorch_cifar(net: ResNet, images: Tensor, labels: Tensor, epochs: int, cloc
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     for _ in range(epochs):
-        clock.epoch()
+        clock.start_epoch()
         train_loss, correct, total = 0.0, 0, 0
         for batch_idx, (inputs, targets) in enumerate(loader):
             optimizer.zero_grad()
@@ -174,16 +134,17 @@ def pytorch_cifar(net: ResNet, images: Tensor, labels: Tensor, epochs: int, cloc
                 f"\r[{bar:60}] Loss: {train_loss / (batch_idx + 1):.3f} | Acc: {100 * correct / total:.3f}%"
             )
             sys.stdout.flush()
-            clock.step(len(targets))
+            clock.end_step(len(targets))
 
 
 def main() -> None:
-    way, name, steps, epochs, result = sys.argv[1:]
+    baseline, name, steps, epochs, result = sys.argv[1:]
     torch.manual_seed(0)
     images = torch.randint(0, 256, (int(steps) * BATCH, 3, 32, 32), dtype=torch.uint8)
     labels = torch.randint(0, 10, (len(images),))
     clock = Clock()
-    globals()[way](network(name), images, labels, int(epochs), clock)
+    train = {"plain": plain, "template": template, "pytorch_cifar": pytorch_cifar}[baseline]
+    train(network(name), images, labels, int(epochs), clock)
     Path(result).write_text(json.dumps(clock.result()))
 
 

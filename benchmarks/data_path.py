@@ -1,9 +1,10 @@
-"""Augmented batches from memory: ours against torchvision's data set, transforms and DataLoader, in one run.
+"""Compare augmented batches from memory: ResLab's, and those of torchvision's transforms with torch's DataLoader.
 
     python benchmarks/data_path.py [--images 50000] [--batch 128] [--rounds 5]
 
-Both give CIFAR-sized uint8 images with a random crop (4 pixels of padding), a flip and random erasing (p = 0.5), ready
-for normalisation. Rounds alternate; the first of each is not counted. Writes benchmarks/results/data_path.json.
+Both produce uint8 images of CIFAR's size with a random crop (4 pixels of padding), a flip and random erasing (p = 0.5),
+ready for normalisation. The rounds of both alternate, and the first round is not counted. The script writes
+benchmarks/results/data_path.json.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 
 import torch
 from baselines import PilImages
-from recording import images_per_second, ratios, record, spread
+from recording import images_per_second, median_and_range, ratios, write_results
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -28,14 +29,14 @@ TRANSFORM = v2.Compose(
 )
 
 
-def ours(images: torch.Tensor, labels: torch.Tensor, batch: int) -> Iterable[torch.Tensor]:
+def reslab_batches(images: torch.Tensor, labels: torch.Tensor, batch: int) -> Iterable[torch.Tensor]:
     augment = Augmentation(crop=4, flip=True, erasing=0.5)
     order = BatchOrder(torch.arange(len(labels)), batch, shuffle=True)
     for uint8, _ in MemoryLoader(images, labels, order, torch.device("cpu")):
         yield augment(uint8)
 
 
-def torchvisions(images: torch.Tensor, labels: torch.Tensor, batch: int) -> Iterable[torch.Tensor]:
+def torchvision_batches(images: torch.Tensor, labels: torch.Tensor, batch: int) -> Iterable[torch.Tensor]:
     loader = DataLoader(PilImages(images, labels, TRANSFORM), batch, shuffle=True, num_workers=2, drop_last=True)
     for uint8, _ in loader:
         yield uint8
@@ -51,17 +52,16 @@ def main() -> None:
     labels = torch.randint(0, 10, (options.images,))
     rates: dict[str, list[float]] = {"ours": [], "torchvision": []}
     for round_number in range(options.rounds + 1):
-        for name, batches in (("ours", ours), ("torchvision", torchvisions)):
+        for name, batches in (("ours", reslab_batches), ("torchvision", torchvision_batches)):
             rate = images_per_second(batches(images, labels, options.batch))
             if round_number:
                 rates[name].append(rate)
     ratio = ratios(rates["ours"], rates["torchvision"])
-    figures = {name: [round(rate) for rate in values] for name, values in rates.items()}
-    record(
-        __file__, {"images_per_second": figures, "ratio": ratio, **vars(options)}, ("torch", "torchvision", "pillow")
-    )
+    rounded = {name: [round(rate) for rate in values] for name, values in rates.items()}
+    results = {"images_per_second": rounded, "ratio": ratio, **vars(options)}
+    write_results(__file__, results, ("torch", "torchvision", "pillow"))
     for name, values in rates.items():
-        print("{:12}{median:12,.0f} images/s ({min:,.0f} to {max:,.0f})".format(name, **spread(values)))
+        print("{:12}{median:12,.0f} images/s ({min:,.0f} to {max:,.0f})".format(name, **median_and_range(values)))
     print("ratio       {median:12.1f} ({min:.1f} to {max:.1f}), n={}".format(options.rounds, **ratio))
 
 

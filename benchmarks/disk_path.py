@@ -1,9 +1,10 @@
-"""Batches from image files: ours against torchvision's ImageFolder and DataLoader, in one run.
+"""Compare batches from image files: ResLab's, and those of torchvision's ImageFolder with torch's DataLoader.
 
     python benchmarks/disk_path.py [--size 320] [--crop 224] [--images 640] [--batch 64] [--rounds 5]
 
-Both decode the same JPEG files (noise smoothed to photographs' file sizes, made anew) and cut random windows; rounds
-go through 1 and 2 workers and both ways in turn, the first is not counted. Writes benchmarks/results/disk_path.json.
+Both decode the same JPEG files and take random crops. The script makes the files: noise, smoothed until they are as
+large as those of photographs. Each round measures both programs with 1 and with 2 workers, and the first round is not
+counted. The script writes benchmarks/results/disk_path.json.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from recording import images_per_second, ratios, record
+from recording import images_per_second, ratios, write_results
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -25,11 +26,11 @@ from reslab.data.image_folder import ReadRandomCrop
 from reslab.data.images import image_paths
 
 WORKERS = (1, 2)
-SCALE = 0.08
+SCALE = 0.08  # of the image's area, the smallest random crop
 
 
 def write_images(folder: Path, count: int, size: int) -> int:
-    """Two classes of JPEG files; their bytes in all."""
+    """Write JPEG files of two classes, and return how many bytes they have together."""
     for label in ("a", "b"):
         (folder / label).mkdir()
     for number in range(count):
@@ -39,7 +40,7 @@ def write_images(folder: Path, count: int, size: int) -> int:
     return sum(path.stat().st_size for path in image_paths(folder))
 
 
-def ours(folder: Path, batch: int, crop: int, workers: int) -> Iterable[torch.Tensor]:
+def reslab_batches(folder: Path, batch: int, crop: int, workers: int) -> Iterable[torch.Tensor]:
     paths = image_paths(folder)
     labels = torch.tensor([int(path.parent.name == "b") for path in paths])
     images = FolderImages(paths, labels, ReadRandomCrop(crop, SCALE), on_error="stop")
@@ -47,7 +48,7 @@ def ours(folder: Path, batch: int, crop: int, workers: int) -> Iterable[torch.Te
     return (uint8 for uint8, _ in FolderLoader(images, order, workers))
 
 
-def torchvisions(folder: Path, batch: int, crop: int, workers: int) -> Iterable[torch.Tensor]:
+def torchvision_batches(folder: Path, batch: int, crop: int, workers: int) -> Iterable[torch.Tensor]:
     window = v2.RandomResizedCrop(crop, scale=(SCALE, 1.0), antialias=True)
     transform = v2.Compose([v2.PILToTensor(), window])
     loader = DataLoader(ImageFolder(folder, transform), batch, shuffle=True, num_workers=workers, drop_last=True)
@@ -59,24 +60,29 @@ def main() -> None:
     for name, default in (("size", 320), ("crop", 224), ("images", 640), ("batch", 64), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    ways = {"ours": ours, "torchvision": torchvisions}
-    rates: dict[str, dict[str, list[float]]] = {f"{workers} workers": {way: [] for way in ways} for workers in WORKERS}
-    with tempfile.TemporaryDirectory() as name:
-        size_on_disk = write_images(Path(name), options.images, options.size)
+    programs = {"ours": reslab_batches, "torchvision": torchvision_batches}
+    rates: dict[str, dict[str, list[float]]] = {
+        f"{workers} workers": {name: [] for name in programs} for workers in WORKERS
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        size_on_disk = write_images(Path(folder), options.images, options.size)
         for number in range(options.rounds + 1):
             for workers in WORKERS:
-                for way, batches in ways.items():
-                    rate = images_per_second(batches(Path(name), options.batch, options.crop, workers))
+                for program, batches in programs.items():
+                    rate = images_per_second(batches(Path(folder), options.batch, options.crop, workers))
                     if number:
-                        rates[f"{workers} workers"][way].append(rate)
-    figures = {
-        "images_per_second": {w: {k: [round(x, 1) for x in v] for k, v in way.items()} for w, way in rates.items()},
+                        rates[f"{workers} workers"][program].append(rate)
+    results = {
+        "images_per_second": {
+            workers: {program: [round(rate, 1) for rate in values] for program, values in both.items()}
+            for workers, both in rates.items()
+        },
         "kilobytes_per_image": round(size_on_disk / options.images / 1000, 1),
         **vars(options),
     }
-    record(__file__, figures, ("torch", "torchvision", "pillow"))
+    write_results(__file__, results, ("torch", "torchvision", "pillow"))
     for workers, both in rates.items():
-        medians = [statistics.median(both[way]) for way in ways]
+        medians = [statistics.median(values) for values in both.values()]
         print(
             "{}: ours {:.0f}, torchvision {:.0f} images/s; ratio {median:.2f} ({min:.2f} to {max:.2f}), n={}".format(
                 workers, *medians, options.rounds, **ratios(both["ours"], both["torchvision"])

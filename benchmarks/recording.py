@@ -1,4 +1,4 @@
-"""What the benchmarks share: a loader's rate, a ratio's spread, and a JSON file that says where it was measured."""
+"""What the benchmarks share: the speed of a loader, statistics over rounds, and the JSON file of the results."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def images_per_second(batches: Iterable[Any]) -> float:
-    """From the first batch to the last, so that starting worker processes does not count."""
+    """Return the speed from the end of the first batch to the last one, so that the start of workers does not count."""
     iterator = iter(batches)
     next(iterator)
     start, count = time.perf_counter(), 0
@@ -21,20 +21,20 @@ def images_per_second(batches: Iterable[Any]) -> float:
     return count / (time.perf_counter() - start)
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def median_and_range(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def ratios(ours: Sequence[float], others: Sequence[float]) -> dict[str, float]:
-    """How many times the others' ours are, round by round."""
-    return spread([a / b for a, b in zip(ours, others, strict=True)])
+    """Divide each round's value of ResLab by that of another program, and return the median and range of the ratios."""
+    return median_and_range([a / b for a, b in zip(ours, others, strict=True)])
 
 
-def record(script: str, figures: dict[str, Any], packages: Sequence[str]) -> None:
-    """Into benchmarks/results/<script's name>.json."""
+def write_results(script: str, results: dict[str, Any], packages: Sequence[str]) -> None:
+    """Write the results, the machine and the versions of packages to benchmarks/results/<name of the script>.json."""
     machine = {
         "cpu": f"{os.cpu_count()} x {platform.machine()}",
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
     path = Path(__file__).parent / "results" / f"{Path(script).stem}.json"
-    path.write_text(json.dumps(figures | machine, indent=2) + "\n")
+    path.write_text(json.dumps(results | machine, indent=2) + "\n")
