@@ -90,3 +90,8 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[s
         writer = csv.DictWriter(file, list(columns), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def relative(path: Path) -> Path:
+    """Return the path relative to the current directory if it lies below it, otherwise the path itself."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
