@@ -1,0 +1,1 @@
+"""Measurements of the speed and the memory of training."""
