@@ -1,4 +1,4 @@
-"""Folders as training leaves them, without the training."""
+"""Folders of runs and sweeps as training leaves them, made without any training."""
 
 import json
 from copy import deepcopy
@@ -16,9 +16,15 @@ CONFIG = {
 
 
 def make_run(folder, *, accuracy=None, test=None, curve=(), result=(), **options):
-    """options: `model__name="resnet20"`; without accuracy and result the run never ended.
+    """Make the folder of a run.
 
-    curve: (training accuracy, validation accuracy or "") of each epoch.
+    Args:
+        folder: a folder that does not exist yet.
+        accuracy: the validation accuracy of a finished run; without it and without `result` the run has no result.
+        test: the test accuracy, by default 0.01 less.
+        curve: the training accuracy and the validation accuracy (or "") of each epoch.
+        result: further entries of the result.
+        options: of the configuration, e.g. `model__name="resnet20"`.
     """
     config = deepcopy(CONFIG)
     for name, value in options.items():
@@ -39,6 +45,16 @@ def make_run(folder, *, accuracy=None, test=None, curve=(), result=(), **options
     return folder
 
 
+def make_sweep(folder):
+    """Make a sweep over two models with two seeds each, and a job that failed."""
+    make_run(folder / "0_resnet8", accuracy=0.5, curve=[(0.25, 0.5), (0.75, 0.25)])
+    make_run(folder / "1_resnet8", accuracy=0.7, seed=2, curve=[(0.5, 0.75)])
+    make_run(folder / "2_resnet20", accuracy=0.9, model__name="resnet20", curve=[(0.5, "")])
+    make_run(folder / "3_resnet20", accuracy=0.9, test=0.8, model__name="resnet20", seed=2)
+    make_run(folder / "4_resnet<b>", model__name="resnet<b>", result={"status": "failed", "error": "a < b"})
+    return folder
+
+
 def cells(line):
-    """Of a row that Rich has drawn."""
+    """Return the cells of a table's row as Rich prints it."""
     return [cell.strip() for cell in line.strip("│┃\n").replace("┃", "│").split("│")]

@@ -24,7 +24,7 @@ def compare(capsys, first, second):
     return capsys.readouterr().out.splitlines()
 
 
-def test_what_differs_and_whether_the_seeds_explain_it(sides, capsys):
+def test_the_differences_and_whether_the_seeds_explain_them(sides, capsys):
     first, second = sides
     lines = compare(capsys, [first], [second])
     assert lines[:2] == [
@@ -40,45 +40,48 @@ def test_what_differs_and_whether_the_seeds_explain_it(sides, capsys):
         ["train/seconds", "12.5000 ± 0.0000", "12.5000 ± 0.0000", "+0.0000", ""],
     ]
     assert lines[-2:] == [
-        "val/accuracy: B - A = +0.0500, 95% confidence interval +0.0273 to +0.0727: more than the seeds' spread "
-        "explains (Welch's t-test over 3 and 3 seeds: p = 0.0036, below 0.05)",
-        "test/accuracy: B - A = +0.0100, 95% confidence interval -0.0127 to +0.0327: not more than the seeds' spread "
-        "explains (Welch's t-test over 3 and 3 seeds: p = 0.29, not below 0.05)",
+        "val/accuracy: B - A = +0.0500, 95% confidence interval +0.0273 to +0.0727: more than the variation "
+        "between seeds explains (Welch's t-test over 3 and 3 seeds: p = 0.0036, below 0.05)",
+        "test/accuracy: B - A = +0.0100, 95% confidence interval -0.0127 to +0.0327: not more than the variation "
+        "between seeds explains (Welch's t-test over 3 and 3 seeds: p = 0.29, not below 0.05)",
     ]
 
 
-def test_one_run_cannot_tell(sides, capsys):
+def test_one_run_per_side_is_not_enough(sides, capsys):
     first, second = sides
     lines = compare(capsys, [first], [second / "2_"])
     assert lines[-2] == (
-        "val/accuracy: B - A = +0.0500: one run cannot tell whether that is more than the seeds' spread; "
-        "repeat with -m seed=1,2,3"
+        "val/accuracy: B - A = +0.0500: a side of one run does not show the variation between seeds; "
+        "repeat it with -m seed=1,2,3"
     )
 
 
-def test_runs_without_any_spread_tell_nothing_either(tmp_path, capsys):
+def test_without_any_variation_no_test_applies(tmp_path, capsys):
     for number in range(4):
         make_run(tmp_path / "ab"[number % 2] / f"{number}_", accuracy=1.0, seed=number, optimizer__lr=1 + number % 2)
     lines = compare(capsys, [tmp_path / "a"], [tmp_path / "b"])
-    assert lines[-1] == "test/accuracy: B - A = +0.0000: neither side has a spread, so that no test applies"
+    assert (
+        lines[-1]
+        == "test/accuracy: B - A = +0.0000: no test applies, because the seeds of each side have equal results"
+    )
 
 
-def test_nothing_differs_but_the_seeds(tmp_path, capsys):
+def test_only_the_seeds_differ(tmp_path, capsys):
     for number in range(4):
         make_run(tmp_path / "ab"[number // 2] / f"{number}_", accuracy=0.5 + number / 10, seed=number)
     lines = compare(capsys, [tmp_path / "a"], [tmp_path / "b"])
-    assert lines[2:4] == ["nothing differs beside the seeds", lines[3]]
+    assert lines[2:4] == ["only the seeds differ", lines[3]]
     assert lines[3].startswith("mean ± standard deviation")
 
 
-def test_what_is_no_number_is_not_tested(sides, capsys):
+def test_not_a_number_is_not_tested(sides, capsys):
     first, second = sides
     make_run(second / "4_", accuracy=float("nan"), seed=7, optimizer__lr=0.2, optimizer__momentum=None)
     lines = compare(capsys, [first], [second])
-    assert lines[-2] == "val/accuracy: B - A = +nan: not every run has a number, so that no test applies"
+    assert lines[-2] == "val/accuracy: B - A = +nan: no test applies, because a result is not a number"
 
 
-def test_another_origin_is_told(tmp_path, capsys):
+def test_another_provenance_is_a_difference(tmp_path, capsys):
     for name in "ab":
         result = {"status": "finished", "val/accuracy": 0.5, "device": "cpu", "git_commit": name}
         make_run(tmp_path / name, result=result)
@@ -87,7 +90,7 @@ def test_another_origin_is_told(tmp_path, capsys):
     assert rows == [["git_commit", "a", "b"], ["val/accuracy", "0.5000", "0.5000", "+0.0000", ""]]
 
 
-def test_what_is_not_counted_is_told_of_its_side(sides, capsys):
+def test_runs_that_are_not_counted_are_reported_with_their_side(sides, capsys):
     first, second = sides
     make_run(first / "4_", accuracy=0.5, seed=3)
     make_run(first / "5_", seed=4, result={"status": "pruned"})
@@ -95,23 +98,23 @@ def test_what_is_not_counted_is_told_of_its_side(sides, capsys):
     lines = compare(capsys, [first], [second])
     assert [line for line in lines if line[1:2] == ":"] == [
         f"A: 3 runs (seed 1, 2, 3), the best one {first}/2_",
-        "A: not counted: 1 run that the search has pruned",
-        "A: not counted, for a newer run has the same configuration and seed: 3_",
+        "A: not counted: 1 run that the search pruned",
+        "A: not counted, because a newer run has the same configuration and seed: 3_",
         f"B: 3 runs (seed 2, 3, 4), the best one {second}/3_",
         "B: 4_ failed: out of memory",
     ]
 
 
-def test_a_metric_that_some_runs_lack_shows_its_own_n(sides, capsys):
+def test_a_metric_that_some_runs_do_not_have_shows_its_own_n(sides, capsys):
     first, second = sides
     make_run(first / "4_", result={"status": "finished", "val/accuracy": 0.91}, seed=4)
     rows = [cells(line) for line in compare(capsys, [first], [second]) if "test/accuracy" in line and line[0] == "│"]
     assert rows == [["test/accuracy", "0.9000 ± 0.0100 (n=3)", "0.9100 ± 0.0100", "+0.0100", "0.29"]]
 
 
-def test_a_side_is_one_configuration(sides, tmp_path):
+def test_a_side_must_be_one_configuration(sides, tmp_path):
     first, second = sides
-    with pytest.raises(UserError, match=r"^A is 2 configurations, which differ in optimizer.lr, optimizer.momentum: "):
+    with pytest.raises(UserError, match=r"^A has 2 configurations, which differ in optimizer.lr, optimizer.momentum: "):
         read_side("A", [first, second])
     with pytest.raises(UserError, match=r"^B: no run of .*/none has finished$"):
         read_side("B", [make_run(tmp_path / "none")])

@@ -1,27 +1,35 @@
 """The files of a report."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from reslab.errors import UserError
 from reslab.files import write_csv, write_text
-from reslab.reports.leaderboard import Report, leaderboard, value_of
-from reslab.reports.page import page
-from reslab.reports.runs import rank
+from reslab.reports.leaderboard import Report, leaderboard, run_table
+
+PAGE, LEADERBOARD, RUNS = FILES = ("report.html", "report.csv", "runs.csv")
 
 
-def write_report(report: Report, output: Path) -> None:
-    """report.html; report.csv, a row a configuration; runs.csv, a row a run."""
-    rows = leaderboard(report)
-    runs = [
-        {name: value_of(run, name) for name in report.parameters}
-        | {"seed": run.seed}
-        | {name: value for name, value in run.result.items() if not isinstance(value, dict)}
-        | {"folder": run.folder}
-        for run in sorted(report.runs, key=lambda run: rank(run.result), reverse=True)
-    ]
+def write_report(report: Report, folder: Path) -> None:
+    """Write the page, the leaderboard with one row per configuration, and a table with one row per run.
+
+    Args:
+        folder: where to write `FILES`. It is created if it does not exist; earlier reports in it are replaced.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    from reslab.reports.page import html_page  # importing Matplotlib takes 0.5 s, which only this function needs
+
     try:
-        for name, table in (("report", rows), ("runs", runs)):
-            write_csv(output / f"{name}.csv", table, dict.fromkeys(key for row in table for key in row))
-        write_text(output / "report.html", page(report))
+        write_rows(folder / LEADERBOARD, leaderboard(report))
+        write_rows(folder / RUNS, run_table(report))
+        write_text(folder / PAGE, html_page(report))
     except OSError as error:
-        raise UserError(f"the report cannot be written into {output}: {error.strerror}") from error
+        raise UserError(f"the report cannot be written into {folder}: {error.strerror}") from error
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with a column for every name in any of them."""
+    write_csv(path, rows, dict.fromkeys(name for row in rows for name in row))

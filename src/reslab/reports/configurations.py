@@ -1,0 +1,92 @@
+"""Configurations: finished runs that differ only in their seeds, ranked by their accuracy."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from reslab.configuration import flatten
+from reslab.reports.entries import Entry
+from reslab.reports.settings import Settings, canonical
+from reslab.reports.statistics import Statistics, sample_statistics
+
+ACCURACIES = ("val/accuracy", "test/accuracy")  # the first one that was measured decides the ranking
+PROVENANCE = ("device", "precision", "git_commit", "versions")  # names in a result; they may explain a difference too
+LEGEND = "mean ± standard deviation over n seeds [95% confidence interval of the mean, Student's t]"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The finished runs with the same settings, one per seed."""
+
+    settings: Settings
+    entries: list[Entry]
+
+    @property
+    def best(self) -> Entry:
+        return max(self.entries, key=lambda entry: ranking_key(entry.result))
+
+    def statistics(self, metric: str) -> Statistics | None:
+        """Return the statistics over the runs that have the metric, or None if no run has it."""
+        return sample_statistics([entry.result[metric] for entry in self.entries if metric in entry.result])
+
+    def provenance(self) -> dict[str, list[str]]:
+        """Return where the results come from, e.g. `versions.torch`: one value each if all runs agree."""
+        found: dict[str, set[str]] = {}
+        for entry in self.entries:
+            for name, value in flatten({name: entry.result.get(name) for name in PROVENANCE}).items():
+                found.setdefault(name, set()).add(str(value))
+        return {name: sorted(values) for name, values in found.items()}
+
+
+def group_by_settings(entries: Iterable[Entry]) -> list[Configuration]:
+    """Group the finished runs into configurations.
+
+    Runs with the same settings and the same seed are not independent, so only the one that ended last is kept.
+
+    Returns:
+        The configurations, the best first: by mean validation accuracy, or by mean test accuracy without validation.
+    """
+    groups: dict[str, dict[int | None, Entry]] = {}
+    for entry in entries:
+        if entry.is_finished:
+            group = groups.setdefault(canonical(entry.settings), {})
+            group[entry.seed] = max(entry, group.get(entry.seed, entry), key=lambda each: each.ended)
+    found = [Configuration(next(iter(group.values())).settings, list(group.values())) for group in groups.values()]
+    return sorted(found, key=lambda configuration: ranking_key(mean_accuracies(configuration)), reverse=True)
+
+
+def mean_accuracies(configuration: Configuration) -> dict[str, float]:
+    return {name: statistics.mean for name in ACCURACIES if (statistics := configuration.statistics(name))}
+
+
+def ranking_key(metrics: Mapping[str, float]) -> list[float]:
+    """Return a sorting key that is larger for better accuracies. A missing accuracy or NaN is the worst."""
+    values = (metrics.get(name, math.nan) for name in ACCURACIES)
+    return [-1.0 if math.isnan(value) else value for value in values]
+
+
+# statistics as text
+
+
+def mean_and_deviation(configuration: Configuration, metric: str) -> str:
+    """Return e.g. `0.9000 ± 0.0100`, with `(n=2)` if some runs do not have the metric."""
+    statistics = configuration.statistics(metric)
+    if statistics is None:
+        return ""
+    fewer = f" (n={statistics.n})" if statistics.n < len(configuration.entries) else ""
+    if statistics.deviation is None or not math.isfinite(statistics.mean):
+        return f"{metric_text(statistics.mean)}{fewer}"
+    return f"{metric_text(statistics.mean)} ± {metric_text(statistics.deviation)}{fewer}"
+
+
+def mean_and_interval(configuration: Configuration, metric: str) -> str:
+    """Return the mean, the standard deviation and the confidence interval of the mean."""
+    text, statistics = mean_and_deviation(configuration, metric), configuration.statistics(metric)
+    if statistics is None or statistics.low is None or statistics.high is None or not math.isfinite(statistics.mean):
+        return text
+    return f"{text} [{metric_text(statistics.low)}, {metric_text(statistics.high)}]"
+
+
+def metric_text(number: float) -> str:
+    """Return a number with four decimals, or a large one, such as a number of parameters, with seven digits."""
+    return f"{number:.4f}" if abs(number) < 1000 else f"{number:.7g}"

@@ -1,0 +1,114 @@
+"""The entries of a report: runs as they are read from their folders."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reslab.configuration import as_list
+from reslab.errors import UserError, suggest
+from reslab.reports.settings import Settings, comparable_settings
+from reslab.run import ENDED, FINISHED, PRUNED, UNREADABLE, Result, Run
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a report needs of one run. Each file of the run is read once.
+
+    Attributes:
+        settings: those that the result depends on, by dotted name; empty where they cannot be read.
+        result: the final metrics and the status; without a result only the status and perhaps an error.
+        metrics: one row per epoch.
+        ended: when the result was written, in seconds since 1970; 0 without one.
+        objectives: the metrics that the run's search optimizes.
+    """
+
+    folder: Path
+    settings: Settings
+    seed: int | None
+    result: Result
+    metrics: list[dict[str, float]]
+    ended: float = 0.0
+    objectives: Sequence[str] = ()
+
+    @property
+    def is_finished(self) -> bool:
+        return self.result["status"] == FINISHED
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether a search ended the run early, because other runs were better."""
+        return self.result["status"] == PRUNED
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is finished or pruned."""
+        return self.result["status"] in ENDED
+
+    @property
+    def failure(self) -> str:
+        """The status and the reason, e.g. `failed: out of memory`."""
+        return f"{self.result['status']}: {self.result.get('error', 'no result')}"
+
+
+def read_entries(folders: Iterable[Path]) -> list[Entry]:
+    """Read every run in some folders or below them, each run once.
+
+    Raises:
+        UserError: a folder does not exist or contains no run.
+    """
+    found: dict[Path, Run] = {}
+    for folder in folders:
+        found |= {run.folder.resolve(): run for run in runs_below(folder)}
+    entries = [read_entry(run) for run in found.values()]
+    share_root_of_copies([entry for entry in entries if "data.root" in entry.settings])
+    return entries
+
+
+def runs_below(folder: Path) -> list[Run]:
+    """Return the runs in natural order of their folders. Raises UserError without any."""
+    if not folder.is_dir():
+        siblings = [path.name for path in folder.parent.glob("*/")]
+        advice = "give the folder of a run or a sweep, or a folder that contains some"
+        raise UserError(f"there is no folder {folder}{suggest(folder.name, siblings, advice)}")
+    named = folder.resolve() if folder.name in ("", "..") else folder  # a report shows the name of a run's folder
+    runs = sorted(Run.below(named), key=lambda run: natural_order(run.folder))
+    if not runs:
+        settings = Run(folder).settings.name
+        raise UserError(
+            f"{folder} contains no run: a run's folder has {settings} in it, a sweep's folder has the folders of runs"
+        )
+    return runs
+
+
+def natural_order(name: object) -> list[int | str]:
+    """Return a sorting key that compares numbers in names as numbers: job 9 comes before job 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(name))]
+
+
+def read_entry(run: Run) -> Entry:
+    """Read a run from its folder. A file that cannot be read makes the entry unreadable."""
+    try:
+        config = run.config
+        objectives = as_list(config.get("objective", []))
+        ended = run.result_file.stat().st_mtime if run.result_file.is_file() else 0.0
+        settings = comparable_settings(config)
+        return Entry(run.folder, settings, config["seed"], run.result, run.metrics, ended, objectives)
+    except Exception as error:  # people edit these files, so anything can be in them
+        return Entry(run.folder, {}, None, {"status": UNREADABLE, "error": " ".join(str(error).split())}, [])
+
+
+def share_root_of_copies(entries: Sequence[Entry]) -> None:
+    """Give the copies of one image folder the same `data.root`, so that their runs have equal settings.
+
+    Two folders are copies if they have the same name and two runs recorded the same checksum of them.
+    """
+    first_with: dict[tuple[str, str], str] = {}
+    shared: dict[str, str] = {}
+    for entry in entries:
+        root = str(entry.settings["data.root"])
+        images = str(entry.result.get("data_checksum", root)), Path(root).name
+        old, new = shared.setdefault(root, root), shared[first_with.setdefault(images, root)]
+        shared = {each: new if current == old else current for each, current in shared.items()}
+    for entry in entries:
+        entry.settings["data.root"] = shared[str(entry.settings["data.root"])]

@@ -1,0 +1,232 @@
+"""The figures of report.html, drawn by Matplotlib and returned as SVG."""
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from statistics import fmean
+from textwrap import shorten
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+from reslab.configuration import shown
+from reslab.reports.axes import positions, ticks
+from reslab.reports.configurations import Configuration
+from reslab.reports.leaderboard import Report
+from reslab.reports.settings import ABSENT, Settings, canonical, rounded_text, setting_text
+
+SPLITS = {"train": "training", "val": "validation"}
+LABEL_LENGTH = 150  # characters of a row of the legend
+PANEL_WIDTH, AXIS_DISTANCE = 3.7, 1.4  # inches: a panel of effects, and from one parallel coordinate to the next
+CHARACTER_WIDTH = 0.03  # of a label, as a part of an effect's axis; for a vertical label it is the height of the line
+THIN_FROM = 50  # lines in the parallel coordinates
+SVG_STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "reslab", "font.family": ["sans-serif"], "font.size": 9,
+    "text.parse_math": False,
+}  # fmt: skip
+
+
+def as_svg(draw: Callable[[Figure], None], width: float, height: float) -> str:
+    """Return what `draw` draws on a figure of a size in inches.
+
+    The text of an artist whose gid is `name: text` appears where the mouse points at the artist.
+    """
+    with matplotlib.rc_context(SVG_STYLE):
+        figure = FigureCanvasSVG(Figure(figsize=(width, height), dpi=72)).figure  # savefig measures with 72 dpi
+        draw(figure)
+        ConstrainedLayoutEngine().execute(figure)  # as the figure's own engine it would make savefig draw all twice
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue()
+    return re.sub(r'<g id="name: ([^"]*)">', r"<g><title>\1</title>", text[text.index("<svg") :])
+
+
+def settings_label(settings: Settings, names: Sequence[str]) -> str:
+    return ", ".join(f"{name}={rounded_text(settings.get(name, ABSENT))}" for name in names) or "all runs"
+
+
+# learning curves
+
+Curve = dict[float, float]  # the error in % by epoch
+
+
+def learning_curves(configurations: Sequence[Configuration], labels: Sequence[str]) -> str:
+    """Draw the training and the validation error by epoch; return "" if no run has any."""
+    splits = [split for split in SPLITS if any(any(error_curves(each, split)) for each in configurations)]
+    if not splits:
+        return ""
+    columns = 2 if len(configurations) > 2 and max(map(len, labels)) <= LABEL_LENGTH // 2 else 1
+    rows = math.ceil(len(configurations) / columns)
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
+        for axes, split in zip(panels, splits, strict=True):
+            lines = [
+                draw_curves(axes, error_curves(configuration, split), f"C{number}", label)
+                for number, (configuration, label) in enumerate(zip(configurations, labels, strict=True))
+            ]
+            axes.set(xlabel="epoch", title=f"{SPLITS[split]} error in %")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.grid(alpha=0.3)
+        panels[0].set_ylim(0)  # the panels share the upper limit, which is known when all curves are drawn
+        short = [shorten(label, LABEL_LENGTH // columns, placeholder=" …") for label in labels]
+        figure.legend(lines, short, loc="outside lower left", ncols=columns, frameon=False)
+
+    return as_svg(draw, 11, 4 + 0.2 * rows)
+
+
+def error_curves(configuration: Configuration, split: str) -> list[Curve]:
+    """Return one curve per run. It is empty if the run has no accuracy on the split."""
+    metric = f"{split}/accuracy"
+    return [
+        {row["epoch"] + 1: 100 * (1 - row[metric]) for row in entry.metrics if metric in row}
+        for entry in configuration.entries
+    ]
+
+
+def has_uneven_curves(configuration: Configuration) -> bool:
+    """Return whether some runs have epochs that others do not have."""
+    return any(len({frozenset(curve) for curve in error_curves(configuration, split)}) > 1 for split in SPLITS)
+
+
+def draw_curves(axes: Axes, curves: Sequence[Curve], color: str, label: str) -> Line2D:
+    """Draw the mean and the range over the seeds, and single curves where seeds have different epochs.
+
+    The mean ends where one seed ends: the mean of the others would jump there.
+    """
+    epochs = set(curves[0]).intersection(*curves)
+    mean = {epoch: fmean(curve[epoch] for curve in curves) for epoch in sorted(epochs)}
+    if len(curves) > 1:
+        low, high = ([extreme(curve[epoch] for curve in curves) for epoch in mean] for extreme in (min, max))
+        axes.fill_between(list(mean), low, high, color=color, alpha=0.15, linewidth=0)
+    for curve in curves:
+        if curve.keys() - epochs:
+            draw_curve(axes, curve, color=color, gid=f"name: {label}", linewidth=0.6)
+    return draw_curve(axes, mean, color=color, gid=f"name: {label}", label=label)
+
+
+def draw_curve(axes: Axes, curve: Curve, **style: Any) -> Line2D:
+    epochs = sorted(curve)
+    (line,) = axes.plot(epochs, [curve[epoch] for epoch in epochs], marker="." if len(epochs) == 1 else "", **style)
+    return line
+
+
+# the effect of each setting
+
+
+class Point(NamedTuple):
+    """A finished run in the figure of one setting: the value of the setting, the metric that ranks, and the folder."""
+
+    value: Any
+    metric: float
+    folder: str
+
+
+def effect_points(report: Report, setting: str) -> list[Point]:
+    """Return one point per finished run, or none if these runs have the same value of the setting."""
+    points = [
+        Point(configuration.settings.get(setting, ABSENT), metric, str(entry.folder))
+        for configuration in report.configurations
+        for entry in configuration.entries
+        if math.isfinite(metric := entry.result.get(report.metric_names[0], math.nan))
+    ]
+    return points if len({canonical(point.value) for point in points}) > 1 else []
+
+
+def effect_panels(points_by_setting: dict[str, list[Point]], metric_name: str) -> list[str]:
+    """Draw one figure per setting, all with the same limits of the metric."""
+    metrics = [point.metric for points in points_by_setting.values() for point in points]
+    margin = 0.05 * (max(metrics) - min(metrics)) or 0.01
+    limits = min(metrics) - margin, max(metrics) + margin
+    return [effect_panel(setting, points, limits, metric_name) for setting, points in points_by_setting.items()]
+
+
+def effect_panel(setting: str, points: Sequence[Point], limits: tuple[float, float], metric_name: str) -> str:
+    labels = ticks([point.value for point in points])
+    longest = max(map(len, labels.values()))
+    is_vertical = any(later - earlier < longest * CHARACTER_WIDTH for earlier, later in pairwise(labels))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        draw_effect(axes, points)
+        axes.set_xticks(list(labels), list(labels.values()), rotation=90 if is_vertical else 0)
+        axes.set(title=setting, xlim=(-0.15, 1.15), ylim=limits, ylabel=metric_name)
+        axes.grid(alpha=0.3)
+
+    return as_svg(draw, PANEL_WIDTH, 2.8 + (0.07 * longest if is_vertical else 0))
+
+
+def draw_effect(axes: Axes, points: Sequence[Point]) -> None:
+    """Draw a dot per run, and the means by value if the runs share values."""
+    position_of = positions([point.value for point in points])
+    groups: dict[float, list[float]] = {}
+    for value, metric, folder in points:
+        position = position_of[shown(value)]
+        groups.setdefault(position, []).append(metric)
+        axes.plot(position, metric, "o", color="C0", alpha=0.5, gid=f"name: {folder}: {metric:.4f}", in_layout=False)
+    if 2 * len(groups) <= len(points):  # in a search every run may have its own value
+        means = [sum(metrics) / len(metrics) for _, metrics in sorted(groups.items())]
+        axes.plot(sorted(groups), means, color="C1", marker="_", markersize=14)
+
+
+# parallel coordinates
+
+
+def parallel_coordinates(report: Report, settings: Sequence[str]) -> str:
+    """Draw one line per configuration, through its settings to its mean metric; return "" if no mean is finite.
+
+    The figure keeps its width in a narrow window, which scrolls.
+    """
+    metric_name = report.metric_names[0]
+    means = [
+        (configuration, statistics.mean)
+        for configuration in reversed(report.configurations)  # the best is drawn last, above the others
+        if (statistics := configuration.statistics(metric_name)) and math.isfinite(statistics.mean)
+    ]
+    if not means:
+        return ""
+    values = [[configuration.settings.get(name, ABSENT) for configuration, _ in means] for name in settings]
+    scale = Normalize(min(mean for _, mean in means), max(mean for _, mean in means))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        draw_configurations(axes, means, settings, [positions(each) for each in values], scale)
+        heights = (0.0, 0.25, 0.5, 0.75, 1.0)
+        draw_coordinates(axes, [*map(ticks, values), {height: f"{scale.inverse(height):.4f}" for height in heights}])
+        axes.set_xticks(range(len(settings) + 1), [name.replace(".", ".\n") for name in (*settings, metric_name)])
+        axes.set(xlim=(-0.05, len(settings) + 0.2), ylim=(-0.05, 1.08), yticks=[], frame_on=False)
+
+    width = max(11, AXIS_DISTANCE * (len(settings) + 1))
+    return f'<div style="min-width: {width}in">{as_svg(draw, width, 4)}</div>'
+
+
+def draw_configurations(
+    axes: Axes,
+    means: Sequence[tuple[Configuration, float]],
+    settings: Sequence[str],
+    position_of: Sequence[dict[str, float]],
+    scale: Normalize,
+) -> None:
+    colors = matplotlib.colormaps["viridis_r"]
+    linewidth = 2 if len(means) <= THIN_FROM else 1
+    for configuration, mean in means:
+        texts = [setting_text(configuration.settings, name) for name in settings]
+        heights = [*(each[text] for each, text in zip(position_of, texts, strict=True)), scale(mean)]
+        gid = f"name: {settings_label(configuration.settings, settings)}: {mean:.4f}"
+        axes.plot(heights, color=colors(scale(mean)), linewidth=linewidth, alpha=0.8, gid=gid)
+
+
+def draw_coordinates(axes: Axes, labels: Sequence[dict[float, str]]) -> None:
+    background: Any = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5}
+    for number, texts in enumerate(labels):
+        axes.axvline(number, color="black", linewidth=0.8)
+        for height, text in texts.items():
+            axes.annotate(text, (number, height), (4, 3), textcoords="offset points", bbox=background)

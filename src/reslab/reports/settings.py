@@ -1,0 +1,70 @@
+"""The settings of a run that its result depends on, and in which of them runs differ."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reslab.configuration import flatten, has_prefix, shown
+
+Settings = dict[str, Any]  # by dotted name
+
+# The result of a run does not depend on these options, apart from the seed, which is treated on its own.
+IGNORED = (
+    "seed", "folder", "outputs", "resume", "objective", "test", "logger", "checkpoint", "data.num_workers",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
+    "trainer.detect_anomaly", "callbacks.tensorboard_report", "callbacks.last_checkpoint", "sweep",
+)  # fmt: skip
+ABSENT = "-"  # shown where a configuration does not have a setting, e.g. the momentum of Adam
+
+
+def comparable_settings(config: dict[str, Any]) -> Settings:
+    """Return the settings that the result of a run depends on, without those that are null.
+
+    `model.name` and `optimizer._target_` are called `model` and `optimizer`. `data.root` is left out unless the data
+    set is an image folder: only there does it choose the images.
+    """
+    settings: Settings = {}
+    for name, value in flatten(config).items():
+        group, _, option = name.rpartition(".")
+        if option == "name" and group in config:
+            settings[group] = value
+        elif option == "_target_":
+            settings.setdefault(group, value.rpartition(".")[2])
+        elif option != "_partial_" and value is not None:
+            settings[name] = value
+    ignored = IGNORED if settings.get("data") == "imagefolder" else (*IGNORED, "data.root")
+    return {name: value for name, value in settings.items() if not has_prefix(name, ignored)}
+
+
+def canonical(value: Any) -> str:
+    """Return a text that is equal for equal settings. It is the same for 1 and 1.0, but not for 1 and true."""
+    return json.dumps(json.loads(json.dumps(value, default=str), parse_int=float), sort_keys=True)
+
+
+def differing_settings(settings: Sequence[Settings]) -> list[str]:
+    """Return the names of the settings that are not the same everywhere.
+
+    A setting that another choice determines is left out: `model.layers` where every model has its own layers.
+    """
+    canonicals = [{name: canonical(value) for name, value in each.items()} for each in settings]
+    names = dict.fromkeys(name for each in canonicals for name in each)
+    differing = [name for name in names if len({each.get(name) for each in canonicals}) > 1]
+
+    def is_determined_by(choice: str, name: str) -> bool:
+        if not name.startswith(f"{choice}."):
+            return False
+        pairs = {(each.get(choice), each.get(name)) for each in canonicals}
+        return len(pairs) == len({chosen for chosen, _ in pairs})
+
+    return [name for name in differing if not any(is_determined_by(choice, name) for choice in differing)]
+
+
+def setting_text(settings: Mapping[str, Any], name: str) -> str:
+    """Return a setting exactly as it is written on the command line."""
+    return shown(settings.get(name, ABSENT))
+
+
+def rounded_text(value: Any) -> str:
+    """Return a setting as people read it: a long decimal such as 0.00037960330329289693 has four digits."""
+    text = shown(value)
+    return f"{value:.4g}" if isinstance(value, float) and len(text) > 8 else text

@@ -1,0 +1,102 @@
+import os
+
+import pytest
+from fake_runs import make_run
+
+from reslab.reports.configurations import group_by_settings
+from reslab.reports.entries import read_entries
+from reslab.reports.settings import differing_settings
+
+
+def test_runs_of_one_configuration_differ_only_in_the_seed(tmp_path):
+    make_run(tmp_path / "0_a", accuracy=0.5, seed=1, objective="test/loss", data__root="x")
+    make_run(tmp_path / "1_b", accuracy=0.75, seed=2, trainer__enable_progress_bar=False)
+    make_run(tmp_path / "2_c", accuracy=0.7, seed=1, trainer__max_epochs=3)
+    make_run(tmp_path / "3_d", seed=3)
+    first, second = group_by_settings(read_entries([tmp_path]))
+    assert [entry.folder.name for entry in first.entries] == ["2_c"]
+    assert [entry.folder.name for entry in second.entries] == ["0_a", "1_b"]
+    assert second.best.folder.name == "1_b"
+    assert second.statistics("val/accuracy").mean == 0.625
+    assert second.statistics("val/loss") is None
+
+
+def test_without_validation_the_test_accuracy_ranks(tmp_path):
+    for number, accuracy in enumerate((0.3, 0.9, 0.6)):
+        result = {"status": "finished", "test/accuracy": accuracy}
+        make_run(tmp_path / f"{number}_", result=result, optimizer__lr=accuracy)
+    found = group_by_settings(read_entries([tmp_path]))
+    assert [configuration.settings["optimizer.lr"] for configuration in found] == [0.9, 0.6, 0.3]
+
+
+def test_options_that_do_not_change_the_result_do_not_make_a_configuration(tmp_path):
+    make_run(tmp_path / "a", accuracy=0.5, seed=1, resume="outputs/a", sweep={"stop_on_failure": True})
+    make_run(tmp_path / "b", accuracy=0.5, seed=2, trainer__detect_anomaly=True)
+    assert [len(each.entries) for each in group_by_settings(read_entries([tmp_path]))] == [2]
+
+
+def test_not_a_number_is_the_worst(tmp_path):
+    nan = float("nan")
+    for number, accuracy in enumerate((nan, 0.2, 0.9, 0.3)):
+        make_run(tmp_path / f"{number}_", accuracy=accuracy, test=0.5, seed=number // 2, optimizer__lr=number % 2 + 1)
+    first, second = group_by_settings(read_entries([tmp_path]))
+    assert [entry.folder.name for entry in second.entries] == ["0_", "2_"]
+    assert second.best.folder.name == "2_"
+    assert first.best.folder.name == "3_"
+
+
+def test_the_same_run_twice_is_not_a_second_seed(tmp_path):
+    for number, accuracy in enumerate((0.5, 0.75)):
+        make_run(tmp_path / f"{number}_", accuracy=accuracy)
+    (configuration,) = group_by_settings(read_entries([tmp_path]))
+    assert [entry.result["val/accuracy"] for entry in configuration.entries] == [0.75]
+
+
+@pytest.mark.parametrize("newest", [0, 1, 2])
+def test_of_runs_with_the_same_seed_the_newest_counts(tmp_path, newest):
+    for number in range(3):
+        folder = make_run(tmp_path / f"{number}_", accuracy=number / 4)
+        os.utime(folder / "result.json", (0, 2_000 if number == newest else 1_000))
+    (configuration,) = group_by_settings(read_entries([tmp_path]))
+    assert [entry.result["val/accuracy"] for entry in configuration.entries] == [newest / 4]
+
+
+def test_a_number_is_the_same_with_and_without_a_decimal_point(tmp_path):
+    for seed, (lr, betas) in enumerate([(1, [0, 0.5]), (1.0, [0.0, 0.5])]):
+        make_run(tmp_path / f"{seed}_", accuracy=0.5, seed=seed, optimizer__lr=lr, optimizer__betas=betas)
+    make_run(tmp_path / "2_", accuracy=0.25, optimizer__lr=True, optimizer__betas=[0, 0.5])
+    entries = read_entries([tmp_path])
+    assert [len(each.entries) for each in group_by_settings(entries)] == [2, 1]
+    assert differing_settings([entry.settings for entry in entries[:2]]) == []
+    assert differing_settings([entry.settings for entry in entries]) == ["optimizer.lr"]
+
+
+# image folders
+
+
+def image_folder_run(folder, root, seed, checksum):
+    result = {"status": "finished", "val/accuracy": 0.5, "data_checksum": checksum}
+    return make_run(folder, result=result, seed=seed, data__name="imagefolder", data__root=root)
+
+
+def test_other_images_make_another_configuration(tmp_path):
+    # The last two folders have equal checksums, but not the same name.
+    for number, root in enumerate(("cats", "dogs", "photos/raw", "photos/sharpened")):
+        image_folder_run(tmp_path / f"{number}_", root, 1, "ab"[number // 2])
+    entries = read_entries([tmp_path])
+    assert [each.settings["data.root"] for each in group_by_settings(entries)] == [
+        "cats", "dogs", "photos/raw", "photos/sharpened",
+    ]  # fmt: skip
+    assert differing_settings([entry.settings for entry in entries]) == ["data.root"]
+
+
+def test_images_that_were_moved_do_not_make_a_configuration(tmp_path):
+    """Folders with the same checksum for seed 1 are copies, also for other seeds, whose splits have other checksums."""
+    places = [("/a/cats", 1, "x"), ("/b/cats", 2, "y"), ("cats/", 3, "z"), ("/b/cats", 1, "x"), ("/b/cats", 3, "z")]
+    for number, place in enumerate(places):
+        image_folder_run(tmp_path / f"{number}_", *place)
+    image_folder_run(tmp_path / "5_", "/b/dogs", 2, "y")
+    moved, other = group_by_settings(read_entries([tmp_path]))
+    assert [entry.seed for entry in moved.entries] == [1, 2, 3]
+    assert len({entry.settings["data.root"] for entry in moved.entries}) == 1
+    assert (len(other.entries), other.settings["data.root"]) == (1, "/b/dogs")

@@ -1,0 +1,91 @@
+import pytest
+from fake_runs import make_run
+
+from reslab.reports.leaderboard import read_report
+from reslab.reports.page import MAX_CURVES, html_page
+
+
+def test_curves_show_the_mean_and_the_range_of_the_seeds(tmp_path, figures):
+    for seed, errors in enumerate([(0.5, 0.25), (0.75, 0.5)]):
+        make_run(tmp_path / f"{seed}_", accuracy=0.5, seed=seed, curve=[(1 - error, 1 - error) for error in errors])
+    text = html_page(read_report([tmp_path]))
+    for axes in figures[0].axes:
+        assert [line.get_xydata().tolist() for line in axes.lines] == [[[1, 62.5], [2, 37.5]]]
+        (band,) = axes.collections
+        corners = {(x, y) for x, y in band.get_paths()[0].vertices.tolist()}
+        assert corners == {(1, 50), (1, 75), (2, 25), (2, 50)}
+    assert text.count("<title>1: all runs</title>") == 2
+    assert "<p>Lines show the mean over the seeds, bands the range from the smallest to the largest value.</p>" in text
+
+
+def test_both_panels_show_all_errors(tmp_path, figures):
+    html_page(read_report([make_run(tmp_path / "run", accuracy=0.5, curve=[(0.75, 0.0), (0.75, 0.5)])]))
+    for axes in figures[0].axes:
+        low, high = axes.get_ylim()
+        assert low == 0
+        assert 100 < high < 110
+
+
+def test_the_mean_ends_where_a_seed_ends(tmp_path, figures):
+    """The mean of the seeds that are left would jump to their error."""
+    make_run(tmp_path / "0_", accuracy=0.5, seed=1, curve=[(0.5, 0.75), (0.75, 0.875)])
+    make_run(tmp_path / "1_", accuracy=0.5, seed=2, curve=[(0.5, 0.25)])
+    make_run(tmp_path / "2_", accuracy=0.75, optimizer__lr=1.0, curve=[(0.5, 0.75), (0.75, 0.5)])
+    text = html_page(read_report([tmp_path]))
+    whole, thin, mean = (line.get_xydata().tolist() for line in figures[0].axes[1].lines)
+    assert whole == [[1, 25], [2, 50]]
+    assert thin == [[1, 25], [2, 12.5]]
+    assert mean == [[1, 50]]
+    (band,) = figures[0].axes[1].collections
+    assert {(x, y) for x, y in band.get_paths()[0].vertices.tolist()} == {(1, 25), (1, 75)}
+    assert (
+        "The seeds of 2 have different epochs: thin lines show single seeds, and the mean covers the epochs that"
+        in text
+    )
+
+
+def test_only_the_best_curves_are_drawn(tmp_path, figures):
+    for number in range(MAX_CURVES + 1):
+        make_run(tmp_path / f"{number}_", accuracy=number / 100, optimizer__lr=number + 1.0, curve=[(0.5, 0.5)])
+    text = html_page(read_report([tmp_path]))
+    labels = [line.get_label() for line in figures[0].axes[0].lines]
+    assert labels == [f"{place}: optimizer.lr={12.0 - place}" for place in range(1, MAX_CURVES + 1)]
+    assert "The 10 best configurations." in text
+
+
+def test_an_effect_has_one_dot_per_run_and_the_mean_by_value(sweep, figures):
+    text = html_page(read_report([sweep]))
+    (axes,) = figures[1].axes
+    *dots, means = (line.get_xydata().tolist() for line in axes.lines)
+    assert sorted(dot for (dot,) in dots) == [[0, 0.5], [0, 0.7], [1, 0.9], [1, 0.9]]
+    assert means == [[0, pytest.approx(0.6)], [1, 0.9]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["resnet8", "resnet20"]
+    assert f"<title>{sweep}/1_resnet8: 0.7000</title>" in text
+
+
+def test_parallel_coordinates_have_one_line_per_configuration(tmp_path, figures):
+    make_run(tmp_path / "0_", accuracy=0.5)
+    make_run(tmp_path / "1_", accuracy=0.7, seed=2)
+    make_run(tmp_path / "2_", accuracy=0.8, model__name="resnet20")
+    make_run(tmp_path / "3_", accuracy=1.0, model__name="resnet20", optimizer__lr=0.2)
+    text = html_page(read_report([tmp_path]))
+    lines = {
+        line.get_gid(): line.get_ydata()
+        for line in figures[2].axes[0].lines
+        if (line.get_gid() or "").startswith("name")
+    }
+    assert {gid: pytest.approx(list(heights)) for gid, heights in lines.items()} == {
+        "name: model=resnet8, optimizer.lr=0.1: 0.6000": [0, 0, 0],
+        "name: model=resnet20, optimizer.lr=0.1: 0.8000": [1, 0, 0.5],
+        "name: model=resnet20, optimizer.lr=0.2: 1.0000": [1, 1, 1],
+    }
+    assert "Parallel coordinates" in text
+
+
+def test_names_are_not_formulas(tmp_path):
+    for number in range(2):
+        options = {"data__name": f"$a_{number}^$", "optimizer__name": f"$\\frac{{{number}$"}
+        make_run(tmp_path / f"{number}_x", accuracy=0.5 + number / 4, curve=[(0.5, 0.5)], **options)
+    text = html_page(read_report([tmp_path]))
+    assert text.count(">$a_0^$</text>") == 2  # on the axis of the effect and of the parallel coordinates
+    assert ": data=$a_0^$, optimizer=$\\frac{0$</text>" in text  # in the legend
