@@ -11,8 +11,8 @@ test: .venv/installed   ## the default tests, five minutes on two cores
 test-all: .venv/installed  ## the slow ones too
 	$(BIN)/python -m pytest $(ARGS)
 
-check: .venv/installed  ## lint and types
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+check: .venv/installed  ## lint, types, and which room imports which
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
 tensorboard: .venv/installed  ## look at every run
 	$(BIN)/tensorboard --logdir outputs

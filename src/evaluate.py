@@ -1,16 +1,6 @@
-"""Test a trained network on its own or another data set: python src/evaluate.py --help."""
+"""`python src/evaluate.py` is `reslab evaluate`, without an installation of the command."""
 
-from omegaconf import DictConfig
-
-from reslab.command import command
-
-
-def evaluate(config: DictConfig) -> None:
-    from reslab.evaluation import evaluate
-    from reslab.results import print_evaluation
-
-    print_evaluation(evaluate(config))
-
+from reslab.commands.evaluate import main
 
 if __name__ == "__main__":
-    command("evaluate", evaluate)
+    main()

@@ -1,18 +1,6 @@
-"""Tell the classes of image files: python src/predict.py --help."""
+"""`python src/predict.py` is `reslab predict`, without an installation of the command."""
 
-from omegaconf import DictConfig
-
-from reslab.command import command
-
-
-def predict(config: DictConfig) -> None:
-    from reslab.prediction import predict
-    from reslab.results import print_predictions
-
-    predictions = predict(config)
-    if config.output is None:
-        print_predictions(predictions)
-
+from reslab.commands.predict import main
 
 if __name__ == "__main__":
-    command("predict", predict)
+    main()

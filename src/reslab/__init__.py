@@ -1,1 +1,67 @@
-"""ResLab: a laboratory for residual networks."""
+"""ResLab: a laboratory for residual networks.
+
+import reslab
+
+run = reslab.train("model=resnet8", "trainer.max_epochs=2")
+run.result["test/accuracy"]
+run = reslab.load("outputs/resnet20-digits/2026-01-31_12-00-00")
+run.predict(["a.png", "b.png"])
+network = run.classifier()
+"""
+
+from pathlib import Path
+
+from reslab.errors import UserError
+from reslab.run import Run
+
+__all__ = ["Run", "UserError", "load", "train"]
+
+
+def load(folder: str | Path) -> Run:
+    """Return the run in a folder.
+
+    Args:
+        folder: a run's folder, e.g. outputs/resnet20-digits/2026-01-31_12-00-00.
+
+    Returns:
+        The run, whatever its status is. Its files are read when they are asked for.
+
+    Raises:
+        UserError: the folder holds no run.
+
+    Example:
+        >>> import reslab
+        >>> reslab.load("outputs/resnet20-digits")
+        Traceback (most recent call last):
+        ...
+        reslab.errors.UserError: outputs/resnet20-digits holds no run: its folder has .hydra in it
+    """
+    run = Run(folder)
+    if not run.has_settings:
+        raise UserError(f"{folder} holds no run: {run.overrides_file.relative_to(run.folder)} is missing")
+    return run
+
+
+def train(*overrides: str) -> Run:
+    """Train a network, test it, and return its run, as `python src/train.py <overrides>` does.
+
+    Args:
+        overrides: options as on the command line, one string each: "model=resnet18", "data.batch_size=64",
+            "resume=auto".
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: an option is wrong.
+        KeyboardInterrupt: Ctrl-C, or the interrupt of a notebook, ended the run. `resume=<its folder>` continues it.
+
+    Example:
+        >>> import reslab
+        >>> run = reslab.train("model=resnet8", "trainer.max_epochs=1", "trainer.accelerator=cpu")  # doctest: +SKIP
+        >>> run.status  # doctest: +SKIP
+        'finished'
+    """
+    from reslab.commands.python import train
+
+    return train(overrides)

@@ -1,4 +1,4 @@
-"""A run's result on the terminal."""
+"""Results on the terminal."""
 
 from pathlib import Path
 from typing import Any
@@ -7,15 +7,18 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
+from reslab.files import relative
+from reslab.run import Result
+
 SHOWN = (
     "val/accuracy", "test/accuracy", "test/top5_accuracy", "test/loss", "test/f1_macro", "test/calibration_error",
 )  # fmt: skip
 
 
 @rank_zero_only
-def print_result(result: dict[str, Any]) -> None:
-    folder = Path(result["folder"])
-    folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+def print_result(result: Result) -> None:
+    """Print the metrics of a run and where it is."""
+    folder = relative(Path(result["folder"]))
     console = Console(markup=False, emoji=False)
     table = Table(title=f"{result['model']} on {result['data']}", title_justify="left", show_header=False)
     for name in SHOWN:
@@ -27,6 +30,7 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
+    """Print the scores of each class and the metrics."""
     console = Console(markup=False, emoji=False)
     table = Table(title=f"{result['data']}: {result['images']:,} test images", title_justify="left")
     for name in ("class", "images", "precision", "recall", "F1"):
@@ -40,6 +44,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
 
 
 def print_predictions(predictions: list[dict[str, Any]]) -> None:
+    """Print the most probable classes of each image."""
     table = Table("image", "classes")
     for row in predictions:
         table.add_row(row["image"], ", ".join(f"{c['class']} {c['probability']:.1%}" for c in row["classes"]))

@@ -1,0 +1,21 @@
+"""Test a trained network on its own or another data set: `reslab evaluate --help`."""
+
+from omegaconf import DictConfig
+
+from reslab.commands.entry import command
+from reslab.inference.options import EVALUATE_SCHEMA
+
+
+def evaluate(config: DictConfig) -> None:
+    from reslab.commands.printing import print_evaluation
+    from reslab.inference.evaluation import evaluate
+
+    print_evaluation(evaluate(config))
+
+
+def main() -> None:
+    command(EVALUATE_SCHEMA, evaluate)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Training from Python, in a script or a notebook: what `reslab.train` runs."""
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import initialize_config_dir
+from omegaconf import DictConfig
+
+from reslab.commands import train as command
+from reslab.commands.entry import JobFailed, command_line, job, new_folder, prepared
+from reslab.configuration import CONF
+from reslab.errors import Interrupted, UserError, is_mistake, one_line
+from reslab.internals import run_hydra_job
+from reslab.run import Run
+from reslab.training.interruption import signals
+from reslab.training.options import SCHEMA
+
+LINE = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"  # as in conf/hydra/job_logging/reslab.yaml
+
+
+def train(overrides: Sequence[str]) -> Run:
+    """Train one run. The public `reslab.train` documents it."""
+    finished: list[Run] = []
+
+    def task(config: DictConfig) -> None:
+        from reslab.training.fit import train  # torch and lightning, once the configuration is known to be right
+
+        run = Run(config.folder)
+        with run_log(run.folder):
+            train(config)
+        finished.append(run)
+
+    new_folder.cache_clear()  # a process that trains twice needs two folders
+    try:
+        arguments = prepared(overrides, SCHEMA)
+        if any(argument.startswith("-") or argument == "hydra.mode=MULTIRUN" for argument in arguments):
+            raise UserError(
+                "reslab.train takes the options of one run; start a sweep with the command: reslab train -m …"
+            )
+        # Lightning starts the further processes of a run with the command, not with this program.
+        with (
+            own_signals(),
+            command_line([str(command.__file__), *arguments]),
+            initialize_config_dir(str(CONF), job_name="train", version_base="1.3"),
+        ):
+            run_hydra_job(SCHEMA.config_name, job(SCHEMA, task), arguments)
+    except Interrupted:
+        raise KeyboardInterrupt from None
+    except (JobFailed, Exception) as raised:
+        error = raised.error if isinstance(raised, JobFailed) else raised
+        if is_mistake(error):
+            raise UserError(one_line(error, SCHEMA.config_name, overrides)) from error
+        raise error from None
+    return finished[0]
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Let a signal save and end the run, and give the signals back to the program afterwards."""
+    numbers = [signal.SIGINT, signal.SIGTERM] if threading.current_thread() is threading.main_thread() else []
+    before = {number: signal.getsignal(number) for number in numbers}
+    signals.caught = None
+    signals.listen()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def run_log(folder: Path) -> Iterator[None]:
+    """Write the log of ResLab into the run's folder, and its lines to standard output, as the command does."""
+    logger = logging.getLogger("reslab")
+    file, console = logging.FileHandler(folder / "train.log"), logging.StreamHandler(sys.stdout)
+    file.setFormatter(logging.Formatter(LINE))
+    console.setLevel(logging.INFO)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    for handler in (file, console):
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in (file, console):
+            logger.removeHandler(handler)
+        file.close()
+        logger.setLevel(level)

@@ -1,0 +1,96 @@
+"""Compare finished runs and sweeps.
+
+  python src/report.py outputs/multirun/2026-01-31_12-00-00            a sweep; or several, or runs, or folders of these
+  python src/report.py outputs/resnet20-digits output=report           write into that folder instead
+  python src/report.py outputs/resnet20-digits versus outputs/resnet32-digits
+
+Prints a leaderboard, one row per configuration with mean, spread and confidence interval over its seeds, and writes
+report.csv, runs.csv and report.html: a page with the table, learning curves and the effect of each parameter. They are
+written into the named folder, or into the folder that holds all named folders.
+`versus` shows what differs between the runs before and after it, and whether the accuracy differs by more than the
+spread over seeds.
+"""
+
+import os
+import signal
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import NoReturn
+
+from reslab.commands.entry import errors_as_one_line, replace_unprintable_characters
+from reslab.errors import Interrupted, UserError
+
+VERSUS = Path("versus")
+
+
+class Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}: --help shows examples")
+
+
+def main() -> None:
+    if hasattr(signal, "SIGPIPE"):  # Windows has none
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends this process silently
+    replace_unprintable_characters()
+    parser = Parser("report", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", metavar="folder | output=folder | versus")
+    with errors_as_one_line("report"):
+        try:
+            report(parser.parse_args().folders)
+            print(end="", flush=True)
+        except KeyboardInterrupt:
+            raise Interrupted(signal.SIGINT) from None
+        except OSError as error:
+            # Python would print a traceback when it cannot write the rest of the output at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise UserError(f"{error.filename or 'standard output'}: {error.strerror}") from error
+
+
+def report(arguments: list[str]) -> None:
+    """Print and write the report that the arguments ask for. Raises UserError."""
+    from reslab.reports.leaderboard import read_report
+    from reslab.reports.terminal import print_report
+    from reslab.reports.writing import FILES, write_report
+
+    outputs = [argument.removeprefix("output=") for argument in arguments if argument.startswith("output=")]
+    named = (Path(argument) for argument in arguments if not argument.startswith("output="))
+    folders = [path for path in named if path.name not in FILES or path.is_dir()]  # a shell's * finds an old report
+    if "" in outputs:
+        raise UserError("output= must name a folder")
+    if not folders:
+        raise UserError("name a folder, e.g. python src/report.py outputs/multirun/2026-01-31_12-00-00")
+    if VERSUS in folders:
+        if outputs:
+            raise UserError(f"output={outputs[-1]}: versus prints its comparison and writes no file")
+        compare(folders)
+        return
+    place = Path(outputs[-1]) if outputs else common_folder(folders)
+    found = read_report(folders)
+    print_report(found)
+    write_report(found, place)
+    print(f"report: {place} ({', '.join(FILES)})")
+
+
+def common_folder(folders: list[Path]) -> Path:
+    """Return the only folder, or the one that holds all: each of several may have a report of its own."""
+    if len(folders) == 1:
+        return folders[0]
+    common = Path(os.path.commonpath([folder.absolute() for folder in folders]))
+    if common == Path(common.anchor):
+        raise UserError("these folders have no common parent but the root: name one with output=<folder>")
+    return common
+
+
+def compare(folders: list[Path]) -> None:
+    from reslab.reports.comparison import print_comparison, read_side
+
+    middle = folders.index(VERSUS)
+    before, after = folders[:middle], folders[middle + 1 :]
+    if not before or not after or VERSUS in after:
+        raise UserError("versus stands between two groups of folders: python src/report.py A versus B")
+    print_comparison(read_side("A", before), read_side("B", after))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The place of conf/, and small functions on composed configurations and command-line overrides.
+
+Nothing here imports torch.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import ListConfig, OmegaConf
+
+PACKAGE = Path(__file__).parent
+# An installed wheel carries conf/ inside the package; a checkout has it next to src/.
+CONF = next((path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if path.is_dir()), PACKAGE / "conf")
+
+
+# values
+
+
+def nodes(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every option and every group of options of a configuration with its dotted name."""
+    for name, value in node.items() if isinstance(node, dict) else ():
+        yield f"{prefix}{name}", value
+        yield from nodes(value, f"{prefix}{name}.")
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Return every option by its dotted name, without the groups."""
+    return {name: value for name, value in nodes(config) if not isinstance(value, dict)}
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return the values of an option that is one value or a list."""
+    return list(value) if isinstance(value, list | ListConfig) else [value]
+
+
+def shown(value: Any) -> str:
+    """Return a value as it is written on the command line."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# overrides: `optimizer.lr=0.1`, `+trainer.max_time=…`, `~callbacks.ema`
+
+
+def name_of(override: str) -> str:
+    return override.partition("=")[0]
+
+
+def has_prefix(name: str, groups: tuple[str, ...]) -> bool:
+    """Return whether an option is one of `groups` or belongs to one of them; a leading plus does not count."""
+    name = name.lstrip("+")
+    return any(name == group or name.startswith(f"{group}.") for group in groups)
+
+
+def quoted(value: object) -> str:
+    """Quote a value for Hydra's grammar, where the folder of a job (`0_seed=1`) is no plain value.
+
+    In that grammar a backslash stands for itself, except before a quote.
+    """
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), str(value)) + "'"
+
+
+def unquoted(value: str) -> str:
+    """Undo `quoted`. The further processes of a run receive its command line in quotes."""
+    if not re.fullmatch("'.*'|\".*\"", value):
+        return value
+    quote = value[0]
+    return re.sub(rf"(\\*)({quote}|\Z)", lambda found: found[1][: len(found[1]) // 2] + found[2], value[1:-1])
+
+
+# defaults
+
+
+def defaults(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return every option and group with its value in conf/, for the choices (`model=…`) of a command line.
+
+    The other overrides do not count. A user's own folder of configuration (`--config-dir`) does.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from reslab.internals import hydra_arguments
+
+    folder = hydra_arguments().config_dir
+    searchpath = [f"hydra.searchpath=[{quoted(f'file://{Path(folder).absolute()}')}]"] if folder else []
+    folders = [CONF, *([Path(folder)] if folder else [])]
+    simple = [override for override in overrides if re.match(r"[\w/]+=[\w/]+$", override)]
+    choices = [choice for choice in simple if any((each / name_of(choice)).is_dir() for each in folders)]
+    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return dict(nodes(OmegaConf.to_container(compose(config_name, overrides=[*choices, *searchpath]))))
+    finally:
+        GlobalHydra.instance().hydra = running  # the jobs of a sweep that are still to come need it

@@ -1,0 +1,243 @@
+"""A run's folder: what is in it, and everything that may be asked of it."""
+
+import csv
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from reslab.configuration import flatten, has_prefix
+from reslab.errors import UserError
+from reslab.files import write_csv, write_json, write_text
+
+if TYPE_CHECKING:
+    from reslab.training.classifier import Classifier
+
+Result = dict[str, Any]
+
+# The options that a resumed run may change. Any other difference makes it another run.
+MAY_DIFFER = (
+    "resume", "folder", "outputs", "test", "objective", "compile", "logger", "checkpoint", "sweep", "callbacks",
+    "data.root", "data.num_workers", "data.on_error", "trainer.max_epochs", "trainer.max_steps", "trainer.accelerator",
+    "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.log_every_n_steps",
+    "trainer.limit_test_batches", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler",
+    "trainer.detect_anomaly",
+)  # fmt: skip
+MAY_NOT_DIFFER = ("callbacks.ema",)  # of those
+# Modules that have moved since a run may have been recorded, under their names of then.
+MOVED = {
+    f"reslab.{name}.": f"reslab.training.{name}." for name in ("averaging", "checkpoints", "schedules", "tensorboard")
+}
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # previous: what last.ckpt was before
+FINISHED, PRUNED = "finished", "pruned"
+ENDED = (FINISHED, PRUNED)  # the statuses of a run that is never resumed
+UNREADABLE = "unreadable"  # the status in a report of a run whose files cannot be read
+# What reading the settings of a run can raise where its process was killed while it wrote them.
+INCOMPLETE = (OSError, yaml.YAMLError, KeyError, TypeError)
+SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast, where it is installed
+
+
+class Run:
+    """One training run, read from its folder.
+
+    A folder of a run that was killed can be read as well: a file that is missing or incomplete counts as absent.
+
+    Args:
+        folder: the run's folder, or a file in its `checkpoints` folder.
+
+    Example:
+        >>> run = reslab.load("outputs/resnet20-digits/2026-01-31_12-00-00")  # doctest: +SKIP
+        >>> run.result["test/accuracy"], len(run.metrics)  # doctest: +SKIP
+        (0.9972, 60)
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.checkpoints = self.folder / "checkpoints"
+        self.last, self.previous, self.best = (self.checkpoints / name for name in (LAST, PREVIOUS, BEST))
+        self.metrics_file = self.folder / "metrics.csv"
+        self.result_file = self.folder / "result.json"
+        self.settings = self.folder / ".hydra"
+        self.config_file = self.settings / "config.yaml"
+        self.overrides_file = self.settings / "overrides.yaml"  # Hydra writes it last
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self.status})"
+
+    @classmethod
+    def below(cls, folder: Path) -> Iterator["Run"]:
+        """Yield every run in a folder or below it, in no order. The folder of a benchmark holds no run."""
+        for settings in folder.rglob(".hydra"):
+            if not (settings.parent / "benchmark.json").exists():
+                yield cls(settings.parent)
+
+    # settings
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The composed configuration, with its interpolations. Raises OSError or YAMLError where it is incomplete."""
+        return yaml.load(self.config_file.read_bytes(), SafeLoader)  # a safe one
+
+    @property
+    def overrides(self) -> list[str]:
+        """The command line, one override per entry. Raises OSError or YAMLError where it is incomplete."""
+        return yaml.load(self.overrides_file.read_bytes(), SafeLoader) or []
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether all settings were written, so that the run can be resumed."""
+        return self.overrides_file.is_file()
+
+    def write_settings(self, config: str, overrides: Sequence[str]) -> None:
+        """Write the configuration (as YAML) and the command line."""
+        write_text(self.config_file, config)
+        write_text(self.overrides_file, yaml.safe_dump(list(overrides)))
+
+    # results
+
+    @property
+    def result(self) -> Result:
+        """What result.json holds; only a status, "unfinished", where there is none or an incomplete one."""
+        return read_result(self.folder)
+
+    @property
+    def status(self) -> str:
+        """finished, pruned, failed, interrupted or unfinished."""
+        return str(self.result["status"])
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is finished or pruned. Such a run is never resumed."""
+        return self.status in ENDED
+
+    @property
+    def has_failed(self) -> bool:
+        return self.status == "failed"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a run has left a result or a checkpoint here."""
+        return self.result_file.exists() or self.checkpoints.exists()
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """One row per epoch, without the cells that are empty."""
+        if not self.metrics_file.is_file():
+            return []
+        rows = csv.DictReader(self.metrics_file.read_text(encoding="utf-8").splitlines())
+        return [{name: float(value) for name, value in row.items() if value} for row in rows]
+
+    def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Write one row per epoch, with a column for every name in any of them."""
+        write_csv(self.metrics_file, rows, dict.fromkeys(name for row in rows for name in row))
+
+    def finish(self, result: Result, *, pruned: bool = False) -> Result:
+        """Write the results of a run that has ended, and return them as they were written."""
+        written = {"status": PRUNED if pruned else FINISHED} | result | {"folder": str(self.folder)}
+        write_json(self.result_file, written)
+        return written
+
+    def fail(self, error: str, *, interrupted: bool = False) -> None:
+        """Write why the run has no results."""
+        status = "interrupted" if interrupted else "failed"
+        write_json(self.result_file, {"status": status, "error": error, "folder": str(self.folder)})
+
+    def reopen(self) -> None:
+        """Remove the result, because the run begins or is resumed."""
+        self.result_file.unlink(missing_ok=True)
+
+    # checkpoints
+
+    def checkpoint(self) -> Path:
+        """Return the best checkpoint, or the last one where nothing was validated. Raises UserError without any."""
+        for path in (self.best, self.last):
+            if path.is_file():
+                return path
+        raise UserError(f"{self.folder} is neither a checkpoint nor the folder of a run that has one")
+
+    def resumable_checkpoints(self) -> list[Path]:
+        """Return the checkpoints to resume from, the newest first."""
+        candidates = (self.last, self.previous, self.best)
+        return [path for path in candidates if path.is_file()]
+
+    # the trained network
+
+    def classifier(self) -> "Classifier":
+        """Return the network with its best weights.
+
+        Returns:
+            A torch.nn.Module in evaluation mode on the CPU. It takes uint8 images (N, C, H, W) as the data set stores
+            them and returns logits (N, num_classes).
+
+        Raises:
+            UserError: the run has no checkpoint, or its checkpoint is not one of ResLab.
+        """
+        from reslab.inference.loading import load_classifier  # torch
+
+        return load_classifier(self.checkpoint()).classifier
+
+    def predict(self, images: str | Path | Sequence[str | Path], top: int = 3) -> list[dict[str, Any]]:
+        """Classify image files with the best weights.
+
+        Args:
+            images: a file, a folder, a glob, or a list of them.
+            top: how many classes to return for each image.
+
+        Returns:
+            One dictionary per image: "image" is its path, "classes" lists the `top` most probable classes as
+            dictionaries of "class" and "probability", the most probable first.
+
+        Raises:
+            UserError: there is no such image, one of them cannot be read, or the run has no checkpoint.
+        """
+        from reslab.inference.prediction import predict  # torch
+
+        return predict(self.checkpoint(), images, top=top)
+
+
+def resume_argument(folder: Path) -> str:
+    """Return `resume=<folder>` as a shell takes it."""
+    return shlex.quote(f"resume={folder}")
+
+
+def read_result(folder: Path) -> Result:
+    """Return the result.json of a run or a sweep; only a status where there is none or an incomplete one."""
+    try:
+        result = json.loads(Run(folder).result_file.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        result = None
+    return result if isinstance(result, dict) and "status" in result else {"status": "unfinished"}
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Compare two configurations of a run.
+
+    Returns:
+        What differs and makes it another run, e.g. `model.name was resnet20 and is resnet32`; empty for the same run.
+    """
+    before, after = identity(saved), identity(now)
+    return [
+        f"{name} was {before.get(name)} and is {after.get(name)}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name) and not may_differ(name)
+    ]
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every option by its dotted name; classes under the names that they have today."""
+    return {name: today(value) if name.endswith("_target_") else value for name, value in flatten(config).items()}
+
+
+def today(target: Any) -> Any:
+    for before, now in MOVED.items():
+        if isinstance(target, str) and target.startswith(before):
+            return now + target.removeprefix(before)
+    return target
+
+
+def may_differ(name: str) -> bool:
+    return has_prefix(name, MAY_DIFFER) and not has_prefix(name, MAY_NOT_DIFFER)
