@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 import torch
 from test_commands import run
-from tiny_benchmark import config  # noqa: F401  # a fixture
 
 from reslab.benchmarking import benchmark
 from reslab.benchmarking.table import cells
@@ -12,7 +11,7 @@ from reslab.errors import UserError
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_an_absent_gpu_is_reported_before_any_case_is_measured(config, monkeypatch):  # noqa: F811
+def test_an_absent_gpu_is_reported_before_any_case_is_measured(config, monkeypatch):
     monkeypatch.setattr(benchmark, "measure_case", lambda *_: pytest.fail("a case was measured"))
     with pytest.raises(UserError, match=r"^benchmark\.devices=gpu, but torch .*: benchmark\.devices=cpu runs the same"):
         benchmark.run_benchmark(config("benchmark.devices=[cpu,gpu]"))

@@ -2,13 +2,12 @@ from dataclasses import replace
 
 import pytest
 from test_commands import no_torch, run  # noqa: F401  # a fixture
-from tiny_benchmark import config  # noqa: F401  # a fixture
 
 from reslab.benchmarking.cases import Case, read_cases, training_settings
 from reslab.errors import UserError
 
 
-def test_every_combination_is_a_case_once(config):  # noqa: F811
+def test_every_combination_is_a_case_once(config):
     assert read_cases(config()) == [Case("cpu", "auto", "channels_last", False, 16)]  # as train.py would train
     cases = read_cases(config("benchmark.devices=[cpu,gpu]", "benchmark.batch_sizes=[8,32,8]", "compile=true"))
     assert cases == [Case(device, "auto", "channels_last", True, n) for device in ("cpu", "gpu") for n in (8, 32)]
@@ -22,7 +21,7 @@ def test_a_mistake_is_one_line_without_torch(tmp_path, no_torch, config):  # noq
         read_cases(config("resume=a"))
 
 
-def test_there_are_enough_synthetic_images_for_a_batch(config):  # noqa: F811
+def test_there_are_enough_synthetic_images_for_a_batch(config):
     case = Case("cpu", "auto", "channels_last", False, 100)
     assert training_settings(config(), case, 1, 2)["data"]["num_images"] == 100
     assert training_settings(config(), replace(case, batch_size=10), 1, 2)["data"]["num_images"] == 64

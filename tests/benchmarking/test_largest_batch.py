@@ -1,5 +1,4 @@
 import pytest
-from tiny_benchmark import config  # noqa: F401  # a fixture
 
 from reslab.benchmarking import largest_batch
 from reslab.benchmarking.cases import Case
@@ -17,7 +16,7 @@ def test_the_largest_batch_is_found_to_within_a_sixteenth(start, most):
     assert len(tried) == len(set(tried))
 
 
-def test_the_search_says_what_stopped_it(config, monkeypatch):  # noqa: F811
+def test_the_search_says_what_stopped_it(config, monkeypatch):
     def fake(settings):
         assert settings["trainer"]["max_steps"] == 2
         known = {"accelerator": "cpu", "run": {"precision": "32-true"}, "images_per_second": 1.0}

@@ -2,10 +2,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_benchmark import config, measured  # noqa: F401  # a fixture
 
 from reslab.benchmarking import measuring
-from reslab.benchmarking.measuring import percentiles
+from reslab.benchmarking.cases import read_cases, training_settings
+from reslab.benchmarking.measuring import measure, percentiles
+
+
+def measured(config, warmup_steps=1, steps=3):
+    """Measure the only case of a configuration in this process."""
+    (case,) = read_cases(config)
+    return measure(training_settings(config, case, warmup_steps, steps))
 
 
 class Clock:
@@ -39,7 +45,7 @@ class Clock:
         return classifier
 
 
-def test_the_time_of_a_step_is_divided_into_its_parts(config, monkeypatch):  # noqa: F811
+def test_the_time_of_a_step_is_divided_into_its_parts(config, monkeypatch):
     Clock(monkeypatch)
     row = measured(config(), warmup_steps=2, steps=5)  # An epoch has four batches.
     parts = {name: part["median"] for name, part in row["parts_ms"].items()}
@@ -48,7 +54,7 @@ def test_the_time_of_a_step_is_divided_into_its_parts(config, monkeypatch):  # n
     assert row["images_per_second"] == pytest.approx(16 / 31)
 
 
-def test_warm_up_is_not_measured(config, monkeypatch):  # noqa: F811
+def test_warm_up_is_not_measured(config, monkeypatch):
     clock = Clock(monkeypatch)
     seen = []
     monkeypatch.setattr(measuring, "percentiles", lambda values: seen.append(len(values)) or percentiles(values))
@@ -82,7 +88,7 @@ def test_a_gpu_is_timed_by_events_and_synchronised_once(monkeypatch):
     assert calls == ["record"] * 9 + ["synchronize"]
 
 
-def test_a_case_is_measured_in_its_own_precision_and_memory_format(config, monkeypatch):  # noqa: F811
+def test_a_case_is_measured_in_its_own_precision_and_memory_format(config, monkeypatch):
     inputs, classifiers = [], []
     build = measuring.build_classifier
 
@@ -106,9 +112,9 @@ def test_a_case_is_measured_in_its_own_precision_and_memory_format(config, monke
     assert (loss.images, loss.total.dtype) == (32, torch.float32)
 
 
-def test_an_error_is_a_row(config):  # noqa: F811
+def test_an_error_is_a_row(config):
     refused = measured(config("model.shortcut=X"))
-    assert refused == {"status": "refused", "error": "model.shortcut=X is none of A, B, C, D, none"}
+    assert refused == {"status": "refused", "error": "model.shortcut=X must be one of A, B, C, D, none"}
     assert measured(config("seed=x"))["status"] == "failed"
 
 

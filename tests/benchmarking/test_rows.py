@@ -1,9 +1,7 @@
-from tiny_benchmark import finished_row
-
 from reslab.benchmarking.rows import compare_devices
 
 
-def test_devices_are_compared_where_all_other_options_are_equal():
+def test_devices_are_compared_where_all_other_options_are_equal(finished_row):
     rows = [
         finished_row("cpu", 100.0), finished_row("cpu", 50.0, batch_size=8), finished_row("gpu", 3010.0),
         finished_row("gpu", 9000.0, compile=True),
@@ -16,5 +14,5 @@ def test_devices_are_compared_where_all_other_options_are_equal():
     }  # fmt: skip
 
 
-def test_a_device_is_not_compared_with_itself_under_another_name():
+def test_a_device_is_not_compared_with_itself_under_another_name(finished_row):
     assert compare_devices([finished_row("cpu", 1.0), finished_row("cpu", 2.0) | {"device": "auto"}]) == []

@@ -1,10 +1,8 @@
-from tiny_benchmark import finished_row
-
 from reslab.benchmarking.picture import part_percentages
 from reslab.benchmarking.table import cells
 
 
-def test_the_numbers_of_a_row():
+def test_the_numbers_of_a_row(finished_row):
     medians = {"data": 1.0, "forward": 2.0, "backward": 4.0, "optimizer": 1.0}
     row = finished_row("gpu", 12345.6) | {
         "step_ms": {"median": 8.125, "p10": 7.5, "p90": 1234.5}, "peak_memory_mb": 2048.4,
