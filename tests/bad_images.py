@@ -1,4 +1,4 @@
-"""Files under images' names that no image can be read from: each kind by its name, with the reason that is given."""
+"""Files with the names of images that cannot be read, each kind with the reason that the error gives."""
 
 import os
 import pickle
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def noise(path: Path, size: int = 64) -> bytes:
-    """Its bytes, in the format of its suffix."""
+    """Write an image in the format of the suffix and return its bytes."""
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)).save(path)
     return path.read_bytes()
 
@@ -27,7 +27,7 @@ def cut_in_the_header(path: Path) -> None:
 
 
 def without_tables(path: Path) -> None:
-    """A JPEG whose Huffman tables are overwritten."""
+    """Write a JPEG with overwritten Huffman tables."""
     content = bytearray(noise(path))
     start = content.index(b"\xff\xc4")
     content[start + 4 : start + 24] = bytes([255] * 20)
@@ -35,7 +35,7 @@ def without_tables(path: Path) -> None:
 
 
 def flipped_bits(path: Path) -> None:
-    """A PNG whose pixels do not fit their checksum."""
+    """Write a PNG with pixels that do not fit their checksum."""
     content = bytearray(noise(path))
     start = content.index(b"IDAT") + 100
     content[start : start + 200] = bytes(byte ^ 255 for byte in content[start : start + 200])
@@ -43,7 +43,7 @@ def flipped_bits(path: Path) -> None:
 
 
 def bomb(path: Path) -> None:
-    """A small PNG that would be 12,000 x 12,000 pixels."""
+    """Write a small PNG that decodes to 12,000 x 12,000 pixels."""
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 12_000, 12_000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(9999)))]
     body = b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -53,7 +53,7 @@ def bomb(path: Path) -> None:
 
 
 def large_bomb(path: Path) -> None:
-    """A GIF of 65,535 x 65,535 pixels, which Pillow refuses itself."""
+    """Write a GIF of 65,535 x 65,535 pixels, which Pillow itself refuses."""
     path.write_bytes(b"GIF89a" + struct.pack("<HH", 65535, 65535) + bytes(3) + noise(path.with_suffix(".gif"), 8)[13:])
 
 
@@ -66,7 +66,7 @@ def deep_pixels(path: Path) -> None:
 
 
 class Trap:
-    """Unpickled, it creates a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -75,7 +75,9 @@ class Trap:
         return open, (str(self.path), "w")
 
 
-BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {  # kind: (suffix, how it is made, what is said)
+BAD: dict[
+    str, tuple[str, Callable[[Path], object], str]
+] = {  # kind: (suffix, the function that writes it, a part of the reason)
     "empty": (".jpg", Path.touch, "not an image"),
     "text": (".png", lambda path: path.write_text("no image"), "not an image"),
     "a page of the web": (".jpg", lambda path: path.write_text("<html>404</html>"), "not an image"),
@@ -97,17 +99,17 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {  # kind: (suffix, 
     "a PNG's header": (".png", cut_in_the_header, ""),
     "corrupt JPEG": (".jpg", without_tables, "broken data stream"),
     "corrupt PNG": (".png", flipped_bits, ""),
-    "a bomb": (".png", bomb, "12,000 x 12,000 pixels, of at most 134,217,728"),
+    "a bomb": (".png", bomb, "12,000 x 12,000 pixels, more than 134,217,728"),
     "a larger bomb": (".gif", large_bomb, "decompression bomb"),
     "floating point": (".tif", float_pixels, "floating point"),
     "32-bit grey": (".tif", deep_pixels, "more than 16 bits"),
-    "a link to nothing": (".png", lambda path: path.symlink_to("absent.png"), "no file, or a link to none"),
-    "a pipe": (".png", os.mkfifo, "no file, or a link to none"),
+    "a link to nothing": (".png", lambda path: path.symlink_to("absent.png"), "not a file, or a link to nothing"),
+    "a pipe": (".png", os.mkfifo, "not a file, or a link to nothing"),
 }
 
 
 def write_bad(folder: Path) -> dict[str, Path]:
-    """One file of each kind."""
+    """Write one file of each kind and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {kind: folder / f"{number:02}{suffix}" for number, (kind, (suffix, _, _)) in enumerate(BAD.items())}
     for kind, path in paths.items():

@@ -1,4 +1,4 @@
-"""Files of weights or checkpoints that hold more than tensors and plain values, by how they are written."""
+"""Files of weights with objects that run code when they are loaded, or that are not tensors and plain values."""
 
 import pickle
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+import doctest
 import itertools
 import os
 import re
@@ -10,7 +11,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
-from reslab.data.batches import BatchOrder, FolderImages, FolderLoader, MemoryLoader, mix
+import reslab.data.batches
+from reslab.data.batches import BatchOrder, FolderImages, FolderLoader, MemoryLoader, derive_seed
 from reslab.data.image_folder import ReadRandomCrop
 from reslab.errors import is_mistake, one_line
 
@@ -18,22 +20,22 @@ CPU = torch.device("cpu")
 
 
 def global_batches(indices, batch_size, world_size, *, epoch=0, **options):
-    """Every rank's batches, put together again: rank r holds each global batch's places r, r + world_size, ..."""
+    """Join the batches of all ranks: rank r has the places r, r + world_size, … of each global batch."""
     orders = [
         BatchOrder(indices, batch_size, rank=rank, world_size=world_size, **options) for rank in range(world_size)
     ]
     for order in orders:
         order.set_epoch(epoch)
     assert len({len(order) for order in orders}) == 1
-    whole = []
+    joined = []
     for number, shares in enumerate(zip(*orders, strict=True)):
         batch = torch.empty(sum(map(len, shares)), dtype=torch.long)
         for rank, share in enumerate(shares):
             batch[rank::world_size] = share
             assert len(share) > 0 or len(indices) < world_size, f"rank {rank} has nothing in batch {number}"
-        whole.append(batch.tolist())
-    assert len(whole) == len(orders[0])
-    return whole
+        joined.append(batch.tolist())
+    assert len(joined) == len(orders[0])
+    return joined
 
 
 def flat(batches):
@@ -48,14 +50,14 @@ def equal(batches, others):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("count", [1, 8, 9, 14, 15])
-def test_an_unshuffled_epoch_gives_every_index_once_and_in_order(count, world_size):
+def test_an_unshuffled_epoch_yields_every_index_once_and_in_order(count, world_size):
     indices = torch.arange(count) * 3 + 5
     batches = global_batches(indices, 7, world_size, shuffle=False)
     assert flat(batches) == indices.tolist()
     assert all(7 <= len(batch) < 7 + world_size for batch in batches[:-1])
 
 
-def test_one_process_gives_the_rest_as_a_batch_of_its_own():
+def test_the_remainder_is_a_batch_of_its_own_in_one_process():
     assert [len(batch) for batch in BatchOrder(torch.arange(10), 4, shuffle=False)] == [4, 4, 2]
     assert [len(batch) for batch in BatchOrder(torch.arange(8), 4, shuffle=False)] == [4, 4]
 
@@ -89,16 +91,20 @@ def test_sample_weights_draw_every_class_equally_often():
     weights = (1 / labels.bincount().double())[labels]
     batches = global_batches(torch.arange(3000), 100, 1, shuffle=True, sample_weights=weights)
     counts = labels[flat(batches)].bincount()
-    standard_deviation = (3000 * 1 / 3 * 2 / 3) ** 0.5  # of a binomial count; 6 of them are passed once in 5e8 draws
+    standard_deviation = (3000 * 1 / 3 * 2 / 3) ** 0.5  # of a binomial count; it differs by six once in 5e8 draws
     assert counts.sum() == 3000
     assert (counts - 1000).abs().max() < 6 * standard_deviation
 
 
-def test_mix_tells_its_arguments_apart_in_every_order():
+def test_derived_seeds_differ_for_other_numbers_and_other_orders():
     tuples = list(itertools.product(range(8), repeat=3))
-    assert len({mix(*parts) for parts in tuples}) == len(tuples)
-    assert mix(42, 0) == 5732826375231505755  # the same on every machine and in every version
-    assert all(0 <= mix(*parts) < 2**63 for parts in tuples)
+    assert len({derive_seed(*parts) for parts in tuples}) == len(tuples)
+    assert derive_seed(42, 0) == 5732826375231505755  # the same on every machine and in every version
+    assert all(0 <= derive_seed(*parts) < 2**63 for parts in tuples)
+
+
+def test_the_example_in_the_documentation():
+    assert doctest.testmod(reslab.data.batches) == (0, 2)
 
 
 # loaders
@@ -127,28 +133,28 @@ def make_loader(request, folder):
     return make
 
 
-def test_memory_batches_pair_the_images_with_their_labels():
+def test_batches_from_memory_pair_the_images_with_their_labels():
     images = torch.arange(11, dtype=torch.uint8).view(11, 1, 1, 1).expand(11, 3, 2, 2)
     loader = MemoryLoader(images, torch.arange(11), BatchOrder(torch.arange(11), 2, shuffle=True), CPU)
     for pixels, labels in loader:
         assert torch.equal(pixels, labels.byte().view(2, 1, 1, 1).expand(2, 3, 2, 2))
 
 
-@pytest.mark.parametrize("given", [0, 1, 3, 5])
-def test_a_loader_resumed_in_an_epoch_gives_exactly_the_remaining_batches(make_loader, given):
+@pytest.mark.parametrize("seen", [0, 1, 3, 5])
+def test_a_loader_resumed_in_an_epoch_yields_exactly_the_remaining_batches(make_loader, seen):
     uninterrupted = list(make_loader(epoch=4))
     loader = make_loader(epoch=4)
-    list(itertools.islice(loader, given))
+    list(itertools.islice(loader, seen))
     resumed = make_loader()
     resumed.load_state_dict(loader.state_dict())
     resumed.sampler.set_epoch(4)
     assert len(uninterrupted) == len(resumed) == 5
-    assert equal(list(resumed), uninterrupted[given:])
+    assert equal(list(resumed), uninterrupted[seen:])
     resumed.sampler.set_epoch(5)
     assert equal(list(resumed), list(make_loader(epoch=5)))
 
 
-def test_the_state_after_an_epoch_starts_the_next_one_at_its_beginning(make_loader):
+def test_the_state_after_an_epoch_lets_the_next_one_begin_at_its_beginning(make_loader):
     loader = make_loader(epoch=0)
     list(loader)
     resumed = make_loader()
@@ -161,13 +167,13 @@ def test_the_state_after_an_epoch_starts_the_next_one_at_its_beginning(make_load
     assert equal(list(loader), expected)
 
 
-def test_an_abandoned_iteration_leaves_nothing_behind(make_loader):
+def test_an_iteration_that_is_not_finished_does_not_change_the_next_one(make_loader):
     loader = make_loader()
     list(itertools.islice(loader, 2))
     assert equal(list(loader), list(make_loader()))
 
 
-def test_folder_batches_do_not_depend_on_the_number_of_workers(folder):
+def test_batches_from_a_folder_do_not_depend_on_the_number_of_workers(folder):
     epochs = {}
     for workers in (0, 1, 2):
         loader = FolderLoader(folder, BatchOrder(torch.arange(11), 4, shuffle=True, seed=1), workers)
@@ -190,7 +196,7 @@ def test_the_random_crop_of_an_image_differs_between_epochs(folder):
     assert (crops[0] != crops[1]).flatten(1).any(1).sum() == 11
 
 
-def test_folder_batches_of_more_ranks_than_the_rest_has_images(folder):
+def test_batches_from_a_folder_with_more_ranks_than_images_in_the_remainder(folder):
     seen = Counter()
     for rank in range(4):
         order = BatchOrder(torch.arange(9), 8, shuffle=False, rank=rank, world_size=4)
@@ -201,7 +207,7 @@ def test_folder_batches_of_more_ranks_than_the_rest_has_images(folder):
 # worker processes
 
 
-def test_ctrl_c_is_the_main_process_own(folder):
+def test_worker_processes_ignore_ctrl_c(folder):
     def interrupted(path, seed):
         os.kill(os.getpid(), signal.SIGINT)
         return read(path, seed)
@@ -212,14 +218,15 @@ def test_ctrl_c_is_the_main_process_own(folder):
     assert equal(list(FolderLoader(folder, order, num_workers=2)), expected)
 
 
-def test_a_worker_that_is_killed_ends_the_run_with_one_line(folder):
+def test_a_killed_worker_is_reported_in_one_line(folder):
     folder.read = lambda path, seed: os.kill(os.getpid(), signal.SIGKILL)
     with pytest.raises(RuntimeError) as caught:
         list(FolderLoader(folder, BatchOrder(torch.arange(11), 4, shuffle=True), num_workers=1))
     line = one_line(caught.value, "config")
     assert re.fullmatch(
         r"a process that reads images died \(DataLoader worker \(pid(\(s\))? \d+\) (is killed by signal: Killed|"
-        r"exited unexpectedly)\): too little memory is the usual reason; data\.num_workers=0 reads without them",
+        r"exited unexpectedly)\): too little memory is the usual reason; "
+        r"data\.num_workers=0 reads without such processes",
         line,
     )
     assert not is_mistake(caught.value)  # so the exit status is 1
@@ -248,7 +255,7 @@ class Recorder(L.LightningModule):
 @pytest.mark.parametrize("limit", [1.0, 3])
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_resumes_from_the_checkpoint_of_any_step(tmp_path, limit):
-    """Also where limit_train_batches ends an epoch before the loader does."""
+    """This holds too where limit_train_batches ends an epoch before the loader does."""
     images, labels = torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1), torch.arange(20)
 
     def fit(callbacks, checkpoint=None):

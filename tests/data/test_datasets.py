@@ -1,4 +1,4 @@
-"""Every data set reads tiny files of its official layout, written here, and gives back their pixels and labels."""
+"""Every data set reads the right pixels and labels from tiny files of its official layout, which are written here."""
 
 import gzip
 import hashlib
@@ -12,6 +12,7 @@ import urllib.request
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import get_args
 from urllib.error import URLError
 
 import numpy as np
@@ -27,10 +28,10 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 import reslab.data.base
-from reslab.command import one_line
 from reslab.data.datasets import FashionMNIST
-from reslab.errors import UserError
-from reslab.training import build_data
+from reslab.data.options import EmnistSplit
+from reslab.errors import UserError, one_line
+from reslab.training.build import build_data
 
 LABELS = {"train": [3, 0, 9, 1, 7, 3], "test": [2, 9, 0]}
 
@@ -51,7 +52,7 @@ def write(path, content):
     return path
 
 
-# the official layouts: each writer returns what must be read back, split: (N, C, H, W)
+# the official layouts: each writer returns the pixels that must be read back, split: (N, C, H, W)
 
 
 def idx(array):
@@ -69,7 +70,7 @@ def write_mnist(root, folder="MNIST"):
 
 
 def write_emnist(root, variant, first_label=0):
-    """Its files hold every image transposed."""
+    """The files of EMNIST hold every image transposed."""
     pixels = {split: random_pixels(split, 1, 28) for split in LABELS}
     for split in LABELS:
         prefix = f"EMNIST/raw/emnist-{variant}-{split}"
@@ -79,7 +80,7 @@ def write_emnist(root, variant, first_label=0):
 
 
 def write_cifar(root, monkeypatch, dataset, label_key, class_names):
-    """Pickled dictionaries with one row of 3 * 32 * 32 bytes an image, the training images spread over the files."""
+    """Pickled dictionaries with one row of 3 * 32 * 32 bytes per image; the files share the training images."""
     pixels = {split: random_pixels(split, 3, 32) for split in LABELS}
 
     def dump(name, entry):
@@ -151,6 +152,11 @@ LAYOUTS = {  # overrides: (writer, number of classes, the first and the last cla
 }
 
 
+def test_every_variant_of_emnist_has_a_layout():
+    variants = [overrides.partition("emnist_split=")[2] or "balanced" for overrides in LAYOUTS if "emnist" in overrides]
+    assert variants == list(get_args(EmnistSplit))
+
+
 def read(composed, root, *overrides):
     return build_data(composed(*overrides, f"data.root={root}", "data.val_fraction=0"), ("fit", "test"))
 
@@ -165,7 +171,7 @@ def assert_reads(data, pixels):
 
 
 @pytest.mark.parametrize("overrides", LAYOUTS)
-def test_pixels_labels_and_classes_are_those_of_the_files(composed, tmp_path, monkeypatch, overrides):
+def test_pixels_labels_and_classes_are_read_from_the_files(composed, tmp_path, monkeypatch, overrides):
     writer, num_classes, first, last = LAYOUTS[overrides]
     pixels = writer(tmp_path, monkeypatch)
     name, *options = overrides.split()
@@ -177,8 +183,8 @@ def test_pixels_labels_and_classes_are_those_of_the_files(composed, tmp_path, mo
     assert spec.mean == pytest.approx(pixels["train"].mean((0, 2, 3)) / 255, rel=1e-12)
 
 
-def test_a_complete_root_is_only_read(composed, tmp_path, monkeypatch):
-    """A shared one may not be writable: no lock, no folder, no download."""
+def test_nothing_is_written_into_a_complete_root(composed, tmp_path, monkeypatch):
+    """A shared root may not be writable, so there must be no lock, no new folder and no download."""
     pixels = write_mnist(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.setattr(reslab.data.base, "FileLock", None)
@@ -192,7 +198,7 @@ def test_a_complete_root_is_only_read(composed, tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(tmp_path):
-    """A folder and the address under which this machine serves it."""
+    """Return a folder and the address where it is served."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
@@ -209,6 +215,14 @@ def server(tmp_path):
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def urlopen(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
 
 
 def serve_mnist(folder, address, monkeypatch):
@@ -259,20 +273,20 @@ def test_a_download_with_a_wrong_checksum_is_an_error(composed, tmp_path, monkey
 
 
 @pytest.mark.parametrize("name", SERVED)
-def test_a_download_that_breaks_off_is_an_error_and_begun_anew(composed, tmp_path, monkeypatch, server, name):
+def test_an_interrupted_download_is_an_error_and_is_repeated(composed, tmp_path, monkeypatch, server, name):
     folder, address = server
     pixels = SERVED[name](folder, address, monkeypatch)
-    root, whole = tmp_path / "root", max(folder.iterdir())
+    root, archive = tmp_path / "root", max(folder.iterdir())
     with monkeypatch.context() as patch:
         patch.setattr(SimpleHTTPRequestHandler, "copyfile", lambda self, source, out: out.write(source.read()[:50]))
         with pytest.raises(UserError, match="the download failed") as caught:
             read(composed, root, f"data={name}")
         assert "\n" not in one_line(caught.value, "config")
-    assert len(list(root.rglob(whole.name))) <= 1
+    assert len(list(root.rglob(archive.name))) <= 1
     assert_reads(read(composed, root, f"data={name}"), pixels)
 
 
-# files that are not what they should be
+# broken files
 
 
 def cut(path):
@@ -293,8 +307,8 @@ def header(path):
 
 @pytest.mark.parametrize("spoil", [cut, emptied, text, header])
 @pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
-def test_a_broken_unpacked_file_is_set_aside_and_fetched_anew(composed, tmp_path, monkeypatch, server, file, spoil):
-    """torchvision looks only whether it is there."""
+def test_a_broken_unpacked_file_is_renamed_and_downloaded_again(composed, tmp_path, monkeypatch, server, file, spoil):
+    """torchvision checks only that it exists."""
     folder, address = server
     pixels = serve_mnist(folder, address, monkeypatch)
     root = tmp_path / "root"
@@ -315,7 +329,7 @@ def labels_of_other_classes(root):
 
 
 @pytest.mark.parametrize("spoil", [labels_of_other_images, labels_of_other_classes])
-def test_labels_that_are_not_the_images_own_are_one_line(composed, tmp_path, spoil):
+def test_labels_that_do_not_fit_the_images_are_reported_in_one_line(composed, tmp_path, spoil):
     write_mnist(tmp_path)
     spoil(tmp_path)
     with pytest.raises(UserError) as caught:
@@ -324,7 +338,7 @@ def test_labels_that_are_not_the_images_own_are_one_line(composed, tmp_path, spo
     assert str(caught.value) == f"data=mnist: {files} in {tmp_path}: its labels are not those of its images"
 
 
-FILES = {  # of each data set: one that is checked, how the line names it
+FILES = {  # one file of each data set whose content is checked
     "mnist": "MNIST/raw/train-labels-idx1-ubyte",
     "kmnist": "KMNIST/raw/train-images-idx3-ubyte",
     "emnist": "EMNIST/raw/emnist-balanced-train-images-idx3-ubyte",
@@ -335,16 +349,8 @@ FILES = {  # of each data set: one that is checked, how the line names it
 }
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    def urlopen(*_, **__):
-        raise URLError("no network")
-
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-
-
 @pytest.mark.parametrize("name", FILES)
-def test_a_broken_file_is_named_and_no_longer_taken_for_good(composed, tmp_path, monkeypatch, no_network, name):
+def test_a_broken_file_is_named_and_not_used_again(composed, tmp_path, monkeypatch, no_network, name):
     LAYOUTS[name][0](tmp_path, monkeypatch)
     path = tmp_path / FILES[name]
     cut(path)
@@ -371,7 +377,7 @@ def test_a_tampered_pickle_is_not_unpickled(composed, tmp_path, monkeypatch, no_
 
 
 @pytest.mark.parametrize("spoil", [cut, emptied, text, header])
-def test_a_broken_file_of_debian_is_one_line(composed, tmp_path, monkeypatch, no_network, spoil):
+def test_a_broken_file_of_debian_is_reported_in_one_line(composed, tmp_path, monkeypatch, no_network, spoil):
     monkeypatch.setattr(FashionMNIST, "debian_folder", tmp_path / "debian")
     path = write(
         tmp_path / "debian" / "train-images-idx3-ubyte.gz", gzip.compress(idx(random_pixels("train", 1, 28)[:, 0]))
@@ -381,11 +387,11 @@ def test_a_broken_file_of_debian_is_one_line(composed, tmp_path, monkeypatch, no
         read(composed, tmp_path / "root", "data=fashion_mnist")
 
 
-def test_imagenette_is_unpacked_aside(composed, tmp_path, monkeypatch, server):
+def test_an_interrupted_unpacking_of_imagenette_leaves_no_folder(composed, tmp_path, monkeypatch, server):
     folder, address = server
     for path in [f"{split}/{wnid}" for split in ("train", "val") for wnid in datasets.Imagenette._WNID_TO_CLASS]:
         (folder / "imagenette2-160" / path).mkdir(parents=True)
-        Image.new("RGB", (4, 4)).save(folder / "imagenette2-160" / path / "0.png")
+        Image.new("RGB", (4, 4)).save(folder / "imagenette2-160" / path / "0.jpeg")
     archive = folder / "imagenette2-160.tgz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(folder / "imagenette2-160", "imagenette2-160")
@@ -402,7 +408,7 @@ def test_imagenette_is_unpacked_aside(composed, tmp_path, monkeypatch, server):
     assert (len(data.splits["train"]), len(data.splits["test"])) == (10, 10)
 
 
-def test_of_two_processes_one_downloads_and_the_other_waits(composed, tmp_path, monkeypatch, server):
+def test_one_of_two_processes_downloads_and_the_other_waits(composed, tmp_path, monkeypatch, server):
     folder, address = server
     pixels = serve_mnist(folder, address, monkeypatch)
     fork, served, may_serve = multiprocessing.get_context("fork"), [], threading.Event()
@@ -418,7 +424,7 @@ def test_of_two_processes_one_downloads_and_the_other_waits(composed, tmp_path, 
 
     class Lock(reslab.data.base.FileLock):
         def __enter__(self):
-            asking.put("found nothing")  # and now asks for the lock
+            asking.put("found nothing")  # and asks for the lock
             return super().__enter__()
 
     monkeypatch.setattr(reslab.data.base, "FileLock", Lock)
@@ -436,7 +442,8 @@ def test_of_two_processes_one_downloads_and_the_other_waits(composed, tmp_path, 
     for process in processes:
         process.join()
     assert both == [[pixels[split].tobytes() for split in LABELS]] * 2
-    assert sorted(served) == sorted(f"/{name}" for name, _ in 2 * datasets.MNIST.resources)  # torchvision asks twice
+    # torchvision sends two requests for each file
+    assert sorted(served) == sorted(f"/{name}" for name, _ in 2 * datasets.MNIST.resources)
 
 
 def test_a_server_that_does_not_answer_is_an_error(composed, tmp_path, monkeypatch):
@@ -461,13 +468,9 @@ def test_a_server_that_does_not_answer_is_an_error(composed, tmp_path, monkeypat
         ("imagenette", "imagenette2-160/"),
     ],
 )
-def test_without_a_network_one_line_names_the_files_the_folder_and_the_way_out(
-    composed, tmp_path, monkeypatch, name, files
+def test_without_a_network_one_line_names_the_files_the_folder_and_the_options(
+    composed, tmp_path, monkeypatch, no_network, name, files
 ):
-    def urlopen(*_, **__):
-        raise URLError("no network")
-
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     monkeypatch.setattr(FashionMNIST, "debian_folder", tmp_path / "absent")
     with pytest.raises(UserError) as caught:
         read(composed, tmp_path, f"data={name}")
@@ -478,7 +481,7 @@ def test_without_a_network_one_line_names_the_files_the_folder_and_the_way_out(
         assert part in line
 
 
-# the real ones
+# real files
 
 
 @needs_fashion_mnist
@@ -494,7 +497,7 @@ def test_fashion_mnist_from_debian(composed, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_digits_are_scikit_learns(composed):
+def test_digits_are_those_of_scikit_learn(composed):
     data = build_data(composed("data=digits"), ("fit", "test"))
     sizes = {split: len(data.splits[split]) for split in ("train", "val", "test")}
     assert sizes == {"train": 1295, "val": 143, "test": 359}
@@ -511,7 +514,7 @@ def test_digits_are_scikit_learns(composed):
     assert (data.spec.classes, data.spec.channels, data.spec.image_size) == (list("0123456789"), 1, 8)
 
 
-def test_the_digits_test_set_is_the_same_for_every_seed_and_apart_from_the_others(composed):
+def test_the_test_set_of_digits_is_the_same_for_every_seed_and_disjoint_from_the_others(composed):
     first, second = (build_data(composed("data=digits", f"seed={seed}"), ("fit", "test")) for seed in (1, 2))
     assert torch.equal(first.splits["test"].images, second.splits["test"].images)
     train = {image.numpy().tobytes() for image in first.splits["train"].images}
@@ -526,7 +529,7 @@ def test_synthetic_images_are_fixed_and_its_labels_balanced(composed):
     assert not torch.equal(first.splits["train"].images, first.splits["test"].images)
 
 
-# the configurations
+# every file in conf/data, also one that a user adds
 
 
 @pytest.mark.parametrize("name", names("data"))
@@ -538,8 +541,27 @@ def test_every_configuration_builds_its_data_module(composed, tmp_path, name):
     assert data.augmentation()(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 3, 32, 32)
 
 
-@pytest.mark.parametrize("name", ["imagefolder", "imagenet"])
-def test_images_without_a_folder_ask_for_it(composed, name):
+@pytest.mark.parametrize("name", names("data"))
+def test_every_data_set_is_read_or_asks_for_its_files_in_one_line(composed, tmp_path, no_network, name):
+    try:
+        data = build_data(composed(f"data={name}", f"data.root={tmp_path}"), ("fit", "test"))
+    except UserError as error:
+        line = one_line(error, "config")
+        assert "\n" not in line
+        assert str(tmp_path) in line
+    else:
+        images, labels = next(iter(data.train_dataloader()))
+        assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
+        assert images.ndim == 4
+        assert len(images) == len(labels) == data.batch_size
+        assert labels.max() < len(data.spec.classes)
+
+
+@pytest.mark.parametrize("name", names("data"))
+def test_a_data_set_without_a_default_folder_asks_for_it(composed, name):
+    config = composed(f"data={name}")
+    if config.data.root is not None:
+        return
     with pytest.raises(InstantiationException) as caught:
-        build_data(composed(f"data={name}"), ("fit",))
+        build_data(config, ("fit",))
     assert one_line(caught.value, "config") == f"data={name} needs data.root, the folder of its images"

@@ -10,24 +10,25 @@ import numpy as np
 import pytest
 import torch
 from bad_images import write_bad
-from conftest import SHARED_DATA, needs_shared_data
+from conftest import SHARED_DATA, names, needs_shared_data
+from hydra.utils import get_class
 from PIL import Image
 from torchvision import datasets
 from torchvision.transforms import InterpolationMode, v2
 
-from reslab.command import one_line
-from reslab.data.batches import FolderImages, mix
+from reslab.data.batches import FolderImages, derive_seed
 from reslab.data.datasets import CIFAR10
-from reslab.data.image_folder import ReadCenter, ReadRandAugment, ReadRandomCrop
+from reslab.data.image_folder import ClassFolders, ReadCenter, ReadRandAugment, ReadRandomCrop
 from reslab.data.images import image_paths
-from reslab.errors import UserError
-from reslab.training import build_data, train
+from reslab.errors import UserError, one_line
+from reslab.training.build import build_data
+from reslab.training.fit import train
 
 SIZE = 16
 
 
 def save_noise(path, size=(SIZE, SIZE), seed=0):
-    """Height, width; the pixels are different for every path and are returned as (3, H, W)."""
+    """Write random pixels, others for every path, of this height and width, and return them as (3, H, W)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng([seed, *str(path).encode()]).integers(0, 256, (*size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -35,7 +36,7 @@ def save_noise(path, size=(SIZE, SIZE), seed=0):
 
 
 def fill(folder, counts, **options):
-    """Noise images in class folders; returns each path's pixels."""
+    """Write images of noise in class folders and return the pixels of each path."""
     paths = [folder / name / f"{number:03}.png" for name, count in counts.items() for number in range(count)]
     return {path: save_noise(path, **options) for path in paths}
 
@@ -57,7 +58,7 @@ def pixels_and_labels(loader):
 # layouts
 
 
-def test_train_val_and_test_are_read_as_they_are(composed, tmp_path):
+def test_the_folders_train_val_and_test_become_the_splits(composed, tmp_path):
     written = {}
     for split, number in (("train", 3), ("val", 2), ("test", 1)):
         written |= fill(tmp_path / split, {"cat": number, "dog": number + 1})
@@ -101,7 +102,7 @@ def test_without_a_test_fraction_there_is_no_test(composed, tmp_path):
         build(composed, tmp_path, "data.test_fraction=0", "data.validate_on_test=true")
 
 
-def test_subfolders_and_all_suffixes_count_and_other_files_do_not(composed, tmp_path):
+def test_subfolders_and_all_suffixes_are_read_and_other_files_are_not(composed, tmp_path):
     fill(tmp_path / "train", {"cat/deep/er": 2, "dog": 2})
     save_noise(tmp_path / "train" / "cat" / "x.JPEG")
     (tmp_path / "train" / "cat" / "notes.txt").write_text("no image")
@@ -135,7 +136,7 @@ def test_imagenette_has_names_for_its_folders(composed, tmp_path, size, folder):
     assert sizes == {"train": [9] * 10, "val": [1] * 10, "test": [1] * 10}
 
 
-# what users get wrong
+# wrong folders and options
 
 
 def missing_root(root):
@@ -147,7 +148,7 @@ def one_class(root):
     return root
 
 
-def strange_class(root):
+def unknown_class(root):
     fill(root / "train", {"cat": 3, "dog": 3})
     fill(root / "val", {"cat": 1, "eel": 1})
     return root
@@ -205,12 +206,12 @@ def unsorted_validation(root):
         (hidden_class, (), "{root} has 1 class folders: at least two are needed"),
         (no_images, (), "{root}/train/cat holds no images (.bmp, "),
         (one_class, (), "{root} has 1 class folders: at least two are needed"),
-        (strange_class, (), "{root}/val has classes that {root}/train has not: eel"),
+        (unknown_class, (), "{root}/val has classes that {root}/train has not: eel"),
         (empty_class, (), "{root}/train/dog holds no images (.bmp, "),
         (unsorted_validation, (), "{root}/val holds no images in class folders: fill it or remove it"),
     ],
 )
-def test_a_wrong_folder_is_named_and_left_as_it_is(composed, tmp_path, prepare, overrides, message):
+def test_a_wrong_folder_is_named_and_not_changed(composed, tmp_path, prepare, overrides, message):
     root = prepare(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UserError) as caught:
@@ -219,7 +220,7 @@ def test_a_wrong_folder_is_named_and_left_as_it_is(composed, tmp_path, prepare, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_statistics_and_sizes_that_cannot_be_computed_are_asked_for(composed, tmp_path):
+def test_statistics_and_sizes_that_cannot_be_computed_must_be_given(composed, tmp_path):
     fill(tmp_path / "train", {"cat": 10, "dog": 10})
     with pytest.raises(UserError, match=r"data\.mean and data\.std must be given"):
         _ = build(composed, tmp_path, "data.mean=null").spec
@@ -270,7 +271,7 @@ def test_statistics_in_memory_are_those_of_the_training_images(composed, tmp_pat
         (("data.augment.randaugment=9",), "data.augment.scale=null data.augment.randaugment=0"),
     ],
 )
-def test_what_changes_with_each_reading_cannot_be_kept_in_memory(composed, tmp_path, overrides, off):
+def test_augmentations_of_single_images_are_refused_for_images_in_memory(composed, tmp_path, overrides, off):
     with pytest.raises(Exception, match="in_memory") as caught:
         build(composed, tmp_path, "data.in_memory=true", *overrides)
     assert one_line(caught.value, "config") == (
@@ -282,8 +283,8 @@ def test_what_changes_with_each_reading_cannot_be_kept_in_memory(composed, tmp_p
 
 
 @pytest.fixture
-def spoilt(tmp_path):
-    """(the root, each good image's pixels, the bad files): one bad file of each kind among 20 training images."""
+def mixed(tmp_path):
+    """Return the root, the pixels of each good image, and the bad files: one of each kind among 20 training images."""
     root = tmp_path / "photos"
     good = fill(root / "train", {"cat": 10, "dog": 10}) | fill(root / "test", {"cat": 2, "dog": 3})
     bad = list(write_bad(root / "train" / "dog").values())
@@ -292,8 +293,8 @@ def spoilt(tmp_path):
 
 @pytest.mark.parametrize("in_memory", ["true", "false"])
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_images_that_cannot_be_read_are_named_in_one_line(composed, spoilt, num_workers, in_memory):
-    root, _, bad = spoilt
+def test_images_that_cannot_be_read_are_named_in_one_line(composed, mixed, num_workers, in_memory):
+    root, _, bad = mixed
     options = (f"data.num_workers={num_workers}", f"data.in_memory={in_memory}", "data.augment.scale=null")
 
     def load():
@@ -304,14 +305,14 @@ def test_images_that_cannot_be_read_are_named_in_one_line(composed, spoilt, num_
         load()
     line = str(caught.value)
     assert "\n" not in line
-    assert line.endswith(f" and {len(bad) - 3} more: remove them, or data.on_error=skip goes on without them")
+    assert line.endswith(f" and {len(bad) - 3} more: remove them, or set data.on_error=skip to leave them out")
     named = [path for path in bad if f"{path} (" in line]
     assert len(named) == 3
-    assert in_memory == "false" or named == bad[:3]  # a shuffled batch meets them in its own order
+    assert in_memory == "false" or named == bad[:3]  # a shuffled batch reads them in its own order
 
 
 def kept(data, name, good):
-    """The good images of a pass, each as the path that it was written to."""
+    """Return the good images of an epoch, each as the path that it was written to."""
     images, labels = pixels_and_labels(getattr(data, f"{name}_dataloader")())
     paths = {pixels.numpy().tobytes(): path for path, pixels in good.items()}
     found = [paths[image.numpy().tobytes()] for image in images]
@@ -323,8 +324,8 @@ SKIP = ("data.on_error=skip", "data.augment.scale=null", "data.val_fraction=0")
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_in_memory_they_are_left_out_and_counted(composed, spoilt, caplog, num_workers):
-    root, good, bad = spoilt
+def test_unreadable_images_are_left_out_of_the_memory_and_counted(composed, mixed, caplog, num_workers):
+    root, good, bad = mixed
     data = build(composed, root, *SKIP, "data.in_memory=true", f"data.num_workers={num_workers}")
     assert counts(data.splits["train"]) == [10, 10]
     assert sorted(kept(data, "train", good)) == sorted(path for path in good if "train" in path.parts)
@@ -333,39 +334,39 @@ def test_in_memory_they_are_left_out_and_counted(composed, spoilt, caplog, num_w
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_on_disk_they_are_left_out_of_their_batches(composed, spoilt, caplog, num_workers):
-    """The other images stay where the epoch's order has put them."""
-    root, good, bad = spoilt
+def test_unreadable_images_on_disk_are_left_out_of_their_batches(composed, mixed, caplog, num_workers):
+    """The other images stay where the order of the epoch has put them."""
+    root, good, bad = mixed
     data = build(composed, root, *SKIP, f"data.num_workers={num_workers}", "data.batch_size=8")
     loader, images = data.train_dataloader(), data.splits["train"].images
     for epoch in (0, 1):
         loader.sampler.set_epoch(epoch)
         order = [[images.paths[index] for index in batch] for batch in loader.sampler]
         loader.sampler.set_epoch(epoch)
-        given = [pixels for pixels, _ in loader]
-        assert len(given) == len(order) == len(loader) == 5
-        for pixels, paths in zip(given, order, strict=True):
+        batches = [pixels for pixels, _ in loader]
+        assert len(batches) == len(order) == len(loader) == 5
+        for pixels, paths in zip(batches, order, strict=True):
             assert torch.equal(pixels, torch.stack([good[path] for path in paths if path not in bad]))
     lines = [message for message in caplog.messages if "left out" in message]
-    met = [int(line.split()[2]) for line in lines]
-    assert sum(met) == len(loader.left_out) <= len(bad)  # each is told once
-    assert lines[0].startswith(f"left out {met[0]} of 40 images, which cannot be read: ")
+    counts_left_out = [int(line.split()[2]) for line in lines]
+    assert sum(counts_left_out) == len(loader.left_out) <= len(bad)  # each is reported once
+    assert lines[0].startswith(f"left out {counts_left_out[0]} of 40 images, which cannot be read: ")
     resumed = data.train_dataloader()
     resumed.load_state_dict({"epoch": 1, "given": 3})
     resumed.sampler.set_epoch(1)
-    assert all(torch.equal(pixels, other) for (pixels, _), other in zip(resumed, given[3:], strict=True))
+    assert all(torch.equal(pixels, other) for (pixels, _), other in zip(resumed, batches[3:], strict=True))
 
 
-def test_a_test_set_is_read_without_them(composed, tmp_path):
+def test_unreadable_images_are_left_out_of_a_test_set(composed, tmp_path):
     good = fill(tmp_path / "train", {"cat": 4, "dog": 4}) | fill(tmp_path / "test", {"cat": 1, "dog": 3})
-    for path in list(good)[-2:]:  # the whole last batch
+    for path in list(good)[-2:]:  # all of the last batch
         path.write_text("no image")
     data = build(composed, tmp_path, *SKIP)
     assert kept(data, "test", good) == list(good)[-4:-2]
 
 
 @pytest.mark.parametrize(("options", "count"), [(("data.in_memory=true",), 6), ((), 6), (("data.batch_size=4",), 4)])
-def test_without_any_image_nothing_goes_on(composed, tmp_path, options, count):
+def test_a_split_without_any_readable_image_is_an_error(composed, tmp_path, options, count):
     for path in fill(tmp_path / "train", {"cat": 3, "dog": 3}):
         path.write_text("no image")
     name = "train" if options else "validation"
@@ -378,11 +379,11 @@ def test_without_any_image_nothing_goes_on(composed, tmp_path, options, count):
         load()
 
 
-# folders that cannot be read, and how processes go on
+# folders without permission
 
 
 def without_rights(function, *arguments):
-    """What `function` gives, or the line of the error that it raises, to a process that may not read everything."""
+    """Call `function` in a process without root's rights. Return its result or the line of its error."""
 
     def run(connection):
         if os.getuid() == 0:
@@ -405,7 +406,7 @@ def without_rights(function, *arguments):
 
 @pytest.fixture
 def open_folder(tmp_path_factory):
-    """One that everybody may read and enter."""
+    """A folder that everybody may read and enter."""
     folder = Path(tempfile.mkdtemp(prefix="reslab-test-"))
     folder.chmod(0o755)
     yield folder
@@ -419,7 +420,7 @@ def sizes(data):
 
 
 @pytest.mark.parametrize("in_memory", ["true", "false"])
-def test_a_folder_that_may_only_be_read_is_enough(composed, open_folder, in_memory):
+def test_a_read_only_folder_is_enough(composed, open_folder, in_memory):
     fill(open_folder / "train", {"cat": 3, "dog": 3})
     for path in [*open_folder.rglob("*"), open_folder]:
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -430,7 +431,7 @@ def test_a_folder_that_may_only_be_read_is_enough(composed, open_folder, in_memo
 
 
 @pytest.mark.parametrize("closed", ["", "train", "train/dog", "train/dog/deep"])
-def test_a_folder_that_may_not_be_read_is_one_line(composed, open_folder, closed):
+def test_a_folder_without_permission_is_reported_in_one_line(composed, open_folder, closed):
     fill(open_folder / "train", {"cat": 3, "dog": 3, "dog/deep": 1})
     (open_folder / closed).chmod(0)
     line = without_rights(lambda: sizes(build(composed, open_folder)))
@@ -438,19 +439,19 @@ def test_a_folder_that_may_not_be_read_is_one_line(composed, open_folder, closed
     assert line == f"UserError: data=imagefolder: [Errno 13] Permission denied: '{open_folder}{inside}'"
 
 
-def test_a_file_that_may_not_be_read_is_one_of_those_that_cannot(composed, open_folder):
+def test_a_file_without_permission_counts_as_unreadable(composed, open_folder):
     (closed, *_) = fill(open_folder / "train", {"cat": 3, "dog": 3})
     closed.chmod(0)
     options = ("data.in_memory=true", "data.augment.scale=null")
     line = without_rights(lambda: sizes(build(composed, open_folder, *options)))
-    assert line.startswith(f"UserError: cannot read {closed} (Permission denied): remove it, or data.on_error=skip")
+    assert line.startswith(f"UserError: cannot read {closed} (Permission denied): remove it, or set data.on_error=skip")
     assert without_rights(lambda: sizes(build(composed, open_folder, *options, *SKIP))) == {"train": [2, 3]}
 
 
-# the two readers
+# the readers of one image
 
 
-def test_the_center_of_an_image_is_resized_by_its_shorter_side(tmp_path):
+def test_the_shorter_side_of_an_image_is_resized_and_the_center_cut_out(tmp_path):
     columns = np.tile(np.arange(40, dtype=np.uint8) * 6, (20, 1))  # (20, 40), a ramp from left to right
     Image.fromarray(columns).save(tmp_path / "wide.png")
     image = ReadCenter(20)(tmp_path / "wide.png", 0)
@@ -472,7 +473,7 @@ def test_a_random_crop_is_a_function_of_its_seed_and_draws_nothing_from_the_glob
 
 
 def test_a_random_crop_keeps_at_least_the_given_area(tmp_path):
-    """The image's pixels are their own coordinates, so a crop's extent can be read from its corners."""
+    """Each pixel holds its own coordinates, so the corners of a crop show its extent."""
     rows, columns = np.meshgrid(np.arange(200), np.arange(200), indexing="ij")
     Image.fromarray(np.stack([rows, columns, rows], axis=-1).astype(np.uint8)).save(tmp_path / "image.png")
     areas = []
@@ -480,7 +481,7 @@ def test_a_random_crop_keeps_at_least_the_given_area(tmp_path):
         crop = ReadRandomCrop(50, scale=0.5)(tmp_path / "image.png", seed).float()
         extents = crop[0, -1].mean() - crop[0, 0].mean(), crop[1, :, -1].mean() - crop[1, :, 0].mean()
         areas.append(float(extents[0] * extents[1]) * (50 / 49) ** 2 / 200**2)
-    assert min(areas) == pytest.approx(0.5, abs=0.04)  # half a pixel at each side, and few draws reach the bound
+    assert min(areas) == pytest.approx(0.5, abs=0.04)  # half a pixel on each side, and few draws reach the limit
     assert max(areas) > 0.9
 
 
@@ -495,7 +496,7 @@ def test_training_crops_at_random_and_validation_does_not(composed, tmp_path):
 
 
 @pytest.mark.parametrize("read", [ReadCenter(SIZE), ReadRandomCrop(SIZE, scale=0.2)])
-def test_randaugment_changes_what_was_read_by_a_seed_of_its_own(tmp_path, read):
+def test_randaugment_changes_the_image_with_a_seed_of_its_own(tmp_path, read):
     path = tmp_path / "image.png"
     save_noise(path, (24, 32))
     reader = ReadRandAugment(read, 9)
@@ -503,10 +504,11 @@ def test_randaugment_changes_what_was_read_by_a_seed_of_its_own(tmp_path, read):
     images = [reader(path, seed) for seed in range(12)]
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(reader(path, 5), images[5])
-    assert len({image.numpy().tobytes() for image in images}) > 8  # a change may be none, and two may be the same
+    # A change may be the identity, and two changes may be the same.
+    assert len({image.numpy().tobytes() for image in images}) > 8
     change = v2.RandAugment(num_ops=2, magnitude=9, interpolation=InterpolationMode.BILINEAR)
     for seed, image in enumerate(images):
-        torch.manual_seed(mix(seed, 1))
+        torch.manual_seed(derive_seed(seed, 1))
         assert torch.equal(image, change(read(path, seed)))
         assert (image.shape, image.dtype) == ((3, SIZE, SIZE), torch.uint8)
 
@@ -516,7 +518,7 @@ def train_images(data):
 
 
 @pytest.mark.parametrize("scale", ["null", "0.3"])
-def test_randaugment_is_of_the_training_images_alone_whatever_the_workers(composed, tmp_path, scale):
+def test_only_training_images_are_augmented_for_any_number_of_workers(composed, tmp_path, scale):
     fill(tmp_path, {"cat": 10, "dog": 10}, size=(24, 32))
     options = (f"data.augment.scale={scale}", "data.augment.randaugment=9")
     data, others, off = (
@@ -529,21 +531,25 @@ def test_randaugment_is_of_the_training_images_alone_whatever_the_workers(compos
         assert torch.equal(*(pixels_and_labels(getattr(each, loader)())[0] for each in (data, off)))
 
 
-@pytest.mark.parametrize("name", ["imagefolder", "imagenet", "imagenette"])
-def test_without_randaugment_the_reader_is_the_one_of_the_crop(composed, tmp_path, name):
+@pytest.mark.parametrize("name", names("data"))
+def test_the_readers_of_every_data_set_in_class_folders(composed, tmp_path, name):
+    if not issubclass(get_class(composed(f"data={name}").data._target_), ClassFolders):
+        return
     data = build(composed, tmp_path, f"data={name}", stages=())
     assert isinstance(data.reader("train"), ReadRandomCrop)
     data = build(composed, tmp_path, f"data={name}", "data.augment.randaugment=30", stages=())
     assert isinstance(data.reader("train"), ReadRandAugment)
     assert isinstance(data.reader("train").read, ReadRandomCrop)
     assert isinstance(data.reader("val"), ReadCenter)
-    data.augmentation()  # leaves to the batches what is theirs
+    data.augmentation()  # accepts the options that the readers use
 
 
 @pytest.mark.parametrize("magnitude", ["-1", "31", "9.5", "true", "strong"])
-def test_another_magnitude_is_one_line(composed, tmp_path, magnitude):
+def test_a_wrong_magnitude_is_reported_in_one_line(composed, tmp_path, magnitude):
     fill(tmp_path, {"cat": 2, "dog": 2})
-    with pytest.raises(UserError, match=rf"(?i)^data\.augment\.randaugment={magnitude} must be a whole number"):
+    with pytest.raises(
+        UserError, match=rf"(?i)^data\.augment\.randaugment={magnitude} must be an integer from 0 to 30$"
+    ):
         build(composed, tmp_path, f"data.augment.randaugment={magnitude}")
 
 
@@ -555,9 +561,9 @@ def test_the_weights_do_not_depend_on_the_number_of_workers(composed, tmp_path):
         more = ("data.batch_size=4", "data.augment.randaugment=9", "data.augment.crop=2", "trainer.max_epochs=1")
         model = ("model=resnet8", "model.widths=[8,8,8]", "trainer=cpu", "test=false", "logger=none")
         config = composed("data=imagefolder", *options, *more, *model, f"folder={tmp_path / str(workers)}")
-        before = set(multiprocessing.active_children())  # an earlier test's may end meanwhile
+        before = set(multiprocessing.active_children())  # processes of an earlier test may end meanwhile
         train(config)
-        assert set(multiprocessing.active_children()) <= before  # a sweep's next job would wait for them
+        assert set(multiprocessing.active_children()) <= before  # the next job of a sweep would wait for them
         checkpoint = tmp_path / str(workers) / "checkpoints" / "last.ckpt"
         weights.append(torch.load(checkpoint, weights_only=True)["state_dict"])
     assert any(value.is_floating_point() for value in weights[0].values())
@@ -577,5 +583,6 @@ def test_cifar10_as_an_image_folder(composed, tmp_path):
     assert Image.open(data.splits["train"].images.paths[0]).size == (32, 32)
     images, labels = pixels_and_labels(data.test_dataloader())
     assert (images.shape, images.dtype) == ((200, 3, 32, 32), torch.uint8)
-    assert float(images.float().mean() / 255) == pytest.approx(0.473, abs=0.05)  # of all images, 6 standard errors
+    # 0.473 is the mean of all images, 0.05 are 6 standard errors.
+    assert float(images.float().mean() / 255) == pytest.approx(0.473, abs=0.05)
     assert labels.tolist() == [label for label in range(10) for _ in range(20)]

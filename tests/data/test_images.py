@@ -12,10 +12,10 @@ from reslab.data.images import (
     MAX_PIXELS,
     UnreadableImageError,
     center_square,
+    first_few,
     image_paths,
-    listed,
     read_image,
-    settle,
+    report_unreadable,
 )
 from reslab.errors import UserError
 
@@ -24,18 +24,18 @@ COLOURS = torch.tensor([[255, 0, 0], [0, 255, 0], [255, 255, 255], [0, 0, 0]], d
 
 @pytest.fixture(autouse=True)
 def no_warnings():
-    """Of which a data set's images would fill the terminal."""
+    """The warnings of Pillow would fill the terminal for a large data set."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # Pillow's kind
+        warnings.simplefilter("error", UserWarning)  # the kind that Pillow raises
         yield
 
 
-# what is read right
+# images that can be read
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA", "1", "CMYK"])
-def test_every_mode_has_its_own_colours(tmp_path, mode, channels):
+def test_images_of_every_mode_have_the_right_colours(tmp_path, mode, channels):
     image = Image.fromarray(COLOURS.permute(1, 2, 0).numpy()).convert(mode)
     path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
     image.save(path)
@@ -63,7 +63,7 @@ def test_16_bit_grey_keeps_its_brightness(tmp_path, channels):
     assert torch.equal(read_image(tmp_path / "deep.png", channels), expected.expand(channels, 2, 4))
 
 
-UPRIGHT = {  # EXIF orientation: what makes the stored pixels upright
+UPRIGHT = {  # EXIF orientation: the operation that turns the stored pixels upright
     1: lambda stored: stored,
     2: np.fliplr,
     3: lambda stored: np.rot90(stored, 2),
@@ -105,9 +105,9 @@ def test_colours_are_those_under_the_transparency(tmp_path, mode, transparent, c
 
 
 @pytest.mark.parametrize(("name", "order"), [("deep.tif", "<u2"), ("deep_big.tif", ">u2"), ("deep.pgm", "<u2")])
-def test_16_bits_of_other_files_keep_their_brightness(tmp_path, name, order):
+def test_16_bit_grey_of_other_formats_keeps_its_brightness(tmp_path, name, order):
     values = np.array([[0, 128, 129, 257], [300, 32768, 65406, 65535]], dtype=np.uint16)
-    if order == ">u2":  # Pillow writes none: 8 tags, then the pixels
+    if order == ">u2":  # Pillow does not write this byte order: a header of 8 tags, then the pixels
         tags = [(256, 3, 1, 4 << 16), (257, 3, 1, 2 << 16), (258, 3, 1, 16 << 16), (259, 3, 1, 1 << 16),
                 (262, 3, 1, 1 << 16), (273, 4, 1, 200), (278, 3, 1, 2 << 16), (279, 4, 1, 16)]  # fmt: skip
         head = struct.pack(">2sHIH", b"MM", 42, 8, len(tags)) + b"".join(struct.pack(">HHII", *tag) for tag in tags)
@@ -118,16 +118,16 @@ def test_16_bits_of_other_files_keep_their_brightness(tmp_path, name, order):
     assert torch.equal(read_image(tmp_path / name, 1), expected[None])
 
 
-def test_one_pixel_and_a_line_of_them(tmp_path):
+def test_an_image_of_one_pixel_and_one_of_a_line_of_pixels(tmp_path):
     Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "dot.png")
     dot = read_image(tmp_path / "dot.png", 3)
     assert dot.flatten().tolist() == [1, 2, 3]
     assert torch.equal(center_square(dot, 5), dot.expand(3, 5, 5))
-    line = torch.arange(1_999_999).remainder(256).byte().expand(3, 1, -1)  # 224 times as high and long: 301 GB
+    line = torch.arange(1_999_999).remainder(256).byte().expand(3, 1, -1)  # resized by 224 it would take 301 GB
     assert torch.equal(center_square(line, 224)[:, :, 112], line[:, :1, 999_999].expand(3, 224))
 
 
-def test_the_content_counts_and_the_name_may_be_any(tmp_path):
+def test_the_content_decides_the_format_and_any_name_is_read(tmp_path):
     names = ["a b.png", "ünï 猫.png", "two\nlines.png", os.fsdecode(b"\xff.png"), "jpeg.png", "#1 ${x}.png"]
     for number, name in enumerate(names):
         Image.new("L", (2, 2), number).save(tmp_path / name, "BMP")
@@ -135,22 +135,22 @@ def test_the_content_counts_and_the_name_may_be_any(tmp_path):
     assert [int(read_image(tmp_path / name, 1).max()) for name in [*names, "link.png"]] == [0, 1, 2, 3, 4, 5, 0]
 
 
-def test_the_first_of_several_frames(tmp_path):
+def test_the_first_of_several_frames_is_read(tmp_path):
     frames = [Image.new("L", (2, 2), level) for level in (10, 20)]
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
     assert read_image(tmp_path / "film.gif", 1).flatten().tolist() == [10] * 4
 
 
-def test_an_exif_that_cannot_be_read_turns_nothing(tmp_path):
+def test_a_broken_exif_is_ignored(tmp_path):
     Image.new("L", (3, 2), 7).save(tmp_path / "photo.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\xff\x01\x12")
     assert read_image(tmp_path / "photo.jpg", 1).shape == (1, 2, 3)
 
 
-# what is not read
+# images that cannot be read
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_what_cannot_be_read_is_named_with_the_reason(tmp_path, kind):
+def test_an_unreadable_image_is_named_with_the_reason(tmp_path, kind):
     path = write_bad(tmp_path)[kind]
     with pytest.raises(UnreadableImageError) as caught:
         read_image(path, 3)
@@ -161,19 +161,19 @@ def test_what_cannot_be_read_is_named_with_the_reason(tmp_path, kind):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_pixels_are_counted_before_they_are_decoded(tmp_path, monkeypatch):
+def test_an_image_with_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", None)
     assert MAX_PIXELS == 2**27
-    with pytest.raises(UnreadableImageError, match="pixels, of at most"):
+    with pytest.raises(UnreadableImageError, match="pixels, more than"):
         read_image(write_bad(tmp_path)["a bomb"], 3)
 
 
-def test_as_many_pixels_as_allowed_are_read(tmp_path, monkeypatch):
+def test_the_largest_allowed_number_of_pixels_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr("reslab.data.images.MAX_PIXELS", 6)
     for size in ((2, 3), (7, 1)):
         Image.new("L", size).save(tmp_path / f"{size[0]}.png")
     assert read_image(tmp_path / "2.png", 1).shape == (1, 3, 2)
-    with pytest.raises(UnreadableImageError, match=r"7\.png \(7 x 1 pixels, of at most 6\)$"):
+    with pytest.raises(UnreadableImageError, match=r"7\.png \(7 x 1 pixels, more than 6\)$"):
         read_image(tmp_path / "7.png", 1)
 
 
@@ -181,27 +181,27 @@ def test_as_many_pixels_as_allowed_are_read(tmp_path, monkeypatch):
     ("count", "names"), [(1, "a"), (3, "a, b, c"), (4, "a, b, c and 1 more"), (5, "a, b, c and 2 more")]
 )
 def test_the_first_three_are_named(count, names):
-    assert listed(list("abcde")[:count]) == names
+    assert first_few(list("abcde")[:count]) == names
 
 
-def test_what_becomes_of_those_that_cannot_be_read(caplog):
-    settle([], 0, "stop")
-    settle([], 5, "skip")
-    with pytest.raises(UserError, match=r"^cannot read a: remove it, or data\.on_error=skip goes on without it$"):
-        settle(["a"], 5, "stop")
-    with pytest.raises(UserError, match=r"^cannot read a, b: remove them, or on_error=skip goes on without them$"):
-        settle(["a", "b"], 2, "stop", "on_error")
+def test_unreadable_images_are_an_error_or_a_warning(caplog):
+    report_unreadable([], 0, "stop")
+    report_unreadable([], 5, "skip")
+    with pytest.raises(UserError, match=r"^cannot read a: remove it, or set data\.on_error=skip to leave it out$"):
+        report_unreadable(["a"], 5, "stop")
+    with pytest.raises(UserError, match=r"^cannot read a, b: remove them, or set on_error=skip to leave them out$"):
+        report_unreadable(["a", "b"], 2, "stop", "on_error")
     with pytest.raises(UserError, match=r"^none of 2 images can be read: a, b$"):
-        settle(["a", "b"], 2, "skip")
+        report_unreadable(["a", "b"], 2, "skip")
     assert caplog.messages == []
-    settle(["a", "b"], 5, "skip")
+    report_unreadable(["a", "b"], 5, "skip")
     assert caplog.messages == ["left out 2 of 5 images, which cannot be read: a, b"]
 
 
-# which files there are
+# finding files
 
 
-def test_images_below_a_folder_through_links_and_once(tmp_path):
+def test_images_below_a_folder_are_found_once_also_through_links(tmp_path):
     outside = tmp_path / "outside"
     for path in ("inside/b.png", "inside/deep/A.JPG", "outside/c.webp", "inside/.hidden.png", "inside/notes.txt"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +209,7 @@ def test_images_below_a_folder_through_links_and_once(tmp_path):
     inside = tmp_path / "inside"
     (inside / "there").symlink_to(outside)
     (inside / "deep" / "back").symlink_to(inside)
-    (inside / "gone.png").symlink_to("absent")  # it is named when it is read
+    (inside / "gone.png").symlink_to("absent")  # an error when it is read
     found = [str(path.relative_to(inside)) for path in image_paths(inside)]
     assert found == ["b.png", "deep/A.JPG", "gone.png", "there/c.webp"]
     (tmp_path / "link").symlink_to(inside)

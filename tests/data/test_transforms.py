@@ -13,7 +13,7 @@ def random_images(*shape, seed=0):
 
 
 def within_six_deviations(count, draws, probability):
-    """A binomial count leaves this interval once in 5e8 times."""
+    """Return whether a binomial count is within an interval that it leaves once in 5e8 times."""
     return abs(count - draws * probability) < 6 * (draws * probability * (1 - probability)) ** 0.5
 
 
@@ -56,20 +56,20 @@ def test_erase_rectangles_fills_exactly_the_rectangles():
     assert (result[0] != images[0]).sum() > 100  # of 126; two bytes are equal once in 256 times
 
 
-def test_random_bytes_are_uniform_in_every_place():
+def test_random_bytes_are_uniform_at_every_position():
     torch.manual_seed(0)
     drawn = transforms.random_bytes(torch.empty(1001, 3, 3, 3))  # 27,027 bytes, no multiple of eight
     assert drawn.shape == (1001, 3, 3, 3)
     assert drawn.dtype == torch.uint8
     counts = drawn.flatten().bincount(minlength=256)
     assert all(within_six_deviations(int(count), drawn.numel(), 1 / 256) for count in counts)
-    for place in range(8):  # of a drawn word
+    for place in range(8):  # within a drawn word of 8 bytes
         high = int((drawn.flatten()[place::8] >= 128).sum())
         assert within_six_deviations(high, len(drawn.flatten()[place::8]), 0.5)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(32, 32), (20, 40)])
-def test_rectangles_have_the_papers_areas_and_aspects_and_lie_inside(rows, columns):
+def test_rectangles_have_the_areas_and_aspects_of_the_paper_and_lie_inside(rows, columns):
     n = 20_000
     torch.manual_seed(0)
     top, left, height, width = transforms.draw_rectangles(torch.empty(n, 1, rows, columns), probability=0.25)
@@ -86,7 +86,7 @@ def test_rectangles_have_the_papers_areas_and_aspects_and_lie_inside(rows, colum
     assert ((height + 0.5) * (width + 0.5) >= low).all()
     assert ((height - 0.5) / (width + 0.5) <= transforms.ERASED_ASPECT[1]).all()
     assert ((height + 0.5) / (width - 0.5) >= transforms.ERASED_ASPECT[0]).all()
-    assert (height * width).max() / (height * width).min() > 10  # of 20: the range is used
+    assert (height * width).max() / (height * width).min() > 10  # areas up to 20 times as large are allowed
 
 
 def test_a_rectangle_is_tall_as_often_as_it_is_wide():
@@ -138,7 +138,7 @@ def test_augmentation_is_a_function_of_the_seed(options):
     assert (result.shape, result.dtype) == (images.shape, torch.uint8)
 
 
-def test_augmentation_that_is_off_gives_the_images_themselves():
+def test_augmentation_that_is_off_returns_the_same_tensor():
     images = random_images(4, 3, 8, 8)
     assert Augmentation(crop=0, flip=False, erasing=0.0)(images) is images
 
@@ -153,11 +153,11 @@ def test_normalisation_has_exact_values():
     assert result.dtype == torch.float32
     expected = torch.tensor([[-2, 0, 1], [2, 1, 0.0]])
     assert torch.allclose(result.view(2, 3), expected, rtol=0, atol=1e-6)
-    assert preprocess.state_dict() == {}  # the statistics are in the checkpoint's spec
+    assert preprocess.state_dict() == {}  # a checkpoint holds the statistics in its spec
 
 
 @pytest.mark.parametrize(("stored", "size"), [((12, 12), 8), ((8, 8), 16), ((6, 9), 8), ((8, 9), 8)])
-def test_other_sizes_are_resized_as_torch_does_with_antialiasing(stored, size):
+def test_images_of_another_size_are_resized_with_antialiasing(stored, size):
     images = random_images(2, 3, *stored)
     result = Preprocessing(mean=[0.0] * 3, std=[1.0] * 3, channels=3, image_size=size)(images)
     expected = F.interpolate(images / 255, (size, size), mode="bilinear", antialias=True)
@@ -179,7 +179,7 @@ def test_grey_is_normalised_and_repeated():
         assert torch.allclose(result[:, channel], (images[:, 0] / 255 - 0.25) / 0.5, rtol=0, atol=1e-6)
 
 
-def test_rgb_becomes_the_grey_that_pillow_makes_of_it():
+def test_rgb_becomes_grey_as_with_pillow():
     images = random_images(1, 3, 16, 16)
     result = Preprocessing(mean=[0.0] * 3, std=[1 / 255] * 3, channels=1, image_size=16)(images)
     grey = np.asarray(Image.fromarray(images[0].permute(1, 2, 0).numpy()).convert("L"), dtype=np.float32)
@@ -195,7 +195,7 @@ def test_the_result_is_channels_last(stored, channels, size):
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_whole_numbers_are_statistics_too():
+def test_statistics_may_be_integers():
     """data.mean=[1] on the command line is an integer."""
     preprocess = Preprocessing(mean=[1], std=[2], channels=1, image_size=1)
     assert preprocess(torch.full((1, 1, 1, 1), 255, dtype=torch.uint8)).item() == 0.0

@@ -1,4 +1,4 @@
-"""From a composed configuration to a network: the automatic stem, timm's models, what a user can mistype."""
+"""Building a network from a composed configuration: the automatic stem, timm's models, and wrong options."""
 
 import logging
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Compose = Callable[..., DictConfig]
         (224, "imagenet", 7, 2, nn.MaxPool2d),
     ],
 )
-def test_the_automatic_stem_follows_the_image_size_and_says_so(
+def test_the_automatic_stem_depends_on_the_image_size_and_is_logged(
     composed: Compose,
     caplog: pytest.LogCaptureFixture,
     size: int,
@@ -45,7 +45,7 @@ def test_the_automatic_stem_follows_the_image_size_and_says_so(
     ("stem", "kernels", "pixels"),
     [("imagenet", [7], 8), ("deep", [3, 3, 3], 8), ("cifar", [3], 32), ("halving", [3], 16), ("none", [], 32)],
 )
-def test_a_given_stem_is_taken_in_silence(
+def test_an_explicit_stem_is_built_without_a_log_line(
     composed: Compose, caplog: pytest.LogCaptureFixture, stem: str, kernels: list[int], pixels: int
 ) -> None:
     caplog.set_level(logging.INFO, logger="reslab")
@@ -65,19 +65,29 @@ def test_stem_width(composed: Compose, override: str, channels: int) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.block=botleneck", "model.block=botleneck is none of basic, bottleneck"),
-        ("model.stem=imagnet", "model.stem=imagnet is none of imagenet, deep, cifar, halving, none"),
-        ("model.shortcut=b", "model.shortcut=b is none of A, B, C, D, none"),
-        ("model.shortcut=null", "model.shortcut=None is none of A, B, C, D, none"),
-        ("model.downsampling=max", "model.downsampling=max is none of stride, pool"),
+        ("model.block=botleneck", "model.block=botleneck must be one of basic, bottleneck"),
+        ("model.stem=imagnet", "model.stem=imagnet must be one of imagenet, deep, cifar, halving, none"),
+        ("model.shortcut=b", "model.shortcut=b must be one of A, B, C, D, none"),
+        ("model.shortcut=null", "model.shortcut=null must be one of A, B, C, D, none"),
+        ("model.downsampling=max", "model.downsampling=max must be one of stride, pool"),
         ("model.groups=32", "model.groups and model.width_per_group belong to model.block=bottleneck"),
         ("model.layers=[2,2]", "model.layers has 2 stages and model.widths 4"),
+        (
+            "model.layers=[2,2,2,-1]",
+            "model.layers=[2, 2, 2, -1] must be a list of one or more, each an integer of at least 0",
+        ),
+        ("model.dropout=1.0", "model.dropout=1.0 must be a number from 0 to less than 1"),
+        (
+            "model.squeeze_excitation=true model.widths=[8,8,8,8]",
+            "model.squeeze_excitation=true needs blocks of 16 channels or more: model.widths=[8, 8, 8, 8] gives 8",
+        ),
     ],
 )
-def test_a_description_that_means_nothing_is_refused(composed: Compose, override: str, message: str) -> None:
+def test_a_wrong_description_is_refused(composed: Compose, override: str, message: str) -> None:
+    """The constructor refuses it, so that a user of the library gets the same check."""
     with pytest.raises(InstantiationException) as raised:
-        build_network(composed("model=resnet10", override).model, 3, 10, 32)
-    cause = raised.value.__cause__  # what the command shows
+        build_network(composed("model=resnet10", *override.split()).model, 3, 10, 32)
+    cause = raised.value.__cause__  # the error that a command prints
     assert isinstance(cause, UserError)
     assert str(cause) == message
 
@@ -97,11 +107,11 @@ def test_timm_builds_for_any_channels_and_classes(composed: Compose) -> None:
     ("overrides", "message"),
     [
         (["model.name=resnet19"], "timm has no model 'resnet19'"),
-        (["model.name=resnet18.nosuch", "model.pretrained=true"], "timm cannot give resnet18.nosuch"),
-        (["model.name=resnet10t", "model.pretrained=true"], "timm cannot give resnet10t"),  # without a network
+        (["model.name=resnet18.nosuch", "model.pretrained=true"], "timm cannot create resnet18.nosuch"),
+        (["model.name=resnet10t", "model.pretrained=true"], "timm cannot create resnet10t"),  # there is no network
     ],
 )
-def test_what_timm_does_not_have(
+def test_a_name_or_weights_that_timm_does_not_have(
     composed: Compose, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -121,7 +131,9 @@ def test_what_timm_does_not_have(
         (["model=timm", "model.name=resnetv2_18"], "head.fc"),
     ],
 )
-def test_the_classifier_layer_gives_the_logits(composed: Compose, overrides: list[str], layer: str) -> None:
+def test_the_classifier_layer_is_the_one_that_outputs_the_logits(
+    composed: Compose, overrides: list[str], layer: str
+) -> None:
     network = build_network(composed(*overrides).model, 3, 7, 32)
     assert classifier_layer(network) is network.get_submodule(layer)
     assert len(classifier_layer(network).weight) == 7

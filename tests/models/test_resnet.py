@@ -1,5 +1,6 @@
-"""Every variant in conf/model: its size, its equality with torchvision's and timm's, and each word of a description."""
+"""Every variant in conf/model: its size, its equality with torchvision's or timm's, and each option of a variant."""
 
+import doctest
 import itertools
 from collections.abc import Callable
 
@@ -13,13 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
+import reslab.models.resnet
+from reslab.models.blocks import PostActivationBlock, PreActivationBlock, ResidualBlock, ZeroPadding
 from reslab.models.build import build_network
-from reslab.models.resnet import PostActivationBlock, PreActivationBlock, ResidualBlock, ResNet, ZeroPadding
+from reslab.models.resnet import ResNet
 
+Compose = Callable[..., DictConfig]
 Build = Callable[..., ResNet]
 
-VARIANTS = [name for name in names("model") if name != "timm"]
-HEAVY = {  # more than a second for a step on a batch of two
+HEAVY = {  # these take more than a second for a step on a batch of two
     "preact_resnet1001", "resnet152", "resnet1202", "resnext101_32x8d", "resnext101_64x4d", "resnext29_8x64d",
     "resnext29_16x64d", "wide_resnet50_2", "wide_resnet101_2",
 }  # fmt: skip
@@ -36,7 +39,7 @@ IMAGENET_PARAMETERS = {  # torchvision's documentation of its weights: 1,000 cla
     "wide_resnet50_2": 68_883_240,
     "wide_resnet101_2": 126_886_696,
 }
-CIFAR_PARAMETERS = {  # 10 classes, 3 channels; shortcut A has none of its own, so a plain network has as many
+CIFAR_PARAMETERS = {  # 10 classes, 3 channels; shortcut A has no parameters, so a plain network has as many
     "resnet20": 269_722,
     "plain20": 269_722,
     "resnet32": 464_154,
@@ -50,7 +53,7 @@ CIFAR_PARAMETERS = {  # 10 classes, 3 channels; shortcut A has none of its own, 
     "wrn_16_8": 10_961_370,
     "wrn_40_4": 8_949_210,
     "resnet9": 6_573_130,
-    "preact_resnet164": 1_703_258,  # this and the next two: the tables of osmr/imgclsmob (pytorchcv)
+    "preact_resnet164": 1_703_258,  # this and the next two are from the tables of osmr/imgclsmob (pytorchcv)
     "preact_resnet1001": 10_327_706,
     "resnext29_16x64d": 68_155_210,
 }
@@ -59,12 +62,12 @@ TIMM = {"se_resnet50": "seresnet50", "resnet50d": "resnet50d", "seresnext50": "s
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def fixed_seed() -> None:
     torch.manual_seed(0)
 
 
 @pytest.fixture
-def build(composed: Callable[..., DictConfig]) -> Build:
+def build(composed: Compose) -> Build:
     """The network of `model=<name> <overrides>`, by default on 32-pixel RGB images of ten classes."""
 
     def from_overrides(name: str, *overrides: str, channels: int = 3, classes: int = 10, size: int = 32) -> ResNet:
@@ -88,7 +91,7 @@ def blocks_of(network: nn.Module) -> list[ResidualBlock]:
 
 
 def randomise_norms(network: nn.Module) -> None:
-    """As built, norms are the identity in evaluation: a misplaced one would go unnoticed."""
+    """Change the norms, which are the identity in evaluation as built: a misplaced one would pass unnoticed."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -108,7 +111,7 @@ def test_parameter_count(build: Build, name: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "millions"), PAPERS_MILLIONS.items())
-def test_parameter_count_rounds_to_the_papers(build: Build, name: str, millions: float) -> None:
+def test_parameter_count_rounds_to_that_of_the_paper(build: Build, name: str, millions: float) -> None:
     with torch.device("meta"):
         assert round(count_parameters(build(name)) / 1e6, 1) == millions
 
@@ -129,7 +132,7 @@ def test_parameter_count_rounds_to_the_papers(build: Build, name: str, millions:
         ("six_block", 28, [(64, 28), (128, 14), (256, 7), (512, 4), (1024, 2), (2048, 1)]),
     ],
 )
-def test_stages_give_channels_and_pixels(build: Build, name: str, size: int, shapes: list[tuple[int, int]]) -> None:
+def test_channels_and_pixels_of_each_stage(build: Build, name: str, size: int, shapes: list[tuple[int, int]]) -> None:
     with torch.device("meta"):
         network = build(name, size=size)
         seen: list[Tensor] = []
@@ -144,7 +147,7 @@ def test_six_block_is_six_basic_blocks_and_one_linear_layer(build: Build) -> Non
     widths = [1, 64, 128, 256, 512, 1024, 2048]
     assert [block.conv1.stride for block in blocks_of(network)] == [(1, 1)] + [(2, 2)] * 5
     assert [block.conv2.out_channels for block in blocks_of(network)] == widths[1:]
-    # two 3x3 convolutions, a 1x1 projection and their three norms a block; the linear layer
+    # per block two 3x3 convolutions, a 1x1 projection and their three norms; then the linear layer
     expected = sum(9 * i * o + 9 * o * o + i * o + 6 * o for i, o in itertools.pairwise(widths))
     assert count_parameters(network) == expected + 2048 * 10 + 10
 
@@ -153,7 +156,7 @@ def test_six_block_is_six_basic_blocks_and_one_linear_layer(build: Build) -> Non
 
 
 def assert_same_function(ours: nn.Module, theirs: nn.Module) -> None:
-    """On the same weights, in evaluation and in training, running statistics included; bit for bit."""
+    """Compare bit for bit on the same weights, in evaluation and in training, running statistics included."""
     randomise_norms(theirs)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.to_empty(device="cpu").load_state_dict(theirs.state_dict())
@@ -182,35 +185,39 @@ def test_equals_timm(build: Build, name: str, timm_name: str) -> None:
 
 @pytest.mark.parametrize("zero_init", [False, True])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_initial_weights_equal_torchvisions(build: Build, name: str, zero_init: bool) -> None:
+def test_initial_weights_equal_those_of_torchvision(build: Build, name: str, zero_init: bool) -> None:
     ours = build(name, "model.stem=imagenet", f"model.zero_init_residual={zero_init}")
     torch.manual_seed(0)
     theirs = torchvision.models.get_model(name, num_classes=10, zero_init_residual=zero_init)
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
 
 
-# --- every variant learns ---------------------------------------------------------------------------------------------
+# --- every file in conf/model, also one that a user adds --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", heavy_marked(VARIANTS))
-def test_a_gradient_reaches_every_parameter(build: Build, name: str, channels: int) -> None:
-    size = 28 if name == "six_block" else 32
-    network = build(name, channels=channels, classes=7, size=size)
-    logits = network(torch.randn(2, channels, size, size))
+@pytest.mark.parametrize("name", heavy_marked(names("model")))
+def test_a_gradient_reaches_every_parameter(composed: Compose, name: str, channels: int) -> None:
+    model = composed(f"model={name}").model
+    network = build_network(model, channels, 7, 32)
+    logits = network(torch.randn(2, channels, 32, 32))
     assert logits.shape == (2, 7)
     F.cross_entropy(logits, torch.tensor([0, 6])).backward()
     gradients = {key: parameter.grad for key, parameter in network.named_parameters()}
     assert [key for key, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()] == []
     zero = {key for key, gradient in gradients.items() if not gradient.any()}
-    if name == "resnet50d":  # a zero norm at a block's end lets no gradient behind it at first
-        behind = ("conv1", "bn1", "conv2", "bn2", "conv3")
-        assert zero == {key for key in gradients if key.startswith("layer") and key.split(".")[2] in behind}
-    elif name != "resnet110_stochastic_depth":  # a block that every sample skipped has none
+    if name == "resnet50d":  # a zero norm at the end of a block stops the gradient of the layers before it at first
+        before = ("conv1", "bn1", "conv2", "bn2", "conv3")
+        assert zero == {key for key in gradients if key.startswith("layer") and key.split(".")[2] in before}
+    elif isinstance(network, ResNet) and not model.zero_init_residual and not model.stochastic_depth:
         assert zero == set()
 
 
-# --- the words of a description ---------------------------------------------------------------------------------------
+def test_the_example_in_the_documentation() -> None:
+    assert doctest.testmod(reslab.models.resnet) == (0, 3)
+
+
+# --- the options of a description -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pixels", [8, 7])
@@ -258,7 +265,9 @@ def test_shortcuts(build: Build, name: str, shortcut: str, zero_paddings: int, p
 
 
 @pytest.mark.parametrize(("name", "sees_the_image"), [("plain20", False), ("resnet20", True)])
-def test_a_plain_network_has_no_way_around_its_blocks(build: Build, name: str, sees_the_image: bool) -> None:
+def test_only_a_network_with_shortcuts_passes_the_image_around_its_blocks(
+    build: Build, name: str, sees_the_image: bool
+) -> None:
     """With every block's own output zero, only a shortcut can carry the image to the logits."""
     network = build(name, "model.zero_init_residual=true").eval()
     logits = network(torch.randn(2, 3, 32, 32))
@@ -269,7 +278,7 @@ def test_a_plain_network_has_no_way_around_its_blocks(build: Build, name: str, s
 @pytest.mark.parametrize("name", ["resnet20", "resnet50", "resnet50d", "se_resnet50", "preact_resnet18", "wrn_16_8"])
 def test_zero_init_makes_every_block_its_shortcut(build: Build, name: str) -> None:
     network = build(name, "model.zero_init_residual=true").eval()
-    if network.bn_final is not None:  # 2016: the zero is a convolution's, whatever the norms
+    if network.bn_final is not None:  # with pre-activation a convolution is zero, whatever the norms are
         randomise_norms(network)
     for block in blocks_of(network):
         x = torch.randn(2, block.conv1.in_channels, 8, 8)
@@ -318,8 +327,10 @@ def bottleneck_2016(block: PreActivationBlock, x: Tensor, shortcut: Tensor) -> T
         ("resnet50", True, bottleneck_2016),
     ],
 )
-def test_the_order_in_a_block(build: Build, name: str, preactivation: bool, reference: Callable[..., Tensor]) -> None:
-    """Against the papers' figures, in training, where dropout has its one place before the last convolution."""
+def test_the_order_of_operations_in_a_block(
+    build: Build, name: str, preactivation: bool, reference: Callable[..., Tensor]
+) -> None:
+    """Compare with the figures of the papers, in training, with dropout before the last convolution."""
     network = build(name, f"model.preactivation={preactivation}", f"model.dropout={DROPOUT}")
     randomise_norms(network)
     first, second = network.layer2[0], network.layer2[1]  # with a projection, with the identity
@@ -335,7 +346,7 @@ def test_the_order_in_a_block(build: Build, name: str, preactivation: bool, refe
 
 @pytest.mark.parametrize("name", ["resnet20", "wrn_28_10"])
 def test_a_network_is_its_stem_its_stages_and_its_head(build: Build, name: str) -> None:
-    """The norm and ReLU that follow the stem in 2015 stand before the pooling in 2016."""
+    """The norm and the ReLU follow the stem in 2015, and precede the last pooling in 2016."""
     network = build(name).eval()
     randomise_norms(network)
     x = images = torch.randn(2, 3, 32, 32)
@@ -348,15 +359,15 @@ def test_a_network_is_its_stem_its_stages_and_its_head(build: Build, name: str) 
     torch.testing.assert_close(network(images), F.linear(x.mean((2, 3)), network.fc.weight, network.fc.bias))
 
 
-def test_resnet9_opens_each_stage_with_convolution_and_pooling(build: Build) -> None:
-    """Page's network: prep, layer1 + residual, layer2, layer3 + residual."""
+def test_resnet9_begins_each_stage_with_convolution_and_pooling(build: Build) -> None:
+    """The network of Page has a stem, then layer1 + residual, layer2, layer3 + residual."""
     kinds = [[type(module) for module in stage] for stage in build("resnet9").stages]
     opening = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d]
     assert kinds == [[*opening, PostActivationBlock], opening, [*opening, PostActivationBlock]]
 
 
 @pytest.mark.parametrize(("name", "count", "probability"), [("wrn_28_10", 12, 0.3), ("wrn_16_8", 0, 0.0)])
-def test_dropout_is_in_every_block(build: Build, name: str, count: int, probability: float) -> None:
+def test_every_block_has_dropout(build: Build, name: str, count: int, probability: float) -> None:
     with torch.device("meta"):
         network = build(name)
     assert [m.p for m in network.modules() if isinstance(m, nn.Dropout)] == [probability] * count
@@ -372,7 +383,7 @@ def test_stochastic_depth_skips_the_block_sample_by_sample(build: Build) -> None
     block = build("resnet8", "model.stochastic_depth=0.6").layer1[0].eval()  # the first of three: 0.2
     x = torch.randn(1000, 16, 4, 4)
     branch = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x)))))
-    torch.testing.assert_close(block(x), F.relu(branch + x))  # in evaluation every block stands
+    torch.testing.assert_close(block(x), F.relu(branch + x))  # in evaluation no block is skipped
     block.drop_path.train()
     out = block(x)
     skipped = torch.isclose(out, F.relu(x)).all((1, 2, 3))
@@ -384,7 +395,7 @@ def test_stochastic_depth_skips_the_block_sample_by_sample(build: Build) -> None
 @pytest.mark.parametrize("shortcut", ["A", "B", "D"])
 @pytest.mark.parametrize("name", ["resnet20", "preact_resnet18", "resnet9"])
 def test_gradients_stay_channels_last(build: Build, name: str, shortcut: str) -> None:
-    """A gradient in another layout than its activation is added and thresholded at a fraction of the speed."""
+    """Operations on a gradient in another layout than its activation run at a fraction of the speed."""
     network = build(name, f"model.shortcut={shortcut}").to(memory_format=torch.channels_last)
     layouts: list[bool] = []
 

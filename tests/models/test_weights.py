@@ -1,4 +1,4 @@
-"""Published weights: every wrapping loads alike, what does not fit is named, nothing in a file runs."""
+"""Published weights: every kind of file loads alike, keys that do not fit are named, and no code in a file runs."""
 
 import hashlib
 import http.server
@@ -37,7 +37,7 @@ def network(composed: Compose) -> nn.Module:
 
 @pytest.fixture
 def state(network: nn.Module) -> StateDict:
-    """Other weights for the same network."""
+    """Other weights for `network`."""
     torch.manual_seed(0)
     return {
         key: torch.rand_like(value, dtype=torch.float32).to(value.dtype) for key, value in network.state_dict().items()
@@ -70,7 +70,9 @@ def test_every_kind_of_file(composed: Compose, state: StateDict, tmp_path: Path,
         "module.network.", "network._orig_mod.", "_orig_mod.module.", "network._orig_mod.module.net.",
     ],
 )  # fmt: skip
-def test_every_wrapping(network: nn.Module, state: StateDict, tmp_path: Path, prefix: str, classifier: str) -> None:
+def test_prefixes_of_wrappers_are_removed(
+    network: nn.Module, state: StateDict, tmp_path: Path, prefix: str, classifier: str
+) -> None:
     wrapped = {prefix + key.replace("fc.", f"{classifier}."): value for key, value in state.items()}
     load_weights(network, save({"state_dict": wrapped, "epoch": 3}, tmp_path / "wrapped.pth"), "resnet8")
     assert_equal(network, state)
@@ -82,14 +84,14 @@ def test_a_lightning_checkpoint_with_metrics(network: nn.Module, state: StateDic
     assert_equal(network, state)
 
 
-def test_a_file_older_than_the_norms_batch_counter(network: nn.Module, state: StateDict, tmp_path: Path) -> None:
+def test_a_file_from_before_norms_counted_batches(network: nn.Module, state: StateDict, tmp_path: Path) -> None:
     old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     load_weights(network, save(old, tmp_path / "old.pth"), "resnet8")
     assert_equal(network, old | {key: torch.tensor(0) for key in state.keys() - old.keys()})
 
 
 @pytest.mark.parametrize("classifier", ["fc", "linear"])
-def test_a_classifier_of_another_size_starts_afresh(
+def test_a_classifier_of_another_size_keeps_its_initial_weights(
     composed: Compose, state: StateDict, tmp_path: Path, caplog: pytest.LogCaptureFixture, classifier: str
 ) -> None:
     network = build_network(composed("model=resnet8").model, 3, 7, 32)
@@ -98,11 +100,13 @@ def test_a_classifier_of_another_size_starts_afresh(
     path = save(published, tmp_path / "ten.pth")
     load_weights(network, path, "resnet8")
     assert_equal(network, state | fresh)
-    assert caplog.messages == [f"{path}: its classifier has 10 classes and this one 7: the classifier starts afresh"]
+    assert caplog.messages == [
+        f"{path}: its classifier has 10 classes, not 7: the network's classifier keeps its initial weights"
+    ]
 
 
 @pytest.mark.parametrize(("name", "classifier"), [("resnet10t", "fc"), ("resnetv2_18", "head.fc")])
-def test_timms_weights_from_a_file(
+def test_weights_of_timm_from_a_file(
     composed: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, classifier: str
 ) -> None:
     model = composed("model=timm", f"model.name={name}").model
@@ -112,7 +116,7 @@ def test_timms_weights_from_a_file(
     fresh = {key: value for key, value in network.state_dict().items() if key.startswith(f"{classifier}.")}
     assert_equal(network, published | fresh)
     assert len(fresh[f"{classifier}.weight"]) == 7
-    assert ["10 classes and this one 7" in message for message in caplog.messages] == [True]
+    assert ["10 classes, not 7" in message for message in caplog.messages] == [True]
 
 
 # --- what does not fit ------------------------------------------------------------------------------------------------
@@ -185,21 +189,21 @@ def test_a_file_without_a_state_dict(network: nn.Module, tmp_path: Path, content
         load_weights(network, path, "resnet8")
 
 
-OPEN = f"{open.__module__}.open"  # io's until Python 3.12, _io's since
-HELD = {"TorchScript": "TorchScript", "another class": "decimal.Decimal"}
+OPEN = f"{open.__module__}.open"  # of the module io until Python 3.12, of _io since
+REFUSED = {"TorchScript": "TorchScript", "another class": "decimal.Decimal"}  # where it is not the trap
 
 
 @pytest.mark.parametrize("ending", [".pth", ".th", ".pt", ".ckpt", ".pkl", ".bin", ".tar", ""])
 @pytest.mark.parametrize("kind", MALICIOUS)
-def test_nothing_in_a_file_runs(network: nn.Module, state: StateDict, tmp_path: Path, kind: str, ending: str) -> None:
+def test_no_code_in_a_file_runs(network: nn.Module, state: StateDict, tmp_path: Path, kind: str, ending: str) -> None:
     path, sprung = tmp_path / f"malicious{ending}", tmp_path / "sprung"
     MALICIOUS[kind](path, {"state_dict": state}, Trap(sprung))
     with warnings.catch_warnings(record=True) as caught, pytest.raises(UserError) as raised:
         load_weights(network, str(path), "resnet8")
     reason = (
-        "torch.save has not written it: Unsupported operand 149"
+        "torch.save did not write it: Unsupported operand 149"
         if kind == "pickle, newest protocol"
-        else f"it holds {HELD.get(kind, OPEN)}, which is not run: only tensors and plain values are read"
+        else f"it holds {REFUSED.get(kind, OPEN)}, which is not run: only tensors and plain values are read"
     )
     assert str(raised.value) == f"model.weights: {path} is not a file of weights ({reason})"
     assert caught == []
@@ -207,7 +211,7 @@ def test_nothing_in_a_file_runs(network: nn.Module, state: StateDict, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["torch.save", "torch.save before 1.6", "pickle", "pickle, newest protocol"])
-def test_the_traps_are_live(state: StateDict, tmp_path: Path, kind: str) -> None:
+def test_the_code_in_the_files_would_run(state: StateDict, tmp_path: Path, kind: str) -> None:
     sprung = tmp_path / "sprung"
     MALICIOUS[kind](tmp_path / "malicious", {"state_dict": state}, Trap(sprung))
     loaded = torch.load(tmp_path / "malicious", weights_only=False) if "torch" in kind else None
@@ -221,7 +225,7 @@ def test_the_traps_are_live(state: StateDict, tmp_path: Path, kind: str) -> None
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of downloads."""
+    """The folder of torch.hub's downloads, empty."""
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
     cache = tmp_path / "hub" / "checkpoints"
     cache.mkdir(parents=True)
@@ -230,7 +234,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StateDict]:
-    """A ResNet-18 served as torchvision's site serves it, the file's name ending in its checksum."""
+    """The weights of a ResNet-18, served as by torchvision's site: the name of the file ends in its checksum."""
     torch.manual_seed(0)
     weights = torchvision.models.resnet18().state_dict()
     site = tmp_path / "site"
@@ -262,13 +266,15 @@ def test_weights_that_torchvision_does_not_have(network: nn.Module, name: str, w
         load_weights(network, weights, name)
 
 
-def test_a_download_is_loaded_and_kept(resnet18: nn.Module, hub: Path, published: StateDict) -> None:
+def test_a_download_is_loaded_and_stays_in_the_cache(resnet18: nn.Module, hub: Path, published: StateDict) -> None:
     load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
     assert_equal(resnet18, published)
     assert [path.name for path in hub.iterdir()] == [Path(V1.url).name]
 
 
-def test_the_cache_needs_no_network(resnet18: nn.Module, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_in_the_cache_are_not_downloaded(
+    resnet18: nn.Module, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.hub, "download_url_to_file", None)
     weights = {key: torch.ones_like(value) for key, value in resnet18.state_dict().items()}
     torch.save(weights, hub / Path(V1.url).name)
@@ -276,7 +282,7 @@ def test_the_cache_needs_no_network(resnet18: nn.Module, hub: Path, monkeypatch:
     assert_equal(resnet18, weights)
 
 
-def test_an_imagenet_stem_does_not_fit_a_small_one(composed: Compose, hub: Path, published: StateDict) -> None:
+def test_published_weights_do_not_fit_the_cifar_stem(composed: Compose, hub: Path, published: StateDict) -> None:
     with pytest.raises(UserError, match=r"conv1.weight is \(64, 3, 7, 7\), not \(64, 3, 3, 3\) .*model.stem=imagenet"):
         build_network(composed("model=resnet18", "model.weights=IMAGENET1K_V1").model, 3, 10, 32)
 
@@ -284,7 +290,7 @@ def test_an_imagenet_stem_does_not_fit_a_small_one(composed: Compose, hub: Path,
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        ("http://127.0.0.1:9/resnet18-f37072fd.pth", "refused"),  # nobody listens: no network
+        ("http://127.0.0.1:9/resnet18-f37072fd.pth", "refused"),  # nothing listens there
         ("{site}/resnet18-f37072fd.pth", "404"),
     ],
 )
@@ -308,7 +314,7 @@ def test_a_download_with_another_checksum(
     assert list(hub.iterdir()) == []
 
 
-def test_nothing_in_the_cache_runs(resnet18: nn.Module, hub: Path, tmp_path: Path) -> None:
+def test_no_code_in_the_cache_runs(resnet18: nn.Module, hub: Path, tmp_path: Path) -> None:
     torch.save({"trap": Trap(tmp_path / "sprung")}, hub / Path(V1.url).name)
     with pytest.raises(
         UserError, match=rf"\(it holds {OPEN}, which is not run: only tensors and plain values are read\)"
@@ -324,8 +330,10 @@ def test_nothing_in_the_cache_runs(resnet18: nn.Module, hub: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("model", "file", "right"), [("resnet20", "resnet20-12fca82f.th", 932), ("resnet56", "resnet56-4bfd9763.th", 943)]
 )
-def test_published_networks_get_their_number_right(composed: Compose, model: str, file: str, right: int) -> None:
-    """Of 1,017 lossless test images; the authors' own program counts the same."""
+def test_published_networks_classify_as_many_images_correctly_as_published(
+    composed: Compose, model: str, file: str, right: int
+) -> None:
+    """The authors' own program counts the same on these 1,017 lossless test images."""
     shared = Path(SHARED_DATA)
     weights = shared / "published_weights" / file
     network = build_network(composed(f"model={model}", f"model.weights={weights}").model, 3, 10, 32).eval()

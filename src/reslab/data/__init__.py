@@ -1,1 +1,1 @@
-"""Data sets: `base.py` is what they share, `batches.py` orders and loads, `transforms.py` augments."""
+"""Data sets: `base.py` holds what they share, `batches.py` orders and loads batches, `transforms.py` augments them."""

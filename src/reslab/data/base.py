@@ -1,11 +1,12 @@
-"""The LightningDataModule that every data set shares: split, order, loaders, and what the network must know."""
+"""The LightningDataModule that every data set extends."""
 
 import hashlib
 import logging
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -13,64 +14,76 @@ from filelock import FileLock
 from torch import Tensor
 
 from reslab.data.batches import BatchLoader, BatchOrder, FolderImages, FolderLoader, MemoryLoader
+from reslab.data.options import check_data
+from reslab.data.splits import Split, SplitName, content_bytes, pixel_statistics, stratified_split
 from reslab.data.transforms import Augmentation
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
 
-SplitName = Literal["train", "val", "test"]
-
 
 @dataclass
 class ImageSpec:
-    """What a network must know of its images, and predict and evaluate later read from the checkpoint."""
+    """What a network must know of its images. A checkpoint holds it, and later commands read it from there.
+
+    Args:
+        classes: the names of the classes, in the order of the labels.
+        channels: channels that the network takes, 1 or 3.
+        image_size: height and width that the network takes, in pixels.
+        mean: mean of each channel of the stored images, for pixel values from 0 to 1.
+        std: standard deviation of each channel of the stored images, for pixel values from 0 to 1.
+    """
 
     classes: list[str]
     channels: int
-    image_size: int  # pixels, height = width
-    mean: list[float]  # per channel of the stored images, of values in [0, 1]
+    image_size: int
+    mean: list[float]
     std: list[float]
 
 
-@dataclass
-class Split:
-    """Labelled images in memory (uint8, (N, C, H, W)) or on disk; `indices` are the ones that belong to the split."""
-
-    images: Tensor | FolderImages
-    labels: Tensor  # int64 (N,)
-    indices: Tensor  # int64
-
-    @classmethod
-    def whole(cls, images: Tensor | FolderImages, labels: Tensor) -> "Split":
-        return cls(images, labels, torch.arange(len(labels)))
-
-    def take(self, chosen: Tensor) -> "Split":
-        return Split(self.images, self.labels, self.indices[chosen])
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-
-def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Positions of the rest and of a `fraction` of every class, each ascending; a pure function of its arguments."""
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        places = (labels == label).nonzero().flatten()
-        count = round(fraction * len(places))
-        chosen[places[torch.randperm(len(places), generator=generator)[:count]]] = True
-    return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
-
-
 class ImageDataModule(L.LightningDataModule):
-    """A data set is a subclass that sets `classes` and reads its splits.
+    """The base class of every data set.
 
-    batch_size: the global one, divided over the devices.
-    image_size, channels: null for the data set's own; otherwise images are resized, grey repeated or RGB reduced.
-    val_fraction: of every class of the training images, where the data set brings no validation images.
-    validate_on_test: watch the test set during training instead; it is then no longer an unseen one.
-    balance: draw the training images so that every class is equally likely.
-    mean, std: null to compute them, per channel, from the training images.
+    A subclass sets `classes` and writes `read`, and `download` if its files can be fetched. It may take options of its
+    own: keyword arguments of its constructor, which passes the others on, with their values in its file in conf/data.
+    Splits, batches, augmentation and statistics come from this class.
+
+    Args:
+        seed: chooses the validation images and the order of the training images.
+
+    Every other argument is the option `data.<argument>`, which conf/data/_data.yaml explains.
+
+    Attributes:
+        classes: the names of the classes, in the order of the labels. A subclass sets it in its body, in its
+            constructor, or at the latest when it reads the training images.
+        splits: "train", "val" and "test" once they have been read; None for one that the data set does not have.
+
+    Raises:
+        UserError: an option has a value that it may not take, or `root` is null.
+
+    Example:
+        >>> class Stripes(ImageDataModule):
+        ...     classes = ["horizontal", "vertical"]
+        ...
+        ...     def __init__(self, *, num_images: int, **options: Any) -> None:
+        ...         super().__init__(**options)
+        ...         self.num_images = num_images
+        ...
+        ...     def read(self, split: SplitName) -> Split | None:
+        ...         if split == "val":
+        ...             return None  # val_fraction of the training images
+        ...         vertical = torch.arange(8) % 2 * torch.full((8, 1), 255)
+        ...         labels = torch.arange(self.num_images) % 2
+        ...         images = torch.stack([vertical.T, vertical])[labels]
+        ...         return Split(images[:, None].byte(), labels)  # (N, 1, 8, 8)
+        >>> data = Stripes(
+        ...     name="stripes", root=".", batch_size=10, image_size=None, channels=None, val_fraction=0.1,
+        ...     validate_on_test=False, augment=None, balance=False, mean=None, std=None, num_workers=0, seed=1,
+        ...     num_images=100,
+        ... )
+        >>> data.setup("fit")
+        >>> len(data.splits["train"]), len(data.splits["val"]), data.spec.mean
+        (90, 10, [0.5])
     """
 
     classes: list[str]
@@ -79,7 +92,7 @@ class ImageDataModule(L.LightningDataModule):
         self,
         *,
         name: str,
-        root: str | None,
+        root: str | Path | None,
         batch_size: int,
         image_size: int | None,
         channels: int | None,
@@ -87,11 +100,12 @@ class ImageDataModule(L.LightningDataModule):
         validate_on_test: bool,
         augment: dict[str, Any] | None,
         balance: bool,
-        mean: list[float] | None,
-        std: list[float] | None,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
         num_workers: int,
         seed: int,
     ) -> None:
+        check_data(locals())  # at this point they are the arguments
         super().__init__()
         if root is None:
             raise UserError(f"data={name} needs data.root, the folder of its images")
@@ -103,27 +117,47 @@ class ImageDataModule(L.LightningDataModule):
         self.splits: dict[SplitName, Split | None] = {}
         self.folder_loaders = weakref.WeakSet[FolderLoader]()
 
+    # what a subclass writes
+
     def read(self, split: SplitName) -> Split | None:
-        """The split's images, or None where the data set does not have it. Raises FileNotFoundError if files lack."""
+        """Return a split, or None if the data set does not have it.
+
+        It is called once for each split that a command needs. If there is no "val", `val_fraction` of every class of
+        "train" becomes one. All images of a split in memory have one size; `self.image_size` need not be theirs, since
+        batches are resized on the training device.
+
+        Raises:
+            FileNotFoundError: files are missing in `self.root`; then `download` is called, and `read` once more.
+            UserError: the files are there and are wrong.
+        """
         raise NotImplementedError
 
     def download(self) -> None:
-        """Fetch what `read` did not find, or raise FileNotFoundError with what lacks and where it was looked for."""
-        raise NotImplementedError
+        """Fetch the files that `read` did not find. Only one process at a time runs this.
+
+        Without it, the error of `read` is what the user sees.
+
+        Raises:
+            FileNotFoundError: the download failed. The message says which files are missing and where.
+        """
+
+    def augmentation(self) -> torch.nn.Module:
+        """Return the module that augments a batch of training images, uint8 (N, C, H, W), on the training device."""
+        return Augmentation(**self.augment) if self.augment else torch.nn.Identity()
 
     # Lightning's hooks
 
     def setup(self, stage: str | None = None) -> None:
-        """Read what the stage needs, once."""
+        """Read the splits that a stage needs, unless they have been read: "fit" and "validate", or "test"."""
         if stage == "test":
-            self._require("test")
+            self._read_once("test")
         elif "train" not in self.splits:
-            self._require("train")
+            self._read_once("train")
             if self.validate_on_test:
-                if self._require("test") is None:
+                if self._read_once("test") is None:
                     raise UserError(f"data.validate_on_test=true, but data={self.name} has no test images")
                 self.splits["val"] = self.splits["test"]
-            elif self._require("val") is None and self.val_fraction > 0:
+            elif self._read_once("val") is None and self.val_fraction > 0:
                 self.split_validation()
 
     def train_dataloader(self) -> BatchLoader:
@@ -140,10 +174,15 @@ class ImageDataModule(L.LightningDataModule):
         for loader in self.folder_loaders:
             loader.close()
 
-    # what the network must know
+    # what the network and the training must know
 
     @property
     def spec(self) -> ImageSpec:
+        """What a network must know of the images. The statistics are computed unless they are given.
+
+        Raises:
+            UserError: the statistics cannot be computed, or are not one number per stored channel.
+        """
         images = self.splits["train"].images  # type: ignore[union-attr]
         if self.mean is None or self.std is None:
             if isinstance(images, FolderImages):
@@ -158,32 +197,32 @@ class ImageDataModule(L.LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Whole batches, which is what training takes. Raises UserError where there is none."""
+        """The number of complete batches of training images. Raise UserError if there is none."""
         images = len(self.splits["train"] or ())
         if images < self.batch_size:
             raise UserError(f"data.batch_size={self.batch_size} is more than the {images} training images")
         return images // self.batch_size
 
     def checksum(self) -> str:
-        """SHA-256 of the training and validation images and labels; of images that stay on disk only their names."""
+        """Return the SHA-256 of the training and validation images and labels.
+
+        Of images that stay on disk, it covers only the names of the files and of their folders.
+        """
         digest = hashlib.sha256()
-        seen: Tensor | FolderImages | None = None
+        previous: Tensor | FolderImages | None = None
         for split in (self.splits["train"], self.splits["val"]):
             if split is None:
                 continue
             digest.update(split.indices.numpy().data)
             digest.update(split.labels.numpy().data)
-            if split.images is not seen:  # both may be parts of one
-                digest.update(contents(split.images))
-            seen = split.images
+            if split.images is not previous:  # both may be parts of one
+                digest.update(content_bytes(split.images))
+            previous = split.images
         return digest.hexdigest()
-
-    def augmentation(self) -> torch.nn.Module:
-        return Augmentation(**self.augment) if self.augment else torch.nn.Identity()
 
     # parts
 
-    def _require(self, name: SplitName) -> Split | None:
+    def _read_once(self, name: SplitName) -> Split | None:
         if name not in self.splits:
             self.splits[name] = self._read_or_download(name)
         return self.splits[name]
@@ -203,21 +242,33 @@ class ImageDataModule(L.LightningDataModule):
             raise UserError(f"data={self.name}: {error}") from error
 
     def split_validation(self) -> None:
+        """Move `val_fraction` of every class from the training images to the validation images."""
         train = self.splits["train"]
         assert train is not None
         rest, chosen = stratified_split(train.labels[train.indices], self.val_fraction, self.seed)
         if len(chosen) == 0:
-            raise UserError(f"data.val_fraction={self.val_fraction} takes no image: raise it, or 0 for no validation")
-        self.splits |= {"train": train.take(rest), "val": train.take(chosen)}
+            raise UserError(
+                f"data.val_fraction={self.val_fraction} takes no image: raise it, or set 0 for no validation"
+            )
+        self.splits |= {"train": train.subset(rest), "val": train.subset(chosen)}
 
     def _loader(self, name: SplitName, shuffle: bool) -> BatchLoader:
         split = self.splits[name]
         assert split is not None
+        order = self._order(split, shuffle)
+        if isinstance(split.images, FolderImages):
+            loader = FolderLoader(split.images, order, self.num_workers)
+            self.folder_loaders.add(loader)
+            return loader
+        device = self._resident_device(split.images)
+        return MemoryLoader(split.images.to(device), split.labels.to(device), order, device)
+
+    def _order(self, split: Split, shuffle: bool) -> BatchOrder:
         world_size = self.trainer.world_size if self.trainer else 1
-        if shuffle and self.batch_size % world_size:  # the mean of unequal shares' gradients is not the batch's
+        if shuffle and self.batch_size % world_size:  # the mean of the gradients of unequal shares is not the batch's
             raise UserError(f"data.batch_size={self.batch_size} cannot be shared equally by {world_size} devices")
         labels = split.labels[split.indices]
-        order = BatchOrder(
+        return BatchOrder(
             split.indices,
             self.batch_size,
             shuffle=shuffle,
@@ -226,33 +277,11 @@ class ImageDataModule(L.LightningDataModule):
             world_size=world_size,
             sample_weights=(1 / labels.bincount().double())[labels] if shuffle and self.balance else None,
         )
-        if isinstance(split.images, FolderImages):
-            loader = FolderLoader(split.images, order, self.num_workers)
-            self.folder_loaders.add(loader)
-            return loader
-        device = self._resident_device(split.images)
-        return MemoryLoader(split.images.to(device), split.labels.to(device), order, device)
 
     def _resident_device(self, images: Tensor) -> torch.device:
-        """Where a split lives during training: on the GPU if it takes at most half of the free memory."""
+        """Return where a split is held during training: on the GPU if it takes at most half of the free memory."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
             log.info("the images stay in main memory: %d MB are too many for the GPU", images.nbytes // 2**20)
             return torch.device("cpu")
         return device
-
-
-def contents(images: Tensor | FolderImages) -> Any:
-    if isinstance(images, FolderImages):
-        return "\n".join(f"{path.parent.name}/{path.name}" for path in images.paths).encode(errors="surrogateescape")
-    return images.contiguous().numpy().data
-
-
-def pixel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
-    """Exact per-channel mean and standard deviation of uint8 images (N, C, H, W), scaled to [0, 1]."""
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in images.transpose(0, 1)]).double()
-    frequency = counts / counts.sum(1, keepdim=True)  # (C, 256)
-    mean = frequency @ levels
-    std = (frequency @ levels.square() - mean.square()).sqrt()
-    return mean.tolist(), std.tolist()

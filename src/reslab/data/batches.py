@@ -1,7 +1,7 @@
-"""The order of batches, and the two ways to load them: from one tensor in memory, or by worker processes from disk.
+"""The order of batches, and the two loaders: from a tensor in memory, or by worker processes from files on disk.
 
-An epoch's order is a function of (seed, epoch), and a loader's only state is the epoch and how many of its batches it
-has given. A run resumed from that therefore sees exactly the batches that the uninterrupted run would have seen.
+The order of an epoch is a function of (seed, epoch). The only state of a loader is the epoch and the number of batches
+that it has yielded, so a resumed run sees exactly the batches that the uninterrupted run would have seen.
 """
 
 import signal
@@ -14,18 +14,41 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from reslab.data.images import UnreadableImageError, settle
+from reslab.data.images import UnreadableImageError, report_unreadable
+from reslab.internals import shut_down_workers
 
 Batch = tuple[Tensor, Tensor]  # uint8 images (N, C, H, W), int64 labels (N,)
+SeededIndex = tuple[int, int]  # an image's index and the seed of its random transform
+
+
+def derive_seed(*parts: int) -> int:
+    """Return one seed, from 0 to 2**63 - 1, for several numbers of at least 0.
+
+    Other numbers, or another order of them, give another seed. It is the same on every machine.
+    """
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 class BatchOrder:
-    """A batch sampler: this rank's share of each global batch of `batch_size` indices out of `indices`.
+    """A batch sampler, which yields this rank's share of each global batch as a tensor of indices.
 
-    shuffle: draw a new order from (seed, epoch) and drop the last incomplete batch, so that every step has one shape.
-    sample_weights: draw with replacement by these instead (one per index).
-    Without shuffling every index comes once, in order, whatever the number of ranks; a rest too small to give each rank
-    an image joins the batch before it.
+    With `shuffle`, the order of an epoch is drawn from (seed, epoch), and the last incomplete batch is dropped, so that
+    all steps have the same shape. Without it, every index comes once and in order, for any number of ranks; a remainder
+    too small to give each rank an image joins the batch before it.
+
+    Args:
+        indices: int64 (N,), the indices of one epoch.
+        batch_size: the size of the global batch, over all ranks.
+        shuffle: draw a new order in every epoch.
+        seed: of the order.
+        rank: this process's number, from 0.
+        world_size: how many processes share each batch.
+        sample_weights: float64 (N,); a shuffled epoch draws N indices with replacement, with these weights.
+
+    Example:
+        >>> order = BatchOrder(torch.arange(7), batch_size=3, shuffle=False)
+        >>> list(order)
+        [tensor([0, 1, 2]), tensor([3, 4, 5]), tensor([6])]
     """
 
     def __init__(
@@ -42,20 +65,21 @@ class BatchOrder:
         self.indices, self.batch_size, self.shuffle, self.seed = indices, batch_size, shuffle, seed
         self.rank, self.world_size, self.sample_weights = rank, world_size, sample_weights
         self.epoch = 0
-        self.start = 0  # the first batch that the next iteration gives
+        self.first_batch = 0  # number of the batch that the next iteration begins with
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.indices), self.batch_size)
-        return full if self.shuffle else full + (rest >= self.world_size or (full == 0 and rest > 0))
+        full, remainder = divmod(len(self.indices), self.batch_size)
+        return full if self.shuffle else full + (remainder >= self.world_size or (full == 0 and remainder > 0))
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Set the epoch of the next iteration. Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def order(self) -> Tensor:
+        """Return the indices of the epoch, over all ranks, in their order."""
         if not self.shuffle:
             return self.indices
-        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
         if self.sample_weights is not None:
             draws = torch.multinomial(self.sample_weights, len(self.indices), replacement=True, generator=generator)
             return self.indices[draws]
@@ -63,47 +87,57 @@ class BatchOrder:
 
     def __iter__(self) -> Iterator[Tensor]:
         order = self.order()
-        for number in range(self.start, len(self)):
-            takes_rest = not self.shuffle and number == len(self) - 1
-            batch = order[number * self.batch_size : None if takes_rest else (number + 1) * self.batch_size]
+        for number in range(self.first_batch, len(self)):
+            takes_remainder = not self.shuffle and number == len(self) - 1
+            batch = order[number * self.batch_size : None if takes_remainder else (number + 1) * self.batch_size]
             yield batch[self.rank :: self.world_size]
 
 
-def mix(*parts: int) -> int:
-    """One generator seed from several numbers >= 0, well spread and the same on every machine."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
-
-
 class BatchLoader:
-    """What both loaders share: the order, its length, and a state of two numbers that Lightning stores and restores."""
+    """The base class of both loaders. It yields batches of uint8 images (N, C, H, W) and int64 labels (N,).
+
+    Lightning stores its state in a checkpoint. A loader that loads the state yields the rest of that epoch, once
+    `sampler.set_epoch` has been called with it; other epochs it yields whole.
+
+    Args:
+        order: the batches of each epoch.
+    """
 
     def __init__(self, order: BatchOrder) -> None:
         self.sampler = order  # Lightning looks for set_epoch under this name
-        self.batch_sampler = None  # and reads this one wherever there is the other
-        self.given = 0  # batches of this epoch given so far
-        self.resume_at: dict[int, int] = {}  # epoch: the first batch of it that a resumed run still has to see
+        self.batch_sampler = None  # Lightning reads this attribute of every loader that has a sampler
+        self.yielded = 0  # batches of this epoch so far
+        self.resume_at: dict[int, int] = {}  # epoch: the batch that a resumed run continues with
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        self.given = self.sampler.start = self.resume_at.pop(self.sampler.epoch, 0)
+        self.yielded = self.sampler.first_batch = self.resume_at.pop(self.sampler.epoch, 0)
         for batch in self.batches():
-            self.given += 1
+            self.yielded += 1
             yield batch
 
     def batches(self) -> Iterator[Batch]:
+        """Yield the batches of `sampler`."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.sampler.epoch, "given": self.given}
+        return {"epoch": self.sampler.epoch, "given": self.yielded}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.resume_at = {state["epoch"]: state["given"]}
 
 
 class MemoryLoader(BatchLoader):
-    """A batch is one index operation on tensors that may already lie on the training device."""
+    """A loader of tensors in memory, where a batch is one index operation.
+
+    Args:
+        images: uint8 (N, C, H, W) on `device`.
+        labels: int64 (N,) on `device`.
+        order: the batches of each epoch.
+        device: may be the device that trains.
+    """
 
     def __init__(self, images: Tensor, labels: Tensor, order: BatchOrder, device: torch.device) -> None:
         super().__init__(order)
@@ -116,9 +150,13 @@ class MemoryLoader(BatchLoader):
 
 
 class FolderImages(Dataset[Any]):
-    """Image files and their labels. A batch is asked for as [(index, the seed of its random transform), …].
+    """Image files and their labels. It is indexed with a batch at a time: a list of (index, seed).
 
-    on_error: what to do about images that cannot be read, "stop" or "skip".
+    Args:
+        paths: the files.
+        labels: int64 (N,), one per file.
+        read: maps a file and the seed of its random transform to uint8 (C, H, W), or raises UnreadableImageError.
+        on_error: what a loader does about images that cannot be read, "stop" or "skip".
     """
 
     def __init__(self, paths: list[Path], labels: Tensor, read: Callable[[Path, int], Tensor], on_error: str) -> None:
@@ -127,10 +165,10 @@ class FolderImages(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, keys: list[tuple[int, int]]) -> tuple[Tensor, Tensor, list[str]]:
-        """Those that can be read, (N, C, H, W) and (N,), and what is wrong with the others."""
+    def __getitem__(self, batch: list[SeededIndex]) -> tuple[Tensor, Tensor, list[str]]:
+        """Return the images that can be read, (N, C, H, W), their labels (N,), and what is wrong with the others."""
         images, indices, unreadable = [], [], []
-        for index, seed in keys:
+        for index, seed in batch:
             try:
                 images.append(self.read(self.paths[index], seed))
                 indices.append(index)
@@ -139,8 +177,8 @@ class FolderImages(Dataset[Any]):
         return default_collate(images) if images else torch.empty(0), self.labels[indices], unreadable
 
 
-class FolderKeys:
-    """The batches of `order` as lists of (index, seed): the seeds too are a function of (seed, epoch)."""
+class SeededBatchOrder:
+    """The batches of a BatchOrder, each index with a seed that is a function of (seed, epoch, batch, rank) too."""
 
     def __init__(self, order: BatchOrder) -> None:
         self.order = order
@@ -148,25 +186,34 @@ class FolderKeys:
     def __len__(self) -> int:
         return len(self.order)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[SeededIndex]]:
         order = self.order
-        for number, batch in enumerate(order, start=order.start):
-            seed = mix(order.seed, order.epoch, number, order.rank)
+        for number, batch in enumerate(order, start=order.first_batch):
+            seed = derive_seed(order.seed, order.epoch, number, order.rank)
             yield [(index, seed + place) for place, index in enumerate(batch.tolist())]
 
 
 class FolderLoader(BatchLoader):
-    """Images decoded by worker processes; neither order nor transforms depend on how many.
+    """A loader of files, decoded by worker processes. Neither order nor transforms depend on how many there are.
 
-    An image that cannot be read is found when its turn comes: a look at every header would cost an ImageNet a minute
-    at each start and miss what is cut short (benchmarks/README.md). Left out, it makes its batch smaller by one, so
-    the others stay where (seed, epoch) has put them.
+    An image that cannot be read is found when its turn comes. To open every file at the start would cost a minute for
+    ImageNet and would miss files that are cut short (benchmarks/README.md). With `on_error="skip"` its batch becomes
+    smaller by one, and all other images stay where (seed, epoch) has put them.
+
+    Args:
+        dataset: the files.
+        order: the batches of each epoch.
+        num_workers: processes that decode; 0 decodes in this one.
+
+    Raises:
+        UserError: while iterating, at an image that cannot be read, if `dataset.on_error` is "stop", and at a training
+            batch without any image that can be read.
     """
 
     def __init__(self, dataset: FolderImages, order: BatchOrder, num_workers: int) -> None:
         super().__init__(order)
         self.on_error = dataset.on_error
-        self.loader = folder_batches(dataset, FolderKeys(order), num_workers)
+        self.loader = make_data_loader(dataset, SeededBatchOrder(order), num_workers)
         self.left_out: set[str] = set()
 
     def batches(self) -> Iterator[Batch]:
@@ -174,35 +221,39 @@ class FolderLoader(BatchLoader):
         try:
             for images, labels, unreadable in self.loader:
                 seen += len(labels) + len(unreadable)
-                if self.on_error == "stop" or (self.sampler.shuffle and not len(labels)):  # all steps are counted on
-                    settle(unreadable, len(labels) + len(unreadable), self.on_error)
+                # A training epoch must have all its steps, because the schedule counts on them.
+                if self.on_error == "stop" or (self.sampler.shuffle and not len(labels)):
+                    report_unreadable(unreadable, len(labels) + len(unreadable), self.on_error)
                 new += [file for file in unreadable if file not in self.left_out]
                 self.left_out.update(unreadable)
                 if len(labels):
                     yield images, labels
-        finally:  # Lightning does not ask for more than the last batch
-            settle(new, seen, "skip")
+        finally:  # Lightning does not ask for anything after the last batch, so this runs when the iterator is closed
+            report_unreadable(new, seen, "skip")
 
     def close(self) -> None:
-        """End the worker processes: Python's garbage collector would wait five seconds for each."""
-        if self.loader._iterator is not None and self.loader.num_workers:
-            self.loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
-        self.loader._iterator = None
+        """End the worker processes now; another iteration starts new ones."""
+        shut_down_workers(self.loader)
 
 
-def folder_batches(images: FolderImages, keys: Iterable[list[tuple[int, int]]], num_workers: int) -> DataLoader[Any]:
-    """images[k] for each k of `keys`, in order."""
+def make_data_loader(
+    images: FolderImages, batches: Iterable[list[SeededIndex]], num_workers: int
+) -> DataLoader[tuple[Tensor, Tensor, list[str]]]:
+    """Return a loader that yields `images[batch]` for each of the batches, in order."""
     return DataLoader(
         images,
-        batch_size=None,  # each key is a batch
-        sampler=keys,
+        batch_size=None,  # each element of the sampler is a batch already
+        sampler=batches,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=leave_interrupts_to_the_main_process,
+        worker_init_fn=ignore_interrupts,
     )
 
 
-def leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the main one finishes its step, for which it needs the others."""
+def ignore_interrupts(worker: int) -> None:
+    """Leave Ctrl-C, which reaches every process of the terminal, to the main process.
+
+    The main process finishes its step, and needs the worker processes for it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)

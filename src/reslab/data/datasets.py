@@ -1,4 +1,4 @@
-"""The small data sets, each held in memory as one uint8 tensor. conf/data/<name>.yaml tells their sizes and sources."""
+"""The small data sets, each held in memory as one uint8 tensor. conf/data/<name>.yaml has their sizes and sources."""
 
 import gzip
 import logging
@@ -14,14 +14,16 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import check_md5
 
-from reslab.data.base import ImageDataModule, Split, SplitName, stratified_split
+from reslab.data.base import ImageDataModule
+from reslab.data.options import EmnistSplit, check_data
+from reslab.data.splits import Split, SplitName, stratified_split
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
 class Digits(ImageDataModule):
-    """scikit-learn's UCI digits. It has no test set of its own: a fixed fifth of every class serves as one."""
+    """scikit-learn's UCI digits. They have no test set, so a fixed fifth of every class serves as one."""
 
     classes = [str(digit) for digit in range(10)]
     test_fraction = 0.2
@@ -32,17 +34,26 @@ class Digits(ImageDataModule):
         if split == "val":
             return None
         digits = load_digits()
-        images = torch.from_numpy(digits.images * (255 / 16)).round().byte()[:, None]  # levels 0 to 16; (N, 1, 8, 8)
+        images = (
+            torch.from_numpy(digits.images * (255 / 16)).round().byte()[:, None]
+        )  # (N, 1, 8, 8), from levels 0 to 16
         labels = torch.from_numpy(digits.target)
         train, test = stratified_split(labels, self.test_fraction, seed=0)
         chosen = train if split == "train" else test
-        return Split.whole(images[chosen], labels[chosen])
+        return Split(images[chosen], labels[chosen])
 
 
 class Synthetic(ImageDataModule):
-    """Random pixels and labels, for benchmarks and tests."""
+    """Random pixels and balanced labels, for benchmarks and tests.
+
+    Args:
+        num_classes: number of classes.
+        num_images: number of training images, and of test images.
+        options: those of every data set; `image_size` and `channels` are 32 and 3 where they are null.
+    """
 
     def __init__(self, *, num_classes: int, num_images: int, **options: Any) -> None:
+        check_data({"num_classes": num_classes, "num_images": num_images})
         super().__init__(**options)
         self.classes, self.num_images = [str(label) for label in range(num_classes)], num_images
 
@@ -52,23 +63,24 @@ class Synthetic(ImageDataModule):
         generator = torch.Generator().manual_seed(0 if split == "train" else 1)
         shape = (self.num_images, self.channels or 3, self.image_size or 32, self.image_size or 32)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        return Split.whole(images, torch.arange(self.num_images) % len(self.classes))
+        return Split(images, torch.arange(self.num_images) % len(self.classes))
 
 
 class TorchvisionDataModule(ImageDataModule):
-    """torchvision checks, downloads and unpacks; `open` constructs its data set, `files` names what it looks for."""
+    """A data set that torchvision checks, downloads and unpacks."""
 
-    files: str
+    files: str  # what torchvision looks for, as a message names it
 
-    def open(self, train: bool, download: bool) -> Any:
+    def open_dataset(self, train: bool, download: bool) -> Any:
+        """Construct torchvision's data set of the training or of the test images."""
         raise NotImplementedError
 
-    def broken(self) -> list[Path]:
-        """Of the files that are there, those that are not what they should be."""
+    def broken_files(self) -> list[Path]:
+        """Return those of the files that exist but do not have the right content."""
         raise NotImplementedError
 
     def images(self, dataset: Any) -> Tensor:
-        """uint8 (N, C, H, W)"""
+        """Return uint8 (N, C, H, W)."""
         raise NotImplementedError
 
     def labels(self, dataset: Any) -> Tensor:
@@ -78,26 +90,26 @@ class TorchvisionDataModule(ImageDataModule):
         if split == "val":
             return None
         try:
-            dataset = self.open(split == "train", download=False)
+            dataset = self.open_dataset(split == "train", download=False)
             images, labels = self.images(dataset), self.labels(dataset).long()
             if len(images) != len(labels) or labels.min() < 0 or labels.max() >= len(self.classes):
                 raise ValueError("its labels are not those of its images")
         except OSError:
             raise
-        except Exception as error:  # torchvision fails in many ways on what is not whole
+        except Exception as error:  # torchvision raises many kinds of errors on incomplete files
             raise FileNotFoundError(f"{self.files} in {self.root.absolute()}: {error}") from error
-        return Split.whole(images, labels)
+        return Split(images, labels)
 
     def download(self) -> None:
-        """What is broken is set aside, so that it is not taken for whole, neither by torchvision nor the next time."""
+        """Rename broken files, so that neither torchvision nor a later run takes them for good ones, and download."""
         broken: list[Path] = []
         try:
-            broken += self.broken()
+            broken += self.broken_files()
             for path in broken:
                 path.replace(path.with_name(f"{path.name}.broken"))
-                log.warning("%s is broken: set aside as %s.broken", path, path.name)
+                log.warning("%s is broken: renamed to %s.broken", path, path.name)
             for train in (True, False):
-                self.open(train, download=True)
+                self.open_dataset(train, download=True)
         except Exception as error:  # the network, the disk, the checksum, the archive
             names = ", ".join(str(path.relative_to(self.root)) for path in broken)
             raise FileNotFoundError(
@@ -107,8 +119,8 @@ class TorchvisionDataModule(ImageDataModule):
             ) from error
 
 
-def unlike(checksums: dict[Path, str]) -> list[Path]:
-    """The files that are there with another MD5 checksum."""
+def with_other_checksums(checksums: dict[Path, str]) -> list[Path]:
+    """Return the files that exist with another MD5 checksum than the given one."""
     return [path for path, md5 in checksums.items() if path.is_file() and not check_md5(path, md5)]
 
 
@@ -124,13 +136,13 @@ class MNIST(TorchvisionDataModule):
     def classes(self) -> list[str]:  # type: ignore[override]
         return self.dataset.classes
 
-    def open(self, train: bool, download: bool) -> Any:
+    def open_dataset(self, train: bool, download: bool) -> Any:
         return self.dataset(self.root, train=train, download=download)
 
-    def broken(self) -> list[Path]:
-        """torchvision looks only whether they are there."""
+    def broken_files(self) -> list[Path]:
+        # torchvision checks only that they exist.
         raw = self.root / self.dataset.__name__ / "raw"
-        return [path for path in sorted(raw.glob("*-ubyte")) if not is_whole(path)]
+        return [path for path in sorted(raw.glob("*-ubyte")) if not is_complete_idx(path)]
 
     def images(self, dataset: Any) -> Tensor:
         return dataset.data[:, None]
@@ -141,7 +153,7 @@ class KMNIST(MNIST):
 
 
 class FashionMNIST(MNIST):
-    """Reads torchvision's files, or else the same four files of Debian's package dataset-fashion-mnist."""
+    """Fashion-MNIST from torchvision's files, or from the same four files of Debian's package dataset-fashion-mnist."""
 
     dataset = datasets.FashionMNIST
     debian_folder = Path("/usr/share/datasets/fashion-mnist")
@@ -154,11 +166,11 @@ class FashionMNIST(MNIST):
                 raise
         prefix = "train" if split == "train" else "t10k"
         images = read_idx(self.debian_folder / f"{prefix}-images-idx3-ubyte.gz")  # (N, 28, 28)
-        return Split.whole(images[:, None], read_idx(self.debian_folder / f"{prefix}-labels-idx1-ubyte.gz").long())
+        return Split(images[:, None], read_idx(self.debian_folder / f"{prefix}-labels-idx1-ubyte.gz").long())
 
 
 def read_idx(path: Path) -> Tensor:
-    """A gzipped idx file of bytes. Raises UserError for what is none."""
+    """Return the content of a gzipped idx file of bytes. Raise UserError if the file is anything else."""
     try:
         content = bytearray(gzip.decompress(path.read_bytes()))
         shape = idx_shape(content)
@@ -168,14 +180,17 @@ def read_idx(path: Path) -> Tensor:
 
 
 def idx_shape(content: bytes | bytearray) -> tuple[int, ...]:
-    """From the head of an idx file: two zeros, the type (8: bytes), the number of dimensions, each as 32 bits."""
+    """Return the shape that the head of an idx file states.
+
+    The head is two zeros, the type (8 for bytes), the number of dimensions, and each dimension as 32 bits, big-endian.
+    """
     if content[:3] != b"\0\0\x08" or len(content) == 3:
         raise ValueError("not an idx file of bytes")
     return struct.unpack_from(f">{content[3]}I", content, 4)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether an idx file holds as many bytes as its head says."""
+def is_complete_idx(path: Path) -> bool:
+    """Return whether a file is an idx file with as many bytes as its head states."""
     with path.open("rb") as file:
         head = file.read(4 + 4 * 255)
     try:
@@ -186,11 +201,17 @@ def is_whole(path: Path) -> bool:
 
 
 class EMNIST(MNIST):
-    """`emnist_split`: balanced (47 classes), byclass (62), bymerge (47), letters (26), digits or mnist (10)."""
+    """EMNIST, of which conf/data/emnist.yaml lists the variants.
+
+    Args:
+        emnist_split: the variant.
+        options: those of every data set.
+    """
 
     dataset = datasets.EMNIST
 
-    def __init__(self, *, emnist_split: str, **options: Any) -> None:
+    def __init__(self, *, emnist_split: EmnistSplit, **options: Any) -> None:
+        check_data({"emnist_split": emnist_split})
         super().__init__(**options)
         self.emnist_split = emnist_split
 
@@ -201,13 +222,13 @@ class EMNIST(MNIST):
     @property
     def classes(self) -> list[str]:  # type: ignore[override]
         names = datasets.EMNIST.classes_split_dict[self.emnist_split]
-        return names[1:] if self.emnist_split == "letters" else names  # its labels start at 1, with a placeholder at 0
+        return names[1:] if self.emnist_split == "letters" else names  # its labels start at 1; name 0 is a placeholder
 
-    def open(self, train: bool, download: bool) -> Any:
+    def open_dataset(self, train: bool, download: bool) -> Any:
         return datasets.EMNIST(self.root, self.emnist_split, train=train, download=download)
 
     def images(self, dataset: Any) -> Tensor:
-        return dataset.data[:, None].transpose(2, 3).contiguous()  # the files hold every image transposed
+        return dataset.data[:, None].transpose(2, 3).contiguous()  # the files hold each image transposed
 
     def labels(self, dataset: Any) -> Tensor:
         return dataset.targets - 1 if self.emnist_split == "letters" else dataset.targets
@@ -221,13 +242,13 @@ class CIFAR10(TorchvisionDataModule):
     def files(self) -> str:  # type: ignore[override]
         return f"{self.dataset.base_folder}/ (or {self.dataset.filename})"
 
-    def open(self, train: bool, download: bool) -> Any:
+    def open_dataset(self, train: bool, download: bool) -> Any:
         return self.dataset(self.root, train=train, download=download)
 
-    def broken(self) -> list[Path]:
+    def broken_files(self) -> list[Path]:
         meta = [self.dataset.meta["filename"], self.dataset.meta["md5"]]
         files = [*self.dataset.train_list, *self.dataset.test_list, meta]
-        return unlike({self.root / self.dataset.base_folder / name: md5 for name, md5 in files})
+        return with_other_checksums({self.root / self.dataset.base_folder / name: md5 for name, md5 in files})
 
     def images(self, dataset: Any) -> Tensor:
         return torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
@@ -245,12 +266,12 @@ class SVHN(TorchvisionDataModule):
     classes = [str(digit) for digit in range(10)]
     files = "train_32x32.mat, test_32x32.mat"
 
-    def open(self, train: bool, download: bool) -> Any:
+    def open_dataset(self, train: bool, download: bool) -> Any:
         return datasets.SVHN(self.root, split="train" if train else "test", download=download)
 
-    def broken(self) -> list[Path]:
+    def broken_files(self) -> list[Path]:
         files = (datasets.SVHN.split_list[split] for split in ("train", "test"))
-        return unlike({self.root / name: md5 for _, name, md5 in files})
+        return with_other_checksums({self.root / name: md5 for _, name, md5 in files})
 
     def images(self, dataset: Any) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(dataset.data))
@@ -260,14 +281,14 @@ class SVHN(TorchvisionDataModule):
 
 
 class STL10(SVHN):
-    """The labelled images only."""
+    """The labelled images of STL-10."""
 
     classes = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
     files = "stl10_binary/ (or stl10_binary.tar.gz)"
 
-    def open(self, train: bool, download: bool) -> Any:
+    def open_dataset(self, train: bool, download: bool) -> Any:
         return datasets.STL10(self.root, split="train" if train else "test", download=download)
 
-    def broken(self) -> list[Path]:
+    def broken_files(self) -> list[Path]:
         files = [*datasets.STL10.train_list, *datasets.STL10.test_list]
-        return unlike({self.root / datasets.STL10.base_folder / name: md5 for name, md5 in files})
+        return with_other_checksums({self.root / datasets.STL10.base_folder / name: md5 for name, md5 in files})

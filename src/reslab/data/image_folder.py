@@ -1,4 +1,4 @@
-"""Images in class folders: any user's own, Imagenette, ImageNet."""
+"""Images in class folders: a user's own, Imagenette and ImageNet."""
 
 import logging
 import shutil
@@ -10,30 +10,34 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision import datasets
-from torchvision.datasets.utils import download_url, extract_archive
 from torchvision.transforms import v2
 
-from reslab.data.base import ImageDataModule, Split, SplitName, stratified_split
-from reslab.data.batches import FolderImages, folder_batches, mix
-from reslab.data.images import SUFFIXES, center_square, image_paths, read_image, settle
+from reslab.data.base import ImageDataModule
+from reslab.data.batches import FolderImages, derive_seed, make_data_loader
+from reslab.data.images import SUFFIXES, center_square, image_paths, read_image, report_unreadable
+from reslab.data.options import ImagenetteSize, OnError, check_data
+from reslab.data.splits import Split, SplitName, stratified_split
 from reslab.data.transforms import Augmentation
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
 
-Reader = Callable[[Path, int], Tensor]  # (file, seed) -> uint8 (3, S, S)
+Reader = Callable[[Path, int], Tensor]  # (file, seed of the random transform) -> uint8 (3, S, S)
+
+
+# reading one image
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """What is drawn within is a function of the seed, and nothing without notices."""
+def temporary_seed(seed: int) -> Iterator[None]:
+    """Seed torch's generator on the CPU inside the block, and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # unlike torch.manual_seed it leaves the GPUs' generators alone
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs' generators
         yield
 
 
 class ReadCenter:
-    """Decode for evaluation, or once for memory."""
+    """Read the central square of an image: for evaluation, and for images that are held in memory."""
 
     def __init__(self, size: int, channels: int = 3) -> None:
         self.size, self.channels = size, channels
@@ -43,61 +47,70 @@ class ReadCenter:
 
 
 class ReadRandomCrop:
-    """Decode for training: a window of a random area, at least `scale` of the image, resized (Inception's crop)."""
+    """Read a random window of at least `scale` of the image's area, resized (the crop of Inception): for training."""
 
     def __init__(self, size: int, scale: float) -> None:
+        check_data({"augment.scale": scale})
         self.crop = v2.RandomResizedCrop(size, scale=(scale, 1.0), antialias=True)
 
     def __call__(self, path: Path, seed: int) -> Tensor:
-        with seeded(seed):
+        with temporary_seed(seed):
             image: Tensor = self.crop(read_image(path, channels=3))
         return image
 
 
 class ReadRandAugment:
-    """What `read` gives, changed twice, each time in a random way of this magnitude (RandAugment, arXiv:1909.13719)."""
+    """Read with `read`, then apply two random changes of this magnitude (RandAugment, arXiv:1909.13719)."""
 
     def __init__(self, read: Reader, magnitude: int) -> None:
-        if type(magnitude) is not int or not 0 <= magnitude <= 30:
-            raise UserError(f"data.augment.randaugment={magnitude} must be a whole number from 0, off, to 30")
+        check_data({"augment.randaugment": magnitude})
         self.read = read
         self.change = v2.RandAugment(2, magnitude, interpolation=v2.InterpolationMode.BILINEAR)
 
     def __call__(self, path: Path, seed: int) -> Tensor:
         image = self.read(path, seed)
-        with seeded(mix(seed, 1)):  # not what `read` drew
+        with temporary_seed(derive_seed(seed, 1)):  # another seed than that of `read`
             changed: Tensor = self.change(image)
         return changed
 
 
-READING = {"scale": "null", "randaugment": "0"}  # augmentations of single images, and how each is turned off
+# data sets
+
+READ_AUGMENTATIONS = {"scale": "null", "randaugment": "0"}  # of single images as they are read; the value turns it off
 
 
 class ClassFolders(ImageDataModule):
-    """train/ and, where they exist, val/ and test/, each with a folder per class; without val/ it is split from train/.
+    """Images in train/ and, where they exist, val/ and test/, each with a folder per class.
 
-    in_memory: decode every image once, at image_size, instead of in every epoch.
-    on_error: "stop" at images that cannot be read, or "skip" them.
+    Without val/, validation images are split from train/.
+
+    Args:
+        in_memory: decode every image once, at image_size, instead of in every epoch.
+        on_error: stop at images that cannot be read, or skip them.
+        options: those of every data set.
     """
 
     folders: dict[SplitName, str] = {"train": "train", "val": "val", "test": "test"}
 
-    def __init__(self, *, in_memory: bool, on_error: str, **options: Any) -> None:
+    def __init__(self, *, in_memory: bool, on_error: OnError, **options: Any) -> None:
+        check_data({"in_memory": in_memory, "on_error": on_error})
         super().__init__(**options)
         self.in_memory, self.on_error = in_memory, on_error
-        options = self.augment or {}
-        self.reading = {name: options[name] for name in READING if options.get(name)}
-        if in_memory and self.reading:
-            off = " ".join(f"data.augment.{name}={READING[name]}" for name in self.reading)
+        augment = self.augment or {}
+        self.read_augmentations = {name: augment[name] for name in READ_AUGMENTATIONS if augment.get(name)}
+        if in_memory and self.read_augmentations:
+            off = " ".join(f"data.augment.{name}={READ_AUGMENTATIONS[name]}" for name in self.read_augmentations)
             raise UserError(
                 f"data.in_memory=true decodes each image once: set {off}; data.augment.crop is the usual choice then"
             )
 
     @property
     def folder(self) -> Path:
+        """The folder that holds train/."""
         return self.root
 
     def class_names(self, folders: list[str]) -> list[str]:
+        """Return the names of the classes, given those of their folders."""
         return folders
 
     def read(self, split: SplitName) -> Split | None:
@@ -106,15 +119,15 @@ class ClassFolders(ImageDataModule):
         folder = self.folder / self.folders.get(split, "")
         if split not in self.folders or not folder.is_dir():
             return None
-        return self.load(self.read_classes(folder, split, classes_from=self.folder / self.folders["train"]))
+        return self.to_memory(self.read_classes(folder, split, self.folder / self.folders["train"]))
 
-    def read_classes(self, folder: Path, split: SplitName, classes_from: Path) -> Split:
-        """The images of every class folder; the classes, and so the labels, are those of the training images."""
-        folders = subfolders(classes_from)
+    def read_classes(self, folder: Path, split: SplitName, training_folder: Path) -> Split:
+        """Find the images of every class folder. The training images define the classes, and so the labels."""
+        folders = subfolders(training_folder)
         if len(folders) < 2:
-            raise UserError(f"{classes_from} has {len(folders)} class folders: at least two are needed")
-        if strange := set(subfolders(folder)) - set(folders):
-            raise UserError(f"{folder} has classes that {classes_from} has not: {', '.join(sorted(strange))}")
+            raise UserError(f"{training_folder} has {len(folders)} class folders: at least two are needed")
+        if unknown := set(subfolders(folder)) - set(folders):
+            raise UserError(f"{folder} has classes that {training_folder} has not: {', '.join(sorted(unknown))}")
         self.classes = self.class_names(folders)
         found = [image_paths(folder / name) if (folder / name).is_dir() else [] for name in folders]
         if split == "train" and [] in found:
@@ -123,13 +136,13 @@ class ClassFolders(ImageDataModule):
             raise UserError(f"{folder} holds no images in class folders: fill it or remove it")
         labels = torch.tensor([label for label, paths in enumerate(found) for _ in paths])
         paths = [path for paths in found for path in paths]
-        return Split.whole(FolderImages(paths, labels, self.reader(split), self.on_error), labels)
+        return Split(FolderImages(paths, labels, self.reader(split), self.on_error), labels)
 
-    def load(self, split: Split) -> Split:
-        """The split with its own images decoded into memory, where `in_memory` asks for it."""
+    def to_memory(self, split: Split) -> Split:
+        """Return the split with its images decoded into memory, or as it is if `in_memory` is false."""
         if not self.in_memory or not isinstance(split.images, FolderImages):
             return split
-        return Split.whole(*decode_all(split.images, split.indices, self.num_workers))
+        return Split(*decode_all(split.images, split.indices, self.num_workers))
 
     def reader(self, split: SplitName) -> Reader:
         if self.image_size is None:
@@ -137,33 +150,53 @@ class ClassFolders(ImageDataModule):
         read: Reader = ReadCenter(self.image_size)
         if split != "train":
             return read
-        if "scale" in self.reading:
-            read = ReadRandomCrop(self.image_size, self.reading["scale"])
-        if "randaugment" in self.reading:
-            read = ReadRandAugment(read, self.reading["randaugment"])
+        if "scale" in self.read_augmentations:
+            read = ReadRandomCrop(self.image_size, self.read_augmentations["scale"])
+        if "randaugment" in self.read_augmentations:
+            read = ReadRandAugment(read, self.read_augmentations["randaugment"])
         return read
 
     def split_validation(self) -> None:
-        """A validation image is read as a test image is, whatever the training does to its own."""
         super().split_validation()
         val = self.splits["val"]
-        if val and isinstance(val.images, FolderImages):
+        if val and isinstance(val.images, FolderImages):  # not read with the augmentation of the training images
             val.images = FolderImages(val.images.paths, val.images.labels, self.reader("val"), self.on_error)
 
     def augmentation(self) -> torch.nn.Module:
         if not self.augment:
             return torch.nn.Identity()
-        return Augmentation(**{name: value for name, value in self.augment.items() if name not in READING})
+        return Augmentation(**{name: value for name, value in self.augment.items() if name not in READ_AUGMENTATIONS})
 
 
 def subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
+def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> tuple[Tensor, Tensor]:
+    """Return the images at these indices, uint8 (N, C, S, S), and their labels, without those that are left out."""
+    log.info("decoding %d images into memory", len(indices))
+    batches = [[(index, 0) for index in part.tolist()] for part in indices.split(256)]
+    pixels, labels, unreadable = torch.empty(0), list[int](), list[str]()
+    for batch, batch_labels, batch_unreadable in make_data_loader(images, batches, num_workers):
+        if not labels and len(batch):
+            pixels = torch.empty(len(indices), *batch.shape[1:], dtype=torch.uint8)
+        pixels[len(labels) : len(labels) + len(batch)] = batch
+        labels += batch_labels.tolist()
+        unreadable += batch_unreadable
+    report_unreadable(unreadable, len(indices), images.on_error)
+    return pixels[: len(labels)], torch.tensor(labels)
+
+
 class ImageFolder(ClassFolders):
-    """A user's own images; class folders alone are split into train and test (`test_fraction` of every class)."""
+    """A user's own images, as ClassFolders has them, or in class folders alone, which are split into train and test.
+
+    Args:
+        test_fraction: how much of every class is for the test, if there are class folders alone.
+        options: those of ClassFolders.
+    """
 
     def __init__(self, *, test_fraction: float, **options: Any) -> None:
+        check_data({"test_fraction": test_fraction})
         super().__init__(**options)
         self.test_fraction = test_fraction
 
@@ -174,33 +207,36 @@ class ImageFolder(ClassFolders):
             return super().read(split)
         if split == "val":
             return None
-        whole = self.read_classes(self.root, split, classes_from=self.root)
-        train, test = stratified_split(whole.labels, self.test_fraction, seed=0)
+        all_images = self.read_classes(self.root, split, self.root)
+        train, test = stratified_split(all_images.labels, self.test_fraction, seed=0)
         chosen = train if split == "train" else test
-        return self.load(whole.take(chosen)) if len(chosen) else None
-
-
-def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> tuple[Tensor, Tensor]:
-    """The images of these indices, decoded once, (N, C, S, S), and their labels; without those left out."""
-    log.info("decoding %d images into memory", len(indices))
-    keys = [[(index, 0) for index in part.tolist()] for part in indices.split(256)]
-    pixels, labels, unreadable = torch.empty(0), list[int](), list[str]()
-    for batch, batch_labels, batch_unreadable in folder_batches(images, keys, num_workers):
-        if not labels and len(batch):
-            pixels = torch.empty(len(indices), *batch.shape[1:], dtype=torch.uint8)
-        pixels[len(labels) : len(labels) + len(batch)] = batch
-        labels += batch_labels.tolist()
-        unreadable += batch_unreadable
-    settle(unreadable, len(indices), images.on_error)
-    return pixels[: len(labels)], torch.tensor(labels)
+        return self.to_memory(all_images.subset(chosen)) if len(chosen) else None
 
 
 class Imagenette(ClassFolders):
-    """Ten ImageNet classes, downloaded by torchvision; `imagenette_size`, of the shorter side: 160px, 320px or full."""
+    """Ten classes of ImageNet, which torchvision downloads. Its val/ serves as the test set.
+
+    Args:
+        imagenette_size: the shorter side of the images: 160px, 320px, or full for those of ImageNet.
+        options: those of ClassFolders.
+    """
 
     folders = {"train": "train", "test": "val"}
+    wordnet_names = {  # by the WordNet id that is the name of the folder
+        "n01440764": "tench",
+        "n02102040": "English springer",
+        "n02979186": "cassette player",
+        "n03000684": "chain saw",
+        "n03028079": "church",
+        "n03394916": "French horn",
+        "n03417042": "garbage truck",
+        "n03425413": "gas pump",
+        "n03445777": "golf ball",
+        "n03888257": "parachute",
+    }
 
-    def __init__(self, *, imagenette_size: str, **options: Any) -> None:
+    def __init__(self, *, imagenette_size: ImagenetteSize, **options: Any) -> None:
+        check_data({"imagenette_size": imagenette_size})
         super().__init__(**options)
         self.imagenette_size = imagenette_size
 
@@ -210,28 +246,29 @@ class Imagenette(ClassFolders):
         return self.root / f"imagenette2{suffix}"
 
     def class_names(self, folders: list[str]) -> list[str]:
-        return [datasets.Imagenette._WNID_TO_CLASS[folder][0] for folder in folders]
+        return [self.wordnet_names.get(folder, folder) for folder in folders]
 
     def download(self) -> None:
-        """Unpacked aside, so that whatever carries the folder's name is whole."""
-        url, md5 = datasets.Imagenette._ARCHIVES[self.imagenette_size]
-        aside = self.root / f".{self.folder.name}.partial"
-        shutil.rmtree(aside, ignore_errors=True)
+        """Download into `root` and unpack elsewhere, so that the data set's folder exists only if it is complete."""
+        unpacked = self.root / f".{self.folder.name}.partial"
+        archive = f"{self.folder.name}.tgz"
+        shutil.rmtree(unpacked, ignore_errors=True)
         try:
-            download_url(url, self.root, md5=md5)
-            extract_archive(self.root / Path(url).name, aside)
-            (aside / self.folder.name).rename(self.folder)
+            unpacked.mkdir()
+            (unpacked / archive).symlink_to(self.root.absolute() / archive)  # which is kept for another attempt
+            datasets.Imagenette(unpacked, size=self.imagenette_size, download=True)
+            (unpacked / self.folder.name).rename(self.folder)
         except Exception as error:  # the network, the disk, the archive
             raise FileNotFoundError(
                 f"{self.folder.absolute()}/ not found, and the download failed ({error}): "
                 "put it there or set data.root to the folder that holds it"
             ) from error
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(unpacked, ignore_errors=True)
 
 
 class ImageNet(ClassFolders):
-    """The 1,000 classes of ILSVRC 2012 in the usual train/ and val/ class folders; its val/ serves as the test set."""
+    """The 1,000 classes of ILSVRC 2012 in the usual train/ and val/ class folders. Its val/ serves as the test set."""
 
     folders = {"train": "train", "test": "val"}
 

@@ -1,4 +1,4 @@
-"""What happens to a batch on the training device: augmentation of uint8 images, then normalisation to float."""
+"""The work on a batch on the training device: augmentation of uint8 images, then normalisation to float."""
 
 import math
 
@@ -6,13 +6,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reslab.data.options import check_data
+
 
 class Augmentation(nn.Module):
-    """Random crop, flip and erasing, drawn for each sample, on a whole uint8 batch (N, C, H, W)."""
+    """Random crop, flip and erasing of a uint8 batch (N, C, H, W), drawn for each sample.
+
+    It draws from the global generator of the images' device.
+
+    Args:
+        crop: pixels of zero padding on each side, from which a window of the image's size is cut (He et al. 2015,
+            section 4.2); 0 is off.
+        flip: mirror half of the images, left to right.
+        erasing: probability that a rectangle is filled with random values (arXiv:1708.04896, algorithm 1).
+
+    Raises:
+        UserError: an argument has a value that its option, `data.augment.<argument>`, may not take.
+    """
 
     def __init__(self, *, crop: int, flip: bool, erasing: float) -> None:
-        """crop: pixels of zero padding around the image before an image-sized window is cut (He et al. 2015, 4.2).
-        erasing: probability that a rectangle is filled with random values (arXiv:1708.04896, algorithm 1)."""
+        check_data({"augment.crop": crop, "augment.flip": flip, "augment.erasing": erasing})
         super().__init__()
         self.crop, self.flip, self.erasing = crop, flip, erasing
 
@@ -29,30 +42,43 @@ class Augmentation(nn.Module):
 
 
 def crop_windows(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
-    """Pad with zeros, then cut sample i's window at (top[i], left[i]); offsets in [0, 2 * padding]."""
+    """Pad with zeros, then cut the window of sample i at (top[i], left[i]).
+
+    Args:
+        images: uint8 (N, C, H, W).
+        padding: pixels on each side.
+        top: int64 (N,), from 0 to 2 * padding.
+        left: int64 (N,), from 0 to 2 * padding.
+
+    Returns:
+        uint8 (N, C, H, W).
+    """
     n, channels, height, width = images.shape
     padded = F.pad(images, (padding,) * 4)
     rows, columns = padded.shape[2:]
-    runs = padded.flatten().unfold(0, width, 1)  # every `width` bytes in a row, a view
+    slices = padded.flatten().unfold(0, width, 1)  # a view of every `width` bytes that follow one another
     device = images.device
     corners = torch.arange(n * channels, device=device).view(n, channels, 1) * (rows * columns)
     corners = corners + (top * columns + left)[:, None, None]
     first = corners + torch.arange(height, device=device) * columns  # (N, C, H): where each row of a window begins
-    return runs.index_select(0, first.flatten()).view(images.shape)
+    return slices.index_select(0, first.flatten()).view(images.shape)
 
 
 def flip_chosen(images: Tensor, chosen: Tensor) -> Tensor:
-    """Mirror the samples where chosen (N,) is true."""
-    return choose(byte_mask(chosen)[:, None, None, None], images.flip(3), images)
+    """Mirror the samples for which `chosen` (N,) is true, left to right."""
+    return select(byte_mask(chosen)[:, None, None, None], images.flip(3), images)
 
 
 def byte_mask(chosen: Tensor) -> Tensor:
-    """255 where true, else 0."""
+    """Return 255 where true, else 0."""
     return chosen.to(torch.uint8).neg()
 
 
-def choose(mask: Tensor, this: Tensor, other: Tensor) -> Tensor:
-    """torch.where for bytes, by their bits: a third of its time on a CPU, as it broadcasts vectorized."""
+def select(mask: Tensor, this: Tensor, other: Tensor) -> Tensor:
+    """Return `this` where the byte mask is 255 and `other` where it is 0.
+
+    On a CPU it takes a third of the time of torch.where, because bit operations are vectorized while broadcasting.
+    """
     return other ^ ((this ^ other) & mask)
 
 
@@ -61,9 +87,12 @@ ERASED_ASPECT = (0.3, 1 / 0.3)  # height / width, drawn log-uniformly
 
 
 def draw_rectangles(images: Tensor, probability: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """top, left, height, width (N,) in pixels; height 0 where a sample is left alone.
+    """Draw a rectangle for each sample (arXiv:1708.04896, algorithm 1).
 
-    A rectangle that would not fit is clamped to the image, where the paper draws again.
+    A rectangle that does not fit is clamped to the image, where the paper draws again.
+
+    Returns:
+        top, left, height and width (N,) in pixels; the height is 0 for samples that are not erased.
     """
     n, _, rows, columns = images.shape
     chance, area, aspect, y, x = torch.rand(5, n, device=images.device)
@@ -78,17 +107,17 @@ def draw_rectangles(images: Tensor, probability: float) -> tuple[Tensor, Tensor,
 
 
 def erase_rectangles(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Fill each sample's rectangle with random values."""
+    """Fill each sample's rectangle, given in pixels (N,), with random values."""
     rows = torch.arange(images.shape[2], device=images.device)  # (H,)
     columns = torch.arange(images.shape[3], device=images.device)  # (W,)
     inside_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])  # (N, H)
     inside_columns = (columns >= left[:, None]) & (columns < (left + width)[:, None])  # (N, W)
     inside = byte_mask(inside_rows)[:, None, :, None] & byte_mask(inside_columns)[:, None, None, :]  # (N, 1, H, W)
-    return choose(inside, random_bytes(images), images)
+    return select(inside, random_bytes(images), images)
 
 
 def random_bytes(like: Tensor) -> Tensor:
-    """Uniform uint8 values, drawn eight at a time."""
+    """Return uniform uint8 values of this shape, drawn eight at a time."""
     words = torch.randint(-(2**63), 2**63 - 1, (-(-like.numel() // 8),), device=like.device)
     return words.view(torch.uint8)[: like.numel()].view(like.shape)
 
@@ -97,14 +126,21 @@ GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL converts RGB to gre
 
 
 class Preprocessing(nn.Module):
-    """uint8 images (N, C, H, W) of any size to the normalised float batch (N, channels, S, S) that the network takes.
+    """Normalise uint8 images (N, C, H, W) of any size to the float batch (N, channels, S, S) that the network takes.
 
-    The statistics belong to the images' own channels; grey is then repeated to three channels, RGB reduced to grey.
+    The result is channels_last. Grey images are normalised and then repeated to three channels, RGB images normalised
+    and then reduced to grey.
+
+    Args:
+        mean: mean of each of the C channels, for pixel values from 0 to 1.
+        std: standard deviation of each of the C channels, for pixel values from 0 to 1.
+        channels: channels of the result, 1 or 3.
+        image_size: S in pixels; images of another size are resized.
     """
 
     mean: Tensor
     std: Tensor
-    memory_format = torch.channels_last  # the network's too
+    memory_format = torch.channels_last  # as the network's
 
     def __init__(self, *, mean: list[float], std: list[float], channels: int, image_size: int) -> None:
         super().__init__()
@@ -120,4 +156,6 @@ class Preprocessing(nn.Module):
             x = x.expand(-1, 3, -1, -1)
         elif x.shape[1] == 3 and self.channels == 1:
             x = (x * x.new_tensor(GREY_WEIGHTS).view(1, 3, 1, 1)).sum(1, keepdim=True)
-        return x.contiguous(memory_format=self.memory_format).to(self.mean.dtype)  # half under precision=bf16-true
+        return x.contiguous(memory_format=self.memory_format).to(
+            self.mean.dtype
+        )  # half precision if trainer.precision is bf16-true or 16-true

@@ -1,4 +1,4 @@
-"""A network from its composed configuration (conf/model) and the images it will see."""
+"""The network of a composed configuration (conf/model) and of the images that it will see."""
 
 import logging
 from typing import Any
@@ -15,15 +15,26 @@ from reslab.models.weights import load_weights
 
 log = logging.getLogger(__name__)
 
-SMALL_IMAGE = 64  # pixels: the 7x7/2 stem and its pooling leave a 32x32 image 8x8 before the first block
+SMALL_IMAGE = 64  # pixels: the 7x7/2 stem and its pooling leave 8x8 of a 32x32 image before the first block
 
 
 def build_network(model: DictConfig, channels: int, num_classes: int, image_size: int) -> nn.Module:
-    """Build, and load `model.weights` where given."""
+    """Build the network of `model` and load `model.weights`, unless that is null.
+
+    Args:
+        model: the group `model` of a composed configuration.
+        channels: channels of the images.
+        num_classes: number of classes.
+        image_size: height and width of the images in pixels; `model.stem=auto` depends on it.
+
+    Raises:
+        UserError: the weights do not exist or do not fit.
+        InstantiationException: the description is wrong; its cause is the UserError that says how.
+    """
     description: dict[str, Any] = OmegaConf.to_container(model, resolve=True)  # type: ignore[assignment]
     weights = description.pop("weights")
     description.pop("freeze")
-    description.pop("whiten_stem", None)  # which needs images
+    description.pop("whiten_stem", None)  # whitening needs images, which are not known here
     if description.get("stem") == "auto":
         description["stem"] = "cifar" if image_size <= SMALL_IMAGE else "imagenet"
         log.info("model.stem=auto: the %s stem for %d-pixel images", description["stem"], image_size)
@@ -35,7 +46,7 @@ def build_network(model: DictConfig, channels: int, num_classes: int, image_size
 
 
 def check_shapes(network: nn.Module, batch_size: int, channels: int, image_size: int) -> None:
-    """Raises UserError where the network leaves no pixel of such images, or one value to a norm; computes nothing."""
+    """Raise UserError if the images are too small for the network, or the batch for its norms. Compute nothing."""
     state = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
     batch = torch.empty(batch_size, channels, image_size, image_size, device="meta")
     try:
@@ -46,6 +57,7 @@ def check_shapes(network: nn.Module, batch_size: int, channels: int, image_size:
 
 
 def create_timm(timm_name: str, pretrained: bool, in_channels: int, num_classes: int) -> nn.Module:
+    """Create a network of timm; conf/model/timm.yaml holds the options."""
     try:
         import timm
     except ImportError as error:
@@ -54,12 +66,12 @@ def create_timm(timm_name: str, pretrained: bool, in_channels: int, num_classes:
         raise UserError(f"timm has no model {timm_name!r}: see timm.list_models('*resnet*')")
     try:
         return timm.create_model(timm_name, pretrained=pretrained, in_chans=in_channels, num_classes=num_classes)
-    except (OSError, RuntimeError) as error:  # no network; a model or a tag without weights
-        raise UserError(f"timm cannot give {timm_name} with pretrained={pretrained}: {error}") from error
+    except (OSError, RuntimeError) as error:  # there is no network, or timm has no weights for the model or its tag
+        raise UserError(f"timm cannot create {timm_name} with pretrained={pretrained}: {error}") from error
 
 
 def classifier_layer(network: nn.Module) -> nn.Module:
-    """The last linear layer, which fine-tuning trains first."""
-    layer = network.fc if isinstance(network, ResNet) else network.get_classifier()  # type: ignore[operator]  # timm
+    """Return the last linear layer, which fine-tuning trains first."""
+    layer = network.fc if isinstance(network, ResNet) else network.get_classifier()  # type: ignore[operator]  # timm's
     assert isinstance(layer, nn.Module)
     return layer

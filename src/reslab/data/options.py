@@ -1,0 +1,72 @@
+"""The values that each option of a data set may take. Nothing here imports torch."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, Literal, get_args
+
+from reslab.options import (
+    FRACTION,
+    FRACTION_ABOVE_0,
+    FRACTION_BELOW_1,
+    GROUP,
+    NAME,
+    NULL,
+    PATH,
+    POSITIVE,
+    TRUE_OR_FALSE,
+    check_option,
+    integer,
+    list_of,
+    one_of,
+)
+
+OnError = Literal["stop", "skip"]
+EmnistSplit = Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"]
+ImagenetteSize = Literal["160px", "320px", "full"]
+
+DATA = {
+    "data.name": NAME,
+    "data.root": PATH | NULL,
+    "data.batch_size": integer(1),
+    "data.image_size": integer(1) | NULL,
+    "data.channels": one_of(1, 3, None),
+    "data.val_fraction": FRACTION_BELOW_1,
+    "data.validate_on_test": TRUE_OR_FALSE,
+    "data.augment": GROUP | NULL,
+    "data.augment.crop": integer(0),
+    "data.augment.flip": TRUE_OR_FALSE,
+    "data.augment.erasing": FRACTION,
+    "data.augment.scale": FRACTION_ABOVE_0 | NULL,
+    "data.augment.randaugment": integer(0, 30),
+    "data.balance": TRUE_OR_FALSE,
+    "data.mean": list_of(FRACTION, 1, 3) | NULL,
+    "data.std": list_of(POSITIVE, 1, 3) | NULL,
+    "data.num_workers": integer(0),
+    "data.in_memory": TRUE_OR_FALSE,
+    "data.on_error": one_of(*get_args(OnError)),
+    "data.test_fraction": FRACTION_BELOW_1,
+    "data.num_classes": integer(2),
+    "data.num_images": integer(1),
+    "data.emnist_split": one_of(*get_args(EmnistSplit)),
+    "data.imagenette_size": one_of(*get_args(ImagenetteSize)),
+}
+
+
+def check_data(arguments: Mapping[str, Any]) -> None:
+    """Raise UserError for the first argument with a value that its option may not take.
+
+    Args:
+        arguments: values by the names of their options without `data.`; names that `DATA` does not list are ignored.
+    """
+    for name, value in arguments.items():
+        if kind := DATA.get(f"data.{name}"):
+            check_option(f"data.{name}", plain(value), kind)
+
+
+def plain(value: Any) -> Any:
+    """Return what the command line would give for a path, a tuple or one of Hydra's containers."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

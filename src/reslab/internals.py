@@ -1,0 +1,68 @@
+"""Every use of an API that its library does not declare public, with the reason, in one place.
+
+tests/test_internals.py exercises each of them, so that an upgrade that breaks one is noticed. Libraries are imported
+inside the functions: commands must not wait for torch before the configuration is known to be right.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    import optuna
+    from torch.utils.data import DataLoader
+
+
+def hydra_argument_parser() -> ArgumentParser:
+    """Return the parser of Hydra's own flags (`-m`, `--config-dir`, …).
+
+    hydra._internal.utils.get_args_parser: Hydra offers no other way to know which of a command's arguments are flags,
+    and what it would refuse.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    return get_args_parser()
+
+
+def hydra_arguments() -> Namespace:
+    """Return this process's command line as Hydra parses it."""
+    arguments, _ = hydra_argument_parser().parse_known_args()
+    return arguments
+
+
+def run_hydra_job(config_name: str, task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> None:
+    """Compose a configuration and run a task on it in a folder of its own, as hydra.main does for a command.
+
+    GlobalHydra.hydra is an object of hydra._internal, and its method `run` is what hydra.main calls: the public
+    `compose` neither makes the folder nor writes the settings into it. Logging stays as the program has it.
+    """
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    hydra.run(config_name, task, list(overrides), with_log_configuration=False)
+
+
+def continued_trial(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> "optuna.Trial":
+    """Return a running trial of a study, so that a process that did not ask for it can continue it.
+
+    optuna.trial.FrozenTrial._trial_id, and the constructor of optuna.Trial, which Optuna alone is meant to call: a
+    study hands out new trials and trials that wait, but none that is running.
+    """
+    import optuna
+
+    return optuna.Trial(study, trial._trial_id)
+
+
+def shut_down_workers(loader: "DataLoader[Any]") -> None:
+    """End the worker processes of a DataLoader with `persistent_workers=True`; another iteration starts new ones.
+
+    torch.utils.data.DataLoader._iterator and _MultiProcessingDataLoaderIter._shutdown_workers: the loader keeps its
+    workers until it is collected. An iteration that is not at its end, such as the one that Lightning leaves after the
+    last batch, delays that, and the garbage collector then waits five seconds for each worker. If an upgrade breaks it,
+    see where `DataLoader.__iter__` keeps the iterator and what the iterator's `__del__` calls.
+    """
+    if loader.num_workers and loader._iterator is not None:
+        loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+    loader._iterator = None

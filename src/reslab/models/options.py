@@ -1,0 +1,80 @@
+"""The values that each option of a network may take. Nothing here imports torch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from reslab.errors import UserError
+from reslab.options import FRACTION_BELOW_1, NAME, NULL, PATH, TRUE_OR_FALSE, check_option, integer, list_of, one_of
+
+BlockKind = Literal["basic", "bottleneck"]
+Stem = Literal["imagenet", "deep", "cifar", "halving", "none"]
+Shortcut = Literal["A", "B", "C", "D", "none"]
+Downsampling = Literal["stride", "pool"]
+
+EXPANSION = {"basic": 1, "bottleneck": 4}  # a block's output channels are its stage's width times this
+REDUCTION = 16  # squeeze-and-excitation: channels between its two convolutions are the block's, divided by this
+BASE_WIDTH = 64  # width_per_group is the inner width of a bottleneck in a stage of this width
+
+RESNET = {  # arguments of reslab.models.resnet.ResNet
+    "block": one_of(*get_args(BlockKind)),
+    "layers": list_of(integer(0)),
+    "widths": list_of(integer(1)),
+    "stem": one_of(*get_args(Stem)),
+    "stem_width": integer(1) | NULL,
+    "shortcut": one_of(*get_args(Shortcut)),
+    "preactivation": TRUE_OR_FALSE,
+    "downsampling": one_of(*get_args(Downsampling)),
+    "groups": integer(1),
+    "width_per_group": integer(1),
+    "squeeze_excitation": TRUE_OR_FALSE,
+    "dropout": FRACTION_BELOW_1,
+    "stochastic_depth": FRACTION_BELOW_1,
+    "zero_init_residual": TRUE_OR_FALSE,
+}
+MODEL = {f"model.{name}": kind for name, kind in RESNET.items()} | {
+    "model.name": NAME,
+    "model.stem": one_of("auto", *get_args(Stem)),
+    "model.whiten_stem": TRUE_OR_FALSE,
+    "model.weights": PATH | NULL,
+    "model.freeze": TRUE_OR_FALSE | integer(1),
+    "model.timm_name": NAME,
+    "model.pretrained": TRUE_OR_FALSE,
+}
+
+
+def check_resnet(arguments: Mapping[str, Any]) -> None:
+    """Raise UserError unless a ResNet can be built from these arguments of its constructor."""
+    for name, kind in RESNET.items():
+        value = arguments[name]
+        check_option(f"model.{name}", list(value) if is_sequence(value) else value, kind)
+    check_description(arguments)
+
+
+def is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def check_description(model: Mapping[str, Any]) -> None:
+    """Raise UserError for options of a ResNet that are wrong only in combination.
+
+    Args:
+        model: the options by their names without `model.`, each of them of its own kind.
+    """
+    layers, widths, block = model["layers"], model["widths"], model["block"]
+    groups, width_per_group = model["groups"], model["width_per_group"]
+    if len(layers) != len(widths):
+        raise UserError(f"model.layers has {len(layers)} stages and model.widths {len(widths)}")
+    if block == "basic" and (groups, width_per_group) != (1, BASE_WIDTH):
+        raise UserError("model.groups and model.width_per_group belong to model.block=bottleneck")
+    if block == "bottleneck" and min(widths) * width_per_group < BASE_WIDTH:
+        raise UserError(
+            f"model.width_per_group={width_per_group} times the smallest of model.widths={list(widths)} "
+            f"must be at least {BASE_WIDTH}"
+        )
+    if model["squeeze_excitation"] and min(widths) * EXPANSION[block] < REDUCTION:
+        raise UserError(
+            f"model.squeeze_excitation=true needs blocks of {REDUCTION} channels or more: "
+            f"model.widths={list(widths)} gives {min(widths) * EXPANSION[block]}"
+        )
+    if model["stem"] == "deep" and (model["stem_width"] or widths[0]) < 2:
+        raise UserError("model.stem=deep needs model.stem_width of at least 2")
