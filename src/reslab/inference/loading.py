@@ -1,0 +1,95 @@
+"""Load a trained network. A checkpoint may come from a stranger: only classes that conf/ names are called for it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from reslab.configuration import CONF
+from reslab.data.base import ImageSpec
+from reslab.errors import UserError
+from reslab.models.build import build_network
+from reslab.run import Run
+from reslab.training.checkpoints import read_checkpoint
+from reslab.training.classifier import Classifier
+
+
+class Trained(NamedTuple):
+    """A trained classifier.
+
+    Attributes:
+        classifier: in evaluation mode, on the CPU.
+        config: the configuration of its run.
+        spec: the classes, the shape and the statistics of its images.
+    """
+
+    classifier: Classifier
+    config: DictConfig
+    spec: ImageSpec
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Return the path itself if it is a file, otherwise the best checkpoint of the run in that folder.
+
+    Raises:
+        UserError: there is no such file, and no run with a checkpoint.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    try:
+        return Run(path).checkpoint()
+    except UserError as error:
+        raise UserError(f"checkpoint={path}: neither a checkpoint nor the folder of a run that has one") from error
+
+
+def load_classifier(path: Path) -> Trained:
+    """Load a trained classifier. Nothing in the file can run code.
+
+    Args:
+        path: a checkpoint, best.ckpt or last.ckpt.
+
+    Returns:
+        The classifier with the weights of the checkpoint, its configuration and its image spec.
+
+    Raises:
+        UserError: the file is not a checkpoint of ResLab, or it names a class that no file in conf/ names.
+    """
+    checkpoint = read_checkpoint(path)
+    record = checkpoint["reslab"]
+    refuse_unknown_classes(path, record["config"])
+    config = OmegaConf.create(record["config"])
+    assert isinstance(config, DictConfig)
+    spec = ImageSpec(**record["spec"])
+    config.model.weights = None  # the checkpoint's own weights are loaded below
+    network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
+    network.to(memory_format=torch.channels_last)  # as in training, so that results are equal to the last bit
+    flip_averaging = bool(config.get("flip_averaging"))  # runs of before that option do not have it
+    classifier = Classifier(network, spec, flip_averaging=flip_averaging)
+    classifier.record = record
+    classifier.load_state_dict(checkpoint["state_dict"])
+    return Trained(classifier.eval(), config, spec)
+
+
+def refuse_unknown_classes(path: Path, config: dict[str, Any]) -> None:
+    """Raise UserError for a class that Hydra would call for the model or the data, unless a file in conf/ names it."""
+    files = [*CONF.glob("model/*.yaml"), *CONF.glob("data/*.yaml")]
+    known = {OmegaConf.select(OmegaConf.load(file), "_target_") for file in files}
+    for target in targets([config["model"], config["data"]]):
+        if target not in known:
+            raise UserError(f"{path} would call {target}, which no file in conf/model or conf/data names: refused")
+
+
+def targets(node: Any) -> Iterator[Any]:
+    """Yield the names that Hydra would call, and the text that OmegaConf would replace by another value."""
+    if isinstance(node, str) and "${" in node:
+        yield node
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for part in node:
+            yield from targets(part)

@@ -1,0 +1,130 @@
+"""Classify image files with a trained network."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reslab.data.batches import FolderImages
+from reslab.data.image_folder import ReadCenter
+from reslab.data.images import image_paths, report_unreadable
+from reslab.data.options import OnError
+from reslab.errors import UserError
+from reslab.files import write_csv, write_json
+from reslab.inference.loading import load_classifier
+from reslab.inference.options import PREDICT
+from reslab.options import check_option
+from reslab.training.classifier import Classifier
+
+Prediction = dict[str, Any]  # {"image": path, "classes": [{"class": name, "probability": 0.9}, …]}
+Images = str | Path | Sequence[str | Path]
+
+
+def predict(
+    checkpoint: Path,
+    images: Images,
+    *,
+    top: int = 3,
+    batch_size: int = 64,
+    on_error: OnError = "stop",
+    device: str = "auto",
+) -> list[Prediction]:
+    """Classify image files.
+
+    Args:
+        checkpoint: a checkpoint, best.ckpt or last.ckpt.
+        images: a file, a folder (all images below it), a glob, or a list of them.
+        top: how many classes to return for each image.
+        batch_size: how many images the network takes at a time.
+        on_error: whether to "stop" at images that cannot be read or to "skip" them.
+        device: "auto", "cpu" or "cuda"; "auto" is a GPU if there is one.
+
+    Returns:
+        One dictionary per image, in the order of the files: "image" is its path, "classes" lists the `top` most
+        probable classes as dictionaries of "class" and "probability", the most probable first.
+
+    Raises:
+        UserError: an argument is wrong, there is no such image, or images cannot be read.
+    """
+    for name, value in {"top": top, "batch_size": batch_size, "on_error": on_error, "device": device}.items():
+        check_option(name, value, PREDICT[name])
+    paths = find_images(images)
+    classifier, _, spec = load_classifier(checkpoint)
+    classifier.to(choose_device(device))
+    numbers = torch.arange(len(paths))  # they take the place of labels, and so say which images were read
+    files = FolderImages(paths, numbers, ReadCenter(spec.image_size, len(spec.mean)), on_error)
+    predictions, unreadable = list[Prediction](), list[str]()
+    for part in numbers.split(batch_size):
+        pixels, readable, failures = files[[(number, 0) for number in part.tolist()]]
+        unreadable += failures
+        if unreadable and on_error == "stop":
+            break
+        for number, row in zip(readable.tolist(), class_probabilities(classifier, pixels), strict=True):
+            predictions.append({"image": printable(paths[number]), "classes": most_probable(row, spec.classes, top)})
+    report_unreadable(unreadable, len(paths), on_error, "on_error")
+    return predictions
+
+
+@torch.inference_mode()
+def class_probabilities(classifier: Classifier, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> (N, num_classes)
+    if len(images) == 0:  # none of them could be read, so their shape is not known
+        return torch.empty(0)
+    return classifier.predict_step(images.to(classifier.device), 0).cpu()
+
+
+def most_probable(probabilities: Tensor, classes: list[str], top: int) -> list[dict[str, Any]]:  # (num_classes,)
+    best = probabilities.topk(min(top, len(classes)))
+    return [
+        {"class": classes[label], "probability": probability}
+        for probability, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
+
+
+def find_images(images: Images) -> list[Path]:
+    """Return the files of a path, a folder, a glob or a list of them. Raise UserError for one without a file."""
+    found: list[Path] = []
+    for pattern in [images] if isinstance(images, str | Path) else images:
+        path = Path(pattern)
+        files = [path] if path.is_file() else image_paths(path) if path.is_dir() else list(files_of_glob(str(pattern)))
+        if not files:
+            raise UserError(f"images={pattern}: no image there")
+        found += files
+    if not found:
+        raise UserError("images: the list is empty")
+    return found
+
+
+def files_of_glob(pattern: str) -> Iterator[Path]:
+    return (Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file())  # noqa: PTH207
+
+
+def printable(path: Path) -> str:
+    """Return a path as text. A name may hold bytes that are not valid text, which terminals and files refuse."""
+    return os.fsencode(path).decode(errors="replace")
+
+
+def choose_device(device: str) -> torch.device:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda, but torch finds no GPU here: device=cpu")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def write_predictions(predictions: list[Prediction], output: str | Path) -> None:
+    """Write a .json file, or a .csv file with one row per image and the columns of `ranked_columns`."""
+    output = Path(output)
+    if output.suffix == ".json":
+        write_json(output, predictions)
+        return
+    rows: list[dict[str, Any]] = [{"image": row["image"], **ranked_columns(row["classes"])} for row in predictions]
+    write_csv(output, rows, rows[0])
+
+
+def ranked_columns(classes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return class_1, probability_1, class_2, probability_2, … of one image."""
+    return {f"{name}_{rank}": value for rank, entry in enumerate(classes, 1) for name, value in entry.items()}

@@ -1,0 +1,96 @@
+"""An exponential moving average of the weights, which validation, checkpoints and tests use."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from reslab.options import check_option
+from reslab.training.classifier import Classifier
+from reslab.training.options import RUN
+
+State = dict[str, Tensor]  # the floating-point part of a state_dict; batch norm's counts of batches are not averaged
+
+
+class WeightAverage(Callback):
+    """Average the weights and batch-norm statistics exponentially, once after each optimizer step.
+
+    In a checkpoint, `state_dict` holds the average, and `last_weights` the weights with which training continues.
+    Lightning's EMAWeightAveraging (2.6) keeps the average on the CPU, waits for the device twice in each step, and
+    tests the last weights instead of the average.
+
+    Args:
+        decay: the weight of the old average in each step, from 0 to 1.
+        warmup: use a smaller decay at first, (1 + step) / (10 + step), as TensorFlow's ExponentialMovingAverage does
+            with `num_updates`. The average of a short run then forgets the initial weights.
+
+    Raises:
+        UserError: `decay` is not a number from 0 to 1.
+    """
+
+    def __init__(self, *, decay: float, warmup: bool) -> None:
+        check_option("callbacks.ema.decay", decay, RUN["callbacks.ema.decay"])
+        self.decay, self.warmup = decay, warmup
+        self.average: State = {}  # in float32, whatever the type of the weights is
+        self.weights: State = {}  # the network's own tensors; both are empty outside training
+
+    def decay_at(self, step: int) -> float:
+        """Return the decay of an optimizer step; the first step is 1."""
+        return min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
+
+    # training
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        state = pl_module.network.state_dict()
+        self.weights = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+        start = self.average or self.weights
+        self.average = {
+            name: start[name].to(weight.device, torch.float32, copy=True) for name, weight in self.weights.items()
+        }
+        self.step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step:  # gradients are being accumulated
+            return
+        self.step = trainer.global_step
+        weights = [weight.float() for weight in self.weights.values()]
+        update = get_ema_multi_avg_fn(self.decay_at(self.step))
+        update(list(self.average.values()), weights, self.step)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        copy_tensors(self.average, self.weights)
+        self.average = self.weights = {}
+
+    # validation during training
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.last_weights = {name: weight.clone() for name, weight in self.weights.items()}
+        copy_tensors(self.average, self.weights)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        copy_tensors(self.last_weights, self.weights)
+        self.last_weights = {}
+
+    # checkpoints
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["last_weights"] = checkpoint["state_dict"]
+        average = {f"network.{name}": tensor for name, tensor in self.average.items()}
+        checkpoint["state_dict"] = checkpoint["state_dict"] | average
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.training and "last_weights" in checkpoint:
+            self.average = {name.removeprefix("network."): tensor for name, tensor in checkpoint["state_dict"].items()}
+            pl_module.load_state_dict(checkpoint["last_weights"])
+
+
+def copy_tensors(source: State, target: State) -> None:
+    """Write the values of the source's tensors into the target's tensors of the same names."""
+    for name, tensor in source.items():
+        target[name].copy_(tensor)

@@ -1,0 +1,240 @@
+"""The LightningModule: a network with its preprocessing, loss, metrics, optimizer and learning-rate schedule."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassConfusionMatrix
+from torchvision.transforms import v2
+
+from reslab.data.base import ImageSpec
+from reslab.data.batches import Batch, derive_seed
+from reslab.data.transforms import Preprocessing
+from reslab.errors import UserError
+from reslab.models.build import classifier_layer
+from reslab.options import check_option
+from reslab.training.metrics import Metrics
+from reslab.training.options import RUN
+from reslab.training.schedules import ScheduledLR, optimizer_steps
+
+log = logging.getLogger(__name__)
+
+Schedule = Callable[[int, int], float]  # (step, total_steps) -> factor on the learning rate
+
+
+class Classifier(L.LightningModule):
+    """A classifier of images. It takes the images as they are stored; all computation on them is on its device.
+
+    Args:
+        network: maps normalized float images (N, C, H, W) to logits (N, num_classes).
+        spec: the classes, the shape and the statistics of the images.
+        augmentation: is applied to uint8 training images (N, C, H, W).
+        optimizer: makes the optimizer of parameter groups; needed for training only.
+        schedule: maps (step, total_steps) to a factor on the learning rate; needed for training only.
+        label_smoothing: from 0 to 1, for the training loss only.
+        mixup: alpha of MixUp's Beta distribution; 0 turns it off.
+        cutmix: alpha of CutMix's Beta distribution; 0 turns it off. With both, each batch uses one of them at random.
+        flip_averaging: evaluate each image and its mirror image, and average their logits.
+        seed: with the step and the rank, it determines everything that a training step draws.
+
+    Attributes:
+        record: the configuration, spec and origin of the run, as plain values. A checkpoint holds it as "reslab".
+        confusion_matrix: of the last test, int64 (num_classes, num_classes), true by predicted class.
+
+    Raises:
+        UserError: `mixup` or `cutmix` has a value that it may not take.
+
+    Example:
+        >>> spec = ImageSpec(classes=["cat", "dog"], channels=1, image_size=4, mean=[0.5], std=[0.25])
+        >>> classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), spec)
+        >>> classifier(torch.zeros(3, 1, 4, 4, dtype=torch.uint8)).shape
+        torch.Size([3, 2])
+    """
+
+    confusion_matrix: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: ImageSpec,
+        *,
+        augmentation: nn.Module | None = None,
+        optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] | None = None,
+        schedule: Schedule | None = None,
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        flip_averaging: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.preprocess = Preprocessing(
+            mean=spec.mean, std=spec.std, channels=spec.channels, image_size=spec.image_size
+        )
+        self.augment = augmentation or nn.Identity()
+        self.optimizer, self.schedule = optimizer, schedule
+        self.label_smoothing, self.flip_averaging, self.seed = label_smoothing, flip_averaging, seed
+        self.record: dict[str, Any] = {}
+        self.example_input_array: Tensor = torch.zeros(
+            2, len(spec.mean), spec.image_size, spec.image_size, dtype=torch.uint8
+        )
+        num_classes = len(spec.classes)
+        self.mixing = batch_mixing(mixup, cutmix, num_classes)
+        self.train_metrics = Metrics(num_classes, local=True)  # the progress bar of one process reads them
+        self.val_metrics = Metrics(num_classes)
+        self.test_metrics = Metrics(num_classes, final=True)
+        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+
+    def forward(self, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> logits (N, num_classes)
+        return self.network(self.preprocess(images))
+
+    def evaluation_logits(self, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> float32 logits (N, num_classes)
+        """Return the logits that validation, tests and predictions use."""
+        logits = self(images).float()
+        return (logits + self(images.flip(3)).float()) / 2 if self.flip_averaging else logits
+
+    # steps
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        images, labels = batch
+        # Everything that this step draws is a function of the seed, the batch's number since the start of the run and
+        # the rank, so that a resumed run draws the same.
+        number = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_index
+        seed_generators(derive_seed(self.seed, number, self.global_rank), self.device)
+        x, targets = self.preprocess(self.augment(images)), labels
+        if self.mixing:
+            x, targets = self.mixing(x, labels)  # targets: (N, num_classes)
+            x = x.contiguous(memory_format=self.preprocess.memory_format)  # mixing on a GPU loses the format
+        logits = self.network(x)  # (N, num_classes)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        self.train_metrics.add(loss.detach(), logits.detach(), labels)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self._evaluate(self.val_metrics, batch)
+
+    def test_step(self, batch: Batch, batch_index: int) -> Tensor:
+        logits = self._evaluate(self.test_metrics, batch)
+        self.confusion.update(logits, batch[1])
+        return logits
+
+    def predict_step(self, batch: Tensor, batch_index: int) -> Tensor:
+        return self.evaluation_logits(batch).softmax(1)
+
+    def _evaluate(self, metrics: Metrics, batch: Batch) -> Tensor:
+        images, labels = batch
+        logits = self.evaluation_logits(images)
+        metrics.add(F.cross_entropy(logits, labels), logits, labels)
+        return logits
+
+    # ends of epochs
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_and_reset("val", self.val_metrics)
+
+    def on_test_epoch_start(self) -> None:
+        self.confusion.reset()
+
+    def on_test_epoch_end(self) -> None:
+        self._log_and_reset("test", self.test_metrics)
+        self.confusion_matrix = self.confusion.compute().cpu()  # compute here, where all processes take part
+
+    def _log_and_reset(self, name: str, metrics: Metrics) -> None:
+        values = {f"{name}/{metric}": value for metric, value in metrics.compute().items()}
+        self.log_dict(values, sync_dist=True)  # the values are equal already; without it Lightning would warn
+        metrics.reset()
+
+    # checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["reslab"] = self.record
+        checkpoint["train_metrics"] = gather_by_rank(self.train_metrics.state())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if not self.trainer.training:
+            return
+        before, now = checkpoint["reslab"]["origin"], self.record["origin"]
+        if before["data_checksum"] != now["data_checksum"]:
+            raise UserError(
+                f"data={now['data']}: the images differ from those that the run began with; start a new run"
+            )
+        if before["precision"] != now["precision"]:
+            log.warning("the run began in %s and continues in %s", before["precision"], now["precision"])
+        states = checkpoint["train_metrics"]
+        if len(states) == self.trainer.world_size:
+            self.train_metrics.load_state(states[self.global_rank])
+
+    # optimization
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        assert self.optimizer is not None
+        assert self.schedule is not None
+        optimizer = self.optimizer(parameter_groups(self.network))
+        schedule, total_steps = self.schedule, optimizer_steps(self.trainer)
+        scheduler = ScheduledLR(optimizer, lambda step: schedule(min(step, total_steps - 1), total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip the norm of all gradients together.
+
+        Lightning's own clipping refuses fused optimizers in bf16-mixed too, where no gradient is scaled.
+        """
+        if gradient_clip_val is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """All modules of the network except the last linear layer. Lightning's BackboneFinetuning needs this name."""
+        head = classifier_layer(self.network)
+        return nn.ModuleList(module for module in self.network.children() if module is not head)
+
+
+def batch_mixing(mixup: float, cutmix: float, num_classes: int) -> nn.Module | None:
+    """Return a module that mixes a float batch (N, C, H, W) and its labels; None if both are turned off.
+
+    MixUp: Zhang et al. 2017, arXiv:1710.09412. CutMix: Yun et al. 2019, arXiv:1905.04899. Each image is mixed with the
+    one before it. All random numbers are drawn on the CPU, so that a GPU is not waited for.
+    """
+    choices: list[nn.Module] = []
+    for name, alpha, kind in (("mixup", mixup, v2.MixUp), ("cutmix", cutmix, v2.CutMix)):
+        check_option(name, alpha, RUN[name])
+        if alpha:
+            choices.append(kind(alpha=float(alpha), num_classes=num_classes))  # torch's Beta refuses an integer
+    return v2.RandomChoice(choices) if choices else None
+
+
+def gather_by_rank(value: Any) -> list[Any]:
+    """Return the value of every process, in the order of their ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the generators of the CPU and of the device.
+
+    torch.manual_seed would format a stack trace for absent GPUs, which takes up to 1 ms.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
+def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Return two groups: weights with the optimizer's weight decay, and biases and norms without weight decay."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,48 @@
+"""Settings of the process that trains: warnings, memory, the precision of matrix products, seeds."""
+
+import ctypes
+import logging
+import sys
+import warnings
+
+import lightning as L
+import torch
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the names in glibc's malloc.h
+
+
+def prepare_process(seed: int) -> None:
+    """Apply all of them."""
+    quiet_lightning()
+    keep_freed_memory()
+    torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
+    L.seed_everything(seed, verbose=False)
+
+
+def quiet_lightning() -> None:
+    """Hide what Lightning prints for every run, and the warnings that no user can act upon."""
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
+    for message in (
+        ".*LeafSpec.* is deprecated",
+        ".*exists and is not empty",  # the run is resumed
+        "The number of training batches",  # it is below log_every_n_steps, but the last step is always logged
+        "Total length of `list` across ranks is zero",  # there are no validation images
+        "Precision .* is not supported by the model summary",  # it is about megabytes; our table shows parameters
+        "The `srun` command is available",  # docs/sweeps.md explains how to use SLURM
+        "You requested to overfit",  # our loader does not shuffle in that case
+        "The provided params to be frozen already exist",  # BackboneFinetuning leaves norms trainable
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def keep_freed_memory() -> None:
+    """Keep freed blocks of up to 1 GiB for the next step.
+
+    glibc would return them to the system, and each page would cost a fault again: 5 to 10% of a step on a CPU
+    (benchmarks/README.md). Other C libraries have no mallopt.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, 2**30)
+        mallopt(M_MMAP_THRESHOLD, 2**30)

@@ -1,0 +1,216 @@
+"""What TensorBoard shows besides the curves: the configuration, layers, graph, images, figures and hparams of a run."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import matplotlib
+import torch
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.model_summary import ModelSummary
+from matplotlib.figure import Figure
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[import-untyped]
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+from torchvision.utils import make_grid
+
+from reslab.data.batches import FolderImages
+from reslab.training.classifier import Classifier
+
+matplotlib.use("agg")
+
+Mistake = tuple[float, int, int, Tensor]  # confidence, true class, predicted class, image: uint8 (C, H, W)
+LAYER_DEPTH = 4  # down to network.layer1.0.conv1
+GRAPH_LAYERS = 300  # tracing a network of a thousand layers takes minutes, and its graph is too large to read
+
+
+def summary_writer(trainer: L.Trainer) -> SummaryWriter | None:
+    """Return TensorBoard's writer; None in a run without TensorBoard and in all processes but the first."""
+    found = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return found[0].experiment if found and trainer.is_global_zero else None
+
+
+class TensorBoardReport(Callback):
+    """Show the configuration, the layers, augmented images, the graph and the errors of the test in TensorBoard.
+
+    Args:
+        num_images: augmented training images in the grid at the start of the run.
+        num_mistakes: misclassified test images to show, those with the most confident predictions.
+    """
+
+    def __init__(self, num_images: int, num_mistakes: int) -> None:
+        self.num_images, self.num_mistakes = num_images, num_mistakes
+        self.mistakes: list[Mistake] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        writer = summary_writer(trainer)
+        if writer is None or trainer.global_step:
+            return
+        assert isinstance(pl_module, Classifier)
+        writer.add_text("config", "```\n" + yaml.safe_dump(pl_module.record["config"], sort_keys=False) + "```")
+        writer.add_text("layers", layer_table(pl_module))
+        if (grid := self.augmented_grid(trainer, pl_module)) is not None:
+            writer.add_image("images/augmented_training", grid)
+
+    def augmented_grid(self, trainer: L.Trainer, classifier: Classifier) -> Tensor | None:
+        """Return a picture (3, H, W) of the first training images, augmented; None if none of them can be read."""
+        split = trainer.datamodule.splits["train"]  # type: ignore[attr-defined]
+        indices = split.indices[: self.num_images].tolist()
+        if isinstance(split.images, FolderImages):
+            images, _, _ = split.images[[(index, index) for index in indices]]
+        else:
+            images = split.images[indices]
+        with torch.random.fork_rng(devices=[]):
+            return make_grid(classifier.augment(images), nrow=8) if len(images) else None
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        writer = summary_writer(trainer)
+        assert isinstance(pl_module, Classifier)
+        if writer is not None and len(list(pl_module.network.modules())) <= GRAPH_LAYERS:
+            add_graph(writer, pl_module)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.mistakes = []
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        images, labels = batch
+        confidence, predicted = outputs.softmax(1).max(1)
+        confidence = confidence.masked_fill(predicted == labels, 0)
+        for index in confidence.topk(min(self.num_mistakes, len(labels))).indices.tolist():
+            if confidence[index] > 0:
+                numbers = confidence[index].item(), labels[index].item(), predicted[index].item()
+                self.mistakes.append((*numbers, images[index].cpu()))
+        self.mistakes = sorted(self.mistakes, key=lambda mistake: -mistake[0])[: self.num_mistakes]
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        writer = summary_writer(trainer)
+        if writer is None:
+            return
+        assert isinstance(pl_module, Classifier)
+        classes = pl_module.record["spec"]["classes"]
+        step = pl_module.record.get("step", 0)
+        writer.add_figure("test/confusion_matrix", confusion_figure(pl_module.confusion_matrix, classes), step)
+        if self.mistakes:
+            writer.add_figure("test/most_confident_mistakes", mistakes_figure(self.mistakes, classes), step)
+
+
+def add_graph(writer: SummaryWriter, classifier: Classifier) -> None:
+    """Add the network's graph, traced in evaluation mode."""
+    example = classifier.preprocess(classifier.example_input_array.to(classifier.device))
+    training = classifier.network.training
+    classifier.network.eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # add_graph uses torch.jit's tracer, which warns
+        writer.add_graph(classifier.network, example)
+    classifier.network.train(training)
+
+
+def layer_table(classifier: Classifier) -> str:
+    """Return a Markdown table with each layer's output shape, parameters and FLOPs for one image.
+
+    A multiplication with its addition counts as two FLOPs.
+    """
+    summary = ModelSummary(classifier, max_depth=LAYER_DEPTH)
+    batch = len(classifier.example_input_array)
+    lines = ["| layer | type | output | parameters | FLOPs |", "|---|---|---|--:|--:|"]
+    for name, layer in summary.summarize().items():
+        if not name.startswith("network"):
+            continue
+        flops = sum(summary.flop_counts[name].values()) // batch
+        shape = " x ".join(map(str, layer.out_size[1:])) if isinstance(layer.out_size, list) else "?"
+        lines.append(f"| {name} | {layer.layer_type} | {shape} | {layer.num_parameters:,} | {flops:,} |")
+    return "\n".join(lines)
+
+
+def confusion_figure(confusion: Tensor, classes: list[str]) -> Figure:
+    """Draw a confusion matrix (num_classes, num_classes). Each row is one true class, in fractions of its images."""
+    share = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
+    size = min(4 + 0.35 * len(classes), 16)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(classes) <= 30:
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+        for true, row in enumerate(share.tolist()):
+            for predicted, value in enumerate(row):
+                if value >= 0.005:
+                    color = "white" if value > 0.5 else "black"
+                    axes.text(predicted, true, f"{value:.2f}", ha="center", va="center", color=color, fontsize=7)
+    return figure
+
+
+def mistakes_figure(mistakes: list[Mistake], classes: list[str]) -> Figure:
+    """Draw misclassified images, each with its true class, its predicted class and the confidence."""
+    columns = 8
+    rows = -(-len(mistakes) // columns)
+    figure = Figure(figsize=(1.6 * columns, 2.0 * rows), layout="constrained")
+    for axes, mistake in zip(figure.subplots(rows, columns, squeeze=False).flat, mistakes, strict=False):
+        confidence, true, predicted, image = mistake
+        picture = image.permute(1, 2, 0)
+        axes.imshow(picture.expand(-1, -1, 3))
+        axes.set_title(f"{classes[true]}\nas {classes[predicted]} {confidence:.0%}", fontsize=8)
+    for axes in figure.axes:
+        axes.axis("off")
+    return figure
+
+
+def add_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+    """Fill TensorBoard's hparams tab with the settings that a sweep may vary and the metrics of the result.
+
+    The metrics get tags of their own, `result/…`: the tab shows the last value of a tag, and the last value of
+    val/accuracy is not the best one.
+    """
+    settings = {group: config[group] for group in ("model", "data", "optimizer", "scheduler")}
+    settings |= {name: config[name] for name in ("seed", "label_smoothing", "mixup", "cutmix", "flip_averaging")}
+    settings["trainer"] = {name: config["trainer"][name] for name in ("max_epochs", "max_steps", "precision")}
+    result = {f"result/{name}": value for name, value in metrics.items()}
+    for name, value in result.items():
+        writer.add_scalar(name, value, step)
+    experiment, *session = hparams(plain_settings(settings), result)
+    if HydraConfig.initialized():
+        show_first(experiment, HydraConfig.get().overrides.task)
+    for summary in (experiment, *session):
+        writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]  # add_scalar has opened it
+    writer.flush()
+
+
+def show_first(experiment: Any, overrides: Sequence[str]) -> None:
+    """Mark the settings of the command line as different between runs.
+
+    The tab shows only five settings at first: the marked ones, and then the others in alphabetical order.
+    """
+    plugin_data = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin_data.content)
+    settings = {setting.name: setting for setting in content.experiment.hparam_infos}
+    for name in (override.lstrip("+").partition("=")[0] for override in overrides):
+        if setting := settings.get(f"{name}.name", settings.get(name)):
+            setting.differs = True
+    plugin_data.content = content.SerializeToString()
+
+
+def plain_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+    """Return settings by their dotted names: a class as its name, a list as text, without those that are null."""
+    flat: dict[str, str | int | float | bool] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= plain_settings(value, f"{prefix}{key}.")
+        elif key == "_target_":
+            flat[prefix.removesuffix(".")] = value.rpartition(".")[2]
+        elif value is not None and key != "_partial_":
+            flat[prefix + key] = value if isinstance(value, str | int | float | bool) else str(value)
+    return flat
