@@ -1,0 +1,116 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SRC, run
+from fake_runs import make_sweep
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    return make_sweep(tmp_path / "sweep")
+
+
+def test_the_command_does_not_need_torch(sweep, no_torch):
+    done = run("report", "sweep", cwd=sweep.parent, **no_torch)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-2:] == ["job 4 failed: a < b", "report: sweep (report.html, report.csv, runs.csv)"]
+    assert (sweep / "report.html").is_file()
+    done = run("report", "output=there", "sweep/0_resnet8", "sweep/1_resnet8", cwd=sweep.parent, **no_torch)
+    assert done.stdout.splitlines()[-1] == "report: there (report.html, report.csv, runs.csv)"
+    assert (sweep.parent / "there" / "report.csv").read_text().splitlines()[1].startswith("1,2,2,0.6,")
+
+
+def test_a_report_on_several_folders_is_written_into_their_common_folder(sweep, no_torch):
+    first, second = (path.name for path in sorted(sweep.glob("*resnet8")))
+    (sweep / "report.csv").write_text("an earlier report")
+    done = run("report", first, second, "report.csv", cwd=sweep, **no_torch)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == f"report: {sweep} (report.html, report.csv, runs.csv)"
+    assert (sweep / "report.csv").read_text().splitlines()[0].startswith("place,")
+    assert len((sweep / "runs.csv").read_text().splitlines()) == 3
+    assert not (sweep / first / "report.csv").exists()
+    apart = run("report", first, "/proc/1", cwd=sweep, **no_torch)
+    line = "error: these folders have no common parent but the root: name one with output=<folder>\n"
+    assert (apart.returncode, apart.stdout, apart.stderr) == (2, "", line)
+
+
+def test_the_command_compares(sweep, no_torch):
+    pattern = [path.relative_to(sweep) for path in sorted(sweep.glob("*resnet8"))]
+    done = run("report", *pattern, "versus", "2_resnet20", "3_resnet20", cwd=sweep, **no_torch)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:2] == [
+        "A: 2 runs (seed 1, 2), the best one 1_resnet8",
+        "B: 2 runs (seed 1, 2), the best one 2_resnet20",
+    ]
+    assert not (sweep / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "error: name a folder, e.g. python src/report.py outputs/multirun/2026-01-31_12-00-00"),
+        (["swep"], "error: there is no folder swep: did you mean sweep?"),
+        (["sweep", "--all"], "error: unrecognized arguments: --all: --help shows examples"),
+        (["sweep", "output="], "error: output= must name a folder"),
+        (["a", "versus", "b", "output=c"], "error: output=c: versus prints its comparison and writes no file"),
+        (["sweep", "versus"], "error: versus stands between two groups of folders: python src/report.py A versus B"),
+        (["sweep", "versus", "sweep"], "error: A has 2 configurations, which differ in model: give the runs of one"),
+    ],
+)
+def test_a_mistake_is_one_line(sweep, no_torch, arguments, line):
+    done = run("report", *arguments, cwd=sweep.parent, **no_torch)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line + "\n")
+
+
+def test_a_closed_pipe_ends_the_command_silently(sweep, no_torch):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, SRC / "report.py", sweep]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env=os.environ | no_torch)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("argument", ["sweep", "--help"])
+def test_a_full_disk_behind_the_output_is_one_line(sweep, no_torch, argument):
+    command, here = [sys.executable, SRC / "report.py", argument], sweep.parent
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=here, stdout=full, stderr=subprocess.PIPE, text=True, env=os.environ | no_torch
+        )
+    assert (done.returncode, done.stderr) == (2, "error: standard output: No space left on device\n")
+
+
+def test_ctrl_c_prints_no_traceback(sweep, no_torch):
+    """Press it while the command reads a file: a pipe that nothing was written into."""
+    file = sweep / "0_resnet8" / ".hydra" / "config.yaml"
+    file.unlink()
+    os.mkfifo(file)
+    command = [sys.executable, SRC / "report.py", sweep]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | no_torch) as process:
+        with file.open("w"):  # waits until it is read
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        assert process.stderr.read() == ""
+
+
+def test_characters_that_the_terminal_cannot_show_do_not_stop_the_report(sweep, no_torch):
+    """The name of the folder is not text, and the terminal has no ±. report.csv has the name as it is."""
+    folder = sweep.rename(os.fsdecode(os.fsencode(sweep.parent) + b"/\xff"))
+    command = [sys.executable, "-X", "utf8=0", SRC / "report.py", folder]
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "COLUMNS": "200"} | no_torch
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"0.6000 ? 0.1414" in done.stdout
+    assert os.fsencode(folder / "1_resnet8") in (folder / "report.csv").read_bytes()
+    assert "↕".encode() in (folder / "report.html").read_bytes()
+
+
+def test_help_shows_examples(tmp_path, no_torch):
+    done = run("report", "--help", cwd=tmp_path, **no_torch)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  python src/report.py outputs/resnet20-digits versus outputs/resnet32-digits" in done.stdout.splitlines()
