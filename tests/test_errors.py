@@ -8,8 +8,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError
 
-from reslab.errors import UserError, dotted_keys, is_mistake, one_line, suggest, unknown_option, visible
+from reslab.configuration import nodes
+from reslab.errors import UserError, is_mistake, one_line, suggest, visible
 
 
 @pytest.fixture
@@ -63,16 +65,23 @@ def test_an_unknown_option(line_of, overrides, key, nearest):
     assert line.startswith(f"there is no option {key}: did you mean {nearest}")
 
 
+def unknown(key):
+    """Return the line for an option that the composed configuration does not have."""
+    error = ConfigAttributeError(f"Key '{key}' is not in struct")
+    error.full_key = key
+    return one_line(error, "config")
+
+
 def test_the_comparison_leaves_hydra_as_it_was(composed):
     """In a sweep it happens between jobs, which need the running Hydra."""
     running = GlobalHydra.instance().hydra
-    assert unknown_option("sed", "config").startswith("there is no option sed")
+    assert unknown("sed").startswith("there is no option sed")
     assert GlobalHydra.instance().hydra is running
     assert composed("seed=3").seed == 3
 
 
 def test_a_removed_option_is_told(composed):
-    assert unknown_option("trainer.devices", "config") == "trainer.devices is needed: it can be set, not removed"
+    assert unknown("trainer.devices") == "trainer.devices is needed: it can be set, not removed"
 
 
 def test_whatever_breaks_lines_becomes_one():
@@ -137,15 +146,16 @@ def test_what_begins_with_an_underscore_is_never_suggested():
     assert suggest("_base", ["_base"], "nothing") == "; nothing"
 
 
-def test_dotted_keys():
-    assert dotted_keys({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == ["a", "a.b", "a.c", "a.c.d", "e"]
+def test_every_option_and_group_has_a_dotted_name():
+    config = {"a": {"b": 1, "c": {"d": 2}}, "e": [3]}
+    assert [name for name, _ in nodes(config)] == ["a", "a.b", "a.c", "a.c.d", "e"]
 
 
 def test_the_command_lines_choices_decide_what_is_suggested(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "model=timm", "-m", "seed=1,2", "optimizer.lr=3"])
-    assert "did you mean model.timm_name" in unknown_option("model.timm_nam", "config")
+    assert "did you mean model.timm_name" in unknown("model.timm_nam")
     monkeypatch.setattr(sys, "argv", ["train.py"])
-    assert "model.timm_name" not in unknown_option("model.timm_nam", "config")
+    assert "model.timm_name" not in unknown("model.timm_nam")
 
 
 FULL, CLOSED = (
@@ -157,7 +167,7 @@ FULL, CLOSED = (
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (FULL, "the disk is full: free some space and go on with resume=<the run's folder>; its checkpoints are whole"),
+        (FULL, "the disk is full: free some space, then resume=<the run's folder>; the run's checkpoints are intact"),
         (CLOSED, "outputs cannot be written (Permission denied): hydra.run.dir=<folder> chooses another place"),
         (FileNotFoundError(errno.ENOENT, "No such file", "b"), "FileNotFoundError: [Errno 2] No such file: 'b'"),
     ],

@@ -1,6 +1,5 @@
 import re
 import warnings
-from typing import get_args
 
 import pytest
 import torch
@@ -14,15 +13,20 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reslab import training
-from reslab.benchmarking import read_cases
-from reslab.command import check_complete
+from reslab.benchmarking.cases import read_cases
+from reslab.benchmarking.options import SCHEMA as BENCHMARK_SCHEMA
+from reslab.commands.entry import check
+from reslab.commands.predict import predict
+from reslab.configuration import nodes
 from reslab.errors import UserError, one_line
-from reslab.evaluation import evaluate
-from reslab.metrics import Metrics
-from reslab.models import resnet
-from reslab.options import OPTIONS, TEST, VALIDATION, check_options, check_removals, nodes
-from reslab.prediction import predict
+from reslab.inference.evaluation import evaluate
+from reslab.inference.options import EVALUATE_SCHEMA, PREDICT_SCHEMA
+from reslab.options import LIKE_DEFAULT
+from reslab.training import fit
+from reslab.training.metrics import Metrics
+from reslab.training.options import SCHEMA, TEST_METRICS, VALIDATION_METRICS
+
+SCHEMAS = {schema.config_name: schema for schema in (SCHEMA, BENCHMARK_SCHEMA, EVALUATE_SCHEMA, PREDICT_SCHEMA)}
 
 GIVEN = {"benchmark": ["folder=a"], "evaluate": ["checkpoint=a"], "predict": ["checkpoint=a", "images=b"]}
 GROUPS = ("data", "optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment")
@@ -35,34 +39,19 @@ MODELS = ["model=resnet20", "model=resnet50d", "model=resnext29_8x64d", "model=s
     [*(("config", choice) for choice in CHOICES + MODELS), ("benchmark", "trainer=cpu"), ("evaluate", "data=svhn"),
      ("evaluate", "trainer=ddp"), ("predict", "top=1")],
 )  # fmt: skip
-def test_every_option_of_every_file_has_a_kind_that_its_value_is_of(composed, tmp_path, command, choice):
+def test_every_option_of_every_file_has_a_value_of_its_kind(composed, tmp_path, command, choice):
     config = compose(command, overrides=[*GIVEN.get(command, [f"folder={tmp_path}"]), choice])
-    check_options(config, command)
-    values = nodes(OmegaConf.to_container(config, resolve=True))
-    options = {name for name, value in values if not isinstance(value, dict) and not name.endswith("_")}
-    assert options - OPTIONS[command].keys() == set()
-
-
-@pytest.mark.parametrize(
-    ("option", "literal"),
-    [
-        ("block", resnet.BlockKind),
-        ("stem", resnet.Stem),
-        ("shortcut", resnet.Shortcut),
-        ("downsampling", resnet.Downsampling),
-    ],
-)
-def test_the_words_of_a_model_are_those_of_its_class(option, literal):
-    kind = OPTIONS["config"][f"model.{option}"]
-    words = kind.words.removeprefix("one of ").split(", ")
-    assert set(words) - {"auto"} == set(get_args(literal))
-    assert all(map(kind.allows, words))
+    SCHEMAS[command].check(config)
+    values = dict(nodes(OmegaConf.to_container(config, resolve=True)))
+    own = {name: value for name, value in values.items() if name not in SCHEMAS[command].kinds}
+    for name, value in own.items():  # a group, Hydra's `_target_`, or an option that takes what its default is like
+        assert isinstance(value, dict) or name.endswith("_") or value is None or type(value) in LIKE_DEFAULT
 
 
 def test_the_metrics_that_can_be_watched_are_those_that_are_logged():
-    assert sorted(VALIDATION) == sorted(f"val/{name}" for name in Metrics(10).compute())
+    assert sorted(VALIDATION_METRICS) == sorted(f"val/{name}" for name in Metrics(10).compute())
     metrics = Metrics(10, final=True)
-    assert sorted(TEST) == sorted(f"test/{name}" for name in ("loss", *metrics.scores))
+    assert sorted(TEST_METRICS) == sorted(f"test/{name}" for name in ("loss", *metrics.scores))
 
 
 @pytest.mark.parametrize(
@@ -87,14 +76,14 @@ def test_the_metrics_that_can_be_watched_are_those_that_are_logged():
     ],
 )
 def test_kinds(option, good, bad):
-    kind = OPTIONS["config"][option]
+    kind = SCHEMAS["config"].kinds[option]
     assert [value for value in good if not kind.allows(value)] == []
     assert [value for value in bad if kind.allows(value)] == []
 
 
 def test_a_benchmarks_options_are_one_or_a_list():
-    kind = OPTIONS["benchmark"]["benchmark.batch_sizes"]
-    assert kind.words == "a whole number of at least 1, below 2**31, or a list of these"
+    kind = SCHEMAS["benchmark"].kinds["benchmark.batch_sizes"]
+    assert kind.words == "an integer of at least 1, or a list of these"
     assert [kind.allows(value) for value in (1, [1, 2], 0, [], [1, 0], None)] == [
         True,
         True,
@@ -113,9 +102,9 @@ def test_a_benchmarks_options_are_one_or_a_list():
 def test_what_is_needed_cannot_be_removed(override, refused):
     if refused:
         with pytest.raises(UserError, match=r"cannot be removed, only set$"):
-            check_removals([override], "config")
+            SCHEMA.check_removals([override])
     else:
-        check_removals([override], "config")
+        SCHEMA.check_removals([override])
 
 
 # whatever is given, a run trains or answers with one line
@@ -150,7 +139,7 @@ def fitting(kind):
     return [value for value in [*WRITTEN, *words] if kind.allows(parsed(value))] or ["abc"]
 
 
-FITTING = {command: {name: fitting(kind) for name, kind in kinds.items()} for command, kinds in OPTIONS.items()}
+FITTING = {command: {name: fitting(kind) for name, kind in schema.kinds.items()} for command, schema in SCHEMAS.items()}
 
 
 @st.composite
@@ -186,9 +175,7 @@ def answer(command, arguments, tmp_path, trained, image):
     except Exception as error:  # whatever Hydra raises of what it cannot compose
         return told(error, command)
     try:
-        check_complete(config)
-        check_removals(arguments, command)
-        check_options(config, command)
+        check(config, SCHEMAS[command], arguments)
         if command == "benchmark":
             read_cases(config)
         elif command == "predict":
@@ -197,7 +184,7 @@ def answer(command, arguments, tmp_path, trained, image):
             config.trainer.update({"devices": 1, "num_nodes": 1, "max_steps": 1})
             if command == "config":
                 config.compile = False
-                assert training.train(config)["steps"] == 1
+                assert fit.train(config)["steps"] == 1
             else:
                 evaluate(config)
     except (HydraException, OmegaConfBaseException, UserError, MisconfigurationException) as error:
@@ -214,24 +201,24 @@ def answers(composed, tmp_path, trained, digit_files, monkeypatch):
     monkeypatch.setattr("sys.argv", ["command.py"])
     counts = {True: 0, False: 0}
 
-    def check(command, arguments):
+    def count_answer(command, arguments):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             counts[answer(command, arguments, tmp_path, trained, digit_files[0]) is None] += 1
 
-    return check, counts
+    return count_answer, counts
 
 
 EVERY = {"deadline": None, "database": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
 def check_examples(answers, count):
-    check, counts = answers
+    count_answer, counts = answers
 
     @settings(max_examples=count, **EVERY)
     @given(command_lines())
     def run(line):
-        check(*line)
+        count_answer(*line)
 
     run()
     assert min(counts.values()) > count // 8  # both happen
@@ -244,3 +231,64 @@ def test_any_options_train_or_are_one_line(answers):
 @pytest.mark.slow
 def test_hundreds_of_any_options_train_or_are_one_line(answers):
     check_examples(answers, 600)
+
+
+# what a user adds
+
+OWN_DATA = """
+from reslab.data.datasets import Synthetic
+
+class Stripes(Synthetic):
+    def __init__(self, *, period, contrast, label, **options):
+        super().__init__(**options)
+        self.stripes = period, contrast, label
+"""
+OWN_DATA_CONFIG = """
+defaults: [synthetic]
+_target_: stripes.Stripes
+name: stripes
+period: 4
+contrast: 0.5
+label: plain
+augment:
+  wobble: 2
+"""
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """A folder of configuration that a user adds with `--config-dir`, with a data set and a model of his own."""
+    (tmp_path / "stripes.py").write_text(OWN_DATA)
+    for group, name, text in (
+        ("data", "stripes", OWN_DATA_CONFIG),
+        ("model", "mine", "defaults: [resnet8]\nknob: 3\n"),
+    ):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr("sys.argv", ["train.py", "--config-dir", str(tmp_path)])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("data.period=6", None),
+        ("data.contrast=1", None),
+        ("data.augment.wobble=3", None),
+        ("data.period=2.5", "data.period=2.5 must be an integer"),
+        ("data.contrast=high", "data.contrast=high must be a number"),
+        ("data.label=7", "data.label=7 must be text"),
+        ("data.augment.wobble=true", "data.augment.wobble=true must be an integer"),
+        ("model.knob=x", "model.knob=x must be an integer"),
+        ("data.num_classes=1", "data.num_classes=1 must be an integer of at least 2"),
+        ("+data.augment.woble=1", "there is no option data.augment.woble: did you mean data.augment.wobble"),
+    ],
+)
+def test_an_option_of_a_users_own_class_takes_what_its_default_is_like(composed, own_folder, override, line):
+    overrides = ["data=stripes", "model=mine", override]
+    config = composed(f"hydra.searchpath=[file://{own_folder}]", *overrides)
+    if line is None:
+        SCHEMA.check(config, overrides)
+    else:
+        with pytest.raises(UserError, match=f"^{re.escape(line)}"):
+            SCHEMA.check(config, overrides)

@@ -33,8 +33,7 @@ def load(folder: str | Path) -> Run:
         >>> import reslab
         >>> reslab.load("outputs/resnet20-digits")
         Traceback (most recent call last):
-        ...
-        reslab.errors.UserError: outputs/resnet20-digits holds no run: its folder has .hydra in it
+        reslab.errors.UserError: outputs/resnet20-digits holds no run: .hydra/overrides.yaml is missing
     """
     run = Run(folder)
     if not run.has_settings:
@@ -58,8 +57,11 @@ def train(*overrides: str) -> Run:
 
     Example:
         >>> import reslab
-        >>> run = reslab.train("model=resnet8", "trainer.max_epochs=1", "trainer.accelerator=cpu")  # doctest: +SKIP
-        >>> run.status  # doctest: +SKIP
+        >>> run = reslab.train("model=resnet8", "trainer.max_epochs=2", "trainer=cpu")  # doctest: +ELLIPSIS
+        epoch 1  train loss ...
+        >>> run.result["epochs"], run.metrics[0].keys() >= {"train/loss", "val/accuracy"}
+        (2, True)
+        >>> reslab.load(run.folder).status
         'finished'
     """
     from reslab.commands.python import train

@@ -5,6 +5,7 @@ Nothing here imports torch.
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,7 @@ def defaults(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
 
     The other overrides do not count. A user's own folder of configuration (`--config-dir`) does.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
+    from hydra import compose
 
     from reslab.internals import hydra_arguments
 
@@ -87,9 +87,22 @@ def defaults(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
     folders = [CONF, *([Path(folder)] if folder else [])]
     simple = [override for override in overrides if re.match(r"[\w/]+=[\w/]+$", override)]
     choices = [choice for choice in simple if any((each / name_of(choice)).is_dir() for each in folders)]
+    with initialized_hydra():
+        return dict(nodes(OmegaConf.to_container(compose(config_name, overrides=[*choices, *searchpath]))))
+
+
+@contextmanager
+def initialized_hydra() -> Iterator[None]:
+    """Initialize Hydra with conf/ until the end of the block.
+
+    A Hydra that was running before is running again afterwards: a sweep needs its own for the jobs to come.
+    """
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
     running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return dict(nodes(OmegaConf.to_container(compose(config_name, overrides=[*choices, *searchpath]))))
+        with initialize_config_dir(str(CONF), job_name="train", version_base="1.3"):
+            yield
     finally:
-        GlobalHydra.instance().hydra = running  # the jobs of a sweep that are still to come need it
+        GlobalHydra.instance().hydra = running

@@ -31,6 +31,13 @@ class Interrupted(BaseException):
         self.status = 128 + number  # 130 for Ctrl-C, 143 for SIGTERM
 
 
+class Failed(BaseException):
+    """Carries an error past Hydra, which would print lines of its own for an Exception."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
 USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
 
 
@@ -52,13 +59,13 @@ def one_line(error: BaseException, config_name: str, overrides: Sequence[str] | 
     """
     if isinstance(error, InstantiationException | OmegaConfBaseException) and (mistake := user_error_within(error)):
         error = mistake
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        return missing_choice_line(error.missing_cfg_file, error.options)
     if not isinstance(error, UserError | RunError) and (advice := disk_advice(error)):
         return advice
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException):
         return configuration_line(cause, config_name, sys.argv[1:] if overrides is None else overrides)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        return missing_choice_line(error.missing_cfg_file, error.options)
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
         reported = str(error).splitlines()[0].rstrip(". ")
         return (

@@ -1,4 +1,4 @@
-"""How files are written: whole or not at all, whatever happens meanwhile, in a folder that one process uses."""
+"""Files that are written completely or not at all, in a folder that only one process uses."""
 
 import csv
 import json
@@ -14,17 +14,23 @@ from reslab.errors import UserError
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
-LOCK_SECONDS = 60  # as long as the processes of a killed run may hold its lock: those of a sweep save before they end
+# The processes of a run that was killed hold its lock until they end; the jobs of a sweep write a checkpoint first.
+LOCK_SECONDS = 60
 
 
 class FolderInUseError(UserError):
-    """By another process."""
+    """Another process uses the folder."""
 
 
 @contextmanager
 def sole_user(folder: Path) -> Iterator[None]:
-    """No two processes train in one folder at once. Raises FolderInUseError."""
-    from filelock import FileLock, Timeout  # a quarter of the time that a mistyped option is answered in
+    """Lock a folder until the end of the block, so that no two processes train in it at once.
+
+    Raises:
+        FolderInUseError: another process has kept the lock for a minute.
+        UserError: the folder cannot be made.
+    """
+    from filelock import FileLock, Timeout  # its import takes a quarter of the time in which a typo is answered
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,9 +51,17 @@ def sole_user(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replaced(path: Path, keep: Path | None = None) -> Iterator[Path]:
-    """A path to write to; what was written then takes the place of `path`, and what was there that of `keep`.
+    """Replace a file by what the block writes, in one step.
 
-    On the disk before it takes the place, so that neither a kill nor a power cut leaves a part of a file.
+    The new content is on the disk before it replaces the old one, so neither a kill nor a power cut leaves part of a
+    file.
+
+    Args:
+        path: the file to replace.
+        keep: where the old content goes; None to drop it.
+
+    Yields:
+        The path to write to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -63,7 +77,8 @@ def replaced(path: Path, keep: Path | None = None) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+    """Wait until a file or a folder is on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
         return
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     try:
@@ -74,7 +89,7 @@ def sync(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     with replaced(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="surrogateescape")  # names of files may be any bytes
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")  # names of files may hold any bytes
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -82,7 +97,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
-    """Empty where a row lacks a column; what a row has beyond the columns is left out."""
+    """Write a table. A cell is empty where its row lacks the column; values of other columns are left out."""
     with (
         replaced(path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,

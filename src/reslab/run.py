@@ -27,7 +27,7 @@ MAY_DIFFER = (
     "trainer.detect_anomaly",
 )  # fmt: skip
 MAY_NOT_DIFFER = ("callbacks.ema",)  # of those
-# Modules that have moved since a run may have been recorded, under their names of then.
+# Modules that have moved: the configurations of runs that were recorded before name them as they were.
 MOVED = {
     f"reslab.{name}.": f"reslab.training.{name}." for name in ("averaging", "checkpoints", "schedules", "tensorboard")
 }
@@ -36,7 +36,7 @@ LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # previous: wh
 FINISHED, PRUNED = "finished", "pruned"
 ENDED = (FINISHED, PRUNED)  # the statuses of a run that is never resumed
 UNREADABLE = "unreadable"  # the status in a report of a run whose files cannot be read
-# What reading the settings of a run can raise where its process was killed while it wrote them.
+# What reading the settings of a run can raise if its process was killed while it wrote them.
 INCOMPLETE = (OSError, yaml.YAMLError, KeyError, TypeError)
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast, where it is installed
 
@@ -44,15 +44,23 @@ SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten tim
 class Run:
     """One training run, read from its folder.
 
-    A folder of a run that was killed can be read as well: a file that is missing or incomplete counts as absent.
+    Nothing is read before it is asked for. The folder of a run that was killed can be read too: a result that is
+    missing or incomplete counts as absent.
 
     Args:
-        folder: the run's folder, or a file in its `checkpoints` folder.
+        folder: where the run is, e.g. outputs/resnet20-digits/2026-01-31_12-00-00. It need not exist.
+
+    Attributes:
+        folder, checkpoints, settings: folders.
+        last, previous, best, metrics_file, result_file, config_file, overrides_file: files in them.
 
     Example:
-        >>> run = reslab.load("outputs/resnet20-digits/2026-01-31_12-00-00")  # doctest: +SKIP
-        >>> run.result["test/accuracy"], len(run.metrics)  # doctest: +SKIP
-        (0.9972, 60)
+        >>> from reslab import Run
+        >>> run = Run("outputs/resnet20-digits/2026-01-31_12-00-00")
+        >>> run.status, run.metrics
+        ('unfinished', [])
+        >>> run.best
+        PosixPath('outputs/resnet20-digits/2026-01-31_12-00-00/checkpoints/best.ckpt')
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -157,7 +165,7 @@ class Run:
         for path in (self.best, self.last):
             if path.is_file():
                 return path
-        raise UserError(f"{self.folder} is neither a checkpoint nor the folder of a run that has one")
+        raise UserError(f"{self.folder} holds no checkpoint: {self.best} and {self.last} are missing")
 
     def resumable_checkpoints(self) -> list[Path]:
         """Return the checkpoints to resume from, the newest first."""

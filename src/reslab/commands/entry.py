@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from reslab.commands.resume import with_resumed_settings
 from reslab.configuration import CONF, quoted
-from reslab.errors import Interrupted, UserError, is_mistake, one_line, visible
+from reslab.errors import Failed, Interrupted, UserError, is_mistake, one_line, visible
 from reslab.internals import hydra_argument_parser
 from reslab.options import PATH, Schema, check_option
 from reslab.processes import is_first_process
@@ -37,13 +37,6 @@ log = logging.getLogger(__name__)
 FULL_ERROR = "HYDRA_FULL_ERROR"  # the environment variable with which a user asks for tracebacks
 
 Task = Callable[[DictConfig], Any]
-
-
-class JobFailed(BaseException):
-    """Carries the error of a single run past Hydra, which would print lines of its own for an Exception."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
 
 
 def command(schema: Schema, task: Task) -> None:
@@ -60,7 +53,13 @@ def command(schema: Schema, task: Task) -> None:
         with command_line(
             [sys.argv[0], *arguments], {FULL_ERROR: "1"}
         ):  # Hydra then raises its errors instead of printing them
-            hydra.main(config_path=str(CONF), config_name=schema.config_name, version_base="1.3")(job(schema, task))()
+            try:
+                run = hydra.main(config_path=str(CONF), config_name=schema.config_name, version_base="1.3")
+                run(job(schema, task))()
+            except Exception as error:  # a job raises Failed, so this concerns what was asked for
+                if is_mistake(error):
+                    raise
+                raise UserError(one_line(error, schema.config_name)) from error
 
 
 def job(schema: Schema, task: Task) -> Task:
@@ -69,7 +68,7 @@ def job(schema: Schema, task: Task) -> Task:
     @functools.wraps(task)
     def run(config: DictConfig) -> Any:
         try:
-            check(config, schema)
+            check(config, schema, list(HydraConfig.get().overrides.task))
             with as_own_command():
                 return task(config)
         except (Exception, Interrupted) as error:
@@ -85,16 +84,15 @@ def job(schema: Schema, task: Task) -> Task:
                 raise SweepFailed("sweep.stop_on_failure=true") from error
             if in_sweep:
                 raise  # Hydra records it and continues with the next job
-            raise JobFailed(error) from error
+            raise Failed(error) from error
 
     return run
 
 
-def check(config: DictConfig, schema: Schema) -> None:
+def check(config: DictConfig, schema: Schema, overrides: Sequence[str]) -> None:
     """Raise UserError for an option that is missing or wrong."""
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{', '.join(missing)} must be given, e.g. {missing[0]}=…")
-    overrides = list(HydraConfig.get().overrides.task)
     schema.check_removals(overrides)
     schema.check(config, overrides)
 
@@ -126,7 +124,7 @@ def errors_as_one_line(config_name: str) -> Iterator[None]:
         sys.exit(error.status)
     except SweepFailed:
         sys.exit(1)
-    except JobFailed as failed:
+    except Failed as failed:
         fail(failed.error, config_name)
     except Exception as error:
         fail(error, config_name)

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from reslab.commands import train as command
-from reslab.commands.entry import JobFailed, command_line, job, new_folder, prepared
-from reslab.configuration import CONF
-from reslab.errors import Interrupted, UserError, is_mistake, one_line
+from reslab.commands.entry import command_line, job, new_folder, prepared
+from reslab.configuration import initialized_hydra
+from reslab.errors import Failed, Interrupted, UserError, is_mistake, one_line
 from reslab.internals import run_hydra_job
 from reslab.run import Run
 from reslab.training.interruption import signals
@@ -46,13 +45,13 @@ def train(overrides: Sequence[str]) -> Run:
         with (
             own_signals(),
             command_line([str(command.__file__), *arguments]),
-            initialize_config_dir(str(CONF), job_name="train", version_base="1.3"),
+            initialized_hydra(),
         ):
             run_hydra_job(SCHEMA.config_name, job(SCHEMA, task), arguments)
     except Interrupted:
         raise KeyboardInterrupt from None
-    except (JobFailed, Exception) as raised:
-        error = raised.error if isinstance(raised, JobFailed) else raised
+    except (Failed, Exception) as raised:
+        error = raised.error if isinstance(raised, Failed) else raised
         if is_mistake(error):
             raise UserError(one_line(error, SCHEMA.config_name, overrides)) from error
         raise error from None

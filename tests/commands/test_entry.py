@@ -12,17 +12,10 @@ from conftest import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from reslab.command import (
-    check_complete,
-    fail,
-    job_folder,
-    new_folder,
-    quote_equals,
-    record_failure,
-)
-from reslab.errors import UserError
-from reslab.interruption import Interrupted
-from reslab.resuming import read_result
+from reslab.commands.entry import check, fail, job_folder, new_folder, quote_equals, record_failure
+from reslab.errors import Interrupted, UserError
+from reslab.inference.options import PREDICT_SCHEMA
+from reslab.run import Run
 
 
 def make_folder(parent):
@@ -49,10 +42,10 @@ def test_the_exit_status_tells_mistakes_from_failures(capsys, error, line, statu
 
 def test_what_must_be_given(composed):
     with pytest.raises(UserError, match=r"^checkpoint, images must be given, e\.g\. checkpoint=…$"):
-        check_complete(compose("predict"))
+        check(compose("predict"), PREDICT_SCHEMA, [])
     with pytest.raises(UserError, match=r"^images must be given"):
-        check_complete(compose("predict", overrides=["checkpoint=a"]))
-    check_complete(compose("predict", overrides=["checkpoint=a", "images=b"]))
+        check(compose("predict", overrides=["checkpoint=a"]), PREDICT_SCHEMA, [])
+    check(compose("predict", overrides=["checkpoint=a", "images=b"]), PREDICT_SCHEMA, [])
 
 
 @pytest.mark.parametrize(
@@ -91,8 +84,8 @@ def test_a_failure_takes_no_result_from_a_run_that_has_one(tmp_path, before, err
     (tmp_path / "checkpoints").mkdir()
     if before:
         (tmp_path / "result.json").write_text(json.dumps({"status": before}))
-    record_failure(error, "config", tmp_path, in_sweep)
-    result = read_result(tmp_path)
+    record_failure(error, "config", Run(tmp_path), in_sweep)
+    result = Run(tmp_path).result
     assert (result.get("error") or result["status"]) == (after or "unfinished")
 
 

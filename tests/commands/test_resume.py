@@ -23,9 +23,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from reslab import files, training
+from reslab import files
+from reslab.commands.resume import with_resumed_settings
+from reslab.configuration import flatten, quoted, unquoted
 from reslab.errors import RunError, UserError
-from reslab.resuming import MAY_DIFFER, differences, flatten, may_differ, quoted, unquoted, with_resumed_settings
+from reslab.run import MAY_DIFFER, differences, may_differ
+from reslab.training import fit
 
 TRAIN = str(CONF.parent / "src" / "train.py")
 processes = multiprocessing.get_context("forkserver")
@@ -54,7 +57,7 @@ def imported_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # which it would not know of
         processes.set_forkserver_preload(
-            ["test_resuming", "reslab.tensorboard", "reslab.averaging", "sklearn.datasets"]
+            ["reslab.commands.train", "reslab.training.fit", "reslab.training.averaging", "sklearn.datasets"]
         )
         forkserver.ensure_running()
         yield
@@ -247,7 +250,7 @@ def copied(trained, tmp_path):
 
 
 def resumed(composed, folder, *overrides):
-    return training.train(composed(*TRAINED, f"folder={folder}", f"resume={folder}", *overrides))
+    return fit.train(composed(*TRAINED, f"folder={folder}", f"resume={folder}", *overrides))
 
 
 def test_a_run_that_was_moved_goes_on_with_its_best_weights(composed, trained, copied):
@@ -298,7 +301,7 @@ def test_other_images_are_another_run(composed, copied):
 def test_two_processes_do_not_train_in_one_folder(composed, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LOCK_SECONDS", 0)
     with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="is in use: another process trains there"):
-        training.train(composed(*TRAINED))
+        fit.train(composed(*TRAINED))
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
@@ -340,12 +343,12 @@ def test_a_sweep_whose_settings_were_cut_off_tells_how_to_go_on(tmp_path, torn):
 )
 def test_weights_that_are_lost_are_not_written(composed, tmp_path, overrides, told):
     with pytest.raises(RunError, match=told + ".*no checkpoint was written yet$"):
-        training.train(composed(*TRAINED, *overrides))
+        fit.train(composed(*TRAINED, *overrides))
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
 def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(composed, tmp_path):
-    training.train(composed(*TRAINED, "scheduler=constant", "trainer.max_epochs=1", "test=false"))
+    fit.train(composed(*TRAINED, "scheduler=constant", "trainer.max_epochs=1", "test=false"))
     path = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] = 1e30

@@ -75,10 +75,10 @@ def test_help_shows_examples(tmp_path, no_torch, command, example):
         ("train", ["data=cifar"], "error: data=cifar does not exist: did you mean cifar10 or cifar100?"),
         ("train", ["-m", "seed=1", "model=resnet8,resnet99"], "error: model=resnet99 does not exist: did you mean"),
         ("train", ["-m", "sed=1,2"], "error: there is no option sed: did you mean seed?"),
-        ("train", ["trainer.max_epochs=abc"], "error: trainer.max_epochs=abc must be a whole number of at least 1"),
+        ("train", ["trainer.max_epochs=abc"], "error: trainer.max_epochs=abc must be an integer of at least 1"),
         ("train", ["--epochs=3"], "error: unrecognized arguments: --epochs=3: options are name=value"),
-        ("predict", ["checkpoint=a", "images=b", "top=0"], "error: top=0 must be a whole number of at least 1"),
-        ("benchmark", ["benchmark.steps=0"], "error: benchmark.steps=0 must be a whole number of at least 1"),
+        ("predict", ["checkpoint=a", "images=b", "top=0"], "error: top=0 must be an integer of at least 1"),
+        ("benchmark", ["benchmark.steps=0"], "error: benchmark.steps=0 must be an integer of at least 1"),
         ("train", ["trainer.max_epoch=1"], "error: there is no option trainer.max_epoch: did you mean"),
         ("evaluate", [], "error: checkpoint must be given, e.g. checkpoint=…"),
         ("predict", ["checkpoint=a"], "error: images must be given, e.g. images=…"),
@@ -123,7 +123,7 @@ def test_train_prints_its_result_and_where_it_lies(trained_by_command):
     assert sorted(path.name for path in folder.iterdir() if "tfevents" not in path.name) == [
         ".hydra", ".lock", "checkpoints", "hparams.yaml", "metrics.csv", "result.json", "train.log",
     ]  # fmt: skip
-    assert "[reslab.history][INFO] epoch 1  train loss" in (folder / "train.log").read_text()
+    assert "[reslab.training.history][INFO] epoch 1  train loss" in (folder / "train.log").read_text()
 
 
 def test_evaluate_finds_the_same_accuracy(trained_by_command):
@@ -283,7 +283,7 @@ def test_a_sweep_that_is_interrupted_goes_on_with_the_same_command(tmp_path):
         _, told = process.communicate(timeout=300)
     (folder,) = (tmp_path / "outputs" / "multirun").iterdir()
     assert process.returncode == 130
-    assert told == f"interrupted (SIGINT): resume={folder.relative_to(tmp_path)} goes on with the sweep\n"
+    assert told == f"interrupted (SIGINT): resume={folder.relative_to(tmp_path)} continues the sweep\n"
     assert json.loads((folder / "result.json").read_text()) == {"status": "interrupted", "jobs": 1, "failed": 1}
     assert run("train", *sweep, cwd=tmp_path).returncode == 0
     assert list((tmp_path / "outputs" / "multirun").iterdir()) == [folder]

@@ -10,18 +10,20 @@ import torch
 from conftest import FP32
 from hydra.core.global_hydra import GlobalHydra
 
-import benchmark as benchmark_command
-import evaluate as evaluate_command
-import predict as predict_command
-import train as train_command
-from reslab.command import command, new_folder
-from reslab.sweeps.summary import Summary
+from reslab.benchmarking.options import SCHEMA as BENCHMARK_SCHEMA
+from reslab.commands.benchmark import benchmark
+from reslab.commands.entry import command, new_folder
+from reslab.commands.evaluate import evaluate
+from reslab.commands.predict import predict
+from reslab.commands.train import train
+from reslab.inference.options import EVALUATE_SCHEMA, PREDICT_SCHEMA
+from reslab.training.options import SCHEMA
 
 COMMANDS = {
-    "train": ("config", train_command.train),
-    "evaluate": ("evaluate", evaluate_command.evaluate),
-    "predict": ("predict", predict_command.predict),
-    "benchmark": ("benchmark", benchmark_command.benchmark),
+    "train": (SCHEMA, train),
+    "evaluate": (EVALUATE_SCHEMA, evaluate),
+    "predict": (PREDICT_SCHEMA, predict),
+    "benchmark": (BENCHMARK_SCHEMA, benchmark),
 }
 
 
@@ -34,7 +36,6 @@ def run(monkeypatch, capsys):
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        monkeypatch.setattr(Summary, "folder", None)
         new_folder.cache_clear()
         GlobalHydra.instance().clear()
         status = 0
@@ -65,10 +66,10 @@ QUICK = (
 # fmt: off
 # what is known before torch is imported: command line after train.py, and the line
 OPTIONS = [
-    ("seed=", "seed= must be a whole number from 0 to 4294967295"),
-    ("seed=-1", "seed=-1 must be a whole number from 0 to 4294967295"),
-    ("seed=1.5", "seed=1.5 must be a whole number from 0 to 4294967295"),
-    ("seed=[1,2]", "seed=[1, 2] must be a whole number from 0 to 4294967295"),
+    ("seed=", "seed= must be an integer from 0 to 4294967295"),
+    ("seed=-1", "seed=-1 must be an integer from 0 to 4294967295"),
+    ("seed=1.5", "seed=1.5 must be an integer from 0 to 4294967295"),
+    ("seed=[1,2]", "seed=[1, 2] must be an integer from 0 to 4294967295"),
     ("label_smoothing=1.1", "label_smoothing=1.1 must be a number from 0 to 1"),
     ("label_smoothing=nan", "label_smoothing=nan must be a number from 0 to 1"),
     ("mixup=a", "mixup=a must be a number of at least 0.001, or 0"),
@@ -93,58 +94,58 @@ OPTIONS = [
     ("scheduler.anneal=exp", "scheduler.anneal=exp must be one of cos, linear"),
     ("scheduler=multi_step scheduler.milestones=[2]", "scheduler.milestones=[2] must be a list of one or more, each a n"),
     ("scheduler=multi_step scheduler.gamma=0", "scheduler.gamma=0 must be a number above 0"),
-    ("scheduler=multi_step scheduler.warmup_steps=-1", "scheduler.warmup_steps=-1 must be a whole number of at least 0, below 2**31"),
-    ("data.batch_size=0", "data.batch_size=0 must be a whole number of at least 1, below 2**31"),
-    ("data.batch_size=many", "data.batch_size=many must be a whole number of at least 1, below 2**31"),
-    ("data.image_size=0", "data.image_size=0 must be a whole number of at least 1, below 2**31 or null"),
+    ("scheduler=multi_step scheduler.warmup_steps=-1", "scheduler.warmup_steps=-1 must be an integer of at least 0"),
+    ("data.batch_size=0", "data.batch_size=0 must be an integer of at least 1"),
+    ("data.batch_size=many", "data.batch_size=many must be an integer of at least 1"),
+    ("data.image_size=0", "data.image_size=0 must be an integer of at least 1 or null"),
     ("data.channels=2", "data.channels=2 must be one of 1, 3, null"),
     ("data.val_fraction=1.5", "data.val_fraction=1.5 must be a number from 0 to less than 1"),
     ("data=imagefolder data.on_error=ignore", "data.on_error=ignore must be one of stop, skip"),
-    ("data.num_workers=-1", "data.num_workers=-1 must be a whole number of at least 0, below 2**31"),
+    ("data.num_workers=-1", "data.num_workers=-1 must be an integer of at least 0"),
     ("data.std=[0]", "data.std=[0] must be a list of 1 or 3, each a number above 0 or null"),
     ("data.root=2024", "data.root=2024 must be a path (a number in quotes: \"'2024'\") or null"),
     ("data.augment=strong", "data.augment=strong must be a group of options or null"),
-    ("data.augment.crop=-1", "data.augment.crop=-1 must be a whole number of at least 0, below 2**31"),
+    ("data.augment.crop=-1", "data.augment.crop=-1 must be an integer of at least 0"),
     ("data.augment.erasing=2", "data.augment.erasing=2 must be a number from 0 to 1"),
     ("+data.augment.flipp=true", "there is no option data.augment.flipp: did you mean data.augment.flip"),
     ("data=emnist data.emnist_split=letter", "data.emnist_split=letter must be one of balanced, byclass, bymerge, letters"),
-    ("data=imagefolder data.augment.randaugment=31", "data.augment.randaugment=31 must be a whole number from 0 to 30"),
+    ("data=imagefolder data.augment.randaugment=31", "data.augment.randaugment=31 must be an integer from 0 to 30"),
     ("model.block=basc", "model.block=basc must be one of basic, bottleneck"),
     ("model.stem=cifr", "model.stem=cifr must be one of auto, imagenet, deep, cifar, halving, none"),
     ("model.shortcut=E", "model.shortcut=E must be one of A, B, C, D, none"),
     ("model.layers=[1,1]", "model.layers has 2 stages and model.widths 3"),
-    ("model.layers=3", "model.layers=3 must be a list of one or more, each a whole number of at least 0, below 2**31"),
-    ("model.widths=[0,1,2]", "model.widths=[0, 1, 2] must be a list of one or more, each a whole number of at least 1, below 2**31"),
+    ("model.layers=3", "model.layers=3 must be a list of one or more, each an integer of at least 0"),
+    ("model.widths=[0,1,2]", "model.widths=[0, 1, 2] must be a list of one or more, each an integer of at least 1"),
     ("model.groups=2", "model.groups and model.width_per_group belong to model.block=bottleneck"),
-    ("model=resnet50 model.width_per_group=0", "model.width_per_group=0 must be a whole number of at least 1, below 2**31"),
+    ("model=resnet50 model.width_per_group=0", "model.width_per_group=0 must be an integer of at least 1"),
     ("model=resnet50 model.widths=[8,8,8,8] model.width_per_group=4", "model.widths=[8, 8, 8, 8] times model.width_per"),
     ("model.squeeze_excitation=true model.widths=[8,8,8]", "model.squeeze_excitation=true needs blocks of 16 channels"),
     ("model.stem=deep model.stem_width=1", "model.stem=deep needs model.stem_width of at least 2"),
     ("model.dropout=1", "model.dropout=1 must be a number from 0 to less than 1"),
     ("model.stochastic_depth=-0.1", "model.stochastic_depth=-0.1 must be a number from 0 to less than 1"),
-    ("model.freeze=0", "model.freeze=0 must be true or false or a whole number of at least 1, below 2**31"),
+    ("model.freeze=0", "model.freeze=0 must be true or false or an integer of at least 1"),
     ("model=resnet19", "model=resnet19 does not exist: did you mean resnet9 or resnet18 or resnet14?"),
     ("data=cifar", "data=cifar does not exist: did you mean cifar10 or cifar100?"),
     ("experiment=six_blocks", "experiment=six_blocks does not exist: did you mean six_block?"),
     ("trainer.accelerator=tpu2", "trainer.accelerator=tpu2 must be one of auto, cpu, gpu, cuda, mps"),
-    ("trainer.devices=0", "trainer.devices=0 must be auto or a whole number of at least 1, below 2**31 or a list of one or more, each"),
-    ("trainer.devices=1000", "trainer.devices=1000: this machine has "),
+    ("trainer.devices=0", "trainer.devices=0 must be auto or an integer of at least 1 or a list of one or more, each"),
+    ("trainer.devices=1000", "trainer.devices=1000: this process may use "),
     ("trainer.precision=16", "trainer.precision=16 must be one of auto, 32-true, bf16-mixed, 16-mixed, bf16-true"),
-    ("trainer.max_epochs=abc", "trainer.max_epochs=abc must be a whole number of at least 1, below 2**31 or -1"),
-    ("trainer.max_epochs=0", "trainer.max_epochs=0 must be a whole number of at least 1, below 2**31 or -1"),
-    ("trainer.max_epochs=-5", "trainer.max_epochs=-5 must be a whole number of at least 1, below 2**31 or -1"),
+    ("trainer.max_epochs=abc", "trainer.max_epochs=abc must be an integer of at least 1 or -1"),
+    ("trainer.max_epochs=0", "trainer.max_epochs=0 must be an integer of at least 1 or -1"),
+    ("trainer.max_epochs=-5", "trainer.max_epochs=-5 must be an integer of at least 1 or -1"),
     ("trainer.max_epochs=-1 trainer.max_steps=-1", "trainer.max_epochs=-1 and trainer.max_steps=-1 would never end: set"),
     ("trainer.max_epoch=1", "there is no option trainer.max_epoch: did you mean trainer.max_epochs"),
     ("trainer.max_epochs=[1", "no viable alternative at input '[1'"),
-    ("trainer.limit_train_batches=0", "trainer.limit_train_batches=0 must be a whole number of at least 1, below 2**31 or a fraction"),
-    ("trainer.limit_val_batches=1.5", "trainer.limit_val_batches=1.5 must be a whole number of at least 1, below 2**31 or a fraction"),
-    ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps=0 must be a whole number of at least 1, below 2**31"),
-    ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0 must be a whole number of at least 1, below 2**31"),
+    ("trainer.limit_train_batches=0", "trainer.limit_train_batches=0 must be an integer of at least 1 or a fraction"),
+    ("trainer.limit_val_batches=1.5", "trainer.limit_val_batches=1.5 must be an integer of at least 1 or a fraction"),
+    ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps=0 must be an integer of at least 1"),
+    ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0 must be an integer of at least 1"),
     ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1 must be a number above 0 or null"),
     ("trainer.gradient_clip_val=1 trainer.precision=16-mixed", "trainer.gradient_clip_val in trainer.precision=16-mixed"),
     ("trainer.profiler=fast", "trainer.profiler=fast must be one of simple, advanced, pytorch, null"),
     ("callbacks=ema callbacks.ema.decay=2", "callbacks.ema.decay=2 must be a number from 0 to 1"),
-    ("callbacks=early_stopping callbacks.early_stopping.patience=0", "callbacks.early_stopping.patience=0 must be a who"),
+    ("callbacks=early_stopping callbacks.early_stopping.patience=0", "callbacks.early_stopping.patience=0 must be an in"),
     ("objective=test/accuracy test=false", "objective=test/accuracy needs test=true"),
     ("callbacks=early_stopping trainer.limit_val_batches=0", "callbacks=early_stopping needs validation, which trainer."),
     ("callbacks.best_checkpoint.monitor=val/acc", "callbacks.best_checkpoint.monitor=val/acc must be one of val/accura"),
@@ -160,7 +161,7 @@ OPTIONS = [
 # what is known once the data and the network are there
 LATER = [
     ("data.batch_size=5000", "data.batch_size=5000 is more than the 1295 training images"),
-    ("data.val_fraction=0.001", "data.val_fraction=0.001 takes no image: raise it, or 0 for no validation"),
+    ("data.val_fraction=0.001", "data.val_fraction=0.001 takes no image: raise it, or set 0 for no validation"),
     ("data.mean=[0.5,0.5,0.5]", "data.mean and data.std need 1 values: one per channel of the stored images"),
     ("data=imagefolder", "data=imagefolder needs data.root, the folder of its images"),
     ("data=imagefolder data.root=nowhere", "data=imagefolder: there is no folder "),
@@ -181,36 +182,36 @@ LATER = [
     ("trainer.limit_train_batches=0.001", "trainer.limit_train_batches=0.001 leaves none of the batches of an epoch"),
     ("callbacks=early_stopping data.val_fraction=0", "early stopping needs validation images: set data.val_fraction"),
     ("hydra.run.dir=file/run", "NotADirectoryError: [Errno 20] Not a directory: 'file/run'"),
-    ("resume=nothing", "resume=nothing is no run's or sweep's folder: it has no .hydra/overrides.yaml or multirun.yaml"),
+    ("resume=nothing", "resume=nothing is not the folder of a run or a sweep: it has no .hydra/overrides.yaml or multirun.yaml"),
 ]
 OTHERS = [
     ("evaluate", "", "checkpoint must be given, e.g. checkpoint=…"),
-    ("evaluate", "checkpoint=nothing", "checkpoint=nothing: neither a checkpoint nor a run's folder with checkpoints/best."),
+    ("evaluate", "checkpoint=nothing", "checkpoint=nothing: neither a checkpoint nor the folder of a run that has one"),
     ("evaluate", "checkpoint=file", "file is not a checkpoint of ResLab ("),
     ("evaluate", "checkpoint=other.ckpt", "other.ckpt is not a checkpoint of ResLab (KeyError)"),
     ("evaluate", "checkpoint=RUN data=synthetic data.num_classes=7", "RUN/checkpoints/last.ckpt knows 10 classes and dat"),
     ("evaluate", "checkpoint=RUN trainer.precision=8", "trainer.precision=8 must be one of auto, 32-true"),
-    ("evaluate", "checkpoint=RUN data=digits data.batch_size=0", "data.batch_size=0 must be a whole number of at least 1, below 2**31"),
+    ("evaluate", "checkpoint=RUN data=digits data.batch_size=0", "data.batch_size=0 must be an integer of at least 1"),
     ("evaluate", "checkpoint=RUN ouput=a.json", "there is no option ouput: did you mean output?"),
     ("predict", "checkpoint=RUN", "images must be given, e.g. images=…"),
     ("predict", "checkpoint=RUN images=empty", "images=empty: no image there"),
     ("predict", "checkpoint=RUN images=nothing.png", "images=nothing.png: no image there"),
-    ("predict", "checkpoint=RUN images=file", "cannot read file (not an image): remove it, or on_error=skip goes on"),
-    ("predict", "checkpoint=nothing images=file", "checkpoint=nothing: neither a checkpoint nor a run's folder with"),
+    ("predict", "checkpoint=RUN images=file", "cannot read file (not an image): remove it, or set on_error=skip"),
+    ("predict", "checkpoint=nothing images=file", "checkpoint=nothing: neither a checkpoint nor the folder of a run"),
     ("predict", "checkpoint=other.ckpt images=file", "other.ckpt is not a checkpoint of ResLab (KeyError)"),
     ("predict", "checkpoint=RUN images=[]", "images=[] must be a path, or a list of these"),
-    ("predict", "checkpoint=RUN images=file top=0", "top=0 must be a whole number of at least 1, below 2**31"),
-    ("predict", "checkpoint=RUN images=file batch_size=0", "batch_size=0 must be a whole number of at least 1, below 2**31"),
+    ("predict", "checkpoint=RUN images=file top=0", "top=0 must be an integer of at least 1"),
+    ("predict", "checkpoint=RUN images=file batch_size=0", "batch_size=0 must be an integer of at least 1"),
     ("predict", "checkpoint=RUN images=file on_error=ignore", "on_error=ignore must be one of stop, skip"),
     ("predict", "checkpoint=RUN images=file device=gpu0", "device=gpu0 must be one of auto, cpu, cuda"),
     ("predict", "checkpoint=RUN images=file output=a.txt", "output=a.txt must be a path that ends in .csv or .json or nul"),
     ("benchmark", "benchmark.devices=tpu", "benchmark.devices=tpu must be one of auto, cpu, gpu, or a list of these"),
-    ("benchmark", "benchmark.batch_sizes=[8,0]", "benchmark.batch_sizes=[8, 0] must be a whole number of at least 1, below 2**31, or"),
-    ("benchmark", "benchmark.batch_sizes=[]", "benchmark.batch_sizes=[] must be a whole number of at least 1, below 2**31, or a list"),
-    ("benchmark", "benchmark.steps=many", "benchmark.steps=many must be a whole number of at least 1, below 2**31"),
+    ("benchmark", "benchmark.batch_sizes=[8,0]", "benchmark.batch_sizes=[8, 0] must be an integer of at least 1, or"),
+    ("benchmark", "benchmark.batch_sizes=[]", "benchmark.batch_sizes=[] must be an integer of at least 1, or a list"),
+    ("benchmark", "benchmark.steps=many", "benchmark.steps=many must be an integer of at least 1"),
     ("benchmark", "benchmark.largest_batch=3", "benchmark.largest_batch=3 must be true or false"),
     ("benchmark", "benchmark.memory_limit_mb=-1", "benchmark.memory_limit_mb=-1 must be a number above 0 or null"),
-    ("benchmark", "resume=a", "resume= belongs to train.py: a benchmark starts anew"),
+    ("benchmark", "resume=a", "resume= belongs to train.py: a benchmark cannot be resumed"),
 ]
 # fmt: on
 
@@ -253,7 +254,7 @@ def check(answer, line):
 )
 def test_a_mistake_in_an_option_leaves_the_run_as_it_was(run, trained_run, monkeypatch, arguments, line):
     monkeypatch.setitem(
-        COMMANDS, "train", ("config", lambda _: pytest.fail("it was to be found before torch is imported"))
+        COMMANDS, "train", (SCHEMA, lambda _: pytest.fail("it was to be found before torch is imported"))
     )
     before = contents(trained_run)
     check(run("train", "resume=RUN", *arguments.split()), line)

@@ -1,0 +1,122 @@
+"""Training from Python, and the examples of the public API."""
+
+import doctest
+import logging
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import FP32, equal, last_weights
+
+import reslab
+import reslab.run
+from reslab.training import fit
+from reslab.training.interruption import signals
+
+QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "logger=none", "test=false", FP32)
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("module", [reslab, reslab.run])
+def test_the_examples_of_the_public_functions(module):
+    failures, examples = doctest.testmod(module)
+    assert failures == 0
+    assert examples >= 3
+
+
+def test_a_run_from_python_is_the_run_of_the_command(tmp_path, composed):
+    run = reslab.train(*QUICK, "trainer.max_epochs=2", "data.augment.erasing=0.5")
+    fit.train(composed(*QUICK, "trainer.max_epochs=2", "data.augment.erasing=0.5", f"folder={tmp_path}/composed"))
+    assert equal(last_weights(run.folder), last_weights(tmp_path / "composed"))
+    assert run.overrides == [*QUICK, "trainer.max_epochs=2", "data.augment.erasing=0.5"]
+    assert run.folder.parent == tmp_path / "outputs" / "resnet8-digits"
+    assert "[reslab.training.history][INFO] epoch 2  train loss" in (run.folder / "train.log").read_text()
+
+
+def test_two_runs_of_one_second_have_their_own_folders():
+    first, second = reslab.train(*QUICK), reslab.train(*QUICK)
+    assert first.folder != second.folder
+    assert equal(last_weights(first.folder), last_weights(second.folder))
+
+
+def test_a_run_from_python_can_be_resumed():
+    run = reslab.train(*QUICK)
+    longer = reslab.train(f"resume={run.folder}", "trainer.max_epochs=3")
+    assert (longer.folder, longer.result["epochs"]) == (run.folder, 3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["model=resnet19"], "model=resnet19 does not exist: did you mean resnet9 or resnet18 or resnet14?"),
+        (["sed=1"], "there is no option sed: did you mean seed?"),
+        (["data.augment.crp=1"], "there is no option data.augment.crp: did you mean data.augment.crop"),
+        (["trainer.max_epochs=abc"], "trainer.max_epochs=abc must be an integer of at least 1 or -1"),
+        (["data.batch_size=5000"], "data.batch_size=5000 is more than the 1295 training images"),
+        (["-m", "seed=1,2"], "reslab.train takes the options of one run"),
+        (["resume=nowhere"], "resume=nowhere is not the folder of a run or a sweep"),
+    ],
+)
+def test_a_mistake_is_a_user_error(overrides, line):
+    with pytest.raises(reslab.UserError, match=line.replace("?", r"\?")):
+        reslab.train(*QUICK, *overrides)
+
+
+def test_a_failure_is_raised_as_it_is_and_recorded(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("in a step")
+
+    monkeypatch.setattr(fit.Classifier, "training_step", fail)
+    with pytest.raises(ZeroDivisionError, match="in a step"):
+        reslab.train(*QUICK, f"hydra.run.dir={tmp_path}/run")
+    run = reslab.load(tmp_path / "run")
+    assert (run.status, run.result["error"]) == ("failed", "ZeroDivisionError: in a step")
+
+
+def test_an_interrupt_saves_the_run_and_is_pythons_own(tmp_path, monkeypatch):
+    handler = signal.getsignal(signal.SIGINT)
+    step = fit.Classifier.training_step
+
+    def interrupted(classifier, *arguments):
+        if classifier.trainer.global_step == 7:
+            signal.raise_signal(signal.SIGINT)
+        return step(classifier, *arguments)
+
+    monkeypatch.setattr(fit.Classifier, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        reslab.train(*QUICK, f"hydra.run.dir={tmp_path}/run")
+    run = reslab.load(tmp_path / "run")
+    assert run.status == "interrupted"
+    assert torch.load(run.last, weights_only=True)["global_step"] == 8
+    assert signal.getsignal(signal.SIGINT) is handler
+    monkeypatch.setattr(fit.Classifier, "training_step", step)
+    assert reslab.train(f"resume={run.folder}").status == "finished"
+    assert signals.caught is None
+
+
+def test_the_programs_own_logging_stays(capsys):
+    before = logging.root.handlers[:], logging.getLogger("reslab").handlers[:]
+    reslab.train(*QUICK)
+    assert (logging.root.handlers, logging.getLogger("reslab").handlers) == before
+    assert capsys.readouterr().out.count("epoch 1  train loss") == 1
+
+
+PROGRAM = """
+import reslab
+run = reslab.train("trainer=ddp_cpu", *{options!r})
+print(run.result["epochs"], len(list(run.folder.parent.iterdir())))
+"""
+
+
+@pytest.mark.slow
+def test_a_program_may_train_with_several_processes(tmp_path):
+    """Lightning starts the second process as the command; started as this program, it would train a run of its own."""
+    (tmp_path / "program.py").write_text(PROGRAM.format(options=[each for each in QUICK if each != "trainer=cpu"]))
+    done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.splitlines()[-1:] == ["1 1"], done.stderr
