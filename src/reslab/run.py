@@ -141,7 +141,7 @@ class Run:
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write one row per epoch, with a column for every name in any of them."""
-        write_csv(self.metrics_file, rows, dict.fromkeys(name for row in rows for name in row))
+        write_csv(self.metrics_file, rows)
 
     def finish(self, result: Result, *, pruned: bool = False) -> Result:
         """Write the results of a run that has ended, and return them as they were written."""

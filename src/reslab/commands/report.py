@@ -16,7 +16,7 @@ import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from reslab.commands.entry import errors_as_one_line, replace_unprintable_characters
 from reslab.errors import Interrupted, UserError
@@ -27,6 +27,10 @@ VERSUS = Path("versus")
 class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}: --help shows examples")
+
+    def print_help(self, file: Any = None) -> None:
+        """Print at once: argparse would ignore a full disk."""
+        print(self.format_help(), end="", flush=True)
 
 
 def main() -> None:

@@ -122,7 +122,7 @@ def write_predictions(predictions: list[Prediction], output: str | Path) -> None
         write_json(output, predictions)
         return
     rows: list[dict[str, Any]] = [{"image": row["image"], **ranked_columns(row["classes"])} for row in predictions]
-    write_csv(output, rows, rows[0])
+    write_csv(output, rows)
 
 
 def ranked_columns(classes: list[dict[str, Any]]) -> dict[str, Any]:

@@ -120,8 +120,8 @@ def curves_section(report: Report) -> str:
     text += "Lines show the mean over the seeds, bands the range from the smallest to the largest value."
     if uneven := [str(place) for place, each in enumerate(best, 1) if has_uneven_curves(each)]:
         text += (
-            f" The seeds of {', '.join(uneven)} have different epochs: thin lines show single seeds, and the mean covers "
-            "the epochs that all seeds have."
+            f" The seeds of {', '.join(uneven)} have different epochs: thin lines show single seeds, "
+            "and the mean covers the epochs that all seeds have."
         )
     return section("Learning curves", text, figure)
 

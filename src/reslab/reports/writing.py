@@ -1,8 +1,6 @@
 """The files of a report."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from reslab.errors import UserError
 from reslab.files import write_csv, write_text
@@ -23,13 +21,8 @@ def write_report(report: Report, folder: Path) -> None:
     from reslab.reports.page import html_page  # importing Matplotlib takes 0.5 s, which only this function needs
 
     try:
-        write_rows(folder / LEADERBOARD, leaderboard(report))
-        write_rows(folder / RUNS, run_table(report))
+        write_csv(folder / LEADERBOARD, leaderboard(report))
+        write_csv(folder / RUNS, run_table(report))
         write_text(folder / PAGE, html_page(report))
     except OSError as error:
         raise UserError(f"the report cannot be written into {folder}: {error.strerror}") from error
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with a column for every name in any of them."""
-    write_csv(path, rows, dict.fromkeys(name for row in rows for name in row))
