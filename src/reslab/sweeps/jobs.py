@@ -1,4 +1,4 @@
-"""The jobs of a sweep that goes on: those that have ended are left out, those that were cut off are resumed."""
+"""The jobs of a sweep: composed, checked, and given to a launcher unless they have ended already."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,24 +13,55 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from reslab.benchmarking.options import SCHEMA as BENCHMARK_SCHEMA
+from reslab.configuration import has_prefix, quoted
 from reslab.errors import UserError
-from reslab.files import write_text
-from reslab.options import OPTIONS, check_together, checked_values
-from reslab.resuming import ENDED, OVERRIDES, SWEEP_FILE, differences, quoted, read_result
+from reslab.options import Schema
+from reslab.run import Result, Run, differences, identity
+from reslab.sweeps.folder import Sweep
+from reslab.training.options import SCHEMA as TRAINING_SCHEMA
+
+# Options that may differ between a job that has ended and the same job of a resumed sweep.
+NO_PART_OF_A_JOB = ("resume", "sweep", "callbacks.pruning")
 
 
 @dataclass
 class Job:
-    """One that is to be launched: its overrides (with `resume=` where its folder exists), folder and configuration."""
+    """One run that is to be launched.
+
+    Args:
+        number: its place in the sweep, from 0.
+        overrides: its command line, with `resume=` where its folder exists.
+        folder: where it writes.
+        config: its composed configuration.
+    """
 
     number: int
     overrides: list[str]
     folder: Path
     config: DictConfig
 
+    @property
+    def run(self) -> Run:
+        return Run(self.folder)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the folder holds the result of this very job. Raises UserError for that of another job."""
+        try:
+            saved = OmegaConf.load(self.run.config_file)
+        except (OSError, yaml.YAMLError):
+            return False
+        if not saved:  # its process was killed while it wrote this file; its checkpoint has the configuration too
+            return False
+        then, now = (plain(config) for config in (saved, self.config))
+        if different := differences(then, now):
+            raise UserError(f"{self.folder} was another job: {'; '.join(different)}; start a new sweep instead")
+        return compared(then) == compared(now) and self.run.has_ended
+
 
 class JobLauncher(Launcher):
-    """A launcher that is given composed jobs, of any numbers, at once; Hydra's are given overrides."""
+    """A launcher that receives composed jobs, of any numbers, at once; Hydra's launchers receive overrides."""
 
     config_loader: ConfigLoader
     config: DictConfig
@@ -39,7 +70,7 @@ class JobLauncher(Launcher):
         self.config_loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """For a sweeper that is not of this project."""
+        """Serve a sweeper of another project."""
         numbered = enumerate(job_overrides, initial_job_idx)
         return self.launch_jobs([compose_job(self.config_loader, self.config, *each) for each in numbered])
 
@@ -48,62 +79,80 @@ class JobLauncher(Launcher):
 
 
 class SweepJobs:
-    """Gives a launcher the jobs of a sweep that have not ended; what a job comes to stands in its result.json."""
+    """Gives a launcher the jobs of a sweep that have not ended. The result of a job is in its folder."""
 
     def __init__(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Writes where the sweep lies into its settings: named by the time, it is the same in every process."""
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
         self.config_loader, self.config = hydra_context.config_loader, config
-        self.folder = Path(config.hydra.sweep.dir)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        self.sweep = Sweep(config.hydra.sweep.dir)
+        # The folder is named after the time. With its name among the settings, every process uses the same one.
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
 
-    def run(self, numbered: Mapping[int, list[str]]) -> dict[int, dict[str, Any]]:
-        """The result of each job. Raises UserError, before any is launched, for a folder of another configuration."""
+    def run(self, numbered: Mapping[int, list[str]]) -> dict[int, Result]:
+        """Run jobs.
+
+        Args:
+            numbered: the overrides of each job, by its number.
+
+        Returns:
+            The result of each job, by its number.
+
+        Raises:
+            UserError: a folder holds the run of another job, or an option is wrong. No job is launched then.
+        """
         jobs = [self.compose(*each) for each in numbered.items()]
-        left = [job for job in jobs if not has_ended(job.folder, job.config)]
-        self.check(left)
-        for job in left:
-            if (job.folder / OVERRIDES).is_file():
+        unfinished = [job for job in jobs if not job.has_ended]
+        self.check(unfinished)
+        for job in unfinished:
+            if job.run.has_settings:
                 job.overrides = [*job.overrides, f"resume={quoted(job.folder)}"]
-        if left and isinstance(self.launcher, JobLauncher):
-            self.launcher.launch_jobs(left)
+        if unfinished and isinstance(self.launcher, JobLauncher):
+            self.launcher.launch_jobs(unfinished)
         else:
-            for group in adjoining(left):
+            for group in consecutive(unfinished):
                 self.launcher.launch([job.overrides for job in group], initial_job_idx=group[0].number)
-        return {job.number: read_result(job.folder) for job in jobs}
+        return {job.number: job.run.result for job in jobs}
 
     def compose(self, number: int, overrides: Sequence[str]) -> Job:
         return compose_job(self.config_loader, self.config, number, overrides)
 
     def check(self, jobs: list[Job]) -> None:
-        """Raises UserError for a value that is wrong by itself, in any job, or beside the same others in all of them.
+        """Raise UserError for a value that is wrong by itself in any job, or in the same combination in all jobs.
 
-        What is wrong beside others in some jobs is left to these: the others may do without it.
+        A combination that is wrong in some jobs only is left to these jobs: the others can run.
         """
-        name = self.config.hydra.job.config_name
+        schema = self.schema
         wrong: set[str | None] = set()
         for job in jobs:
             config = job.config.copy()
-            if "folder" in config:  # which Hydra tells a run when it begins
+            if "folder" in config:  # Hydra sets it when the job begins
                 config.folder = str(job.folder)
-            values = checked_values(config, name if name in OPTIONS else "config")
+            values = schema.check_each(config, job.overrides)
             try:
-                check_together(values)
+                schema.check_together(values)
                 wrong.add(None)
             except UserError as error:
                 wrong.add(str(error))
         if len(wrong) == 1 and (line := wrong.pop()):
             raise UserError(line)
 
+    @property
+    def are_benchmarks(self) -> bool:
+        return bool(self.config.hydra.job.config_name == BENCHMARK_SCHEMA.config_name)
+
+    @property
+    def schema(self) -> Schema:
+        return BENCHMARK_SCHEMA if self.are_benchmarks else TRAINING_SCHEMA
+
     def record(self) -> None:
-        """multirun.yaml, as Hydra's own sweeper writes it, which `resume=` knows a sweep by."""
-        write_text(self.folder / SWEEP_FILE, OmegaConf.to_yaml(self.config))
+        """Write what the sweep was started with, by which `resume=` recognises it."""
+        self.sweep.record(self.config)
 
 
 def compose_job(config_loader: ConfigLoader, sweep: DictConfig, number: int, overrides: Sequence[str]) -> Job:
-    """Raises UserError where a sweep names its jobs' folders otherwise than `<number>_…`, which tells them apart."""
+    """Raise UserError unless the name of the job's folder begins with its number, which tells jobs apart."""
     config = config_loader.load_sweep_config(sweep, list(overrides))
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = number
@@ -114,8 +163,8 @@ def compose_job(config_loader: ConfigLoader, sweep: DictConfig, number: int, ove
     return Job(number, list(overrides), Path(sweep_folder, name), config)
 
 
-def adjoining(jobs: list[Job]) -> list[list[Job]]:
-    """Groups whose numbers follow each other."""
+def consecutive(jobs: list[Job]) -> list[list[Job]]:
+    """Return groups of jobs with consecutive numbers."""
     groups: list[list[Job]] = []
     for job in jobs:
         if groups and groups[-1][-1].number + 1 == job.number:
@@ -125,16 +174,9 @@ def adjoining(jobs: list[Job]) -> list[list[Job]]:
     return groups
 
 
-def has_ended(folder: Path, config: DictConfig) -> bool:
-    """Raises UserError where the folder's run has another configuration."""
-    try:
-        saved = OmegaConf.load(folder / ".hydra" / "config.yaml")
-    except (OSError, yaml.YAMLError):
-        return False
-    if not saved:  # killed while it was written; its checkpoint has the configuration too
-        return False
-    beside = {"resume": None, "sweep": None}  # of which the result is no function
-    then, now = (OmegaConf.to_container(OmegaConf.merge(each, beside)) for each in (saved, config))
-    if different := differences(then, now):
-        raise UserError(f"{folder} was another job: {'; '.join(different)}; start a new sweep instead")
-    return then == now and read_result(folder)["status"] in ENDED
+def plain(config: Any) -> dict[str, Any]:
+    return {str(name): value for name, value in OmegaConf.to_container(config).items()}  # type: ignore[union-attr]
+
+
+def compared(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity(config).items() if not has_prefix(name, NO_PART_OF_A_JOB)}

@@ -1,72 +1,79 @@
-"""Within a search that has a pruner: tells it of each validation, and ends a trial that falls behind."""
+"""A callback that reports each validation of a trial to Optuna's pruner and ends a trial that falls behind."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from omegaconf import OmegaConf
 
-from reslab.resuming import SWEEP_FILE
+from reslab.sweeps.folder import Sweep
+from reslab.sweeps.options import require_package
 
 if TYPE_CHECKING:
     import optuna
 
-ANSWER = "pruner"  # of a trial's attributes
+ANSWER = "pruner"  # the attribute of a trial that holds the pruner's last answer
 
 
 class Pruning(Callback):
-    """Ends a run after an epoch, as early stopping does: with its checkpoints written, and `pruned` true.
+    """Ends a trial after an epoch, as early stopping does: its checkpoints are written, and `pruned` becomes true.
 
-    Of a run's processes the first one alone opens the search; the others stop when it tells them.
+    Only the first process of a run opens the search; it tells the others when to stop.
+
+    A run that is no longer in its search, or whose trial has ended, is trained to its end.
+
+    Args:
+        folder: the run's folder, which is in the sweep's folder and begins with the number of the trial.
     """
 
-    def __init__(self, folder: Path, storage: str | None = None) -> None:
-        self.folder, self.storage, self.pruned = folder, storage, False
+    def __init__(self, folder: str) -> None:
+        self.folder, self.pruned = Path(folder), False
         self.trial: optuna.Trial | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.is_global_zero:
-            from reslab.sweeps.search import running_trial
-
-            self.trial, self.objective = running_trial(self.folder, self.storage)
+            self.trial = running_trial(self.folder)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A run that was cut off after it had been told to end trains no further epoch."""
-        self.end_if(trainer, self.trial is not None and answer(self.trial) == (trainer.current_epoch, True))
+        """Train no further epoch if the run was interrupted after the pruner had ended it."""
+        self.end_if(trainer, self.trial is not None and last_answer(self.trial) == (trainer.current_epoch, True))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
             self.end_if(trainer, self.trial is not None and self.falls_behind(self.trial, trainer))
 
-    def end_if(self, trainer: L.Trainer, behind: bool) -> None:
-        self.pruned = trainer.strategy.broadcast(behind)
-        trainer.should_stop = trainer.should_stop or self.pruned  # early stopping may have asked
+    def end_if(self, trainer: L.Trainer, falls_behind: bool) -> None:
+        self.pruned = trainer.strategy.broadcast(falls_behind)
+        trainer.should_stop = trainer.should_stop or self.pruned  # early stopping may have set it
 
     def falls_behind(self, trial: "optuna.Trial", trainer: L.Trainer) -> bool:
-        """An epoch that comes again, after the run was cut off, has the answer that it had."""
+        """Ask the pruner, unless it answered for this epoch before the run was interrupted."""
         epochs = trainer.current_epoch + 1
-        if epochs > answer(trial)[0]:
-            if epochs > (trial.study.trials[trial.number].last_step or 0):  # or the kill came before the answer
-                trial.report(trainer.callback_metrics[self.objective].item(), epochs)
-            trial.set_user_attr(ANSWER, (epochs, bool(trial.should_prune())))  # numpy's has no JSON
-        return answer(trial) == (epochs, True)
+        if epochs > last_answer(trial)[0]:
+            if epochs > (trial.study.trials[trial.number].last_step or 0):  # else it was reported without an answer
+                trial.report(trainer.callback_metrics[objective_of(trial)].item(), epochs)
+            trial.set_user_attr(ANSWER, (epochs, bool(trial.should_prune())))  # JSON has no numpy.bool
+        return last_answer(trial) == (epochs, True)
 
 
-def answer(trial: "optuna.Trial") -> tuple[int, bool]:
-    """The pruner's last one: after how many epochs, and whether the trial was to end."""
+def running_trial(folder: Path) -> "optuna.Trial | None":
+    """Return the trial of the job in this folder; None if it is not running, or if the folder is in no search."""
+    sweep, number = Sweep(folder.parent), folder.name.partition("_")[0]
+    if not sweep.exists or not number.isdecimal():
+        return None
+    require_package("optuna", "hydra/sweeper=optuna", "search")
+    from reslab.sweeps.study import open_running_trial
+
+    return open_running_trial(sweep, int(number))
+
+
+def objective_of(trial: "optuna.Trial") -> str:
+    from reslab.sweeps.study import DEFINITION
+
+    return str(trial.study.user_attrs[DEFINITION]["objectives"][0])
+
+
+def last_answer(trial: "optuna.Trial") -> tuple[int, bool]:
+    """Return after how many epochs the pruner was last asked, and whether it ended the trial."""
     epochs, ends = trial.user_attrs.get(ANSWER, (0, False))
     return epochs, ends
-
-
-def pruning(folder: Path) -> list[Callback]:
-    """For the run in this folder, if that is a job of a search with a pruner; none otherwise."""
-    sweep = folder.parent / SWEEP_FILE
-    if not folder.name.partition("_")[0].isdecimal() or not sweep.is_file():
-        return []
-    search = OmegaConf.select(OmegaConf.load(sweep), "hydra.sweeper", default={})
-    return [Pruning(folder, search.get("storage"))] if search.get("pruner", "none") != "none" else []
-
-
-def was_pruned(trainer: L.Trainer) -> bool:
-    return any(isinstance(callback, Pruning) and callback.pruned for callback in trainer.callbacks)  # type: ignore[attr-defined]

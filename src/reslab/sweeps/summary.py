@@ -1,71 +1,45 @@
-"""The end of a sweep: its report, and which jobs failed and why."""
+"""The end of a sweep: its report on the terminal and in its folder."""
 
 import shlex
 import sys
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
-
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from reslab.errors import UserError
-from reslab.files import LOCK, write_json
-from reslab.resuming import SWEEP_FILE
+from reslab.sweeps.folder import Sweep
 
 
-class SweepStopped(BaseException):
-    """By a job that failed; not an Exception, after which a sweep goes on."""
+class SweepFailed(BaseException):
+    """Ends a sweep in which jobs failed. It is not an Exception, after which Hydra continues with the next job."""
 
 
-class Summary(Callback):
-    """Remembers a sweep's folder; Hydra calls it in the process that runs the sweep."""
+def print_summary(sweep: Sweep, planned: int, status: str = "finished") -> int:
+    """Print and write the report of a sweep, and write how it ended.
 
-    folder: Path | None = None
-    is_new = False
-    planned = 0  # jobs, once they are known
+    Args:
+        sweep: the sweep; without any job that has begun, nothing is printed or written.
+        planned: how many jobs it has in all.
+        status: finished, failed or interrupted.
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with suppress(OmegaConfBaseException):  # it cannot be made, which the sweeper will meet too
-            Summary.folder = Path(config.hydra.sweep.dir)
-            Summary.is_new = not (Summary.folder / SWEEP_FILE).exists()
-
-    @staticmethod
-    def remove_unused() -> None:
-        """The folder of a sweep that was a mistake, before any job."""
-        if Summary.folder is not None and Summary.is_new:
-            for name in (SWEEP_FILE, LOCK):
-                (Summary.folder / name).unlink(missing_ok=True)
-            with suppress(OSError):  # it holds more, which is not the sweep's
-                Summary.folder.rmdir()
-
-
-def print_summary(folder: Path, status: str = "finished") -> int:
-    """The number of jobs that did not finish; the sweep's result.json tells `resume=auto` whether all did."""
-    if not jobs(folder):
+    Returns:
+        How many jobs failed.
+    """
+    if not sweep.jobs:
         return 0
-    from reslab.reports.leaderboard import print_report, read_report
+    from reslab.reports.leaderboard import read_report
+    from reslab.reports.terminal import print_report
+    from reslab.reports.writing import FILES, write_report
 
-    report = read_report([folder])
+    report = read_report([sweep.folder])
     print_report(report)
-    if (begun := len(report.runs)) < Summary.planned:
-        print(f"{Summary.planned - begun} of {Summary.planned} jobs have not begun")
+    if (begun := len(report.entries)) < planned:
+        print(f"{planned - begun} of {planned} jobs have not begun")
     try:
-        from reslab.reports.writing import write_report  # matplotlib, half a second after the table is on the terminal
-
-        write_report(report, folder)
-        print(f"sweep:  {folder} (report.html, report.csv, runs.csv)")
-    except UserError as error:  # told, but no failure of a job
+        write_report(report, sweep.folder)
+        print(f"sweep:  {sweep.folder} ({', '.join(FILES)})")
+    except UserError as error:  # no job failed for it
         print(f"error: {error}", file=sys.stderr)
-    print(f"curves: tensorboard --logdir {shlex.quote(str(folder))}")
-    failed = len(report.failures)
-    with suppress(OSError):  # the disk may be what failed
-        status = "failed" if failed and status == "finished" else status
-        write_json(folder / "result.json", {"status": status, "jobs": len(report.runs), "failed": failed})
+    print(f"curves: tensorboard --logdir {shlex.quote(str(sweep.folder))}")
+    failed = len(report.not_finished)
+    with suppress(OSError):  # a full disk may be why jobs failed
+        sweep.write_result("failed" if failed and status == "finished" else status, len(report.entries), failed)
     return failed
-
-
-def jobs(folder: Path) -> list[Path]:
-    """Job folders: `<number>_<overrides>`, or `0` where nothing was overridden."""
-    return [path for path in folder.glob("[0-9]*") if (path / ".hydra").is_dir()]

@@ -1,0 +1,59 @@
+"""A sweep's folder: how it is recognised, what it was started with, and its jobs."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from reslab.files import LOCK, write_json, write_text
+from reslab.run import Run, read_result
+
+
+class Sweep:
+    """One sweep, read from its folder, which holds a folder for each job: `<number>_<overrides>`."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.record_file = self.folder / "multirun.yaml"  # the name that Hydra gives it
+
+    @property
+    def exists(self) -> bool:
+        return self.record_file.is_file()
+
+    @property
+    def arguments(self) -> list[str]:
+        """The overrides that the sweep was started with. Raises one of `reslab.run.INCOMPLETE`."""
+        overrides = yaml.safe_load(self.record_file.read_text())["hydra"]["overrides"]
+        return [*overrides["hydra"], *overrides["task"]]
+
+    @property
+    def jobs(self) -> list[Run]:
+        """The jobs that have begun."""
+        runs = (Run(folder) for folder in self.folder.glob("[0-9]*"))
+        return [run for run in runs if run.settings.is_dir()]
+
+    @property
+    def storage(self) -> str | None:
+        """The URL of the database of a search; None for the one in the folder. It may hold a password."""
+        url: str | None = OmegaConf.select(OmegaConf.load(self.record_file), "hydra.sweeper.storage")
+        return url
+
+    @property
+    def status(self) -> str:
+        return str(read_result(self.folder)["status"])
+
+    def record(self, config: DictConfig) -> None:
+        """Write what the sweep was started with, as Hydra's own sweeper does."""
+        write_text(self.record_file, OmegaConf.to_yaml(config))
+
+    def write_result(self, status: str, jobs: int, failed: int) -> None:
+        """Write how the sweep ended; `resume=auto` looks for one that has not finished."""
+        write_json(Run(self.folder).result_file, {"status": status, "jobs": jobs, "failed": failed})
+
+    def remove_unused(self) -> None:
+        """Remove the folder of a sweep that was refused before its first job, unless it holds other files."""
+        for name in (self.record_file.name, LOCK):
+            (self.folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()

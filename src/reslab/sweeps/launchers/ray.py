@@ -1,0 +1,83 @@
+"""hydra/launcher=ray: each job of a sweep is a task of a Ray cluster."""
+
+import logging
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from reslab.errors import UserError
+from reslab.sweeps.launchers import commands
+from reslab.sweeps.launchers.commands import POLL_SECONDS, CommandJob, CommandLauncher, end_with_parent, log
+from reslab.sweeps.options import require_package
+from reslab.training.interruption import signals
+
+
+class RayLauncher(CommandLauncher):
+    """Runs each job as a task of a Ray cluster, which starts it again if its node is lost.
+
+    Args:
+        address: "local" for a cluster of this machine that ends with the sweep, "auto" for the one that is running
+            here, or the address of another one, e.g. "ray://host:10001".
+        num_cpus: the processors of each job.
+        num_gpus: the GPUs of each job; a fraction lets jobs share one.
+    """
+
+    def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
+        self.address, self.resources = address, {"num_cpus": num_cpus, "num_gpus": num_gpus}
+
+    def run_commands(self, jobs: list[CommandJob]) -> None:
+        require_package("ray", "hydra/launcher=ray", "ray")
+        import ray
+
+        with ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR):
+            signals.listen()  # Ray has installed a handler of its own
+            self.check_resources(ray.cluster_resources())
+            for name in (__name__, commands.__name__):  # a node need not be able to import the task's code
+                ray.cloudpickle.register_pickle_by_value(sys.modules[name])
+            remote: Any = ray.remote
+            self.run_tasks(jobs, remote(**self.resources, max_retries=-1)(run_command))
+
+    def check_resources(self, available: dict[str, float]) -> None:
+        """Raise UserError for jobs that would wait forever. A cluster other than the local one may grow."""
+        for option, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+            requested, most = self.resources[option], available.get(resource, 0)
+            if self.address == "local" and requested > most:
+                raise UserError(f"hydra.launcher.{option}={requested} is more than the {most:g} of this machine")
+
+    def run_tasks(self, jobs: list[CommandJob], task: Any) -> None:
+        import ray
+
+        log.info("Submitted %d jobs", len(jobs))
+        running = {}
+        for job in jobs:
+            job.prepare_folder()
+            running[task.remote(job.restartable_command, str(job.output.absolute()))] = job
+        with signals.deferred():
+            while running and signals.caught is None and not self.must_stop(jobs):
+                for ended in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
+                    exit_status, job = ray.get(ended), running.pop(ended)
+                    self.report_end(job, job.error_of(exit_status), jobs)
+            for unfinished in running:
+                ray.cancel(unfinished)
+            if running:
+                ray.wait(list(running), num_returns=len(running))  # each job saves and ends
+
+
+def run_command(command: list[str], output: str) -> int:
+    """Run a command as a task of Ray and return its exit status.
+
+    If the task's process is killed, the command saves and ends, and Ray starts the task again, which resumes the run.
+    """
+    with Path(output).open("ab") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=file, start_new_session=True, preexec_fn=end_with_parent
+        )
+        try:
+            while process.poll() is None:  # process.wait() would not notice that the task is cancelled
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGTERM)
+        return process.wait()

@@ -1,0 +1,21 @@
+"""What each option of a search may be, and the packages that some options need."""
+
+from importlib.util import find_spec
+
+from reslab.errors import UserError
+from reslab.options import NAME, NULL, Kind, integer, one_of
+
+SEARCH = {  # the options of hydra/sweeper=optuna, without hydra.sweeper.
+    "trials": integer(1),
+    "n_jobs": integer(1),
+    "sampler": one_of("tpe", "random", "grid", "qmc"),
+    "seed": integer(0),
+    "pruner": one_of("none", "median", "halving"),
+    "storage": Kind("a database's URL, e.g. sqlite:///searches.db", NAME.allows) | NULL,
+}
+
+
+def require_package(name: str, option: str, extra: str) -> None:
+    """Raise UserError unless the package that an option needs is installed."""
+    if find_spec(name) is None:
+        raise UserError(f"{option} needs the package {name}: pip install -e '.[{extra}]'")

@@ -1,0 +1,114 @@
+"""The space of a search: read from overrides in Hydra's grammar, checked, and suggested to Optuna's trials."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Sweep
+from optuna import Trial
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from reslab.errors import UserError
+from reslab.sweeps.jobs import SweepJobs
+
+Space = dict[str, BaseDistribution]  # by the name of the option
+
+
+def read_space(lines: Sequence[str], config_loader: ConfigLoader) -> tuple[list[str], Space]:
+    """Divide the overrides of a search; of two overrides with one name the later one counts.
+
+    Returns:
+        The overrides that all trials share, and the distribution of each option that is searched.
+
+    Raises:
+        UserError: no option is searched, or an option has no values.
+    """
+    fixed: dict[str, str] = {}
+    space: Space = {}
+    for override in OverridesParser.create(config_loader=config_loader).parse_overrides(list(lines)):
+        name = override.get_key_element()
+        fixed.pop(name, None)
+        space.pop(name, None)
+        if override.is_sweep_override():
+            space[name] = read_distribution(override)
+        else:
+            fixed[name] = str(override.input_line)
+    if not space:
+        raise UserError("a search needs an option to search, e.g. 'optimizer.lr=tag(log, interval(0.01, 1))'")
+    return list(fixed.values()), space
+
+
+def read_distribution(override: Override) -> BaseDistribution:
+    """Return the distribution of one option's values. Raises UserError for values that it cannot have."""
+    value: Any = override.value()  # one of Hydra's classes for several values
+    tags = value.tags if isinstance(value, Sweep) else set()  # glob(*) has none
+    if unknown := tags - {"log"}:
+        raise UserError(f"{override.input_line}: tag({min(unknown)}, ...) is unknown, there is only tag(log, ...)")
+    log = "log" in tags
+    try:
+        if override.is_interval_sweep():
+            kind = IntDistribution if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution
+            return kind(value.start, value.end, log=log)
+        if override.is_range_sweep():
+            return range_distribution(sorted(value.range()), abs(value.step), log)
+        if log:
+            raise ValueError("tag(log, ...) is for an interval or a range")
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    except ValueError as error:
+        raise UserError(f"{override.input_line}: {error}") from error
+
+
+def range_distribution(values: list[Any], step: float, log: bool) -> BaseDistribution:
+    if not values:
+        raise ValueError("this range is empty")
+    if isinstance(values[0], int):
+        return IntDistribution(values[0], values[-1], log=log, step=int(step))
+    return FloatDistribution(values[0], values[-1], log=log, step=step)
+
+
+def check_space(jobs: SweepJobs, fixed: list[str], space: Space) -> None:
+    """Raise UserError for a value that no trial can have.
+
+    Each choice and each end of a range is checked together with the first values of all other options.
+    """
+    values = {name: extremes(distribution) for name, distribution in space.items()}
+    first = {name: own[0] for name, own in values.items()}
+    combinations = [first, *(first | {name: value} for name, own in values.items() for value in own[1:])]
+    overrides = [[*fixed, *(f"{name}={value}" for name, value in each.items())] for each in combinations]
+    jobs.check([jobs.compose(0, each) for each in overrides])
+
+
+def extremes(distribution: BaseDistribution) -> Sequence[Any]:
+    """Return all choices, or both ends of a range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return (distribution.low, distribution.high)
+
+
+def grid_values(space: Space) -> dict[str, list[Any]]:
+    """Return all values of each option. Raises UserError for an interval, which has infinitely many."""
+    return {name: all_values(name, distribution) for name, distribution in space.items()}
+
+
+def all_values(name: str, distribution: BaseDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return list(range(distribution.low, distribution.high + 1, distribution.step))
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        steps = round((distribution.high - distribution.low) / distribution.step)
+        return [round(distribution.low + step * distribution.step, 12) for step in range(steps + 1)]
+    raise UserError(f"hydra.sweeper.sampler=grid needs a list or a range for {name}, not an interval")
+
+
+def suggest_parameters(trial: Trial, space: Space) -> None:
+    """Let the sampler choose the trial's parameters; a parameter that is chosen already keeps its value."""
+    for name, distribution in space.items():
+        if isinstance(distribution, CategoricalDistribution):
+            trial.suggest_categorical(name, distribution.choices)
+        elif isinstance(distribution, IntDistribution):
+            trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+        elif isinstance(distribution, FloatDistribution):
+            trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)

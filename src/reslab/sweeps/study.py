@@ -1,0 +1,78 @@
+"""The database of a search: Optuna's study, its directions, and the trial that belongs to a job."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from reslab.errors import UserError
+from reslab.internals import continued_trial
+from reslab.sweeps.folder import Sweep
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # QMCSampler, set_metric_names
+
+DATABASE = "search.db"  # in the sweep's folder
+STUDY_NAME = "search"
+DEFINITION = "search"  # the attribute of the study that says what is searched
+LESS_IS_BETTER = ("loss", "seconds", "error", "parameters")  # endings of names in result.json
+PRUNERS: dict[str, type[optuna.pruners.BasePruner]] = {
+    "median": optuna.pruners.MedianPruner,
+    "halving": optuna.pruners.SuccessiveHalvingPruner,
+}
+
+
+def open_study(folder: Path, storage: str | None = None) -> optuna.Study:
+    return optuna.load_study(**location(folder, storage))
+
+
+def create_study(
+    folder: Path, storage: str | None, objectives: Sequence[str], definition: dict[str, Any]
+) -> optuna.Study:
+    """Create the study of a search, or open it if the search has begun.
+
+    Args:
+        folder: the sweep's folder.
+        storage: the URL of a database that searches share; None for `search.db` in the folder.
+        objectives: names of results.
+        definition: what is searched. A search that is resumed must have the same.
+
+    Raises:
+        UserError: the database cannot be opened, or the folder holds another search.
+    """
+    if not storage and not (folder / DATABASE).exists() and any(run.has_begun for run in Sweep(folder).jobs):
+        print(f"{folder / DATABASE} is missing: it is made again from the jobs' results, without the pruner's reports")
+    minimize, maximize = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+    directions = [minimize if name.endswith(LESS_IS_BETTER) else maximize for name in objectives]
+    try:
+        study = optuna.create_study(**location(folder, storage), directions=directions, load_if_exists=True)
+    except (ImportError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        reason = str(error).partition("\n")[0]
+        own = f"{folder / DATABASE} cannot be opened; if it is removed, it is made again from the jobs' results"
+        raise UserError(f"{'hydra.sweeper.storage cannot be opened' if storage else own}: {reason}") from error
+    if study.trials and study.user_attrs.get(DEFINITION) != definition:
+        raise UserError(f"{folder} holds a different search: start a new one instead")
+    study.set_user_attr(DEFINITION, definition)
+    study.set_metric_names(list(objectives))  # the labels of the axes in Optuna's dashboard
+    return study
+
+
+def location(folder: Path, storage: str | None) -> dict[str, Any]:
+    """Return where the study is. In a database that searches share, each search is named after its folder."""
+    if storage is None:
+        return {"storage": f"sqlite:///{quote(str(folder / DATABASE))}", "study_name": STUDY_NAME}
+    return {"storage": storage, "study_name": str(folder.absolute())}
+
+
+def open_running_trial(sweep: Sweep, number: int) -> optuna.Trial | None:
+    """Return a trial with the pruner of its search; None if it is not running."""
+    study = open_study(sweep.folder, sweep.storage)
+    study.pruner = PRUNERS[study.user_attrs[DEFINITION]["pruner"]]()
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return next((continued_trial(study, trial) for trial in running if trial.number == number), None)

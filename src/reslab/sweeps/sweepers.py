@@ -1,0 +1,121 @@
+"""The sweepers: a grid (hydra/sweeper=basic) and a search by Optuna (hydra/sweeper=optuna)."""
+
+import sys
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from reslab.configuration import as_list
+from reslab.errors import Failed, Interrupted, UserError
+from reslab.files import FolderInUseError, sole_user
+from reslab.options import NULL, check_option, integer
+from reslab.run import resume_argument
+from reslab.sweeps.jobs import SweepJobs
+from reslab.sweeps.options import SEARCH, require_package
+from reslab.sweeps.summary import SweepFailed, print_summary
+
+
+class ResumableSweeper(Sweeper):
+    """A sweeper that continues in a folder which already has jobs, and ends with a report.
+
+    Args:
+        params: overrides in addition to those of the command line, by name.
+        options: what the sweeper itself takes, from conf/hydra/sweeper.
+    """
+
+    def __init__(self, params: dict[str, Any], **options: Any) -> None:
+        self.params, self.options = params, options
+        self.planned = 0  # jobs, once their number is known
+        if nested := [name for name, value in params.items() if isinstance(value, Mapping)]:
+            raise UserError(f"hydra.sweeper.params takes {nested[0]}.<option> as one name, not {nested[0]}: {{…}}")
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config_loader = hydra_context.config_loader
+        self.jobs = SweepJobs(hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the jobs and print their report. Raises SweepFailed if a job failed."""
+        lines = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
+        sweep, is_new = self.jobs.sweep, not self.jobs.sweep.exists
+        try:
+            with sole_user(sweep.folder):
+                self.run(lines)
+        except FolderInUseError:
+            raise
+        except (Interrupted, SweepFailed) as error:
+            what = "interrupted" if isinstance(error, Interrupted) else "failed"
+            self.summarize(what)
+            print(f"{what} ({error}): {resume_argument(sweep.folder)} continues the sweep", file=sys.stderr)
+            raise
+        except Exception as error:
+            if sweep.jobs:
+                self.summarize("failed")
+                raise Failed(error) from error
+            if is_new:
+                sweep.remove_unused()
+            raise
+        if failed := self.summarize():
+            raise SweepFailed(f"{failed} jobs failed")
+
+    def summarize(self, status: str = "finished") -> int:
+        """Print the report of the jobs and return how many failed; a benchmark has no accuracies to report."""
+        return 0 if self.jobs.are_benchmarks else print_summary(self.jobs.sweep, self.planned, status)
+
+    def run(self, lines: list[str]) -> None:
+        raise NotImplementedError
+
+
+class GridSweeper(ResumableSweeper):
+    """All combinations of values, as Hydra's own sweeper; the launcher receives `max_batch_size` jobs at once."""
+
+    def run(self, lines: list[str]) -> None:
+        check_option("hydra.sweeper.max_batch_size", size := self.options["max_batch_size"], integer(1) | NULL)
+        jobs = combinations(OverridesParser.create(config_loader=self.config_loader).parse_overrides(lines))
+        self.planned = len(jobs)
+        self.jobs.record()
+        numbered = list(enumerate(jobs))
+        size = size or len(numbered)
+        for start in range(0, len(numbered), size):
+            self.jobs.run(dict(numbered[start : start + size]))
+
+
+def combinations(overrides: list[Override]) -> list[list[str]]:
+    """Return the overrides of each job; of two overrides with one name the later one counts."""
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        if override.is_interval_sweep():
+            raise UserError(
+                f"{override.input_line} has infinitely many values: hydra/sweeper=optuna searches intervals"
+            )
+        swept = override.is_sweep_override()
+        found = list(override.sweep_string_iterator()) if swept else [override.get_value_element_as_str()]
+        if not found:
+            raise UserError(f"{override.input_line} has no values")
+        name = override.get_key_element()
+        values[name] = [f"{name}={value}" for value in found]
+    return [list(job) for job in product(*values.values())]
+
+
+class OptunaSweeper(ResumableSweeper):
+    """A search; conf/hydra/sweeper/optuna.yaml explains its options."""
+
+    def run(self, lines: list[str]) -> None:
+        require_package("optuna", "hydra/sweeper=optuna", "search")
+        from reslab.sweeps.search import Search
+        from reslab.sweeps.space import check_space, read_space
+
+        if unknown := sorted(self.options.keys() - SEARCH.keys()):
+            raise UserError(f"there is no option hydra.sweeper.{unknown[0]}: {', '.join(SEARCH)}")
+        fixed, space = read_space(lines, self.config_loader)
+        check_space(self.jobs, fixed, space)
+        self.jobs.record()
+        objectives = as_list(self.jobs.config.objective)
+        search = Search(self.jobs.sweep.folder, fixed, space, objectives, **self.options)
+        self.planned = search.trials
+        search.run(self.jobs)

@@ -1,0 +1,118 @@
+import json
+
+import pytest
+from hydra.plugins.launcher import Launcher
+from omegaconf import OmegaConf
+
+from reslab.errors import UserError
+from reslab.sweeps.jobs import Job, JobLauncher
+from reslab.sweeps.search import PRUNING_OVERRIDE
+
+
+class GroupLauncher(Launcher):
+    """Records what it receives, as a launcher of Hydra: overrides of jobs with consecutive numbers."""
+
+    def __init__(self):
+        self.launched = []
+
+    def setup(self, **arguments):
+        pass
+
+    def launch(self, job_overrides, initial_job_idx):
+        self.launched.append((initial_job_idx, job_overrides))
+
+
+class RecordingLauncher(JobLauncher):
+    """Records what it receives, as a launcher of ResLab: jobs."""
+
+    def __init__(self):
+        self.launched = []
+
+    def launch_jobs(self, jobs):
+        self.launched.append([job.number for job in jobs])
+        return []
+
+
+def begin(job, status=None):
+    """Write the settings of a job, and its result."""
+    job.run.write_settings(OmegaConf.to_yaml(job.config), job.overrides)
+    if status:
+        job.run.result_file.write_text(json.dumps({"status": status}))
+
+
+@pytest.mark.parametrize(
+    ("status", "saved", "ended"),
+    [
+        ("finished", {"seed": 1, "resume": None}, True),
+        ("pruned", {"seed": 1, "resume": "x"}, True),
+        ("failed", {"seed": 1, "resume": None}, False),
+        ("interrupted", {"seed": 1, "resume": None}, False),
+        (None, {"seed": 1, "resume": None}, False),
+        ("finished", {"seed": 1, "resume": None, "test": False}, False),  # it may differ, so the job is resumed
+        ("finished", {"seed": 1, "resume": None, "callbacks": {"pruning": {"folder": "x"}}}, True),
+    ],
+)
+def test_a_job_has_ended_if_it_has_a_result_and_the_same_configuration(tmp_path, status, saved, ended):
+    job = Job(0, [], tmp_path, OmegaConf.create({"seed": 1, "resume": None}))
+    assert not job.has_ended
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(OmegaConf.create(saved), tmp_path / ".hydra" / "config.yaml")
+    if status:
+        (tmp_path / "result.json").write_text(json.dumps({"status": status}))
+    assert job.has_ended == ended
+    job.config.seed = 2
+    with pytest.raises(UserError, match=f"{tmp_path} was another job: seed was 1 and is 2; start a new sweep instead"):
+        _ = job.has_ended
+
+
+def test_only_the_jobs_that_have_not_ended_are_launched_and_those_that_have_begun_are_resumed(sweep_jobs):
+    jobs = sweep_jobs(GroupLauncher())
+    folders = {}
+    for number, status in enumerate(["finished", "failed", None, "finished", None, "pruned"]):
+        job = jobs.compose(number, [f"seed={number}"])
+        folders[number] = job.folder
+        if number == 4:
+            job.folder.mkdir(parents=True)  # it has not begun
+        else:
+            begin(job, status)
+    results = jobs.run({number: [f"seed={number}"] for number in range(7)})
+    resumed = [[f"seed={number}", f"resume='{folders[number]}'"] for number in (1, 2)]
+    assert jobs.launcher.launched == [(1, resumed), (4, [["seed=4"]]), (6, [["seed=6"]])]
+    statuses = ["finished", "failed", "unfinished", "finished", "unfinished", "pruned", "unfinished"]
+    assert [results[number]["status"] for number in range(7)] == statuses
+
+
+def test_a_job_of_a_search_from_before_the_pruning_callback_has_ended(sweep_jobs):
+    jobs = sweep_jobs(RecordingLauncher())
+    begin(jobs.compose(0, ["seed=0"]), "finished")
+    begin(jobs.compose(1, ["seed=1"]), "interrupted")
+    results = jobs.run({number: [PRUNING_OVERRIDE, f"seed={number}"] for number in range(2)})
+    assert jobs.launcher.launched == [[1]]
+    assert results[0]["status"] == "finished"
+
+
+def test_a_launcher_of_reslab_receives_all_jobs_at_once(sweep_jobs):
+    jobs = sweep_jobs(RecordingLauncher())
+    begin(jobs.compose(1, ["seed=1"]), "finished")
+    jobs.run({number: [f"seed={number}"] for number in range(3)})
+    assert jobs.launcher.launched == [[0, 2]]
+
+
+@pytest.mark.parametrize("incomplete", ["", "seed: [1", None])
+def test_a_job_that_was_killed_while_it_wrote_its_settings_is_launched(sweep_jobs, incomplete):
+    jobs = sweep_jobs(RecordingLauncher())
+    settings = jobs.compose(0, ["seed=0"]).run.settings
+    settings.mkdir(parents=True)
+    if incomplete is not None:
+        (settings / "config.yaml").write_text(incomplete)
+    jobs.run({0: ["seed=0"]})
+    assert jobs.launcher.launched == [[0]]
+
+
+def test_the_name_of_a_jobs_folder_must_begin_with_its_number(sweep_jobs):
+    for name in ("run_${hydra.job.num}", "${hydra.job.num}/run", "${seed}_x"):
+        jobs = sweep_jobs(RecordingLauncher(), f"hydra.sweep.subdir={name}")
+        with pytest.raises(UserError, match=r"^hydra\.sweep\.subdir=.* must be \$\{hydra\.job\.num\}, or begin with"):
+            jobs.run({0: ["seed=5"]})
+    jobs = sweep_jobs(RecordingLauncher(), "hydra.sweep.subdir=${hydra.job.num}")
+    assert jobs.run({0: ["seed=5"]}) == {0: {"status": "unfinished"}}

@@ -1,0 +1,88 @@
+import optuna
+import pytest
+from fake_searches import FakeJobs, accuracy, make_search, trials
+from optuna.distributions import FloatDistribution
+
+from reslab.errors import UserError
+from reslab.sweeps.study import open_study
+
+
+@pytest.mark.parametrize("name", ["e?1", "a%20b", "{b}", "it's", "a\\b", "# é"])
+def test_the_database_is_in_the_folder_whatever_its_name_is(tmp_path, name):
+    make_search(tmp_path / name, trials=1).run(FakeJobs(accuracy))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(trials(tmp_path / name)) == 1
+
+
+def test_a_different_search_is_refused(tmp_path):
+    make_search(tmp_path, trials=1).run(FakeJobs(accuracy))
+    for change in ({"space": {"x": FloatDistribution(0, 2)}}, {"fixed": ["seed=1"]}, {"objectives": ["val/loss"]}):
+        with pytest.raises(UserError, match=f"{tmp_path} holds a different search: start a new one instead"):
+            make_search(tmp_path, **change)
+
+
+def test_several_objectives_have_the_directions_of_their_names(tmp_path, capsys):
+    def result(values):
+        x = float(values["x"])
+        return {"val/accuracy": x, "parameters": 100 * x if x < 0.5 else 1000}
+
+    objectives = ["val/accuracy", "parameters", "test/loss"]
+    make_search(tmp_path, objectives=objectives).run(FakeJobs(lambda values: result(values) | {"test/loss": 1.0}))
+    study = open_study(tmp_path)
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+    xs = [trial.params["x"] for trial in study.trials]
+    best = {trial.params["x"] for trial in study.best_trials}
+    assert best == {x for x in xs if x < 0.5} | {max(xs)}
+    assert capsys.readouterr().out.count("best:   job") == len(best)
+
+
+def test_searches_share_a_database(tmp_path):
+    url = f"sqlite:///{tmp_path / 'all.db'}"
+    first, second = (make_search(tmp_path / name, storage=url, trials=3) for name in "ab")
+    jobs = FakeJobs(accuracy)
+    first.run(jobs)
+    assert [len(each.study.trials) for each in (first, second)] == [3, 0]
+    again = make_search(tmp_path / "a", storage=url, trials=5)
+    again.run(jobs)
+    assert jobs.launched == [0, 1, 2, 3, 4]
+    assert {each.study_name for each in optuna.get_all_study_summaries(url)} == {str(tmp_path / name) for name in "ab"}
+    assert not (tmp_path / "a" / "search.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sqlite:////none/all.db", "(sqlite3.OperationalError) unable to open database file"),
+        ("all.db", "Could not parse SQLAlchemy URL from given URL string"),
+        ("nosql://me:secret@host/all", "Can't load plugin: sqlalchemy.dialects:nosql"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_one_line(tmp_path, url, reason):
+    with pytest.raises(UserError) as refused:
+        make_search(tmp_path, storage=url)
+    assert str(refused.value) == f"hydra.sweeper.storage cannot be opened: {reason}"
+
+
+def test_a_database_that_is_missing_is_made_again_from_the_results(tmp_path, capsys):
+    make_search(tmp_path, trials=3).run(FakeJobs(accuracy))
+    before = trials(tmp_path)
+    (tmp_path / "0_x" / ".hydra").mkdir(parents=True)
+    (tmp_path / "0_x" / "result.json").touch()
+    (tmp_path / "search.db").write_text("no database" * 100)
+    line = r"search\.db cannot be opened; if it is removed, it is made again from the jobs' results: "
+    with pytest.raises(UserError, match=line):
+        make_search(tmp_path, trials=3)
+    (tmp_path / "search.db").unlink()
+    capsys.readouterr()
+    make_search(tmp_path, trials=3).run(FakeJobs(accuracy))
+    assert trials(tmp_path) == before
+    line = f"{tmp_path}/search.db is missing: it is made again from the jobs' results, without the pruner's reports\n"
+    assert capsys.readouterr().out.startswith(line)
+
+
+def test_optunas_tools_read_the_database(tmp_path):
+    make_search(tmp_path, trials=25).run(FakeJobs(accuracy))
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/search.db")
+    importance = optuna.importance.get_param_importances(study)
+    assert sum(importance.values()) == pytest.approx(1)
+    assert set(importance) == {"x", "kind"}
