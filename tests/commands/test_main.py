@@ -1,0 +1,53 @@
+"""The console command `reslab`."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CONF
+
+from reslab.commands.main import COMMANDS, main
+
+RESLAB = [sys.executable, "-c", "from reslab.commands.main import main; main()"]
+
+
+def answer(capsys, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["reslab", *arguments])
+    status = 0
+    try:
+        main()
+    except SystemExit as stopped:
+        status = stopped.code
+    shown = capsys.readouterr()
+    return status, shown.out, shown.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_the_usage_lists_every_command(capsys, monkeypatch, arguments):
+    status, out, err = answer(capsys, monkeypatch, *arguments)
+    assert (status, err) == (0, "")
+    assert re.findall(r"^  (\w+)", out, re.MULTILINE) == list(COMMANDS)
+    scripts = {path.stem for path in (CONF.parent / "src").glob("*.py")}
+    assert scripts == set(COMMANDS)  # python src/<command>.py is the same
+
+
+def test_a_mistyped_command_is_one_line(capsys, monkeypatch):
+    assert answer(capsys, monkeypatch, "trian") == (2, "", "error: there is no command trian: did you mean train?\n")
+
+
+def test_a_command_gets_its_arguments_and_its_file_as_the_script(monkeypatch, capsys):
+    before = ["reslab", "report", "nowhere"]
+    monkeypatch.setattr("reslab.commands.report.report", lambda folders: print(folders, Path(sys.argv[0]).name))
+    assert answer(capsys, monkeypatch, *before[1:]) == (0, "['nowhere'] report.py\n", "")
+    assert sys.argv == before
+
+
+def test_the_help_of_a_command_is_that_of_its_script():
+    by_name = subprocess.run([*RESLAB, "train", "--help"], capture_output=True, text=True, check=True)
+    by_file = subprocess.run(
+        [sys.executable, CONF.parent / "src" / "train.py", "--help"], capture_output=True, text=True, check=True
+    )
+    assert by_name.stdout == by_file.stdout
+    assert "resnet20" in by_name.stdout
