@@ -161,16 +161,19 @@ class ImageDataModule(L.LightningDataModule):
                 self.split_validation()
 
     def train_dataloader(self) -> BatchLoader:
+        """Return the training batches, shuffled unless trainer.overfit_batches is set."""
         overfitting = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         return self._loader("train", shuffle=not overfitting)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        """Return the validation batches, or an empty list if there are no validation images."""
         return self._loader("val", shuffle=False) if self.splits["val"] else []
 
     def test_dataloader(self) -> BatchLoader:
         return self._loader("test", shuffle=False)
 
     def teardown(self, stage: str) -> None:
+        """End the worker processes, which the next job of a sweep would otherwise wait for."""
         for loader in self.folder_loaders:
             loader.close()
 
