@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_commands import run
+from conftest import run
 
 from reslab.benchmarking import benchmark
 from reslab.benchmarking.table import cells

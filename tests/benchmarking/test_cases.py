@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from test_commands import no_torch, run  # noqa: F401  # a fixture
+from conftest import run
 
 from reslab.benchmarking.cases import Case, read_cases, training_settings
 from reslab.errors import UserError
@@ -13,7 +13,7 @@ def test_every_combination_is_a_case_once(config):
     assert cases == [Case(device, "auto", "channels_last", True, n) for device in ("cpu", "gpu") for n in (8, 32)]
 
 
-def test_a_mistake_is_one_line_without_torch(tmp_path, no_torch, config):  # noqa: F811
+def test_a_mistake_is_one_line_without_torch(tmp_path, no_torch, config):
     done = run("benchmark", "benchmark.devices=[cpu,cuda]", cwd=tmp_path, **no_torch)
     line = "error: benchmark.devices=['cpu', 'cuda'] must be one of auto, cpu, gpu, or a list of these\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
