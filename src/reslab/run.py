@@ -33,6 +33,7 @@ MOVED = {
 }
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # previous: what last.ckpt was before
+BENCHMARK = "benchmark.json"  # the result of a benchmark, whose folder has settings but holds no run
 FINISHED, PRUNED = "finished", "pruned"
 ENDED = (FINISHED, PRUNED)  # the statuses of a run that is never resumed
 UNREADABLE = "unreadable"  # the status in a report of a run whose files cannot be read
@@ -80,7 +81,7 @@ class Run:
     def below(cls, folder: Path) -> Iterator["Run"]:
         """Yield every run in a folder or below it, in no order. The folder of a benchmark holds no run."""
         for settings in folder.rglob(".hydra"):
-            if not (settings.parent / "benchmark.json").exists():
+            if not (settings.parent / BENCHMARK).exists():
                 yield cls(settings.parent)
 
     # settings

@@ -18,6 +18,7 @@ from reslab.benchmarking.picture import draw
 from reslab.benchmarking.rows import Row, compare_devices, describe_case, describe_result
 from reslab.errors import UserError
 from reslab.files import write_json
+from reslab.run import BENCHMARK
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def run_benchmark(config: DictConfig) -> dict[str, Any]:
         "folder": config.folder,
     }
     folder = Path(config.folder)
-    write_json(folder / "benchmark.json", result)
+    write_json(folder / BENCHMARK, result)
     draw(folder / "benchmark.png", result)
     return result
 
