@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torchvision.io import write_png
 
-import reslab.command  # registers the resolvers that conf/config.yaml uses
-from reslab import training
+import reslab.commands.entry  # noqa: F401  # registers the resolvers that conf/config.yaml uses
+from reslab.configuration import CONF
+from reslab.training import build, fit
 
-CONF = reslab.command.CONF
+SRC = CONF.parent / "src"
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 SHARED_DATA = os.environ.get("RESLAB_SHARED_DATA")
 
@@ -46,6 +48,28 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
         yield lambda *overrides: compose("config", overrides=[f"folder={tmp_path}", FP32, *overrides])
 
 
+def run(command: str, *arguments: object, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run src/<command>.py in a process of its own."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("HYDRA_FULL_ERROR", "RESLAB_DATA")}
+    return subprocess.run(
+        [sys.executable, SRC / f"{command}.py", *map(str, arguments)],
+        cwd=cwd,
+        env=kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture
+def no_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which a command ends at once when it imports torch."""
+    folder = tmp_path_factory.mktemp("no_torch")
+    (folder / "torch.py").write_text("import os; print('torch was imported'); os._exit(99)")
+    return {"PYTHONPATH": str(folder)}
+
+
 FP32 = "trainer.precision=32-true"  # the same on every machine
 TRAINED = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=4", "trainer.log_every_n_steps=6")
 
@@ -63,10 +87,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.MonkeyPatch.context() as patch:
         config = compose("config", overrides=[f"folder={folder}", FP32, *TRAINED])
         built = []
-        build = training.build_classifier
-        patch.setattr(training, "build_classifier", lambda *args: built.append(build(*args)) or built[0])
-        result = training.train(config)
-    data = training.build_data(config, stages=("test",))
+        build_classifier = fit.build_classifier
+        patch.setattr(fit, "build_classifier", lambda *args: built.append(build_classifier(*args)) or built[0])
+        result = fit.train(config)
+    data = build.build_data(config, stages=("test",))
     images, labels = data.splits["test"].images, data.splits["test"].labels
     classifier = built[0].eval()  # with the weights that were tested, the best ones
     with torch.inference_mode():

@@ -2,8 +2,11 @@
 
 import multiprocessing
 import time
+from pathlib import Path
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 from torch.utils.data import DataLoader
 
 from reslab import internals
@@ -33,3 +36,15 @@ def test_shut_down_workers_of_a_loader_without_any() -> None:
     next(iter(loader))
     internals.shut_down_workers(loader)
     assert len(list(loader)) == 3
+
+
+def test_continued_trial(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/search.db"
+    asked = optuna.create_study(storage=storage, study_name="search").ask()
+    x = asked.suggest_float("x", 0, 1)
+    study = optuna.load_study(storage=storage, study_name="search")  # in another process
+    (running,) = study.get_trials(states=(TrialState.RUNNING,))
+    trial = internals.continued_trial(study, running)
+    assert (trial.number, trial.suggest_float("x", 0, 1)) == (asked.number, x)
+    study.tell(trial, 0.5)
+    assert [(each.state, each.value) for each in study.trials] == [(TrialState.COMPLETE, 0.5)]

@@ -51,6 +51,8 @@ def test_of_two_overrides_with_one_name_the_later_one_counts():
     fixed, space = read_space(["a=1,2", "b=1,2", "c=1", "a=3", "c=interval(0,1)", "+d=4", "~e"], None)
     assert fixed == ["a=3", "+d=4", "~e"]
     assert space == {"b": CategoricalDistribution(["1", "2"]), "c": FloatDistribution(0, 1)}
+    _, space = read_space(["a=1", "b=1,2", "a=1,2"], None)
+    assert list(space) == ["a", "b"]  # a resumed search has only the later override, in the place of the first
     with pytest.raises(UserError, match="a search needs an option to search"):
         read_space(["a=1"], None)
 

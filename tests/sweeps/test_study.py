@@ -21,6 +21,12 @@ def test_a_different_search_is_refused(tmp_path):
             make_search(tmp_path, **change)
 
 
+def test_the_order_of_the_overrides_does_not_make_a_search_different(tmp_path):
+    make_search(tmp_path, trials=1, fixed=["a=1", "b=2"]).run(FakeJobs(accuracy))
+    make_search(tmp_path, trials=2, fixed=["b=2", "a=1"]).run(FakeJobs(accuracy))
+    assert [number for number, _, _, _ in trials(tmp_path)] == [0, 1]
+
+
 def test_several_objectives_have_the_directions_of_their_names(tmp_path, capsys):
     def result(values):
         x = float(values["x"])

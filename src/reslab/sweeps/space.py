@@ -24,19 +24,13 @@ def read_space(lines: Sequence[str], config_loader: ConfigLoader) -> tuple[list[
     Raises:
         UserError: no option is searched, or an option has no values.
     """
-    fixed: dict[str, str] = {}
-    space: Space = {}
-    for override in OverridesParser.create(config_loader=config_loader).parse_overrides(list(lines)):
-        name = override.get_key_element()
-        fixed.pop(name, None)
-        space.pop(name, None)
-        if override.is_sweep_override():
-            space[name] = read_distribution(override)
-        else:
-            fixed[name] = str(override.input_line)
-    if not space:
+    parsed = OverridesParser.create(config_loader=config_loader).parse_overrides(list(lines))
+    overrides = {override.get_key_element(): override for override in parsed}
+    swept = {name: override for name, override in overrides.items() if override.is_sweep_override()}
+    if not swept:
         raise UserError("a search needs an option to search, e.g. 'optimizer.lr=tag(log, interval(0.01, 1))'")
-    return list(fixed.values()), space
+    fixed = [str(override.input_line) for name, override in overrides.items() if name not in swept]
+    return fixed, {name: read_distribution(override) for name, override in swept.items()}
 
 
 def read_distribution(override: Override) -> BaseDistribution:

@@ -56,11 +56,16 @@ def create_study(
         reason = str(error).partition("\n")[0]
         own = f"{folder / DATABASE} cannot be opened; if it is removed, it is made again from the jobs' results"
         raise UserError(f"{'hydra.sweeper.storage cannot be opened' if storage else own}: {reason}") from error
-    if study.trials and study.user_attrs.get(DEFINITION) != definition:
+    if study.trials and in_order(study.user_attrs.get(DEFINITION, {})) != in_order(definition):
         raise UserError(f"{folder} holds a different search: start a new one instead")
     study.set_user_attr(DEFINITION, definition)
     study.set_metric_names(list(objectives))  # the labels of the axes in Optuna's dashboard
     return study
+
+
+def in_order(definition: dict[str, Any]) -> dict[str, Any]:
+    """Return the definition of a search so that the order of its overrides does not count."""
+    return definition | {"fixed": sorted(definition.get("fixed", []))}
 
 
 def location(folder: Path, storage: str | None) -> dict[str, Any]:

@@ -80,9 +80,7 @@ class SlurmLauncher(CommandLauncher):
         for job in jobs:
             job.prepare_folder()
         executor = submitit.AutoExecutor(self.logs, cluster="slurm")
-        source = f"export PYTHONPATH={shlex.quote(str(PACKAGE.parent))}:$PYTHONPATH"
-        threads = "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"
-        executor.update_parameters(**self.parameters, stderr_to_stdout=True, slurm_setup=[source, threads])
+        executor.update_parameters(**self.parameters, stderr_to_stdout=True, slurm_setup=setup_commands())
         tasks = [SlurmTask(job.restartable_command, job.folder, self.max_requeues) for job in jobs]
         with executor.batch():
             submitted = [executor.submit(task) for task in tasks]
@@ -108,6 +106,14 @@ class SlurmLauncher(CommandLauncher):
     def logs(self) -> Path:
         """The folder of submitit's files; %j stands for the id of a job."""
         return Path(self.config.hydra.sweep.dir, ".submitit", "%j")
+
+
+def setup_commands() -> list[str]:
+    """Return what a shell executes before each task, which imports this package and uses the processors of its job."""
+    return [
+        f"export PYTHONPATH={shlex.quote(str(PACKAGE.parent))}:$PYTHONPATH",
+        "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK",
+    ]
 
 
 def ids_in_queue() -> set[str]:

@@ -1,0 +1,56 @@
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from reslab.sweeps.launchers.commands import CommandJob, own_share
+
+
+def command_job(folder, *overrides):
+    config = OmegaConf.create({"objective": ["val/accuracy", "val/loss"], "seed": 3})
+    return CommandJob(0, ["seed=3", *overrides], folder, config)
+
+
+def test_the_command_of_a_job_has_the_users_own_configuration_and_writes_into_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", "mine", "-m", "seed=3"])
+    job = command_job(tmp_path / "it's", "hydra/launcher=parallel")
+    place = f"hydra.run.dir='{tmp_path}/it\\'s'"
+    assert job.command == [sys.executable, "train.py", "--config-dir=mine", "seed=3", place]
+
+
+def test_a_command_that_is_started_again_resumes_its_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    new, resumed = command_job(tmp_path), command_job(tmp_path, "resume='folder'")
+    assert new.restartable_command == [*new.command, "resume=auto"]
+    assert resumed.restartable_command == resumed.command
+
+
+def test_a_job_returns_its_objectives_or_its_error(tmp_path):
+    finished, failed = command_job(tmp_path / "a"), command_job(tmp_path / "b")
+    finished.run.finish({"val/accuracy": 0.5, "val/loss": 1.25})
+    assert finished.end(None) == "#0 finished: val/accuracy 0.5000, val/loss 1.2500"
+    assert finished.returned.return_value == [0.5, 1.25]
+    assert failed.end("exit status -9") == "#0 failed: exit status -9"
+    assert failed.run.result["error"] == "exit status -9"
+    assert failed.run.overrides == ["seed=3"]
+    assert failed.run.config == {"objective": ["val/accuracy", "val/loss"], "seed": 3}
+
+
+def test_an_error_is_the_exit_status_or_what_a_refused_command_printed(tmp_path):
+    job = command_job(tmp_path)
+    job.output.write_text("waiting\nerror: the folder is in use\n")
+    errors = {status: job.error_of(status) for status in (0, 1, 2, -9)}
+    assert errors == {
+        0: None,
+        1: f"exit status 1, see {tmp_path}/output.txt",
+        2: "the folder is in use",
+        -9: f"exit status -9, see {tmp_path}/output.txt",
+    }
+
+
+@pytest.mark.parametrize(
+    ("devices", "slots", "shares"),
+    [("0123", 2, ["02", "13"]), ("012", 2, ["02", "1"]), ("35", 2, ["3", "5"]), ("35", 3, ["3", "5", "3"])],
+)
+def test_jobs_share_the_gpus(devices, slots, shares):
+    assert [own_share(list(devices), slot, slots) for slot in range(slots)] == [list(each) for each in shares]

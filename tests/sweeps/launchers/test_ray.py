@@ -1,0 +1,38 @@
+import pytest
+
+from reslab.errors import UserError
+from reslab.sweeps.launchers.ray import RayLauncher
+
+
+def local(**resources):
+    return RayLauncher(**{"address": "local", "num_cpus": 1, "num_gpus": 0} | resources)
+
+
+@pytest.mark.parametrize(
+    ("resources", "line"),
+    [
+        ({"num_cpus": 64}, "hydra.launcher.num_cpus=64 is more than the 2 of this machine"),
+        ({"num_gpus": 0.5}, "hydra.launcher.num_gpus=0.5 is more than the 0 of this machine"),
+    ],
+)
+def test_a_job_that_would_wait_forever_is_refused(resources, line):
+    with pytest.raises(UserError, match=f"^{line}$"):
+        local(**resources).check_resources({"CPU": 2.0})
+    local(**resources, address="auto").check_resources({"CPU": 2.0})  # this cluster may grow
+
+
+@pytest.mark.slow
+def test_a_job_whose_ray_worker_is_killed_saves_and_is_started_again(launch, results, tmp_path):
+    pytest.importorskip("ray")
+    (job,) = launch(8, launcher=local())
+    assert job.return_value == [0.8]
+    (result,) = results()
+    assert result["given"] == {"model": "resnet8", "seed": "8", "resume": "auto"}
+    assert (tmp_path / "sweep/0_model=resnet8_seed=8/saved").exists()
+
+
+@pytest.mark.slow
+def test_the_resources_of_a_real_cluster_are_checked(launch):
+    pytest.importorskip("ray")
+    with pytest.raises(UserError, match=r"^hydra.launcher.num_cpus=64 is more than the \d+ of this machine$"):
+        launch(3, launcher=local(num_cpus=64))
