@@ -482,3 +482,38 @@ def test_what_may_differ():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         known = flatten(OmegaConf.to_container(compose("config", ["data=imagefolder"])))
     assert [name for name in MAY_DIFFER if not any(key == name or key.startswith(f"{name}.") for key in known)] == []
+
+
+def sweep_folder(folder, task, hydra=()):
+    folder.mkdir(parents=True)
+    overrides = {"hydra": {"overrides": {"task": list(task), "hydra": list(hydra)}}}
+    (folder / "multirun.yaml").write_text(yaml.safe_dump(overrides))
+    return folder
+
+
+def test_resume_stands_for_a_sweeps_own_arguments(tmp_path):
+    folder = sweep_folder(
+        tmp_path / "a",
+        ["seed=1,2"],
+        ["hydra/sweeper=optuna", "hydra.sweeper.trials=5", "hydra.sweep.dir=x", "hydra.mode=MULTIRUN"],
+    )
+    place = [f"hydra.sweep.dir='{folder}'"]
+    own = ["hydra/sweeper=optuna", "hydra.sweeper.trials=5", *place, "hydra.mode=MULTIRUN", "seed=1,2"]
+    assert with_resumed_settings([f"resume={folder}"]) == own
+    assert with_resumed_settings(["-m", "seed=1,2", "hydra/sweeper=optuna", f"resume={folder}"]) == own
+    more = with_resumed_settings([f"resume={folder}", "hydra.sweeper.trials=9", "hydra/launcher=parallel"])
+    assert more == [own[0], "hydra.sweeper.trials=9", *own[2:], "hydra/launcher=parallel"]
+
+
+def test_the_folder_of_a_sweep_is_refused_for_another_sweep(tmp_path):
+    folder = sweep_folder(tmp_path / "a", ["seed=1,2"])
+    for given, started_with in (
+        ("seed=1,2,3", "seed=1,2"),
+        ("mixup=0.1", "no mixup"),
+        ("hydra.sweeper.seed=1", "no hydra"),
+    ):
+        line = rf"^resume={folder} is a sweep that was started with {started_with}.*, not {given}: start"
+        with pytest.raises(UserError, match=line):
+            with_resumed_settings([f"resume={folder}", given])
+    with pytest.raises(UserError, match=f"{folder} holds a sweep: resume={folder} continues it"):
+        with_resumed_settings(["-m", "seed=1,2", f"hydra.sweep.dir={folder}"])
