@@ -1,4 +1,4 @@
-"""What every test file shares: composed configurations, and the places of real data that may be absent."""
+"""What the tests share: composed configurations, a short run, commands, and real data that may be absent."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests train tiny networks: two at once do not then wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks of the tests are tiny, and two tests may run at once
 
 import pytest
 import torch
@@ -37,13 +37,13 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 
 
 def names(group: str) -> list[str]:
-    """Every choice of a group in conf/."""
+    """Return every choice of a group in conf/."""
     return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
 
 
 @pytest.fixture
 def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
-    """The configuration of `python src/train.py <overrides>`, its run folder in a temporary place."""
+    """Return the configuration of `python src/train.py <overrides>`, with its run in a temporary folder."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield lambda *overrides: compose("config", overrides=[f"folder={tmp_path}", FP32, *overrides])
 
@@ -82,7 +82,7 @@ def slurm() -> None:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A short run on the digits that every test may read and none may change."""
+    """A short run on the digits. Tests must not change it."""
     folder = tmp_path_factory.mktemp("trained")
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.MonkeyPatch.context() as patch:
         config = compose("config", overrides=[f"folder={folder}", FP32, *TRAINED])
@@ -92,9 +92,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         result = fit.train(config)
     data = build.build_data(config, stages=("test",))
     images, labels = data.splits["test"].images, data.splits["test"].labels
-    classifier = built[0].eval()  # with the weights that were tested, the best ones
+    classifier = built[0].eval()  # with the best weights, which were tested
     with torch.inference_mode():
-        probabilities = classifier.predict_step(images, 0)  # (359, 10), of all test images at once
+        probabilities = classifier.predict_step(images, 0)  # (359, 10), for all test images at once
     return SimpleNamespace(
         config=config, folder=folder, result=result, classifier=classifier, images=images, labels=labels,
         probabilities=probabilities,
@@ -103,7 +103,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def digit_files(trained: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The test images of `trained` in its order, as <class>/<number>.png in one folder."""
+    """The test images of `trained` in their order, as <class>/<number>.png in one folder."""
     folder = tmp_path_factory.mktemp("digits")
     files = [folder / str(label) / f"{index:03}.png" for index, label in enumerate(trained.labels.tolist())]
     for file, image in zip(files, trained.images, strict=True):

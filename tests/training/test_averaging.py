@@ -3,12 +3,13 @@ from copy import deepcopy
 import pytest
 import torch
 from hydra import compose
+from lightning.pytorch.callbacks import Callback
 
-from reslab import training
-from reslab.averaging import WeightAverage
-from reslab.checkpoints import load_classifier
-from reslab.command import one_line
-from reslab.evaluation import evaluate
+from reslab.errors import one_line
+from reslab.inference.evaluation import evaluate
+from reslab.inference.loading import load_classifier
+from reslab.training import build, fit
+from reslab.training.averaging import WeightAverage
 
 EMA = (
     "model=resnet8", "data=synthetic", "data.num_images=64", "data.image_size=8", "data.batch_size=16",  # 3 batches
@@ -16,7 +17,7 @@ EMA = (
 )  # fmt: skip
 
 
-class Recorder(training.Callback):
+class Recorder(Callback):
     """The network's state before the first step and after each."""
 
     def __init__(self):
@@ -33,10 +34,10 @@ class Recorder(training.Callback):
 def run(config, monkeypatch):
     """Each state of the network, the last checkpoint, and the result."""
     recorder = Recorder()
-    build = training.build_callbacks
+    build_callbacks = fit.build_callbacks
     with monkeypatch.context() as patch:
-        patch.setattr(training, "build_callbacks", lambda *args: [*build(*args), recorder])
-        result = training.train(config)
+        patch.setattr(fit, "build_callbacks", lambda *args: [*build_callbacks(*args), recorder])
+        result = fit.train(config)
     return recorder.states, torch.load(f"{config.folder}/checkpoints/last.ckpt", weights_only=True), result
 
 
@@ -59,14 +60,14 @@ def test_the_average_follows_its_recursion(composed, monkeypatch, options, decay
             expected = decay * expected.float() + (1 - decay) * state[name].float()
         if name.endswith("num_batches_tracked"):
             expected = states[-1][name]
-        kept = checkpoint["state_dict"][f"network.{name}"]
-        assert kept.dtype == (torch.float32 if average.is_floating_point() else torch.int64)
-        torch.testing.assert_close(kept, expected)
+        saved = checkpoint["state_dict"][f"network.{name}"]
+        assert saved.dtype == (torch.float32 if average.is_floating_point() else torch.int64)
+        torch.testing.assert_close(saved, expected)
         assert torch.equal(checkpoint["last_weights"][f"network.{name}"], states[-1][name])
-    assert not torch.allclose(expected, states[-1][name].float())  # of the last one, the linear layer's bias
+    assert not torch.allclose(expected, states[-1][name].float())  # the loop's last values, of the linear layer's bias
 
 
-def test_the_average_is_validated_kept_and_tested(composed, monkeypatch, tmp_path):
+def test_the_average_is_validated_saved_and_tested(composed, monkeypatch, tmp_path):
     options = (
         "model=resnet8",
         "trainer=cpu",
@@ -78,7 +79,7 @@ def test_the_average_is_validated_kept_and_tested(composed, monkeypatch, tmp_pat
     _, _, result = run(composed(*options), monkeypatch)
     path = tmp_path / "checkpoints" / "best.ckpt"
     classifier, config, _ = load_classifier(path)
-    val = training.build_data(config, stages=("fit",)).splits["val"]
+    val = build.build_data(config, stages=("fit",)).splits["val"]
     with torch.inference_mode():
         predicted = classifier.evaluation_logits(val.images[val.indices]).argmax(1)
     accuracy = (predicted == val.labels[val.indices]).float().mean().item()
@@ -103,19 +104,19 @@ def test_averaging_changes_no_step_of_the_training(composed, monkeypatch, tmp_pa
     assert all(torch.equal(with_average[-1][name], tensor) for name, tensor in without[-1].items())
 
 
-def test_what_is_frozen_stays_as_it_is_to_the_last_bit(composed, monkeypatch):
+def test_frozen_weights_stay_equal_to_the_last_bit(composed, monkeypatch):
     states, checkpoint, _ = run(composed(*EMA, "model.freeze=true"), monkeypatch)
     assert torch.equal(checkpoint["state_dict"]["network.conv1.weight"], states[0]["conv1.weight"])
     assert not torch.equal(checkpoint["state_dict"]["network.fc.weight"], states[0]["fc.weight"])
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.1])
-def test_a_decay_that_is_none_is_one_line(composed, decay):
-    with pytest.raises(Exception, match=r"must be from 0 to 1") as error:
-        training.train(composed(*EMA, f"callbacks.ema.decay={decay}"))
-    assert one_line(error.value, "config") == f"callbacks.ema.decay={decay} must be from 0 to 1"
+def test_a_decay_outside_its_range_is_one_line(composed, decay):
+    with pytest.raises(Exception, match=r"must be a number from 0 to 1") as error:
+        fit.train(composed(*EMA, f"callbacks.ema.decay={decay}"))
+    assert one_line(error.value, "config") == f"callbacks.ema.decay={decay} must be a number from 0 to 1"
 
 
 @pytest.mark.parametrize("decay", [0, 1])
-def test_a_decay_of_zero_or_one_is_one(decay):
+def test_a_decay_of_zero_or_one_is_allowed(decay):
     assert WeightAverage(decay=decay, warmup=False).decay_at(5) == decay

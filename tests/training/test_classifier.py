@@ -2,42 +2,45 @@ import pytest
 import torch
 from hydra import compose
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.nn import functional as F
 
-from reslab import training
-from reslab.classifier import Classifier, batch_mixing, parameter_groups
-from reslab.data.base import ImageSpec
-from reslab.data.batches import mix
+from reslab.data.batches import derive_seed
 from reslab.errors import UserError
-from reslab.evaluation import evaluate
+from reslab.inference.evaluation import evaluate
+from reslab.inference.prediction import predict
 from reslab.models.build import build_network
-from reslab.prediction import predict
-from reslab.training import build_callbacks, build_classifier, build_data, build_trainer
+from reslab.run import Run
+from reslab.training import fit
+from reslab.training.build import build_callbacks, build_classifier, build_data, build_trainer
+from reslab.training.classifier import batch_mixing, parameter_groups
+from reslab.training.history import History
 
 TINY = ("model=resnet8", "data=synthetic", "data.num_images=64", "data.image_size=8", "data.batch_size=16")
 SHORT = (*TINY, "trainer=cpu", "trainer.max_epochs=2", "logger=none", "test=false")
+NUMBER = 2  # of the batch after two epochs of one batch each
 
 
 def fitted(config):
-    """The classifier and trainer after fit, without the result that training.train adds."""
+    """Return the classifier and trainer after fit, without the test and the result of fit.train."""
     torch.manual_seed(config.seed)
     data = build_data(config, stages=("fit",))
     classifier = build_classifier(config, data)
-    history = training.History(config.folder)
+    history = History(Run(config.folder))
     trainer = build_trainer(config, build_callbacks(config, data, history), logger=None)
     trainer.fit(classifier, datamodule=data)
     return classifier, trainer
 
 
-def test_weight_decay_spares_biases_and_norms(composed):
+def test_biases_and_norms_have_no_weight_decay(composed):
     network = build_network(composed("model=resnet20").model, 3, 10, 32)
-    decayed, spared = parameter_groups(network)
+    decayed, undecayed = parameter_groups(network)
     # ResNet-20: 19 convolutions and the linear weight; 19 norms with weight and bias, and the linear bias
     assert len(decayed["params"]) == 20
-    assert len(spared["params"]) == 19 * 2 + 1
+    assert len(undecayed["params"]) == 19 * 2 + 1
     assert "weight_decay" not in decayed
-    assert spared["weight_decay"] == 0
+    assert undecayed["weight_decay"] == 0
     assert all(p.ndim > 1 for p in decayed["params"])
     optimizer = instantiate(composed("optimizer=adamw").optimizer)(parameter_groups(network))
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.0]
@@ -50,7 +53,7 @@ PLAIN_STEP = (
 
 
 def weights_around(config):
-    """All weights in one vector: before the first step, after the run."""
+    """Return all weights in one vector, before the first step and after the run."""
     torch.manual_seed(config.seed)
     before = flat(build_classifier(config, build_data(config, ["fit"])).network.parameters())
     return before, flat(fitted(config)[0].network.parameters())
@@ -61,7 +64,7 @@ def flat(tensors):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_gradients_are_clipped_by_the_norm_of_them_all(composed, precision):
+def test_gradients_are_clipped_by_their_common_norm(composed, precision):
     step = (*PLAIN_STEP, f"trainer.precision={precision}")
     before, clipped = weights_around(composed(*step, "trainer.gradient_clip_val=0.01"))
     _, whole = weights_around(composed(*step))
@@ -82,48 +85,7 @@ def test_an_accumulated_step_takes_the_mean_gradient_of_its_batches(composed):
     torch.testing.assert_close(after, before - gradient)
 
 
-class Fixed(nn.Module):
-    """Logits that are given, whatever the images."""
-
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = nn.Parameter(logits)
-        self.fc = nn.Identity()
-
-    def forward(self, x):
-        return self.logits[: len(x)]
-
-
-def test_validation_metrics_are_those_of_the_definition():
-    torch.manual_seed(0)
-    logits, labels = torch.randn(40, 7), torch.randint(0, 7, (40,))
-    classifier = Classifier(Fixed(logits), ImageSpec([str(c) for c in range(7)], 1, 4, [0.5], [0.5]))
-    metrics = classifier.val_metrics
-    for start, stop in ((0, 32), (32, 40)):  # batches of unequal size count by their images
-        part, target = logits[start:stop], labels[start:stop]
-        metrics.add(F.cross_entropy(part, target), part, target)
-    values = metrics.compute()
-    torch.testing.assert_close(values["loss"], F.cross_entropy(logits, labels))
-    assert values["accuracy"] == (logits.argmax(1) == labels).float().mean()
-    assert values["top5_accuracy"] == (logits.topk(5).indices == labels[:, None]).any(1).float().mean()
-    metrics.reset()
-    metrics.add(torch.tensor(1.0), torch.eye(7), torch.arange(7))
-    assert metrics.compute()["accuracy"] == 1
-
-
-def test_test_metrics_add_macro_f1_and_calibration_error():
-    logits = torch.tensor([[4.0, 0], [4.0, 0], [0, 4.0], [4.0, 0]])
-    labels = torch.tensor([0, 0, 1, 1])
-    classifier = Classifier(Fixed(logits), ImageSpec(["a", "b"], 1, 4, [0.5], [0.5]))
-    classifier.test_metrics.add(F.cross_entropy(logits, labels), logits, labels)
-    values = classifier.test_metrics.compute()
-    assert set(values) == {"loss", "accuracy", "f1_macro", "calibration_error"}  # no top-5 among two classes
-    assert values["f1_macro"] == pytest.approx((2 * 2 / 5 + 2 * 1 / 3) / 2)  # a: 2 of 3 predicted; b: 1 of 2 found
-    confidence = torch.sigmoid(torch.tensor(4.0))
-    assert values["calibration_error"] == pytest.approx(abs(confidence - 0.75).item(), abs=1e-6)
-
-
-def test_a_training_step_draws_from_seed_step_and_rank_alone(composed):
+def test_a_training_step_draws_from_seed_batch_number_and_rank_alone(composed):
     config = composed(*SHORT, "data.augment.crop=2", "data.augment.erasing=0.5", "trainer.limit_train_batches=1")
     classifier, _ = fitted(config)
     images, labels = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8), torch.arange(16) % 10
@@ -133,16 +95,59 @@ def test_a_training_step_draws_from_seed_step_and_rank_alone(composed):
     torch.manual_seed(456)  # whatever happened to the generators before
     second = classifier.training_step((images, labels), 0)
     assert torch.equal(first, second)
-    step = classifier.trainer.fit_loop.epoch_loop.total_batch_idx
-    torch.manual_seed(mix(config.seed, step, 0))
+    torch.manual_seed(derive_seed(config.seed, NUMBER, 0))
     expected = F.cross_entropy(classifier(classifier.augment(images)), labels)
     torch.testing.assert_close(first, expected)
+
+
+@pytest.fixture
+def numbers(monkeypatch):
+    """The number of each training batch since the start of the run, from which its seed is derived."""
+    seen = []
+
+    def record(seed, number, rank):
+        seen.append(number)
+        return derive_seed(seed, number, rank)
+
+    monkeypatch.setattr("reslab.training.classifier.derive_seed", record)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("options", "total"),
+    [
+        ((), 6),  # 58 training images are three batches of 16
+        (("trainer.accumulate_grad_batches=2",), 6),
+        (("trainer.limit_train_batches=2",), 4),
+        (("trainer.limit_train_batches=0.4",), 2),
+        (("trainer.overfit_batches=2",), 4),
+        (("trainer.max_steps=4",), 4),
+    ],
+)
+def test_every_batch_of_a_run_has_its_own_number(composed, numbers, options, total):
+    fit.train(composed(*SHORT, *options))
+    assert numbers == list(range(total))
+
+
+@pytest.mark.parametrize(
+    ("accumulated", "steps", "batches", "more_steps", "all_batches"),
+    [(1, 4, 4, 5, 5), (2, 3, 5, 5, 8)],  # two batches and the third one are the two steps of an epoch
+)
+def test_a_resumed_run_continues_the_numbers(
+    composed, numbers, tmp_path, accumulated, steps, batches, more_steps, all_batches
+):
+    options = (*SHORT, "trainer.max_epochs=3", f"trainer.accumulate_grad_batches={accumulated}")
+    fit.train(composed(*options, f"trainer.max_steps={steps}"))
+    assert numbers == list(range(batches))  # it has ended within an epoch
+    numbers.clear()
+    fit.train(composed(*options, f"trainer.max_steps={more_steps}", f"resume={tmp_path}"))
+    assert numbers == list(range(batches, all_batches))
 
 
 def test_label_smoothing_reaches_the_training_loss_only(composed):
     classifier, _ = fitted(composed(*SHORT, "label_smoothing=0.2", "trainer.limit_train_batches=1"))
     images, labels = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), torch.arange(8)
-    classifier.eval()  # so that both passes see the same batch norm
+    classifier.eval()  # so that batch norm is the same in both passes
     log_probabilities = classifier(images).log_softmax(1)
     smoothed = -(0.8 * log_probabilities[range(8), labels] + 0.2 * log_probabilities.mean(1)).mean()
     torch.testing.assert_close(classifier.training_step((images, labels), 0), smoothed)
@@ -153,19 +158,19 @@ def test_label_smoothing_reaches_the_training_loss_only(composed):
 
 
 def mixing_step(composed, *overrides):
-    """A step's loss, the classifier and the batch it had; the generator stands where the step drew the share."""
+    """Return the loss of a step, the classifier and the batch, and set the generator to where the share was drawn."""
     config = composed(*SHORT, "data.image_size=32", "trainer.limit_train_batches=1", *overrides)
     classifier, _ = fitted(config)
-    classifier.eval()  # so that every pass sees the same batch norm
+    classifier.eval()  # so that batch norm is the same in every pass
     images, labels = torch.randint(0, 256, (32, 3, 32, 32), dtype=torch.uint8), torch.arange(32) % 10
     loss = classifier.training_step((images, labels), 0)
-    torch.manual_seed(mix(config.seed, classifier.trainer.fit_loop.epoch_loop.total_batch_idx, 0))
-    torch.multinomial(torch.ones(1), 1)  # the choice among one
+    torch.manual_seed(derive_seed(config.seed, NUMBER, 0))
+    torch.multinomial(torch.ones(1), 1)  # the choice among one method
     return loss, classifier, images, labels
 
 
 def assert_mixed(loss, logits, labels, share, smoothing):
-    """`share` of each label is its own, the rest is its neighbour's."""
+    """Check that `share` of each label is its own, and the rest its neighbour's."""
     own, other = (F.cross_entropy(logits, y, label_smoothing=smoothing) for y in (labels, labels.roll(1)))
     torch.testing.assert_close(loss, share * own + (1 - share) * other)
     assert not torch.allclose(loss, own)
@@ -201,7 +206,7 @@ class NextLabel(nn.Module):
         return x, F.one_hot((labels + 1) % 10, 10).float()
 
 
-def test_right_in_training_is_the_label_that_an_image_had_before_it_was_mixed(composed):
+def test_training_accuracy_counts_the_labels_from_before_mixing(composed):
     _, classifier, images, _ = mixing_step(composed, "mixup=1.0")
     classifier.mixing = NextLabel()
     classifier.train_metrics.reset()
@@ -209,7 +214,7 @@ def test_right_in_training_is_the_label_that_an_image_had_before_it_was_mixed(co
     assert classifier.train_metrics.compute()["accuracy"] == 1
 
 
-def test_with_both_each_batch_takes_one_of_the_two():
+def test_with_mixup_and_cutmix_each_batch_uses_one_of_them():
     mixing = batch_mixing(mixup=1.0, cutmix=1.0, num_classes=4)
     images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16)
     torch.manual_seed(0)
@@ -218,12 +223,12 @@ def test_with_both_each_batch_takes_one_of_the_two():
         mixed, targets = mixing(images, torch.arange(4))
         blended += bool((mixed.flatten(1).diff() == 0).all() and 0 < mixed[1, 0, 0, 0] < 1)
         torch.testing.assert_close(mixed[1].mean(), targets[1, 1])  # a mean of zeros and ones by their shares
-    assert 70 < blended < 130  # 100, and four standard deviations; a rectangle never blends two numbers
+    assert 70 < blended < 130  # the expected 100 and four standard deviations; CutMix never blends two numbers
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
 def test_a_negative_alpha_is_one_line(composed, name):
-    with pytest.raises(UserError, match=rf"^{name}=-0\.2 must not be negative: .*$"):
+    with pytest.raises(UserError, match=rf"^{name}=-0\.2 must be a number of at least 0\.001, or 0$"):
         fitted(composed(*SHORT, f"{name}=-0.2"))
 
 
@@ -253,7 +258,7 @@ def test_evaluate_and_predict_average_as_the_run_did(composed, trained, digit_fi
     metrics = evaluate(compose("evaluate", [f"checkpoint={path}", "trainer=cpu"]))["metrics"]
     assert metrics["test/loss"] == pytest.approx(F.cross_entropy(logits, trained.labels).item(), rel=1e-5)
     assert metrics["test/loss"] != pytest.approx(trained.result["test/loss"], rel=0.1)
-    (row,) = predict(compose("predict", [f"checkpoint={path}", f"images={digit_files[1]}", "device=cpu"]))
+    (row,) = predict(path, digit_files[1], device="cpu")
     probabilities = [entry["probability"] for entry in row["classes"]]
     assert probabilities == pytest.approx(logits[1].softmax(0).topk(3).values.tolist(), abs=1e-5)
     assert probabilities != pytest.approx(trained.probabilities[1].topk(3).values.tolist(), abs=1e-3)
@@ -274,12 +279,12 @@ def test_the_learning_rate_follows_the_schedule_at_every_step(composed):
     config = composed(*SHORT, "scheduler=multi_step", "optimizer.lr=0.5", "trainer.log_every_n_steps=1")
     rates = []
 
-    class Recorder(training.Callback):
+    class Recorder(Callback):
         def on_train_batch_start(self, trainer, *args):
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     data = build_data(config, stages=("fit",))
-    trainer = build_trainer(config, [training.History(config.folder), Recorder()], logger=None)
+    trainer = build_trainer(config, [History(Run(config.folder)), Recorder()], logger=None)
     trainer.fit(build_classifier(config, data), datamodule=data)
     # two epochs of three steps: 58 training images (a tenth of every class of 64 is 6) in whole batches of 16
     # milestones round to steps 3 and 4 of 6

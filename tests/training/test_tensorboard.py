@@ -17,10 +17,10 @@ from torch import nn
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
-from reslab import tensorboard, training
-from reslab.tensorboard import confusion_figure, layer_table, mistakes_figure, plain_settings, put_first
+from reslab.training import build, fit
+from reslab.training.tensorboard import confusion_figure, layer_table, mistakes_figure, plain_settings, show_first
 
-STEPS = [5, 11, 17, 19]  # of an epoch's 20: every sixth, and the last
+STEPS = [5, 11, 17, 19]  # those of an epoch's 20 steps that are logged: every sixth, and the last
 SHORT = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "test=false")
 
 
@@ -57,10 +57,10 @@ def picture(events, tag):
 # scalars
 
 
-def test_the_scalars_are_these_and_no_others(events, history, trained):
+def test_these_scalars_are_shown_and_no_others(events, history, trained):
     steps = {f"step/{name}" for name in ("loss", "accuracy", "learning_rate", "images_per_second")}
     tested = {name for name in trained.result if name.startswith("test/")}
-    final = {f"result/{name}" for name in training.HPARAMS_METRICS}
+    final = {f"result/{name}" for name in fit.HPARAMS_METRICS}
     assert set(events.Tags()["scalars"]) == {"epoch"} | steps | (history[0].keys() - {"step"}) | tested | final
     assert tested == {f"test/{n}" for n in ("loss", "accuracy", "top5_accuracy", "f1_macro", "calibration_error")}
 
@@ -93,7 +93,7 @@ def plugin_data(events, tag):
 
 def test_hparams_show_the_final_metrics(events, trained):
     tags = [info.name.tag for info in plugin_data(events, "experiment").experiment.metric_infos]
-    assert tags == [f"result/{name}" for name in training.HPARAMS_METRICS]  # and no hp_metric
+    assert tags == [f"result/{name}" for name in fit.HPARAMS_METRICS]  # and no hp_metric
     for tag in tags:
         assert points(events, tag) == [(80, pytest.approx(trained.result[tag.removeprefix("result/")]))]
     assert plugin_data(events, "session_end_info").HasField("session_end_info")
@@ -110,7 +110,7 @@ def test_hparams_show_the_settings(events, trained):
     assert not [name for name in settings if "checkpoint" in name or "folder" in name]
 
 
-def test_what_the_command_line_set_comes_first():
+def test_settings_of_the_command_line_are_shown_first():
     settings = {
         "data.name": "digits",
         "model": "ResNet",
@@ -119,7 +119,7 @@ def test_what_the_command_line_set_comes_first():
         "optimizer.lr": 1,
     }
     experiment, _, _ = hparams(settings, {})
-    put_first(experiment, ["model=resnet8", "++optimizer.lr=1", "trainer=cpu", "~callbacks.ema"])
+    show_first(experiment, ["model=resnet8", "++optimizer.lr=1", "trainer=cpu", "~callbacks.ema"])
     infos = HParamsPluginData.FromString(experiment.value[0].metadata.plugin_data.content).experiment.hparam_infos
     assert {info.name: info.differs for info in infos} == {
         "data.name": False, "model": False, "model.name": True, "optimizer": False, "optimizer.lr": True,
@@ -134,13 +134,13 @@ def test_plain_settings():
 # text and graph
 
 
-def test_the_configuration_is_all_there(events, trained):
+def test_the_whole_configuration_is_shown(events, trained):
     body = text(events, "config").removeprefix("```\n").removesuffix("```")
     assert yaml.safe_load(body) == OmegaConf.to_container(trained.config, resolve=True)
 
 
 def parse_layers(table):
-    """name: (output shape, parameters, FLOPs)"""
+    """Return (output shape, parameters, FLOPs) by the name of the layer."""
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     return {
         name: (shape, int(count.replace(",", "")), int(flops.replace(",", "")))
@@ -161,7 +161,7 @@ def test_the_layers_of_the_run_sum_to_its_parameters(events, trained):
 @pytest.mark.parametrize("overrides", [["model=resnet8", "model.squeeze_excitation=true"], ["model=resnext29_8x64d"]])
 def test_leaf_layers_sum_to_the_network(composed, overrides):
     config = composed("data=synthetic", "data.num_images=100", *overrides)
-    classifier = training.build_classifier(config, training.build_data(config, stages=("fit",)))
+    classifier = build.build_classifier(config, build.build_data(config, stages=("fit",)))
     layers = parse_layers(layer_table(classifier))
     _, parameters, flops = layers["network"]
     assert parameters == sum(parameter.numel() for parameter in classifier.network.parameters())
@@ -172,7 +172,7 @@ def test_leaf_layers_sum_to_the_network(composed, overrides):
 
 def test_flops_of_resnet20(composed):
     config = composed("model=resnet20", "data=synthetic", "data.num_images=100")
-    layers = parse_layers(layer_table(training.build_classifier(config, training.build_data(config, ("fit",)))))
+    layers = parse_layers(layer_table(build.build_classifier(config, build.build_data(config, ("fit",)))))
     assert layers["network.conv1"] == ("16 x 32 x 32", 3 * 16 * 9, 2 * 16 * 3 * 9 * 32 * 32)
     assert layers["network.layer2.0.conv1"] == ("32 x 16 x 16", 16 * 32 * 9, 2 * 32 * 16 * 9 * 16 * 16)
     assert layers["network.layer3.2.conv2"] == ("64 x 8 x 8", 64 * 64 * 9, 2 * 64 * 64 * 9 * 8 * 8)
@@ -189,7 +189,7 @@ def test_the_graph_has_every_convolution(events, trained):
 # images
 
 
-def test_the_images_are_these(events, trained):
+def test_these_images_are_shown(events, trained):
     assert trained.result["test/accuracy"] < 1  # so there are mistakes
     tags = {"images/augmented_training": 0, "test/confusion_matrix": 80, "test/most_confident_mistakes": 80}
     assert {tag: events.Images(tag)[0].step for tag in events.Tags()["images"]} == tags
@@ -198,20 +198,20 @@ def test_the_images_are_these(events, trained):
 
 def test_the_grid_of_memory_images(composed, tmp_path):
     config = composed(*SHORT, "data.augment=null", "callbacks.tensorboard_report.num_images=10")
-    training.train(config)
-    train = training.build_data(config, stages=("fit",)).splits["train"]
+    fit.train(config)
+    train = build.build_data(config, stages=("fit",)).splits["train"]
     expected = make_grid(train.images[train.indices[:10]]).permute(1, 2, 0)
     assert np.array_equal(picture(read_events(tmp_path), "images/augmented_training"), expected)
 
 
 def test_the_grid_of_files_and_no_graph_of_a_deep_network(composed, digit_files, tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorboard, "GRAPH_LAYERS", 10)
+    monkeypatch.setattr("reslab.training.tensorboard.GRAPH_LAYERS", 10)
     config = composed(
         *SHORT, "data=imagefolder", f"data.root={digit_files[0].parents[1]}", "data.image_size=8", "data.augment=null",
         "data.num_workers=0", "callbacks.tensorboard_report.num_images=10",
     )  # fmt: skip
-    training.train(config)
-    train = training.build_data(config, stages=("fit",)).splits["train"]
+    fit.train(config)
+    train = build.build_data(config, stages=("fit",)).splits["train"]
     first = [np.asarray(Image.open(train.images.paths[index]).convert("RGB")) for index in train.indices[:10]]
     expected = make_grid(torch.from_numpy(np.stack(first)).permute(0, 3, 1, 2)).permute(1, 2, 0)
     events = read_events(tmp_path)
@@ -220,15 +220,15 @@ def test_the_grid_of_files_and_no_graph_of_a_deep_network(composed, digit_files,
 
 
 def test_reports_change_no_bit_of_the_weights(composed, trained, tmp_path):
-    training.train(composed(*TRAINED, "logger=none", "~callbacks.tensorboard_report", "test=false"))
+    fit.train(composed(*TRAINED, "logger=none", "~callbacks.tensorboard_report", "test=false"))
     assert equal(last_weights(tmp_path), last_weights(trained.folder))
 
 
 def test_mistakes_are_the_most_confident_wrong_answers(trained):
-    """Over all six batches, against all probabilities at once."""
+    """The test has six batches; the expected mistakes come from all probabilities at once."""
     report = instantiate(trained.config.callbacks.tensorboard_report, num_mistakes=5)
-    data = training.build_data(trained.config, stages=("test",))
-    trainer = training.build_trainer(trained.config, [report], None)
+    data = build.build_data(trained.config, stages=("test",))
+    trainer = build.build_trainer(trained.config, [report], None)
     trainer.test(trained.classifier, datamodule=data, verbose=False)
     confidence, predicted = trained.probabilities.max(1)
     wrong = (predicted != trained.labels).nonzero().flatten()

@@ -7,24 +7,20 @@ import pytest
 import torch
 from bad_images import BAD, write_bad
 from hydra import compose
-from omegaconf import OmegaConf
 
+from reslab.commands.printing import print_predictions
 from reslab.errors import UserError
-from reslab.prediction import find_images, predict, write
-from reslab.results import print_predictions
+from reslab.inference.loading import find_checkpoint
+from reslab.inference.options import PREDICT_SCHEMA
+from reslab.inference.prediction import find_images, predict, write_predictions
 
 
 @pytest.fixture
-def run(composed, trained):
-    """python src/predict.py on the trained digits; `composed` for its Hydra."""
-
-    def run(images, **options):
-        overrides = [f"{name}={value}" for name, value in options.items()]
-        config = compose("predict", overrides=[f"checkpoint={trained.folder}", "images=?", "device=cpu", *overrides])
-        config.images = images
-        return predict(config)
-
-    return run
+def run(trained):
+    """Classify images with the network of the trained digits."""
+    return lambda images, device="cpu", **options: predict(
+        find_checkpoint(trained.folder), images, device=device, **options
+    )
 
 
 # which images
@@ -46,11 +42,11 @@ def photos(tmp_path, monkeypatch):
         ("c[1].png", ["c[1].png"]),  # a file, though it reads like a glob
         (".", ["2024/e.png", "a.JPG", "b.png", "c[1].png", "sub/d.jpeg"]),
         ("sub", ["sub/d.jpeg"]),
-        (2024, ["2024/e.png"]),  # Hydra reads a number
+        ("2024", ["2024/e.png"]),
         ("*.png", ["b.png", "c[1].png"]),
         ("**/*.[jp]*g", ["2024/e.png", "b.png", "c[1].png", "sub/d.jpeg"]),
         (["sub", "b.png", "*.JPG"], ["sub/d.jpeg", "b.png", "a.JPG"]),
-        (OmegaConf.create(["b.png", 2024]), ["b.png", "2024/e.png"]),
+        (["b.png", Path("2024")], ["b.png", "2024/e.png"]),
     ],
 )
 def test_files_folders_globs_and_lists(photos, images, found):
@@ -94,7 +90,7 @@ def test_the_batch_size_changes_nothing(run, digit_files):
         assert first["classes"][0]["probability"] == pytest.approx(second["classes"][0]["probability"], abs=1e-5)
 
 
-def test_more_classes_than_there_are_gives_all(run, digit_files):
+def test_a_top_above_the_number_of_classes_returns_all_classes(run, digit_files):
     (row,) = run(str(digit_files[0]), top=99)
     assert {entry["class"] for entry in row["classes"]} == set("0123456789")
     probabilities = [entry["probability"] for entry in row["classes"]]
@@ -105,11 +101,13 @@ def test_more_classes_than_there_are_gives_all(run, digit_files):
 # files
 
 
-def test_output_holds_what_is_returned(run, digit_files, tmp_path):
+def test_a_file_holds_what_is_returned(run, digit_files, tmp_path):
     files = [str(path) for path in digit_files[:3]]
-    predictions = run(files, output=tmp_path / "classes.json")
+    predictions = run(files)
+    write_predictions(predictions, tmp_path / "classes.json")
     assert json.loads((tmp_path / "classes.json").read_text()) == predictions
-    predictions = run(files, output=tmp_path / "classes.csv", top=2)
+    predictions = run(files, top=2)
+    write_predictions(predictions, tmp_path / "classes.csv")
     rows = list(csv.DictReader((tmp_path / "classes.csv").open()))
     assert list(rows[0]) == ["image", "class_1", "probability_1", "class_2", "probability_2"]
     for row, prediction in zip(rows, predictions, strict=True):
@@ -123,8 +121,8 @@ PREDICTIONS = [
 ]
 
 
-def test_csv_to_the_letter(tmp_path):
-    write(PREDICTIONS, tmp_path / "classes.csv")
+def test_csv_byte_by_byte(tmp_path):
+    write_predictions(PREDICTIONS, tmp_path / "classes.csv")
     assert (tmp_path / "classes.csv").read_bytes().decode() == (
         "image,class_1,probability_1,class_2,probability_2\r\n"
         '"a,b.png",cat,0.75,"a ""dog""",0.25\r\n'
@@ -132,8 +130,9 @@ def test_csv_to_the_letter(tmp_path):
     )
 
 
-def test_json_to_the_letter(tmp_path):
-    write([{"image": "c.png", "classes": [{"class": 'a "dog"', "probability": 1.0}]}], tmp_path / "classes.json")
+def test_json_byte_by_byte(tmp_path):
+    prediction = {"image": "c.png", "classes": [{"class": 'a "dog"', "probability": 1.0}]}
+    write_predictions([prediction], tmp_path / "classes.json")
     lines = (tmp_path / "classes.json").read_text().splitlines()
     assert "".join(line.strip() for line in lines) == (
         '[{"image": "c.png","classes": [{"class": "a \\"dog\\"","probability": 1.0}]}]'
@@ -149,10 +148,28 @@ def test_names_are_shown_as_they_are(capsys, monkeypatch):
 # mistakes
 
 
-def test_another_kind_of_output_is_told_before_any_work(composed):
+@pytest.mark.parametrize("images", ["2024", "[a.png,2024]", "photos"])
+def test_images_may_be_named_by_a_number(composed, images):
+    PREDICT_SCHEMA.check(compose("predict", overrides=["checkpoint=none", f"images={images}"]))
+
+
+def test_another_kind_of_output_is_refused_before_any_work(composed):
     config = compose("predict", overrides=["checkpoint=none", "images=none", "output=classes.txt"])
-    with pytest.raises(UserError, match=r"^output=classes\.txt: the file must end in \.csv or \.json$"):
-        predict(config)
+    with pytest.raises(UserError, match=r"^output=classes\.txt must be a path that ends in \.csv or \.json or null$"):
+        PREDICT_SCHEMA.check(config)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("top", 0, "an integer of at least 1"),
+        ("batch_size", 0, "an integer of at least 1"),
+        ("on_error", "go", "one of stop, skip"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(run, digit_files, option, value, words):
+    with pytest.raises(UserError, match=f"^{option}={value} must be {words}$"):
+        run(digit_files[0], **{option: value})
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -163,7 +180,7 @@ def test_an_unreadable_image_is_one_line(run, digit_files, tmp_path, kind):
     with pytest.raises(UserError) as error:
         run([str(digit_files[0]), str(path)])
     assert str(error.value).startswith(f"cannot read {path} (")
-    assert str(error.value).endswith("): remove it, or on_error=skip goes on without it")
+    assert str(error.value).endswith("): remove it, or set on_error=skip to leave it out")
     assert "\n" not in str(error.value)
 
 
@@ -179,19 +196,20 @@ def test_unreadable_images_are_left_out_and_counted(run, digit_files, tmp_path, 
         f"left out {len(bad)} of {3 + len(bad)} images, which cannot be read: {bad[0]} ("
     )
     with pytest.raises(
-        UserError, match=rf" and {len(bad) - 3} more: remove them, or on_error=skip goes on without them$"
+        UserError, match=rf" and {len(bad) - 3} more: remove them, or set on_error=skip to leave them out$"
     ):
         run(images)
-    with pytest.raises(UserError, match=r": remove it, or on_error=skip goes on without it$"):
-        run(images, batch_size=1)  # ends at the first
+    with pytest.raises(UserError, match=r": remove it, or set on_error=skip to leave it out$"):
+        run(images, batch_size=1)  # it ends at the first one
     with pytest.raises(UserError, match=rf"^none of {len(bad)} images can be read: "):
         run(str(tmp_path / "bad"), on_error="skip")
 
 
-def test_names_that_are_no_text_are_written(run, digit_files, tmp_path):
+def test_names_that_are_not_valid_text_are_written(run, digit_files, tmp_path):
     path = tmp_path / os.fsdecode(b"a b\xff\xe7\x8c\xab.png")
     path.write_bytes(digit_files[0].read_bytes())
-    (row,) = run(str(tmp_path), output=tmp_path / "classes.csv")
+    (row,) = run(str(tmp_path))
+    write_predictions([row], tmp_path / "classes.csv")
     assert row["image"] == f"{tmp_path}/a b\ufffd猫.png"
     assert row["classes"] == run(str(digit_files[0]))[0]["classes"]
     assert next(csv.DictReader((tmp_path / "classes.csv").open()))["image"] == row["image"]

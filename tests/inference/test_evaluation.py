@@ -8,21 +8,21 @@ from hydra import compose
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 from torchvision.io import write_png
 
-from reslab import training
+from reslab.commands.printing import print_evaluation
 from reslab.errors import UserError
-from reslab.evaluation import class_table, evaluate
-from reslab.results import print_evaluation
+from reslab.inference.evaluation import class_table, evaluate
+from reslab.training import fit
 
 
 @pytest.fixture
 def run(composed, trained):
-    """python src/evaluate.py on the trained digits; `composed` for its Hydra."""
+    """Evaluate the trained digits as src/evaluate.py does. `composed` starts Hydra."""
     return lambda *overrides: evaluate(compose("evaluate", [f"checkpoint={trained.folder}", "trainer=cpu", *overrides]))
 
 
 @pytest.fixture
 def renamed(trained, tmp_path):
-    """The test digits as data.root=… whose classes are called d0 to d9."""
+    """The options of an image folder that holds the test digits, with classes called d0 to d9."""
     for index, (image, label) in enumerate(zip(trained.images, trained.labels.tolist(), strict=True)):
         (tmp_path / "train" / f"d{label}").mkdir(parents=True, exist_ok=True)
         (tmp_path / "test" / f"d{label}").mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,10 @@ def assert_classes(table, true, predicted, names):
 
 def test_the_class_table_is_sklearns():
     generator = np.random.default_rng(0)
-    true, predicted = generator.integers(0, 4, 200), generator.integers(1, 5, 200)  # 0 never told, 4 never there
+    true, predicted = (
+        generator.integers(0, 4, 200),
+        generator.integers(1, 5, 200),
+    )  # 0 is never predicted, 4 never occurs
     table = class_table(torch.from_numpy(confusion_matrix(true, predicted, labels=range(6))), list("abcdef"))
     assert_classes(table, true, predicted, list("abcdef"))
     assert table[5] == {"class": "f", "images": 0, "precision": 0, "recall": 0, "f1": 0}
@@ -56,7 +59,7 @@ def test_evaluation_repeats_the_runs_test(run, trained, tmp_path):
     assert json.loads((tmp_path / "evaluation.json").read_text()) == result
 
 
-def test_evaluation_is_in_the_runs_own_precision_unless_told(run, trained):
+def test_evaluation_uses_the_precision_of_the_run_unless_one_is_given(run, trained):
     repeated = {name: value for name, value in trained.result.items() if name.startswith("test/")}
     assert run("trainer.precision=32-true")["metrics"] == repeated
     assert run("trainer.precision=bf16-mixed")["metrics"]["test/loss"] != repeated["test/loss"]
@@ -81,7 +84,7 @@ def test_renamed_classes_are_tested_with_a_warning(run, renamed, trained, caplog
     assert result["metrics"] == pytest.approx(
         {name: value for name, value in trained.result.items() if name.startswith("test/")}, rel=1e-4
     )
-    assert [row["class"] for row in result["classes"]] == list("0123456789")  # those that the network learnt
+    assert [row["class"] for row in result["classes"]] == list("0123456789")  # the names of training
 
 
 def test_another_number_of_classes_is_one_line(run):
@@ -101,7 +104,7 @@ def test_a_data_set_that_moved_is_found_at_root(composed, digit_files, tmp_path)
         "model=resnet8", "trainer=cpu", "data=imagefolder", f"data.root={tmp_path}/then", "data.image_size=8",
         "data.num_workers=0", "trainer.max_epochs=1", "logger=none",
     )  # fmt: skip
-    result = training.train(config)
+    result = fit.train(config)
     (tmp_path / "then").rename(tmp_path / "now")
     options = [f"checkpoint={tmp_path}", "trainer=cpu"]
     with pytest.raises(UserError, match=r"there is no folder .*then: set data\.root"):

@@ -5,7 +5,7 @@ import torch
 from hydra.utils import instantiate
 from torch.optim.lr_scheduler import OneCycleLR
 
-from reslab import schedules
+from reslab.training import schedules
 
 
 @pytest.mark.parametrize("anneal", ["cos", "linear"])

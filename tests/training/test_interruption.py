@@ -3,7 +3,8 @@ import signal
 
 import pytest
 
-from reslab.interruption import Interrupted, Signals
+from reslab.errors import Interrupted
+from reslab.training.interruption import Signals
 
 
 @pytest.fixture
@@ -17,18 +18,18 @@ def signals():
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_what_does_not_wait_for_it(signals, number, status):
+def test_a_signal_raises_an_error_at_once(signals, number, status):
     with pytest.raises(Interrupted, match=f"^{number.name}$") as interrupted:
         os.kill(os.getpid(), number)
     assert interrupted.value.status == status
-    assert not isinstance(interrupted.value, Exception)  # a sweep would go on with the next job
+    assert not isinstance(interrupted.value, Exception)  # a sweep would continue with its next job
 
 
-def test_signals_wait_but_for_a_second_ctrl_c(signals):
+def test_deferred_signals_wait_except_for_a_second_ctrl_c(signals):
     after = []
 
     def work():
-        with signals.wait():
+        with signals.deferred():
             os.kill(os.getpid(), signal.SIGTERM)
             after.append(signals.caught)
             os.kill(os.getpid(), signal.SIGTERM)  # clusters send more than one
@@ -39,18 +40,18 @@ def test_signals_wait_but_for_a_second_ctrl_c(signals):
     with pytest.raises(Interrupted, match=r"^SIGINT$"):
         work()
     assert after == [signal.SIGTERM, signal.SIGTERM]
-    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL  # the third ends the process
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL  # a third one ends the process
 
 
-def test_a_signal_that_nothing_looked_at_counts_at_the_end(signals):
-    with pytest.raises(Interrupted, match=r"^SIGINT$"), signals.wait():
+def test_a_deferred_signal_raises_an_error_at_the_end_of_the_block(signals):
+    with pytest.raises(Interrupted, match=r"^SIGINT$"), signals.deferred():
         os.kill(os.getpid(), signal.SIGINT)
-    assert not signals.deferred
+    assert not signals.deferring
 
 
-def test_an_error_within_the_wait_is_what_is_told(signals):
+def test_an_error_within_the_block_comes_before_the_signal(signals):
     def work():
-        with signals.wait():
+        with signals.deferred():
             os.kill(os.getpid(), signal.SIGINT)
             raise ValueError("of the training")
 

@@ -3,32 +3,41 @@ import csv
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from reslab import training
+from reslab.training import fit
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=2", "test=false")
 
 
-def logged_steps(composed, tmp_path, monkeypatch, every):
-    """(step, metrics) of every `step/…` point that reached the logger."""
+def logged(composed, tmp_path, monkeypatch, *options, name="step/loss"):
+    """Return the step and metrics of every point with this metric that reached the logger."""
     points = []
     log_metrics = TensorBoardLogger.log_metrics
 
     def record(self, metrics, step=None):
-        if "step/loss" in metrics:
+        if name in metrics:
             points.append((step, metrics))
         return log_metrics(self, metrics, step)
 
     with monkeypatch.context() as patch:
         patch.setattr(TensorBoardLogger, "log_metrics", record)
-        training.train(composed(*QUICK, f"folder={tmp_path}/{every}", f"trainer.log_every_n_steps={every}"))
+        fit.train(composed(*QUICK, f"folder={tmp_path}/{options[-1].rpartition('=')[2]}", *options))
     return points
 
 
 def test_a_logged_step_is_the_mean_of_the_steps_since_the_last_one(composed, tmp_path, monkeypatch):
-    each = logged_steps(composed, tmp_path, monkeypatch, every=1)
-    sixth = logged_steps(composed, tmp_path, monkeypatch, every=6)
+    each = logged(composed, tmp_path, monkeypatch, "trainer.log_every_n_steps=1")
+    sixth = logged(composed, tmp_path, monkeypatch, "trainer.log_every_n_steps=6")
     assert [step for step, _ in each] == list(range(40))
-    assert [step for step, _ in sixth] == [5, 11, 17, 19, 25, 31, 37, 39]  # 20 steps an epoch, the last one always
+    assert [step for step, _ in sixth] == [
+        5,
+        11,
+        17,
+        19,
+        25,
+        31,
+        37,
+        39,
+    ]  # 20 steps in an epoch; the last one is always logged
     loss = [metrics["step/loss"] for _, metrics in each]
     accuracy = [metrics["step/accuracy"] for _, metrics in each]
     for (start, stop), (_, metrics) in zip([(0, 6), (6, 12), (12, 18), (18, 20), (20, 26)], sixth, strict=False):
@@ -37,8 +46,19 @@ def test_a_logged_step_is_the_mean_of_the_steps_since_the_last_one(composed, tmp
     assert sixth[0][1]["step/learning_rate"] == each[5][1]["step/learning_rate"]
 
 
-def test_metrics_csv_has_a_row_an_epoch(composed, tmp_path):
-    result = training.train(composed(*QUICK, "trainer.max_epochs=3", "logger=none"))
+def test_points_are_numbered_by_optimizer_steps(composed, tmp_path, monkeypatch):
+    options = ("trainer.accumulate_grad_batches=3", "trainer.log_every_n_steps=6")
+    points = logged(composed, tmp_path, monkeypatch, *options)
+    assert [step for step, _ in points] == [1, 3, 5, 6, 8, 10, 12, 13]  # 20 batches are seven steps
+
+
+def test_an_epoch_that_max_steps_ends_is_a_point_one_step_later(composed, tmp_path, monkeypatch):
+    points = logged(composed, tmp_path, monkeypatch, "trainer.max_steps=27", name="train/loss")
+    assert [step for step, _ in points] == [19, 27]
+
+
+def test_metrics_csv_has_one_row_per_epoch(composed, tmp_path):
+    result = fit.train(composed(*QUICK, "trainer.max_epochs=3", "logger=none"))
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert [(int(row["epoch"]), int(row["step"])) for row in rows] == [(0, 20), (1, 40), (2, 60)]
     best = max(rows, key=lambda row: float(row["val/accuracy"]))

@@ -1,29 +1,26 @@
-import ctypes
-import functools
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import CONF, equal, last_weights, names
+from conftest import equal, last_weights, names
+from hydra import compose
 
-from reslab import training
 from reslab.data.base import ImageDataModule, Split
 from reslab.errors import RunError, UserError
-from reslab.evaluation import evaluate
+from reslab.inference.evaluation import evaluate
+from reslab.training import fit
+from reslab.training.classifier import Classifier
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=2", "logger=none")
 
 
-def test_a_run_learns_the_digits_and_tells_all_about_itself(composed, tmp_path):
-    result = training.train(composed("model=resnet8", "trainer=cpu", "trainer.max_epochs=12", "logger=none"))
+def test_a_run_learns_the_digits_and_records_its_origin(composed, tmp_path):
+    result = fit.train(composed("model=resnet8", "trainer=cpu", "trainer.max_epochs=12", "logger=none"))
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert result["test/accuracy"] > 0.9  # ten classes; an untrained network has 0.1
     assert result["seed"] == 42
     assert result["device"] == "cpu"
-    assert result["parameters"] == 75_002  # 75,290 less the two channels that grey images do not have, 2 x 16 x 9
+    assert result["parameters"] == 75_002  # 75,290 without the two channels that grey images do not have, 2 x 16 x 9
     assert result["versions"]["torch"] == torch.__version__
     assert result["status"] == "finished"
     assert result["epochs"] == 12
@@ -34,7 +31,7 @@ def test_a_run_learns_the_digits_and_tells_all_about_itself(composed, tmp_path):
 
 
 def test_the_best_weights_by_validation_accuracy_are_tested(composed, tmp_path):
-    result = training.train(composed(*QUICK, "trainer.max_epochs=5", "optimizer.lr=0.4", "scheduler=constant"))
+    result = fit.train(composed(*QUICK, "trainer.max_epochs=5", "optimizer.lr=0.4", "scheduler=constant"))
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     watcher = next(state for name, state in best["callbacks"].items() if "val/accuracy" in name)
     assert watcher["best_model_score"].item() == pytest.approx(result["val/accuracy"])
@@ -43,14 +40,12 @@ def test_the_best_weights_by_validation_accuracy_are_tested(composed, tmp_path):
     assert sum(row["images"] for row in again["classes"]) == 359
 
 
-def composed_evaluation(checkpoint, *overrides):
-    from hydra import compose
-
-    return compose("evaluate", overrides=[f"checkpoint={checkpoint}", "trainer=cpu", *overrides])
+def composed_evaluation(checkpoint):
+    return compose("evaluate", overrides=[f"checkpoint={checkpoint}", "trainer=cpu"])
 
 
 def test_without_validation_the_last_weights_are_tested(composed, tmp_path):
-    result = training.train(composed(*QUICK, "data.val_fraction=0"))
+    result = fit.train(composed(*QUICK, "data.val_fraction=0"))
     assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
     assert "val/accuracy" not in result
     last = evaluate(composed_evaluation(tmp_path / "checkpoints" / "last.ckpt"))
@@ -59,18 +54,18 @@ def test_without_validation_the_last_weights_are_tested(composed, tmp_path):
 
 def test_watching_the_test_set_still_tests_the_last_weights(composed, tmp_path):
     config = composed(*QUICK, "data.val_fraction=0", "data.validate_on_test=true", "trainer.max_epochs=4")
-    result = training.train(config)
+    result = fit.train(config)
     last = evaluate(composed_evaluation(tmp_path / "checkpoints" / "last.ckpt"))
     assert last["metrics"]["test/accuracy"] == result["test/accuracy"]
     assert last["images"] == 359
 
 
-def test_a_seed_decides_every_bit_and_observers_change_none(composed, tmp_path):
-    first = training.train(composed(*QUICK, f"folder={tmp_path}/a", "data.augment.erasing=0.5", "model.dropout=0.2"))
-    training.train(
+def test_a_seed_determines_every_bit_and_loggers_change_none(composed, tmp_path):
+    first = fit.train(composed(*QUICK, f"folder={tmp_path}/a", "data.augment.erasing=0.5", "model.dropout=0.2"))
+    fit.train(
         composed(*QUICK, f"folder={tmp_path}/b", "data.augment.erasing=0.5", "model.dropout=0.2", "logger=tensorboard")
     )
-    training.train(composed(*QUICK, f"folder={tmp_path}/c", "data.augment.erasing=0.5", "model.dropout=0.2", "seed=7"))
+    fit.train(composed(*QUICK, f"folder={tmp_path}/c", "data.augment.erasing=0.5", "model.dropout=0.2", "seed=7"))
     a, b, c = (last_weights(tmp_path / name) for name in "abc")
     assert equal(a, b)
     assert not equal(a, c)
@@ -82,9 +77,9 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(composed):
         *QUICK, "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-12",
         "trainer.max_epochs=9", "test=false",
     )  # fmt: skip
-    assert training.train(config)["epochs"] < 9
+    assert fit.train(config)["epochs"] < 9
     with pytest.raises(UserError, match="early stopping needs validation images"):
-        training.train(composed(*QUICK, "callbacks=early_stopping", "data.val_fraction=0"))
+        fit.train(composed(*QUICK, "callbacks=early_stopping", "data.val_fraction=0"))
 
 
 @pytest.mark.parametrize(
@@ -102,63 +97,28 @@ def test_out_of_memory_says_which_batch_to_try(composed, monkeypatch, overrides,
     def forward(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    monkeypatch.setattr(training.Classifier, "training_step", forward)
-    with pytest.raises(RunError) as told:
-        training.train(composed(*QUICK, *overrides))
-    assert advice in str(told.value)
-
-
-def test_no_gpu_is_one_line(composed):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(UserError, match=r"trainer\.accelerator=gpu, but torch .* finds no GPU here"):
-        training.train(composed(*QUICK, "trainer=gpu"))
-
-
-@pytest.mark.parametrize(
-    ("asked", "accelerator", "abilities", "given"),
-    [
-        ("16-mixed", "gpu", {}, "16-mixed"),
-        ("32-true", "cpu", {"amx_bf16": True}, "32-true"),
-        ("auto", "cpu", {"avx512_bf16": False, "avx512_f": True}, "32-true"),
-        ("auto", "cpu", {"avx512_bf16": True}, "bf16-mixed"),
-        ("auto", "cpu", {"amx_bf16": True}, "bf16-mixed"),
-    ],
-)
-def test_precision(monkeypatch, asked, accelerator, abilities, given):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities, raising=False)
-    assert training.resolve_precision(asked, accelerator) == given
-
-
-def test_the_stem_is_whitened_by_training_images(composed):
-    config = composed(*QUICK, "model.whiten_stem=true")
-    data = training.build_data(config, stages=("fit",))
-    weight = training.build_classifier(config, data).network.conv1.weight.detach()
-    assert torch.equal(weight[8:], -weight[:8])  # eight of the nine directions of a 3x3 patch
-
-
-def test_whitening_does_not_overwrite_loaded_weights(composed, trained):
-    checkpoint = trained.folder / "checkpoints" / "best.ckpt"
-    with pytest.raises(UserError, match=r"model\.whiten_stem=true would overwrite"):
-        training.train(composed(*QUICK, "model.whiten_stem=true", f"model.weights={checkpoint}"))
+    monkeypatch.setattr(Classifier, "training_step", forward)
+    with pytest.raises(RunError) as error:
+        fit.train(composed(*QUICK, *overrides))
+    assert advice in str(error.value)
 
 
 # every choice of every group takes a step
 
 
 def stand_in(self: ImageDataModule, name: str) -> Split:
-    """Random images of the data set's shape, so that its every setting is used without its files."""
+    """Return random images of the data set's shape, so that all its options are used without its files."""
     sizes = {"digits": 8, "cifar10": 32, "cifar100": 32, "svhn": 32, "stl10": 96, "synthetic": 32}
     grey = self.name in ("digits", "mnist", "fashion_mnist", "kmnist", "emnist")
     size = 28 if grey and self.name != "digits" else sizes.get(self.name, 64)
     if not hasattr(self, "classes"):
         self.classes = [str(label) for label in range(10)]
     images = torch.randint(0, 256, (200, 1 if grey else 3, size, size), dtype=torch.uint8)
-    return Split.whole(images, torch.arange(200) % len(self.classes))
+    return Split(images, torch.arange(200) % len(self.classes))
 
 
 def step(config):
-    result = training.train(config)
+    result = fit.train(config)
     assert result["steps"] == 1
     assert 0 < result["train/loss"] < 100
     assert ("test/accuracy" in result) == config.test
@@ -195,42 +155,10 @@ def test_every_trainer_preset_takes_a_step(composed, name):
     step(config)
 
 
-def test_the_overfit_preset_learns_its_batches_by_heart(composed):
+def test_the_overfit_preset_reaches_a_training_accuracy_of_1(composed):
     config = composed(
         "model=resnet8", "trainer=overfit", "trainer.accelerator=cpu", "logger=none", "test=false", "data.augment=null"
     )
-    result = training.train(config)
+    result = fit.train(config)
     assert result["steps"] == 50 * 2
     assert result["train/accuracy"] == 1.0
-
-
-FAULTS = """
-import resource, torch
-from reslab.training import keep_freed_memory
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(2**24)  # 64 MiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-print(faults() // 16384, faults() // 16384)
-keep_freed_memory()
-for _ in range(10):  # glibc before 2.38 first spends seven splinters of a block that it cannot join
-    faults()
-print(max(faults() for _ in range(5)))
-"""
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
-def test_freed_memory_is_kept_for_the_next_step():
-    """In a process of its own: what others left in this one's heap would count."""
-    environment = os.environ | {"PYTHONPATH": str(CONF.parent / "src")}
-    done = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
-    assert list(map(int, done.stdout.split())) == [1, 1, 0]  # all 16,384 pages each time, then none
-
-
-def test_the_schedule_is_called_without_hydras_checks(composed):
-    config = composed("model=resnet8")
-    classifier = training.build_classifier(config, training.build_data(config, stages=("fit",)))
-    assert type(classifier.schedule) is functools.partial  # Hydra's is a subclass
-    assert classifier.schedule(29, 100) == pytest.approx(1.0)  # one_cycle's peak, at its share of the steps
