@@ -181,7 +181,7 @@ def test_a_signal_saves_the_step_and_ends_the_run(tmp_path, number, status):
     assert process.exitcode == status
     (run_folder,) = parts.glob("outputs/*/*")
     assert json.loads((run_folder / "result.json").read_text())["status"] == "interrupted"
-    assert f"interrupted ({number.name}): resume={run_folder} goes on" in (parts / "output.txt").read_text()
+    assert f"interrupted ({number.name}): resume={run_folder} continues the run" in (parts / "output.txt").read_text()
     assert "Traceback" not in (parts / "output.txt").read_text()
     run(parts, f"resume={run_folder}")
     assert_same(outcome(whole), outcome(parts))
@@ -278,7 +278,7 @@ def contents(folder):
         (["model=resnet14"], "model.layers was [1, 1, 1] and is [2, 2, 2]; model.name was resnet8 and is resnet14"),
         (["data.val_fraction=0.2"], "data.val_fraction was 0.1 and is 0.2"),
         (["optimizer.lr=0.01", "mixup=1"], "mixup was 0.0 and is 1; optimizer.lr was 0.1 and is 0.01"),
-        (["callbacks=ema"], "callbacks.ema._target_ was None and is reslab.averaging.WeightAverage"),
+        (["callbacks=ema"], "callbacks.ema._target_ was None and is reslab.training.averaging.WeightAverage"),
     ],
 )
 def test_what_would_be_another_run_is_refused(composed, copied, overrides, told):
@@ -294,7 +294,7 @@ def test_other_images_are_another_run(composed, copied):
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["reslab"]["origin"]["data_checksum"] = "0" * 64
     torch.save(checkpoint, path)
-    with pytest.raises(UserError, match="data=digits: the images are not those that the run began with"):
+    with pytest.raises(UserError, match="data=digits: the images differ from those that the run began with"):
         resumed(composed, copied, "trainer.max_epochs=5")
 
 
@@ -330,7 +330,7 @@ def test_another_launcher_takes_none_of_the_options_of_the_one_before(tmp_path):
 @pytest.mark.parametrize("torn", ["", "hydra:", "hydra: {overrides: [", "hydra: {overrides: {}}"])
 def test_a_sweep_whose_settings_were_cut_off_tells_how_to_go_on(tmp_path, torn):
     (tmp_path / "multirun.yaml").write_text(torn)
-    with pytest.raises(UserError, match=rf"multirun\.yaml is not whole: remove it and .*hydra\.sweep\.dir={tmp_path}"):
+    with pytest.raises(UserError, match=rf"multirun\.yaml is incomplete: remove it and .*hydra\.sweep\.dir={tmp_path}"):
         with_resumed_settings([f"resume={tmp_path}"])
 
 
@@ -371,7 +371,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path):
         process.join()
         assert process.exitcode == 1
         output = (parts / "output.txt").read_text()
-        assert "error: the disk is full: free some space and go on with resume=" in output
+        assert "error: the disk is full: free some space, then resume=" in output
         assert "Traceback" not in output
         shutil.copytree(parts / "outputs", tmp_path / "larger" / "outputs")
         (run_folder,) = (tmp_path / "larger").glob("outputs/*/*")
@@ -409,9 +409,9 @@ def test_resume_stands_for_the_runs_own_arguments(tmp_path):
     assert asked == ["model=resnet8", "seed=3", "trainer.max_epochs=4", *place]
     assert with_resumed_settings(asked) == asked  # as a further process of the run asks
     assert with_resumed_settings(["seed=1"]) == ["seed=1"]
-    with pytest.raises(UserError, match="is no run's or sweep's folder"):
+    with pytest.raises(UserError, match="is not the folder of a run or a sweep"):
         with_resumed_settings([f"resume={tmp_path}/.hydra"])
-    with pytest.raises(UserError, match="is not a sweep's folder"):
+    with pytest.raises(UserError, match="is not the folder of a sweep"):
         with_resumed_settings([f"resume={folder}", "-m"])
 
 
