@@ -17,11 +17,12 @@ from reslab.run import Run
 __all__ = ["Run", "UserError", "load", "train"]
 
 
-def load(folder: str | Path) -> Run:
+def load(folder: str | Path, config_dir: str | Path | None = None) -> Run:
     """Return the run in a folder.
 
     Args:
         folder: a run's folder, e.g. outputs/resnet20-digits/2026-01-31_12-00-00.
+        config_dir: your own folder of configuration, if the run's network or data set is a class of your own.
 
     Returns:
         The run, whatever its status is. Its files are read when they are asked for.
@@ -35,18 +36,19 @@ def load(folder: str | Path) -> Run:
         Traceback (most recent call last):
         reslab.errors.UserError: outputs/resnet20-digits holds no run: .hydra/overrides.yaml is missing
     """
-    run = Run(folder)
+    run = Run(folder, config_dir)
     if not run.has_settings:
         raise UserError(f"{folder} holds no run: {run.overrides_file.relative_to(run.folder)} is missing")
     return run
 
 
-def train(*overrides: str) -> Run:
+def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
     """Train a network, test it, and return its run, as `python src/train.py <overrides>` does.
 
     Args:
         overrides: options as on the command line, one string each: "model=resnet18", "data.batch_size=64",
             "resume=auto".
+        config_dir: your own folder of configuration, with files such as model/mine.yaml; `--config-dir` of the command.
 
     Returns:
         The finished run.
@@ -66,4 +68,4 @@ def train(*overrides: str) -> Run:
     """
     from reslab.commands.python import train
 
-    return train(overrides)
+    return train(overrides, config_dir)

@@ -4,8 +4,10 @@ Nothing here imports torch.
 """
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +78,34 @@ def unquoted(value: str) -> str:
 def defaults(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Return every option and group with its value in conf/, for the choices (`model=…`) of a command line.
 
-    The other overrides do not count. A user's own folder of configuration (`--config-dir`) does.
+    The other overrides do not count. The user's own folders of configuration do.
     """
     from hydra import compose
 
-    from reslab.internals import hydra_arguments
-
-    folder = hydra_arguments().config_dir
-    searchpath = [f"hydra.searchpath=[{quoted(f'file://{Path(folder).absolute()}')}]"] if folder else []
-    folders = [CONF, *([Path(folder)] if folder else [])]
+    own = own_folders([*sys.argv[1:], *overrides])
+    searchpath = [searchpath_override(*own)] if own else []
+    folders = [CONF, *own]
     simple = [override for override in overrides if re.match(r"[\w/]+=[\w/]+$", override)]
     choices = [choice for choice in simple if any((each / name_of(choice)).is_dir() for each in folders)]
     with initialized_hydra():
         return dict(nodes(OmegaConf.to_container(compose(config_name, overrides=[*choices, *searchpath]))))
+
+
+def own_folders(arguments: Sequence[str]) -> list[Path]:
+    """Return the user's own folders of configuration: those of `--config-dir` and of `hydra.searchpath`."""
+    folders = []
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        name, _, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folders.append(value or following)
+        elif name == "hydra.searchpath":
+            folders += re.findall(r"file://([^,'\"\]]+)", value)
+    return [Path(folder) for folder in dict.fromkeys(folders)]
+
+
+def searchpath_override(*folders: str | Path) -> str:
+    """Return the override by which Hydra finds the user's own folders of configuration."""
+    return f"hydra.searchpath=[{','.join(quoted(f'file://{Path(folder).absolute()}') for folder in folders)}]"
 
 
 @contextmanager

@@ -72,6 +72,8 @@ def one_line(error: BaseException, config_name: str, overrides: Sequence[str] | 
             f"a process that reads images died ({reported}): too little memory is the usual reason; "
             "data.num_workers=0 reads without such processes"
         )
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, ImportError):
+        return f"{str(error).split(',')[0]}: {error.__cause__}"
     text = "; ".join(part.strip() for part in str(error).splitlines() if part.strip())
     return text if is_mistake(error) or isinstance(error, RunError | Interrupted) else f"{type(error).__name__}: {text}"
 

@@ -50,6 +50,8 @@ class Run:
 
     Args:
         folder: where the run is, e.g. outputs/resnet20-digits/2026-01-31_12-00-00. It need not exist.
+        config_dir: the folder of configuration that names the run's network and data set, if these are classes of your
+            own; needed for `classifier` and `predict` only.
 
     Attributes:
         folder, checkpoints, settings: folders.
@@ -64,8 +66,8 @@ class Run:
         PosixPath('outputs/resnet20-digits/2026-01-31_12-00-00/checkpoints/best.ckpt')
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, config_dir: str | Path | None = None) -> None:
+        self.folder, self.config_dir = Path(folder), config_dir
         self.checkpoints = self.folder / "checkpoints"
         self.last, self.previous, self.best = (self.checkpoints / name for name in (LAST, PREVIOUS, BEST))
         self.metrics_file = self.folder / "metrics.csv"
@@ -187,7 +189,7 @@ class Run:
         """
         from reslab.inference.loading import load_classifier  # torch
 
-        return load_classifier(self.checkpoint()).classifier
+        return load_classifier(self.checkpoint(), self.config_dir).classifier
 
     def predict(self, images: str | Path | Sequence[str | Path], top: int = 3) -> list[dict[str, Any]]:
         """Classify image files with the best weights.
@@ -205,7 +207,7 @@ class Run:
         """
         from reslab.inference.prediction import predict  # torch
 
-        return predict(self.checkpoint(), images, top=top)
+        return predict(self.checkpoint(), images, top=top, config_dir=self.config_dir)
 
 
 def resume_argument(folder: Path) -> str:
@@ -242,6 +244,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def today(target: Any) -> Any:
+    """Return the present name of a class."""
     for before, now in MOVED.items():
         if isinstance(target, str) and target.startswith(before):
             return now + target.removeprefix(before)

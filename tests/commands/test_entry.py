@@ -12,7 +12,7 @@ from conftest import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from reslab.commands.entry import check, fail, job_folder, new_folder, quote_equals, record_failure
+from reslab.commands.entry import check, fail, job_folder, new_folder, quote_equals, record_failure, use_present_names
 from reslab.errors import Interrupted, UserError
 from reslab.inference.options import PREDICT_SCHEMA
 from reslab.run import Run
@@ -166,3 +166,15 @@ def test_the_resolvers_are_known_to_the_configuration(tmp_path):
     assert config.dir == config.dir
     assert Path(config.dir).parent == tmp_path / "a"
     assert CONF.joinpath("config.yaml").read_text().count("${new_folder:") == 2
+
+
+def test_a_recorded_configuration_names_classes_as_they_are_named_today():
+    recorded = {
+        "scheduler": {"_target_": "reslab.schedules.one_cycle"},
+        "model": {"_target_": "reslab.models.resnet.ResNet"},
+    }
+    config = OmegaConf.create(recorded | {"callbacks": {"ema": {"_target_": "reslab.averaging.WeightAverage"}}})
+    use_present_names(config)
+    assert config.scheduler._target_ == "reslab.training.schedules.one_cycle"
+    assert config.callbacks.ema._target_ == "reslab.training.averaging.WeightAverage"
+    assert config.model._target_ == "reslab.models.resnet.ResNet"

@@ -120,3 +120,31 @@ def test_a_program_may_train_with_several_processes(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM.format(options=[each for each in QUICK if each != "trainer=cpu"]))
     done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.splitlines()[-1:] == ["1 1"], done.stderr
+
+
+OWN_CLASS = """
+from reslab.data.datasets import Digits
+
+class Own(Digits):
+    def __init__(self, knob, **options):
+        super().__init__(**options)
+"""
+OWN = {"own.py": OWN_CLASS, "mine/data/own.yaml": "defaults: [digits]\n_target_: own.Own\nname: own\nknob: 3\n"}
+
+
+def test_a_class_of_the_users_own_is_trained_and_used_with_its_folder_of_configuration(tmp_path, monkeypatch):
+    for name, text in OWN.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["program.py", "--help"])  # a program has arguments of its own
+    with pytest.raises(reslab.UserError, match=r"^data\.knob=x must be an integer$"):
+        reslab.train(*QUICK, "data=own", "data.knob=x", config_dir="mine")
+    run = reslab.train(*QUICK, "data=own", "data.knob=5", config_dir="mine")
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    logits = run.classifier()(images)
+    assert equal({"logits": reslab.load(run.folder, config_dir="mine").classifier()(images)}, {"logits": logits})
+    with pytest.raises(reslab.UserError, match=r"would call own\.Own, which no file in conf/model or conf/data names"):
+        reslab.load(run.folder).classifier()
+    again = reslab.train(f"resume={run.folder}", "trainer.max_epochs=2", config_dir="mine")
+    assert again.result["epochs"] == 2

@@ -517,3 +517,10 @@ def test_the_folder_of_a_sweep_is_refused_for_another_sweep(tmp_path):
             with_resumed_settings([f"resume={folder}", given])
     with pytest.raises(UserError, match=f"{folder} holds a sweep: resume={folder} continues it"):
         with_resumed_settings(["-m", "seed=1,2", f"hydra.sweep.dir={folder}"])
+
+
+def test_the_flags_of_a_resumed_run_stay_together_at_the_end(tmp_path):
+    folder = make_run(tmp_path / "run", ["model=mine", "seed=3"])
+    asked = ["--config-dir", "mine", f"resume={folder}", "seed=4"]
+    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    assert with_resumed_settings(asked) == ["model=mine", "seed=4", *place, "--config-dir", "mine"]

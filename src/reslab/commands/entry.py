@@ -22,12 +22,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from reslab.commands.resume import with_resumed_settings
-from reslab.configuration import CONF, quoted
+from reslab.configuration import CONF, flatten, quoted
 from reslab.errors import Failed, Interrupted, UserError, is_mistake, one_line, visible
 from reslab.internals import hydra_argument_parser
 from reslab.options import PATH, Schema, check_option
 from reslab.processes import is_first_process
-from reslab.run import Run, resume_argument
+from reslab.run import Run, resume_argument, today
 from reslab.sweeps.summary import SweepFailed
 from reslab.training.interruption import signals
 from reslab.training.options import SCHEMA as TRAINING_SCHEMA
@@ -68,6 +68,7 @@ def job(schema: Schema, task: Task) -> Task:
     @functools.wraps(task)
     def run(config: DictConfig) -> Any:
         try:
+            use_present_names(config)
             check(config, schema, list(HydraConfig.get().overrides.task))
             with as_own_command():
                 return task(config)
@@ -87,6 +88,13 @@ def job(schema: Schema, task: Task) -> Task:
             raise Failed(error) from error
 
     return run
+
+
+def use_present_names(config: DictConfig) -> None:
+    """Rename classes that have moved, in a configuration that was recorded before and is now repeated."""
+    for name, value in flatten(OmegaConf.to_container(config)).items():
+        if name.endswith("_target_") and today(value) != value:
+            OmegaConf.update(config, name, today(value))
 
 
 def check(config: DictConfig, schema: Schema, overrides: Sequence[str]) -> None:

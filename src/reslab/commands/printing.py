@@ -26,7 +26,9 @@ def print_result(result: Result) -> None:
             table.add_row(name, f"{result[name]:.4f}")
     table.add_row("training", f"{result['train/seconds']:.1f} s, {result['train/images_per_second']:,.0f} images/s")
     console.print(table)
-    console.print(f"run:    {folder}\ncurves: tensorboard --logdir {folder}", soft_wrap=True, highlight=False)
+    console.print(f"run:    {folder}", soft_wrap=True, highlight=False)
+    if list(folder.glob("events.out.tfevents*")):  # another logger may have been chosen
+        console.print(f"curves: tensorboard --logdir {folder}", soft_wrap=True, highlight=False)
 
 
 def print_evaluation(result: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from reslab.commands import train as command
 from reslab.commands.entry import command_line, job, new_folder, prepared
-from reslab.configuration import initialized_hydra
+from reslab.configuration import initialized_hydra, searchpath_override
 from reslab.errors import Failed, Interrupted, UserError, is_mistake, one_line
 from reslab.internals import run_hydra_job
 from reslab.run import Run
@@ -22,21 +22,22 @@ from reslab.training.options import SCHEMA
 LINE = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"  # as in conf/hydra/job_logging/reslab.yaml
 
 
-def train(overrides: Sequence[str]) -> Run:
+def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
     """Train one run. The public `reslab.train` documents it."""
     finished: list[Run] = []
 
     def task(config: DictConfig) -> None:
         from reslab.training.fit import train  # torch and lightning, once the configuration is known to be right
 
-        run = Run(config.folder)
+        run = Run(config.folder, config_dir)
         with run_log(run.folder):
             train(config)
         finished.append(run)
 
     new_folder.cache_clear()  # a process that trains twice needs two folders
     try:
-        arguments = prepared(overrides, SCHEMA)
+        own = [searchpath_override(config_dir)] if config_dir is not None else []
+        arguments = prepared([*overrides, *own], SCHEMA)
         if any(argument.startswith("-") or argument == "hydra.mode=MULTIRUN" for argument in arguments):
             raise UserError(
                 "reslab.train takes the options of one run; start a sweep with the command: reslab train -m …"

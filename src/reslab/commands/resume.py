@@ -56,8 +56,9 @@ def with_resumed_settings(arguments: list[str]) -> list[str]:
     checkpoint = folder if given["resume"] == "auto" else Path(given["resume"])
     # Hydra leaves the run's settings as they are; training replaces them once it knows that the run is the same.
     place = {"resume": quoted(checkpoint), "hydra.run.dir": quoted(folder), "hydra.output_subdir": "null"}
-    added = [argument for argument in others if name_of(argument) not in place]
-    return [*kept, *added, *(f"{name}={value}" for name, value in place.items())]
+    flags = [argument for argument in others if is_flag(argument)]  # Hydra's parser takes them before or after the rest
+    added = [argument for argument in others if name_of(argument) not in place and argument not in flags]
+    return [*kept, *added, *(f"{name}={value}" for name, value in place.items()), *flags]
 
 
 def with_sweep_settings(sweep: Sweep, others: list[str]) -> list[str]:

@@ -1,13 +1,14 @@
 """Load a trained network. A checkpoint may come from a stranger: only classes that conf/ names are called for it."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from reslab.configuration import CONF
+from reslab.configuration import CONF, own_folders
 from reslab.data.base import ImageSpec
 from reslab.errors import UserError
 from reslab.models.build import build_network
@@ -45,11 +46,13 @@ def find_checkpoint(path: str | Path) -> Path:
         raise UserError(f"checkpoint={path}: neither a checkpoint nor the folder of a run that has one") from error
 
 
-def load_classifier(path: Path) -> Trained:
+def load_classifier(path: Path, config_dir: str | Path | None = None) -> Trained:
     """Load a trained classifier. Nothing in the file can run code.
 
     Args:
         path: a checkpoint, best.ckpt or last.ckpt.
+        config_dir: a folder of configuration that names classes of the user's own; None for the one that the command
+            line names.
 
     Returns:
         The classifier with the weights of the checkpoint, its configuration and its image spec.
@@ -59,7 +62,8 @@ def load_classifier(path: Path) -> Trained:
     """
     checkpoint = read_checkpoint(path)
     record = checkpoint["reslab"]
-    refuse_unknown_classes(path, record["config"])
+    own = own_folders(sys.argv[1:]) if config_dir is None else [Path(config_dir)]
+    refuse_unknown_classes(path, record["config"], [CONF, *own])
     config = OmegaConf.create(record["config"])
     assert isinstance(config, DictConfig)
     spec = ImageSpec(**record["spec"])
@@ -73,13 +77,19 @@ def load_classifier(path: Path) -> Trained:
     return Trained(classifier.eval(), config, spec)
 
 
-def refuse_unknown_classes(path: Path, config: dict[str, Any]) -> None:
-    """Raise UserError for a class that Hydra would call for the model or the data, unless a file in conf/ names it."""
-    files = [*CONF.glob("model/*.yaml"), *CONF.glob("data/*.yaml")]
+def refuse_unknown_classes(path: Path, config: dict[str, Any], folders: Sequence[Path]) -> None:
+    """Raise UserError for a class that Hydra would call for the model or the data, unless one of the folders names it.
+
+    The folders are conf/ and the user's own: whoever wrote a checkpoint must not choose what is called.
+    """
+    files = [file for folder in folders for group in ("model", "data") for file in folder.glob(f"{group}/*.yaml")]
     known = {OmegaConf.select(OmegaConf.load(file), "_target_") for file in files}
     for target in targets([config["model"], config["data"]]):
         if target not in known:
-            raise UserError(f"{path} would call {target}, which no file in conf/model or conf/data names: refused")
+            raise UserError(
+                f"{path} would call {target}, which no file in conf/model or conf/data names: refused; "
+                "if the class is your own, give your folder of configuration with --config-dir"
+            )
 
 
 def targets(node: Any) -> Iterator[Any]:

@@ -32,6 +32,7 @@ def predict(
     batch_size: int = 64,
     on_error: OnError = "stop",
     device: str = "auto",
+    config_dir: str | Path | None = None,
 ) -> list[Prediction]:
     """Classify image files.
 
@@ -42,6 +43,7 @@ def predict(
         batch_size: how many images the network takes at a time.
         on_error: whether to "stop" at images that cannot be read or to "skip" them.
         device: "auto", "cpu" or "cuda"; "auto" is a GPU if there is one.
+        config_dir: a folder of configuration that names classes of the user's own, as for `load_classifier`.
 
     Returns:
         One dictionary per image, in the order of the files: "image" is its path, "classes" lists the `top` most
@@ -53,7 +55,7 @@ def predict(
     for name, value in {"top": top, "batch_size": batch_size, "on_error": on_error, "device": device}.items():
         check_option(name, value, PREDICT[name])
     paths = find_images(images)
-    classifier, _, spec = load_classifier(checkpoint)
+    classifier, _, spec = load_classifier(checkpoint, config_dir)
     classifier.to(choose_device(device))
     numbers = torch.arange(len(paths))  # they take the place of labels, and so say which images were read
     files = FolderImages(paths, numbers, ReadCenter(spec.image_size, len(spec.mean)), on_error)

@@ -8,9 +8,9 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import BackboneFinetuning, Callback, Checkpoint, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -174,8 +174,11 @@ def build_logger(config: DictConfig, step: int) -> Logger | None:
 
     Args:
         config: the composed configuration.
-        step: the step of the checkpoint that a resumed run continues from. Later points are dropped from its curves.
+        step: the step of the checkpoint that a resumed run continues from. TensorBoard drops later points from its
+            curves; other loggers have no such argument.
     """
     if not config.logger:
         return None
-    return instantiate(config.logger, purge_step=step) if config.resume else instantiate(config.logger)
+    if config.resume and issubclass(get_class(config.logger._target_), TensorBoardLogger):
+        return instantiate(config.logger, purge_step=step)
+    return instantiate(config.logger)

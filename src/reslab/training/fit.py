@@ -67,7 +67,6 @@ def train(config: DictConfig) -> Result:
 
 def fit_and_test(config: DictConfig, run: Run) -> Result:
     checkpoint, step = resumed_checkpoint(Path(config.resume), config) if config.resume else (None, 0)
-    begin(config, run)
     prepare_process(config.seed)
     data = build_data(config, stages=("fit", "test") if config.test else ("fit",))
     classifier = build_classifier(config, data)
@@ -75,6 +74,7 @@ def fit_and_test(config: DictConfig, run: Run) -> Result:
     trainer = build_trainer(config, build_callbacks(config, data, history), build_logger(config, step))
     origin = provenance(config, data, classifier, trainer)
     classifier.record["origin"] = origin
+    begin(config, run)
     with signals.deferred(), memory_advice(config):
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     best = best_checkpoint(trainer, data)
