@@ -12,10 +12,10 @@ from reslab.reports.configurations import ACCURACIES, Configuration, mean_and_de
 from reslab.reports.entries import natural_order
 from reslab.reports.leaderboard import Report, failure_lines, notes_on_means, plural, read_report
 from reslab.reports.settings import ABSENT, canonical, differing_settings, setting_text
-from reslab.reports.statistics import Statistics, welch
+from reslab.reports.statistics import CONFIDENCE, PERCENT, Statistics, welch
 from reslab.training.options import TEST_METRICS, VALIDATION_METRICS
 
-SIGNIFICANCE_LEVEL = 0.05
+SIGNIFICANCE_LEVEL = round(1 - CONFIDENCE, 6)
 METRICS = (*VALIDATION_METRICS, *TEST_METRICS, "train/accuracy", "train/loss", "train/seconds")
 
 
@@ -86,24 +86,25 @@ def results_table(first: Configuration, second: Configuration) -> Table:
     for metric in METRICS:
         a, b = first.statistics(metric), second.statistics(metric)
         if a and b:
-            texts, tested = [mean_and_deviation(side, metric) for side in (first, second)], welch(a, b)
-            table.add_row(metric, *texts, f"{b.mean - a.mean:+.4f}", f"{tested.p:.2g}" if tested else "")
+            texts, difference = [mean_and_deviation(side, metric) for side in (first, second)], welch(a, b)
+            p = "" if difference.p is None else f"{difference.p:.2g}"
+            table.add_row(metric, *texts, f"{difference.mean:+.4f}", p)
     return table
 
 
 def verdict(first: Statistics, second: Statistics) -> str:
     """Say whether two means differ by more than the variation between seeds explains."""
-    difference = second.mean - first.mean
-    text = f"B - A = {difference:+.4f}"
+    difference = welch(first, second)
+    text = f"B - A = {difference.mean:+.4f}"
     if first.deviation is None or second.deviation is None:
         return f"{text}: a side of one run does not show the variation between seeds; repeat it with -m seed=1,2,3"
-    tested = welch(first, second)
-    if tested is None:
-        reason = "a result is not a number" if math.isnan(difference) else "the seeds of each side have equal results"
+    if difference.p is None:
+        is_nan = math.isnan(difference.mean)
+        reason = "a result is not a number" if is_nan else "the seeds of each side have equal results"
         return f"{text}: no test applies, because {reason}"
-    is_more, relation = ("more", "below") if tested.p < SIGNIFICANCE_LEVEL else ("not more", "not below")
+    is_more, relation = ("more", "below") if difference.p < SIGNIFICANCE_LEVEL else ("not more", "not below")
     return (
-        f"{text}, 95% confidence interval {tested.low:+.4f} to {tested.high:+.4f}: {is_more} than the variation "
-        f"between seeds explains (Welch's t-test over {first.n} and {second.n} seeds: p = {tested.p:.2g}, {relation} "
-        f"{SIGNIFICANCE_LEVEL})"
+        f"{text}, {PERCENT} confidence interval {difference.low:+.4f} to {difference.high:+.4f}: {is_more} than the "
+        f"variation between seeds explains (Welch's t-test over {first.n} and {second.n} seeds: "
+        f"p = {difference.p:.2g}, {relation} {SIGNIFICANCE_LEVEL})"
     )

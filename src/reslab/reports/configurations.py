@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from reslab.configuration import flatten
 from reslab.reports.entries import Entry
 from reslab.reports.settings import Settings, canonical
-from reslab.reports.statistics import Statistics, sample_statistics
+from reslab.reports.statistics import PERCENT, Statistics, sample_statistics
 
 ACCURACIES = ("val/accuracy", "test/accuracy")  # the first one that was measured decides the ranking
 PROVENANCE = ("device", "precision", "git_commit", "versions")  # names in a result; they may explain a difference too
-LEGEND = "mean ± standard deviation over n seeds [95% confidence interval of the mean, Student's t]"
+LEGEND = f"mean ± standard deviation over n seeds [{PERCENT} confidence interval of the mean, Student's t]"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from reslab.reports.configurations import ACCURACIES, Configuration, group_by_settings, ranking_key
 from reslab.reports.entries import Entry, read_entries
 from reslab.reports.settings import differing_settings, setting_text
+from reslab.reports.statistics import PERCENT
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def leaderboard(report: Report) -> list[dict[str, Any]]:
 
     Returns:
         The columns are `place` from 1, the settings that differ, the number of runs `n`, the statistics of every
-        metric (`val/accuracy mean`, `val/accuracy 95% low`, …; the deviation and the bounds are None for one run), the
-        training time in seconds, and the folder of the best run. A row has no statistics of a metric that no run has.
+        metric (`val/accuracy mean`, `val/accuracy deviation`, …; the deviation and the bounds are None for one run),
+        the training time in seconds, and the folder of the best run. A metric that no run of a row has is left out.
     """
     rows = []
     for place, configuration in enumerate(report.configurations, 1):
@@ -101,7 +102,8 @@ def leaderboard(report: Report) -> list[dict[str, Any]]:
         row |= {"n": len(configuration.entries)}
         for metric in report.metric_names:
             if statistics := configuration.statistics(metric):
-                columns = (f"{metric} {part}" for part in ("n", "mean", "deviation", "95% low", "95% high"))
+                parts = ("n", "mean", "deviation", f"{PERCENT} low", f"{PERCENT} high")
+                columns = (f"{metric} {part}" for part in parts)
                 row |= dict(zip(columns, statistics, strict=True))
         if seconds := configuration.statistics("train/seconds"):
             row["train/seconds mean"] = seconds.mean

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+CONFIDENCE = 0.95  # the probability that a confidence interval contains the true value
+QUANTILE = (1 + CONFIDENCE) / 2  # of Student's t, at the upper bound of an interval
+PERCENT = f"{CONFIDENCE:.0%}"
+
 
 class Statistics(NamedTuple):
     """Statistics of one metric over the runs of a configuration.
@@ -12,7 +16,7 @@ class Statistics(NamedTuple):
     Attributes:
         n: number of runs.
         deviation: standard deviation of the sample, with n - 1 in the denominator; None for one run.
-        low: lower bound of the 95% confidence interval of the mean by Student's t; None for one run.
+        low: lower bound of the confidence interval of the mean by Student's t; None for one run.
         high: upper bound of the interval.
     """
 
@@ -24,12 +28,18 @@ class Statistics(NamedTuple):
 
 
 class MeanDifference(NamedTuple):
-    """The difference between two means, the bounds of its 95% confidence interval, and the p-value."""
+    """The difference between two means.
+
+    Attributes:
+        low: lower bound of the confidence interval of the difference; None where Welch's t-test does not apply.
+        high: upper bound of the interval.
+        p: two-sided p-value.
+    """
 
     mean: float
-    low: float
-    high: float
-    p: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
 
 
 def sample_statistics(values: Sequence[float]) -> Statistics | None:
@@ -44,28 +54,28 @@ def sample_statistics(values: Sequence[float]) -> Statistics | None:
     from scipy.special import stdtrit  # importing SciPy takes 0.25 s, which a report without seeds saves
 
     deviation = stdev(values)
-    margin = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+    margin = float(stdtrit(n - 1, QUANTILE)) * deviation / math.sqrt(n)
     return Statistics(n, mean, deviation, mean - margin, mean + margin)
 
 
-def welch(first: Statistics, second: Statistics) -> MeanDifference | None:
+def welch(first: Statistics, second: Statistics) -> MeanDifference:
     """Compare two means by Welch's t-test, which does not assume equal variances.
 
     Source: B. L. Welch, "The generalization of 'Student's' problem when several different population variances are
     involved", Biometrika 34 (1947).
 
     Returns:
-        The difference `second.mean - first.mean` with its two-sided p-value. None where the test does not apply: one
-        side has a single run, neither side varies, or a value is not finite.
+        The difference `second.mean - first.mean`. The test does not apply if one side has a single run, neither side
+        varies, or a value is not finite.
     """
+    difference = second.mean - first.mean
     if first.deviation is None or second.deviation is None or not 0 < first.deviation + second.deviation < math.inf:
-        return None
+        return MeanDifference(difference)
     from scipy.special import stdtr, stdtrit
 
-    difference = second.mean - first.mean
     variances = first.deviation**2 / first.n, second.deviation**2 / second.n  # of the two means
     error = math.sqrt(sum(variances))
     freedom = error**4 / (variances[0] ** 2 / (first.n - 1) + variances[1] ** 2 / (second.n - 1))
-    margin = float(stdtrit(freedom, 0.975)) * error
+    margin = float(stdtrit(freedom, QUANTILE)) * error
     p = 2 * float(stdtr(freedom, -abs(difference) / error))
     return MeanDifference(difference, difference - margin, difference + margin, p)
