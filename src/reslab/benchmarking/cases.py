@@ -25,7 +25,7 @@ CASE_OPTIONS = tuple(field.name for field in fields(Case))
 
 
 def read_cases(config: DictConfig) -> list[Case]:
-    """Return every combination of the options once. Raises UserError for `resume=`."""
+    """Return every combination of the options once. Raise UserError for `resume=`."""
     if config.resume is not None:
         raise UserError("resume= belongs to train.py: a benchmark cannot be resumed")
     names = ("devices", "precisions", "memory_formats", "compile", "batch_sizes")  # in the order of Case's fields

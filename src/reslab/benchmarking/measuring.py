@@ -92,6 +92,7 @@ def measure(settings: dict[str, Any]) -> Row:
 
 
 def measure_steps(config: DictConfig) -> Row:
+    """Train, and return the speed, the time of each step and of its parts, the peak memory, and the provenance."""
     prepare_process(config.seed)
     stopwatch = Stopwatch()
     trainer = build_trainer(config, [stopwatch, *freezing_callbacks(config)], logger=None)
