@@ -1,4 +1,4 @@
-"""A callback that reports each validation of a trial to Optuna's pruner and ends a trial that falls behind."""
+"""A callback that reports each validation of a run to Optuna's pruner, and ends the run if its trial falls behind."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,14 +16,15 @@ ANSWER = "pruner"  # the attribute of a trial that holds the pruner's last answe
 
 
 class Pruning(Callback):
-    """Ends a trial after an epoch, as early stopping does: its checkpoints are written, and `pruned` becomes true.
+    """End the trial of this run if it falls behind.
 
-    Only the first process of a run opens the search; it tells the others when to stop.
+    The run stops after an epoch, as in early stopping: its checkpoints are written, and `pruned` becomes true. If the
+    run is no longer in its search, or its trial has ended already, the run is trained to its end.
 
-    A run that is no longer in its search, or whose trial has ended, is trained to its end.
+    Only the first process opens the search; it broadcasts the decision.
 
     Args:
-        folder: the run's folder, which is in the sweep's folder and begins with the number of the trial.
+        folder: the run's folder, which is in the sweep's folder. Its name begins with the number of the trial.
     """
 
     def __init__(self, folder: str) -> None:
@@ -35,7 +36,7 @@ class Pruning(Callback):
             self.trial = running_trial(self.folder)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Train no further epoch if the run was interrupted after the pruner had ended it."""
+        """Stop at once if the pruner had already ended this trial before an interruption."""
         self.end_if(trainer, self.trial is not None and last_answer(self.trial) == (trainer.current_epoch, True))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -57,7 +58,7 @@ class Pruning(Callback):
 
 
 def running_trial(folder: Path) -> "optuna.Trial | None":
-    """Return the trial of the job in this folder; None if it is not running, or if the folder is in no search."""
+    """Return the trial of the run in this folder; None if it is not running, or if the folder is in no search."""
     sweep, number = Sweep(folder.parent), folder.name.partition("_")[0]
     if not sweep.exists or not number.isdecimal():
         return None

@@ -24,7 +24,7 @@ from reslab.sweeps.space import Space, grid_values, suggest_parameters
 from reslab.sweeps.study import create_study
 from reslab.training.options import VALIDATION_METRICS
 
-# Adds the callback that asks the pruner. It reads the database's URL, which may hold a password, from the sweep.
+# The callback reads the database's URL from the sweep's record, so that a password is not on the command line.
 PRUNING_OVERRIDE = "+callbacks.pruning={_target_:reslab.sweeps.pruning.Pruning,folder:${folder}}"
 STATUSES = {TrialState.COMPLETE: FINISHED, TrialState.PRUNED: PRUNED, TrialState.FAIL: "failed"}
 
@@ -82,7 +82,7 @@ class Search:
     def next_trials(self) -> list[optuna.Trial]:
         """Return the trials to launch: those that were interrupted, and new ones up to a multiple of `n_jobs`.
 
-        Trials that a user added to the database are among the new ones.
+        Trials enqueued with `Study.enqueue_trial` come first among the new ones.
         """
         trials = self.study.get_trials(deepcopy=False)
         interrupted = [trial for trial in trials if trial.state == TrialState.RUNNING]
@@ -124,7 +124,7 @@ class Search:
         return [*self.fixed, *self.pruning, *(f"{name}={trial.params[name]}" for name in self.space)]
 
     def report_result(self, trial: optuna.Trial, result: Result) -> None:
-        """Report the result of a job to Optuna. Raises UserError if it does not contain an objective."""
+        """Report the result of a job to Optuna. Raise UserError if it does not contain an objective."""
         if result["status"] != FINISHED:
             self.study.tell(trial, state=TrialState.PRUNED if result["status"] == PRUNED else TrialState.FAIL)
             return

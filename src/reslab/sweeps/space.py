@@ -34,7 +34,7 @@ def read_space(lines: Sequence[str], config_loader: ConfigLoader) -> tuple[list[
 
 
 def read_distribution(override: Override) -> BaseDistribution:
-    """Return the distribution of one option's values. Raises UserError for values that it cannot have."""
+    """Return the distribution of one option's values. Raise UserError for values that it cannot have."""
     value: Any = override.value()  # one of Hydra's classes for several values
     tags = value.tags if isinstance(value, Sweep) else set()  # glob(*) has none
     if unknown := tags - {"log"}:
@@ -82,7 +82,7 @@ def extremes(distribution: BaseDistribution) -> Sequence[Any]:
 
 
 def grid_values(space: Space) -> dict[str, list[Any]]:
-    """Return all values of each option. Raises UserError for an interval, which has infinitely many."""
+    """Return all values of each option. Raise UserError for an interval, which has infinitely many."""
     return {name: all_values(name, distribution) for name, distribution in space.items()}
 
 

@@ -9,7 +9,7 @@ from reslab.sweeps.folder import Sweep
 
 
 class SweepFailed(BaseException):
-    """Ends a sweep in which jobs failed. It is not an Exception, after which Hydra continues with the next job."""
+    """The end of a sweep in which jobs failed. After an Exception, Hydra would continue with the next job."""
 
 
 def print_summary(sweep: Sweep, planned: int, status: str = "finished") -> int:
