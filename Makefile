@@ -11,7 +11,7 @@ test: .venv/installed   ## the default tests, five minutes on two cores
 test-all: .venv/installed  ## the slow ones too
 	$(BIN)/python -m pytest $(ARGS)
 
-check: .venv/installed  ## lint, types, and which room imports which
+check: .venv/installed  ## lint, types, and which package imports which
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
 tensorboard: .venv/installed  ## look at every run

@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reslab.benchmarking.cases import read_cases
-from reslab.benchmarking.options import SCHEMA as BENCHMARK_SCHEMA
+from reslab.benchmarking.options import BENCHMARK_SCHEMA
 from reslab.commands.entry import check
-from reslab.commands.predict import predict
+from reslab.commands.predict import run_predict
 from reslab.configuration import nodes
 from reslab.errors import UserError, one_line
 from reslab.inference.evaluation import evaluate
@@ -24,9 +24,11 @@ from reslab.inference.options import EVALUATE_SCHEMA, PREDICT_SCHEMA
 from reslab.options import LIKE_DEFAULT
 from reslab.training import fit
 from reslab.training.metrics import Metrics
-from reslab.training.options import SCHEMA, TEST_METRICS, VALIDATION_METRICS
+from reslab.training.options import TEST_METRICS, TRAINING_SCHEMA, VALIDATION_METRICS
 
-SCHEMAS = {schema.config_name: schema for schema in (SCHEMA, BENCHMARK_SCHEMA, EVALUATE_SCHEMA, PREDICT_SCHEMA)}
+SCHEMAS = {
+    schema.config_name: schema for schema in (TRAINING_SCHEMA, BENCHMARK_SCHEMA, EVALUATE_SCHEMA, PREDICT_SCHEMA)
+}
 
 GIVEN = {"benchmark": ["folder=a"], "evaluate": ["checkpoint=a"], "predict": ["checkpoint=a", "images=b"]}
 GROUPS = ("data", "optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment")
@@ -102,9 +104,9 @@ def test_a_benchmarks_options_are_one_or_a_list():
 def test_what_is_needed_cannot_be_removed(override, refused):
     if refused:
         with pytest.raises(UserError, match=r"cannot be removed, only set$"):
-            SCHEMA.check_removals([override])
+            TRAINING_SCHEMA.check_removals([override])
     else:
-        SCHEMA.check_removals([override])
+        TRAINING_SCHEMA.check_removals([override])
 
 
 # whatever is given, a run trains or answers with one line
@@ -179,7 +181,7 @@ def answer(command, arguments, tmp_path, trained, image):
         if command == "benchmark":
             read_cases(config)
         elif command == "predict":
-            predict(config)
+            run_predict(config)
         else:  # one process, whatever the devices; one step
             config.trainer.update({"devices": 1, "num_nodes": 1, "max_steps": 1})
             if command == "config":
@@ -288,7 +290,7 @@ def test_an_option_of_a_users_own_class_takes_what_its_default_is_like(composed,
     overrides = ["data=stripes", "model=mine", override]
     config = composed(f"hydra.searchpath=[file://{own_folder}]", *overrides)
     if line is None:
-        SCHEMA.check(config, overrides)
+        TRAINING_SCHEMA.check(config, overrides)
     else:
         with pytest.raises(UserError, match=f"^{re.escape(line)}"):
-            SCHEMA.check(config, overrides)
+            TRAINING_SCHEMA.check(config, overrides)

@@ -57,7 +57,7 @@ def has_prefix(name: str, groups: tuple[str, ...]) -> bool:
 
 
 def quoted(value: object) -> str:
-    """Quote a value for Hydra's grammar, where the folder of a job (`0_seed=1`) is no plain value.
+    """Quote a value for Hydra's grammar, which does not accept the folder of a job, `0_seed=1`, without quotes.
 
     In that grammar a backslash stands for itself, except before a quote.
     """

@@ -38,6 +38,7 @@ class Failed(BaseException):
         self.error = error
 
 
+FULL_ERROR = "HYDRA_FULL_ERROR"  # the environment variable with which a user asks for tracebacks
 USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
 
 

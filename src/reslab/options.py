@@ -1,6 +1,6 @@
 """Kinds of option values, and the check of a composed configuration against them.
 
-Each room states in its own options.py which kind each of its options is of. An option that no room knows, e.g. one of a
+Each package states in its own options.py of which kind each option is. An option that no package knows, e.g. one of a
 user's own data set, takes values of the type of its default. Nothing here imports torch, so that a mistake is reported
 at once.
 """
@@ -8,6 +8,7 @@ at once.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -100,6 +101,15 @@ def check_option(name: str, value: Any, kind: Kind) -> None:
     """Raise UserError unless the value is of the kind."""
     if not kind.allows(value):
         raise UserError(f"{name}={shown(value)} must be {kind.words}".rstrip())
+
+
+def plain_value(value: Any) -> Any:
+    """Return what the command line would give for a path, a tuple or one of Hydra's containers."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, and everything that may be asked of it."""
+"""A run's folder: its files, status, result and checkpoints."""
 
 import csv
 import json
@@ -26,19 +26,19 @@ MAY_DIFFER = (
     "trainer.limit_test_batches", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler",
     "trainer.detect_anomaly",
 )  # fmt: skip
-MAY_NOT_DIFFER = ("callbacks.ema",)  # of those
-# Modules that have moved: the configurations of runs that were recorded before name them as they were.
+MAY_NOT_DIFFER = ("callbacks.ema",)  # the exception within callbacks: it changes the weights
+# Modules that have moved. The configurations of older runs contain the old names.
 MOVED = {
     f"reslab.{name}.": f"reslab.training.{name}." for name in ("averaging", "checkpoints", "schedules", "tensorboard")
 }
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # previous: what last.ckpt was before
-BENCHMARK = "benchmark.json"  # the result of a benchmark, whose folder has settings but holds no run
+BENCHMARK_FILE = "benchmark.json"  # the result of a benchmark, whose folder has settings but holds no run
 FINISHED, PRUNED = "finished", "pruned"
 ENDED = (FINISHED, PRUNED)  # the statuses of a run that is never resumed
 UNREADABLE = "unreadable"  # the status in a report of a run whose files cannot be read
 # What reading the settings of a run can raise if its process was killed while it wrote them.
-INCOMPLETE = (OSError, yaml.YAMLError, KeyError, TypeError)
+SETTINGS_ERRORS = (OSError, yaml.YAMLError, KeyError, TypeError)
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast, where it is installed
 
 
@@ -54,7 +54,7 @@ class Run:
             own; needed for `classifier` and `predict` only.
 
     Attributes:
-        folder, checkpoints, settings: folders.
+        folder, checkpoints, hydra_folder: folders.
         last, previous, best, metrics_file, result_file, config_file, overrides_file: files in them.
 
     Example:
@@ -72,9 +72,9 @@ class Run:
         self.last, self.previous, self.best = (self.checkpoints / name for name in (LAST, PREVIOUS, BEST))
         self.metrics_file = self.folder / "metrics.csv"
         self.result_file = self.folder / "result.json"
-        self.settings = self.folder / ".hydra"
-        self.config_file = self.settings / "config.yaml"
-        self.overrides_file = self.settings / "overrides.yaml"  # Hydra writes it last
+        self.hydra_folder = self.folder / ".hydra"
+        self.config_file = self.hydra_folder / "config.yaml"
+        self.overrides_file = self.hydra_folder / "overrides.yaml"  # Hydra writes it last
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.status})"
@@ -83,7 +83,7 @@ class Run:
     def below(cls, folder: Path) -> Iterator["Run"]:
         """Yield every run in a folder or below it, in no order. The folder of a benchmark holds no run."""
         for settings in folder.rglob(".hydra"):
-            if not (settings.parent / BENCHMARK).exists():
+            if not (settings.parent / BENCHMARK_FILE).exists():
                 yield cls(settings.parent)
 
     # settings
@@ -240,10 +240,13 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return every option by its dotted name; classes under the names that they have today."""
-    return {name: today(value) if name.endswith("_target_") else value for name, value in flatten(config).items()}
+    return {
+        name: current_class_path(value) if name.endswith("_target_") else value
+        for name, value in flatten(config).items()
+    }
 
 
-def today(target: Any) -> Any:
+def current_class_path(target: Any) -> Any:
     """Return the present name of a class."""
     for before, now in MOVED.items():
         if isinstance(target, str) and target.startswith(before):

@@ -10,20 +10,21 @@ import torch
 from conftest import FP32
 from hydra.core.global_hydra import GlobalHydra
 
-from reslab.benchmarking.options import SCHEMA as BENCHMARK_SCHEMA
-from reslab.commands.benchmark import benchmark
-from reslab.commands.entry import command, new_folder
-from reslab.commands.evaluate import evaluate
-from reslab.commands.predict import predict
-from reslab.commands.train import train
+from reslab.benchmarking.options import BENCHMARK_SCHEMA
+from reslab.commands.benchmark import run_benchmark
+from reslab.commands.entry import command
+from reslab.commands.evaluate import run_evaluate
+from reslab.commands.predict import run_predict
+from reslab.commands.resolvers import new_folder
+from reslab.commands.train import run_train
 from reslab.inference.options import EVALUATE_SCHEMA, PREDICT_SCHEMA
-from reslab.training.options import SCHEMA
+from reslab.training.options import TRAINING_SCHEMA
 
 COMMANDS = {
-    "train": (SCHEMA, train),
-    "evaluate": (EVALUATE_SCHEMA, evaluate),
-    "predict": (PREDICT_SCHEMA, predict),
-    "benchmark": (BENCHMARK_SCHEMA, benchmark),
+    "train": (TRAINING_SCHEMA, run_train),
+    "evaluate": (EVALUATE_SCHEMA, run_evaluate),
+    "predict": (PREDICT_SCHEMA, run_predict),
+    "benchmark": (BENCHMARK_SCHEMA, run_benchmark),
 }
 
 
@@ -254,7 +255,7 @@ def check(answer, line):
 )
 def test_a_mistake_in_an_option_leaves_the_run_as_it_was(run, trained_run, monkeypatch, arguments, line):
     monkeypatch.setitem(
-        COMMANDS, "train", (SCHEMA, lambda _: pytest.fail("it was to be found before torch is imported"))
+        COMMANDS, "train", (TRAINING_SCHEMA, lambda _: pytest.fail("it was to be found before torch is imported"))
     )
     before = contents(trained_run)
     check(run("train", "resume=RUN", *arguments.split()), line)

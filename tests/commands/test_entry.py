@@ -12,7 +12,8 @@ from conftest import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from reslab.commands.entry import check, fail, job_folder, new_folder, quote_equals, record_failure, use_present_names
+from reslab.commands.entry import check, fail, quote_if_needed, record_failure, use_present_names
+from reslab.commands.resolvers import job_folder, new_folder
 from reslab.errors import Interrupted, UserError
 from reslab.inference.options import PREDICT_SCHEMA
 from reslab.run import Run
@@ -63,7 +64,7 @@ def test_what_must_be_given(composed):
     ],
 )
 def test_a_folder_of_a_sweep_is_a_value(argument, quoted):
-    assert quote_equals(argument) == quoted
+    assert quote_if_needed(argument) == quoted
 
 
 @pytest.mark.parametrize(

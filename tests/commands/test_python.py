@@ -12,8 +12,8 @@ from conftest import FP32, equal, last_weights
 
 import reslab
 import reslab.run
+from reslab.interruption import signals
 from reslab.training import fit
-from reslab.training.interruption import signals
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "logger=none", "test=false", FP32)
 

@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from reslab import files
-from reslab.commands.resume import with_resumed_settings
+from reslab.commands.resume import resumed_command_line
 from reslab.configuration import flatten, quoted, unquoted
 from reslab.errors import RunError, UserError
 from reslab.run import MAY_DIFFER, differences, may_differ
@@ -318,20 +318,20 @@ def test_another_launcher_takes_none_of_the_options_of_the_one_before(tmp_path):
     (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(record))
     place = [f"hydra.sweep.dir='{tmp_path}'"]
     own = ["hydra.mode=MULTIRUN", "seed=1,2", *place]
-    assert with_resumed_settings([f"resume={tmp_path}"]) == [*begun, *own]
+    assert resumed_command_line([f"resume={tmp_path}"]) == [*begun, *own]
     other = ["hydra/launcher=parallel", "hydra.launcher.n_jobs=3"]
-    assert with_resumed_settings([f"resume={tmp_path}", *other]) == [other[0], *own, other[1]]
+    assert resumed_command_line([f"resume={tmp_path}", *other]) == [other[0], *own, other[1]]
     more = "+hydra.launcher.slurm_account=me"
-    assert with_resumed_settings([f"resume={tmp_path}", begun[0], more]) == [*begun, *own, more]
+    assert resumed_command_line([f"resume={tmp_path}", begun[0], more]) == [*begun, *own, more]
     flags = ["--config-dir=mine", "-cd", "mine"]
-    assert with_resumed_settings([f"resume={tmp_path}", *flags]) == [*begun, *own, *flags]
+    assert resumed_command_line([f"resume={tmp_path}", *flags]) == [*begun, *own, *flags]
 
 
 @pytest.mark.parametrize("torn", ["", "hydra:", "hydra: {overrides: [", "hydra: {overrides: {}}"])
 def test_a_sweep_whose_settings_were_cut_off_tells_how_to_go_on(tmp_path, torn):
     (tmp_path / "multirun.yaml").write_text(torn)
     with pytest.raises(UserError, match=rf"multirun\.yaml is incomplete: remove it and .*hydra\.sweep\.dir={tmp_path}"):
-        with_resumed_settings([f"resume={tmp_path}"])
+        resumed_command_line([f"resume={tmp_path}"])
 
 
 @pytest.mark.parametrize(
@@ -405,14 +405,14 @@ def make_run(folder, overrides, status=None):
 def test_resume_stands_for_the_runs_own_arguments(tmp_path):
     folder = make_run(tmp_path / "0_seed=3", ["model=resnet8", "seed=3", "trainer.max_epochs=2"])
     place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
-    asked = with_resumed_settings([f"resume={folder}", "trainer.max_epochs=4"])
+    asked = resumed_command_line([f"resume={folder}", "trainer.max_epochs=4"])
     assert asked == ["model=resnet8", "seed=3", "trainer.max_epochs=4", *place]
-    assert with_resumed_settings(asked) == asked  # as a further process of the run asks
-    assert with_resumed_settings(["seed=1"]) == ["seed=1"]
+    assert resumed_command_line(asked) == asked  # as a further process of the run asks
+    assert resumed_command_line(["seed=1"]) == ["seed=1"]
     with pytest.raises(UserError, match="is not the folder of a run or a sweep"):
-        with_resumed_settings([f"resume={tmp_path}/.hydra"])
+        resumed_command_line([f"resume={tmp_path}/.hydra"])
     with pytest.raises(UserError, match="is not the folder of a sweep"):
-        with_resumed_settings([f"resume={folder}", "-m"])
+        resumed_command_line([f"resume={folder}", "-m"])
 
 
 def test_a_checkpoint_stands_for_its_run(tmp_path):
@@ -421,13 +421,13 @@ def test_a_checkpoint_stands_for_its_run(tmp_path):
     best.parent.mkdir()
     best.touch()
     place = [f"resume='{best}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
-    assert with_resumed_settings([f"resume={best}"]) == ["seed=3", *place]
+    assert resumed_command_line([f"resume={best}"]) == ["seed=3", *place]
 
 
 def test_auto_is_the_newest_unfinished_run_of_the_same_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = ["model=resnet8", "seed=3", "resume=auto"]
-    assert with_resumed_settings(asked) == asked[:2]  # none: a new one
+    assert resumed_command_line(asked) == asked[:2]  # none: a new one
     runs = {
         "finished": (asked[:2], "finished"), "other": (["seed=3"], "failed"), "older": (asked[1::-1], None),
         "newer": (asked[:2], "interrupted"), "newest": (asked[:2], "finished"),
@@ -437,10 +437,10 @@ def test_auto_is_the_newest_unfinished_run_of_the_same_command(tmp_path, monkeyp
         os.utime(folder / ".hydra" / "config.yaml", (age, age))
     folder = Path("outputs/resnet8-digits/newer")
     place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
-    assert with_resumed_settings(asked) == [*asked[1::-1][::-1], *place]
+    assert resumed_command_line(asked) == [*asked[1::-1][::-1], *place]
     (folder / ".hydra" / "overrides.yaml").write_text("[seed='3")  # killed while Hydra wrote it
-    assert "resume='outputs/resnet8-digits/older'" in with_resumed_settings(asked)
-    assert with_resumed_settings([*asked, "hydra.run.dir=new"]) == [*asked[:2], "hydra.run.dir=new"]
+    assert "resume='outputs/resnet8-digits/older'" in resumed_command_line(asked)
+    assert resumed_command_line([*asked, "hydra.run.dir=new"]) == [*asked[:2], "hydra.run.dir=new"]
 
 
 def test_auto_is_the_newest_unfinished_sweep_of_the_same_command(tmp_path, monkeypatch):
@@ -460,17 +460,17 @@ def test_auto_is_the_newest_unfinished_sweep_of_the_same_command(tmp_path, monke
         os.utime(folder / "multirun.yaml", (age, age))
         if status:
             (folder / "result.json").write_text(json.dumps({"status": status}))
-    assert with_resumed_settings(asked)[-1] == "hydra.sweep.dir='outputs/multirun/of_an_experiment'"
+    assert resumed_command_line(asked)[-1] == "hydra.sweep.dir='outputs/multirun/of_an_experiment'"
     make_run(Path("outputs") / "resnet20-digits" / "a_run", ["seed=1,2"], "failed")
-    assert with_resumed_settings(["-m", *asked])[1] == "hydra.sweep.dir='outputs/multirun/killed'"
+    assert resumed_command_line(["-m", *asked])[1] == "hydra.sweep.dir='outputs/multirun/killed'"
     (tmp_path / "outputs" / "multirun" / "killed" / "multirun.yaml").write_text("hydra:\n")  # while Hydra wrote it
-    assert with_resumed_settings(["-m", *asked]) == ["-m", *asked[:2]]
+    assert resumed_command_line(["-m", *asked]) == ["-m", *asked[:2]]
 
 
 def test_a_new_run_does_not_take_anothers_folder(tmp_path):
     folder = make_run(tmp_path / "run", ["seed=3"], "finished")
     with pytest.raises(UserError, match=f"{folder} holds a run: resume={folder} continues it"):
-        with_resumed_settings(["seed=4", f"hydra.run.dir={folder}"])
+        resumed_command_line(["seed=4", f"hydra.run.dir={folder}"])
 
 
 def test_what_may_differ():
@@ -499,9 +499,9 @@ def test_resume_stands_for_a_sweeps_own_arguments(tmp_path):
     )
     place = [f"hydra.sweep.dir='{folder}'"]
     own = ["hydra/sweeper=optuna", "hydra.sweeper.trials=5", *place, "hydra.mode=MULTIRUN", "seed=1,2"]
-    assert with_resumed_settings([f"resume={folder}"]) == own
-    assert with_resumed_settings(["-m", "seed=1,2", "hydra/sweeper=optuna", f"resume={folder}"]) == own
-    more = with_resumed_settings([f"resume={folder}", "hydra.sweeper.trials=9", "hydra/launcher=parallel"])
+    assert resumed_command_line([f"resume={folder}"]) == own
+    assert resumed_command_line(["-m", "seed=1,2", "hydra/sweeper=optuna", f"resume={folder}"]) == own
+    more = resumed_command_line([f"resume={folder}", "hydra.sweeper.trials=9", "hydra/launcher=parallel"])
     assert more == [own[0], "hydra.sweeper.trials=9", *own[2:], "hydra/launcher=parallel"]
 
 
@@ -514,13 +514,13 @@ def test_the_folder_of_a_sweep_is_refused_for_another_sweep(tmp_path):
     ):
         line = rf"^resume={folder} is a sweep that was started with {started_with}.*, not {given}: start"
         with pytest.raises(UserError, match=line):
-            with_resumed_settings([f"resume={folder}", given])
+            resumed_command_line([f"resume={folder}", given])
     with pytest.raises(UserError, match=f"{folder} holds a sweep: resume={folder} continues it"):
-        with_resumed_settings(["-m", "seed=1,2", f"hydra.sweep.dir={folder}"])
+        resumed_command_line(["-m", "seed=1,2", f"hydra.sweep.dir={folder}"])
 
 
 def test_the_flags_of_a_resumed_run_stay_together_at_the_end(tmp_path):
     folder = make_run(tmp_path / "run", ["model=mine", "seed=3"])
     asked = ["--config-dir", "mine", f"resume={folder}", "seed=4"]
     place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
-    assert with_resumed_settings(asked) == ["model=mine", "seed=4", *place, "--config-dir", "mine"]
+    assert resumed_command_line(asked) == ["model=mine", "seed=4", *place, "--config-dir", "mine"]

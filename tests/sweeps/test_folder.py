@@ -1,6 +1,7 @@
 from fake_runs import make_run
 from omegaconf import OmegaConf
 
+from reslab.run import read_result
 from reslab.sweeps.folder import Sweep
 
 
@@ -9,11 +10,11 @@ def test_a_sweep_is_read_from_what_it_wrote(tmp_path, monkeypatch, sweep_config)
     _, config = sweep_config("seed=1", "hydra/sweeper=optuna", "hydra.sweeper.storage=${oc.env:SEARCHES}")
     sweep = Sweep(tmp_path / "sweep")
     assert not sweep.exists
-    assert sweep.status == "unfinished"
-    sweep.record(config)
+    assert read_result(sweep.folder)["status"] == "unfinished"
+    sweep.write_record(config)
     sweep.write_result("failed", jobs=2, failed=1)
     assert sweep.exists
-    assert sweep.status == "failed"
+    assert read_result(sweep.folder)["status"] == "failed"
     assert sweep.storage == "sqlite:///all.db"
     assert OmegaConf.load(sweep.record_file).hydra.overrides.task == ["seed=1"]
     assert sweep.arguments == [

@@ -10,7 +10,7 @@ from reslab.sweeps.search import PRUNING_OVERRIDE
 
 
 class GroupLauncher(Launcher):
-    """Records what it receives, as a launcher of Hydra: overrides of jobs with consecutive numbers."""
+    """A launcher of Hydra that records what it receives: overrides of jobs with consecutive numbers."""
 
     def __init__(self):
         self.launched = []
@@ -23,7 +23,7 @@ class GroupLauncher(Launcher):
 
 
 class RecordingLauncher(JobLauncher):
-    """Records what it receives, as a launcher of ResLab: jobs."""
+    """A launcher of ResLab that records what it receives: jobs."""
 
     def __init__(self):
         self.launched = []
@@ -54,15 +54,15 @@ def begin(job, status=None):
 )
 def test_a_job_has_ended_if_it_has_a_result_and_the_same_configuration(tmp_path, status, saved, ended):
     job = Job(0, [], tmp_path, OmegaConf.create({"seed": 1, "resume": None}))
-    assert not job.has_ended
+    assert not job.holds_its_result()
     (tmp_path / ".hydra").mkdir()
     OmegaConf.save(OmegaConf.create(saved), tmp_path / ".hydra" / "config.yaml")
     if status:
         (tmp_path / "result.json").write_text(json.dumps({"status": status}))
-    assert job.has_ended == ended
+    assert job.holds_its_result() == ended
     job.config.seed = 2
     with pytest.raises(UserError, match=f"{tmp_path} was another job: seed was 1 and is 2; start a new sweep instead"):
-        _ = job.has_ended
+        job.holds_its_result()
 
 
 def test_only_the_jobs_that_have_not_ended_are_launched_and_those_that_have_begun_are_resumed(sweep_jobs):
@@ -101,7 +101,7 @@ def test_a_launcher_of_reslab_receives_all_jobs_at_once(sweep_jobs):
 @pytest.mark.parametrize("incomplete", ["", "seed: [1", None])
 def test_a_job_that_was_killed_while_it_wrote_its_settings_is_launched(sweep_jobs, incomplete):
     jobs = sweep_jobs(RecordingLauncher())
-    settings = jobs.compose(0, ["seed=0"]).run.settings
+    settings = jobs.compose(0, ["seed=0"]).run.hydra_folder
     settings.mkdir(parents=True)
     if incomplete is not None:
         (settings / "config.yaml").write_text(incomplete)

@@ -126,7 +126,7 @@ def test_the_password_of_a_shared_database_is_not_in_a_jobs_configuration(tmp_pa
     search = make_search(tmp_path / "search", space, pruner="median", storage=url)
     jobs = sweep_jobs(None, "hydra/sweeper=optuna", "hydra.sweeper.storage=${oc.env:SEARCHES}")
     jobs.sweep.folder.mkdir()
-    jobs.record()
+    jobs.write_record()
     assert jobs.sweep.storage == url
     job = jobs.compose(0, search.overrides(search.start_trial(0)))
     assert "secret" not in OmegaConf.to_yaml(job.config) + " ".join(job.overrides)

@@ -83,7 +83,7 @@ def sweeper(tmp_path, sweep_config):
         class OneJob(ResumableSweeper):
             def run(self, lines):
                 self.planned = 1
-                self.jobs.record()
+                self.jobs.write_record()
                 make_run(self.jobs.sweep.folder / "0_seed=1", result={"status": status, "error": "no memory"})
                 if error is not None:
                     raise error

@@ -18,7 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from reslab.training import build, fit
-from reslab.training.tensorboard import confusion_figure, layer_table, mistakes_figure, plain_settings, show_first
+from reslab.training.tensorboard import confusion_figure, layer_table, mark_as_varied, mistakes_figure, plain_settings
 
 STEPS = [5, 11, 17, 19]  # those of an epoch's 20 steps that are logged: every sixth, and the last
 SHORT = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "test=false")
@@ -119,7 +119,7 @@ def test_settings_of_the_command_line_are_shown_first():
         "optimizer.lr": 1,
     }
     experiment, _, _ = hparams(settings, {})
-    show_first(experiment, ["model=resnet8", "++optimizer.lr=1", "trainer=cpu", "~callbacks.ema"])
+    mark_as_varied(experiment, ["model=resnet8", "++optimizer.lr=1", "trainer=cpu", "~callbacks.ema"])
     infos = HParamsPluginData.FromString(experiment.value[0].metadata.plugin_data.content).experiment.hparam_infos
     assert {info.name: info.differs for info in infos} == {
         "data.name": False, "model": False, "model.name": True, "optimizer": False, "optimizer.lr": True,

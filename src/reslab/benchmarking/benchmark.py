@@ -1,7 +1,7 @@
 """A whole benchmark: every case is measured, compared, written and drawn.
 
-Of this package only `measuring` and `memory`, which run in the process of a case, import torch. A mistake in an option
-is therefore reported at once.
+Only `measuring` and `memory` import torch. They run in the process of a case, so a mistake in an option is reported at
+once.
 """
 
 import logging
@@ -18,7 +18,7 @@ from reslab.benchmarking.picture import draw
 from reslab.benchmarking.rows import Row, compare_devices, describe_case, describe_result
 from reslab.errors import UserError
 from reslab.files import write_json
-from reslab.run import BENCHMARK
+from reslab.run import BENCHMARK_FILE
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def run_benchmark(config: DictConfig) -> dict[str, Any]:
         "folder": config.folder,
     }
     folder = Path(config.folder)
-    write_json(folder / BENCHMARK, result)
+    write_json(folder / BENCHMARK_FILE, result)
     draw(folder / "benchmark.png", result)
     return result
 

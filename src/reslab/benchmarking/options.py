@@ -1,12 +1,11 @@
 """What each option of a benchmark may be."""
 
 from reslab.options import NULL, POSITIVE, TRUE_OR_FALSE, Schema, integer, one_of, one_or_list
-from reslab.training.options import PRECISIONS
-from reslab.training.options import SCHEMA as TRAINING
+from reslab.training.options import PRECISIONS, TRAINING_SCHEMA
 
 # The names that users write, with the names that torch has for them.
 MEMORY_FORMATS = {"channels_last": "channels_last", "contiguous": "contiguous_format"}
-BENCHMARK = {
+BENCHMARK_OPTIONS = {
     "benchmark.devices": one_or_list(one_of("auto", "cpu", "gpu")),
     "benchmark.precisions": one_or_list(one_of("auto", *PRECISIONS)),
     "benchmark.memory_formats": one_or_list(one_of(*MEMORY_FORMATS)),
@@ -18,4 +17,4 @@ BENCHMARK = {
     "benchmark.memory_limit_mb": POSITIVE | NULL,
 }
 
-SCHEMA = Schema("benchmark", {**TRAINING.kinds, **BENCHMARK}, TRAINING.check_together)
+BENCHMARK_SCHEMA = Schema("benchmark", {**TRAINING_SCHEMA.kinds, **BENCHMARK_OPTIONS}, TRAINING_SCHEMA.check_together)

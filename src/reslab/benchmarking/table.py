@@ -18,7 +18,7 @@ from reslab.benchmarking.rows import (
     short_number,
 )
 from reslab.files import relative
-from reslab.run import BENCHMARK
+from reslab.run import BENCHMARK_FILE
 
 MIN_WIDTH = 100  # A narrower terminal would cut numbers off.
 
@@ -87,4 +87,4 @@ def lines_below(result: dict[str, Any], names: list[str]) -> Iterator[str]:
     for row in result["largest_batches"]:
         case = describe_case(row, [name for name in names if name != "batch_size"] or ["device"])
         yield f"largest batch, {case}: {row['batch_size'] or 'none'} ({row['next']}: {row['reason']})"
-    yield f"results: {relative(Path(result['folder']))} ({BENCHMARK}, benchmark.png)"
+    yield f"results: {relative(Path(result['folder']))} ({BENCHMARK_FILE}, benchmark.png)"

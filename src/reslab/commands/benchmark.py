@@ -4,11 +4,11 @@ import sys
 
 from omegaconf import DictConfig
 
-from reslab.benchmarking.options import SCHEMA
+from reslab.benchmarking.options import BENCHMARK_SCHEMA
 from reslab.commands.entry import command
 
 
-def benchmark(config: DictConfig) -> None:
+def run_benchmark(config: DictConfig) -> None:
     """Measure every case, print the results, and exit with status 1 if a case has failed."""
     from reslab.benchmarking.benchmark import run_benchmark
     from reslab.benchmarking.table import print_benchmark
@@ -20,7 +20,7 @@ def benchmark(config: DictConfig) -> None:
 
 
 def main() -> None:
-    command(SCHEMA, benchmark)
+    command(BENCHMARK_SCHEMA, run_benchmark)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The entry point that all commands share: Hydra composes and starts, errors become one line, a run gets its folder.
+"""What all commands share: start Hydra, turn errors into one line, and record a failed run.
 
 Nothing here imports torch, so that `--help` and a mistyped option are answered at once.
 """
@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
@@ -21,20 +20,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from reslab.commands.resume import with_resumed_settings
+from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
+from reslab.commands.resume import resumed_command_line
 from reslab.configuration import CONF, flatten, quoted
-from reslab.errors import Failed, Interrupted, UserError, is_mistake, one_line, visible
+from reslab.errors import FULL_ERROR, Failed, Interrupted, UserError, is_mistake, one_line
 from reslab.internals import hydra_argument_parser
+from reslab.interruption import signals
+from reslab.machine import is_first_process
 from reslab.options import PATH, Schema, check_option
-from reslab.processes import is_first_process
-from reslab.run import Run, resume_argument, today
+from reslab.run import Run, current_class_path, resume_argument
 from reslab.sweeps.summary import SweepFailed
-from reslab.training.interruption import signals
-from reslab.training.options import SCHEMA as TRAINING_SCHEMA
+from reslab.training.options import TRAINING_SCHEMA
 
 log = logging.getLogger(__name__)
-
-FULL_ERROR = "HYDRA_FULL_ERROR"  # the environment variable with which a user asks for tracebacks
 
 Task = Callable[[DictConfig], Any]
 
@@ -49,28 +47,27 @@ def command(schema: Schema, task: Task) -> None:
     logging.raiseExceptions = False  # on a full disk, logging would print a long traceback for each line
     with errors_as_one_line(schema.config_name):
         check_flags()
-        arguments = prepared(sys.argv[1:], schema)
-        with command_line(
-            [sys.argv[0], *arguments], {FULL_ERROR: "1"}
-        ):  # Hydra then raises its errors instead of printing them
+        arguments = hydra_arguments_of(sys.argv[1:], schema)
+        checked = checked_task(schema, task)
+        with command_line([sys.argv[0], *arguments], {FULL_ERROR: "1"}):  # Hydra then raises errors instead of printing
             try:
-                run = hydra.main(config_path=str(CONF), config_name=schema.config_name, version_base="1.3")
-                run(job(schema, task))()
-            except Exception as error:  # a job raises Failed, so this concerns what was asked for
+                hydra.main(config_path=str(CONF), config_name=schema.config_name, version_base="1.3")(checked)()
+            except Exception as error:  # errors of a job arrive as Failed, so this one is in the command line
                 if is_mistake(error):
                     raise
                 raise UserError(one_line(error, schema.config_name)) from error
 
 
-def job(schema: Schema, task: Task) -> Task:
+def checked_task(schema: Schema, task: Task) -> Task:
     """Return the task as Hydra runs it: with the configuration checked, and a failure recorded in the run's folder."""
+    full_error = os.environ.get(FULL_ERROR)  # what the user has chosen
 
     @functools.wraps(task)
     def run(config: DictConfig) -> Any:
         try:
             use_present_names(config)
             check(config, schema, list(HydraConfig.get().overrides.task))
-            with as_own_command():
+            with as_own_command(full_error):
                 return task(config)
         except (Exception, Interrupted) as error:
             hydra_config = HydraConfig.get()
@@ -93,8 +90,8 @@ def job(schema: Schema, task: Task) -> Task:
 def use_present_names(config: DictConfig) -> None:
     """Rename classes that have moved, in a configuration that was recorded before and is now repeated."""
     for name, value in flatten(OmegaConf.to_container(config)).items():
-        if name.endswith("_target_") and today(value) != value:
-            OmegaConf.update(config, name, today(value))
+        if name.endswith("_target_") and current_class_path(value) != value:
+            OmegaConf.update(config, name, current_class_path(value))
 
 
 def check(config: DictConfig, schema: Schema, overrides: Sequence[str]) -> None:
@@ -112,7 +109,7 @@ def record_failure(error: BaseException, config_name: str, run: Run, in_sweep: b
     job of a sweep does not: the sweep's report shows the mistake.
     """
     log.debug("the run failed", exc_info=error)  # the log file shows this level, the terminal does not
-    if not run.settings.is_dir() or run.has_ended:  # other commands have no folder of their own
+    if not run.hydra_folder.is_dir() or run.has_ended:  # other commands have no folder of their own
         return
     if is_mistake(error) and run.has_begun and not in_sweep:
         return
@@ -158,15 +155,22 @@ def replace_unprintable_characters() -> None:
 
 
 @contextmanager
-def command_line(arguments: Sequence[str], environment: Mapping[str, str] = {}) -> Iterator[None]:
-    """Give this process another command line, script included, and more environment variables.
+def command_line(arguments: Sequence[str], environment: Mapping[str, str | None] | None = None) -> Iterator[None]:
+    """Give this process another command line, and other values of environment variables, until the end of the block.
 
-    Hydra reads sys.argv, and Lightning starts the further processes of a run with it. At the end of the block both are
+    Hydra reads sys.argv, and Lightning uses it to start the other processes of a distributed run. At the end both are
     as before, without what Lightning has added for these processes.
+
+    Args:
+        arguments: the script and its arguments.
+        environment: values by name; None removes a variable.
     """
     before, variables = sys.argv[:], dict(os.environ)
     sys.argv[:] = arguments
-    os.environ.update(environment)
+    for name, value in (environment or {}).items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
     try:
         yield
     finally:
@@ -176,22 +180,27 @@ def command_line(arguments: Sequence[str], environment: Mapping[str, str] = {}) 
 
 
 @contextmanager
-def as_own_command() -> Iterator[None]:
-    """Let a job of a sweep look like a command of its own, with which Lightning starts its further processes."""
+def as_own_command(full_error: str | None) -> Iterator[None]:
+    """Set sys.argv to a job's own command line, which Lightning uses to start the other processes of the job.
+
+    They also get the user's own choice about tracebacks, not the one that this process makes for Hydra.
+    """
     hydra_config = HydraConfig.get()
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     if in_sweep:
         with read_write(hydra_config):  # type: ignore[arg-type]
             hydra_config.run.dir = hydra_config.runtime.output_dir
-    with command_line([sys.argv[0], *hydra_config.overrides.task] if in_sweep else sys.argv[:]):
+    with command_line(
+        [sys.argv[0], *hydra_config.overrides.task] if in_sweep else sys.argv[:], {FULL_ERROR: full_error}
+    ):
         yield
 
 
-def prepared(arguments: Sequence[str], schema: Schema) -> list[str]:
+def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
     """Return the arguments as Hydra takes them, with the settings of a run that is resumed."""
-    quoted_arguments = [quote_equals(argument) for argument in arguments]
+    quoted_arguments = [quote_if_needed(argument) for argument in arguments]
     check_outputs(quoted_arguments)
-    return with_resumed_settings(quoted_arguments) if schema is TRAINING_SCHEMA else quoted_arguments
+    return resumed_command_line(quoted_arguments) if schema is TRAINING_SCHEMA else quoted_arguments
 
 
 def check_flags() -> None:
@@ -214,44 +223,9 @@ def check_outputs(arguments: Sequence[str]) -> None:
         check_option("outputs", override.value(), PATH)
 
 
-def quote_equals(argument: str) -> str:
+def quote_if_needed(argument: str) -> str:
     """Quote a value that Hydra's grammar would refuse, e.g. `checkpoint=0_model=resnet20` or `data.root=Äpfel`."""
     name, _, value = argument.partition("=")
     if ("=" not in value and value.isascii()) or name.startswith("-") or re.search(r"['\"(\[{]", value):
         return argument
     return f"{name}={','.join(quoted(part) for part in value.split(','))}"
-
-
-# what conf/ asks for with ${…}
-
-
-@functools.lru_cache
-def new_folder(parent: str) -> str:
-    """Make and return a new folder `<parent>/<date>_<time>`. Two runs never share one."""
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    for suffix in ("", *(f"_{number}" for number in range(2, 1000))):
-        folder = Path(parent) / (stamp + suffix)
-        try:
-            folder.mkdir(parents=True)
-            return str(folder)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UserError(f"{parent} cannot be made ({error.strerror}): outputs=<folder> is another place") from error
-    raise UserError(f"{parent} holds a thousand runs of this second")
-
-
-def job_folder(number: Any, overrides: str) -> str:
-    """Return the folder's name of a job, e.g. `3_model=resnet20_seed=2`: one path component, up to 120 characters."""
-    return re.sub(r"[^\w=.+-]+", "_", f"{number}_{overrides}", flags=re.ASCII)[:120].rstrip("_")
-
-
-def choices() -> str:
-    """Return every group of conf/ with its files, for `--help`."""
-    groups = sorted(folder for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
-    return "\n".join(f"{g.name}: {', '.join(visible([file.stem for file in g.glob('*.yaml')]))}" for g in groups)
-
-
-OmegaConf.register_new_resolver("choices", choices, replace=True)
-OmegaConf.register_new_resolver("new_folder", new_folder, replace=True)
-OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)

@@ -6,7 +6,8 @@ from reslab.commands.entry import command
 from reslab.inference.options import EVALUATE_SCHEMA
 
 
-def evaluate(config: DictConfig) -> None:
+def run_evaluate(config: DictConfig) -> None:
+    """Test a network and print its scores."""
     from reslab.commands.printing import print_evaluation
     from reslab.inference.evaluation import evaluate
 
@@ -14,7 +15,7 @@ def evaluate(config: DictConfig) -> None:
 
 
 def main() -> None:
-    command(EVALUATE_SCHEMA, evaluate)
+    command(EVALUATE_SCHEMA, run_evaluate)
 
 
 if __name__ == "__main__":

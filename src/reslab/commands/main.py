@@ -28,6 +28,6 @@ def main() -> None:
         from reslab.commands.entry import command_line
 
         command = importlib.import_module(f"reslab.commands.{name}")
-        # The further processes of a run, and the jobs of a sweep, are started with this file and these arguments.
+        # The other processes of a distributed run and the jobs of a sweep are started with this file.
         with command_line([str(command.__file__), *sys.argv[2:]]):
             command.main()

@@ -6,7 +6,8 @@ from reslab.commands.entry import command
 from reslab.inference.options import PREDICT_SCHEMA
 
 
-def predict(config: DictConfig) -> None:
+def run_predict(config: DictConfig) -> None:
+    """Classify images, and print or write the classes."""
     from reslab.commands.printing import print_predictions
     from reslab.configuration import as_list
     from reslab.inference.loading import find_checkpoint
@@ -14,7 +15,7 @@ def predict(config: DictConfig) -> None:
 
     predictions = predict(
         find_checkpoint(config.checkpoint),
-        [str(pattern) for pattern in as_list(config.images)],  # 2024 is a folder, though YAML reads a number
+        [str(pattern) for pattern in as_list(config.images)],  # YAML reads a folder named 2024 as an integer
         top=config.top,
         batch_size=config.batch_size,
         on_error=config.on_error,
@@ -27,7 +28,7 @@ def predict(config: DictConfig) -> None:
 
 
 def main() -> None:
-    command(PREDICT_SCHEMA, predict)
+    command(PREDICT_SCHEMA, run_predict)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from reslab.commands import train as command
-from reslab.commands.entry import command_line, job, new_folder, prepared
+from reslab.commands.entry import checked_task, command_line, hydra_arguments_of
+from reslab.commands.resolvers import new_folder
 from reslab.configuration import initialized_hydra, searchpath_override
 from reslab.errors import Failed, Interrupted, UserError, is_mistake, one_line
 from reslab.internals import run_hydra_job
+from reslab.interruption import signals
 from reslab.run import Run
-from reslab.training.interruption import signals
-from reslab.training.options import SCHEMA
+from reslab.training.options import TRAINING_SCHEMA
 
 LINE = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"  # as in conf/hydra/job_logging/reslab.yaml
 
@@ -37,24 +38,20 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
     new_folder.cache_clear()  # a process that trains twice needs two folders
     try:
         own = [searchpath_override(config_dir)] if config_dir is not None else []
-        arguments = prepared([*overrides, *own], SCHEMA)
+        arguments = hydra_arguments_of([*overrides, *own], TRAINING_SCHEMA)
         if any(argument.startswith("-") or argument == "hydra.mode=MULTIRUN" for argument in arguments):
             raise UserError(
                 "reslab.train takes the options of one run; start a sweep with the command: reslab train -m …"
             )
-        # Lightning starts the further processes of a run with the command, not with this program.
-        with (
-            own_signals(),
-            command_line([str(command.__file__), *arguments]),
-            initialized_hydra(),
-        ):
-            run_hydra_job(SCHEMA.config_name, job(SCHEMA, task), arguments)
+        # Lightning starts the other processes of a distributed run with the command, not with this program.
+        with own_signals(), command_line([str(command.__file__), *arguments]), initialized_hydra():
+            run_hydra_job(TRAINING_SCHEMA.config_name, checked_task(TRAINING_SCHEMA, task), arguments)
     except Interrupted:
         raise KeyboardInterrupt from None
     except (Failed, Exception) as raised:
         error = raised.error if isinstance(raised, Failed) else raised
         if is_mistake(error):
-            raise UserError(one_line(error, SCHEMA.config_name, overrides)) from error
+            raise UserError(one_line(error, TRAINING_SCHEMA.config_name, overrides)) from error
         raise error from None
     return finished[0]
 

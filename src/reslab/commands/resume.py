@@ -5,8 +5,8 @@ from pathlib import Path
 
 from reslab.configuration import has_prefix, name_of, quoted, unquoted
 from reslab.errors import UserError
-from reslab.processes import is_first_process
-from reslab.run import INCOMPLETE, Run
+from reslab.machine import is_first_process
+from reslab.run import SETTINGS_ERRORS, Run
 from reslab.sweeps.folder import Sweep
 
 LAUNCHER = "hydra/launcher"
@@ -22,7 +22,7 @@ PLACES_OF_A_RUN = ("resume", "hydra")
 PLACES_OF_A_SWEEP = ("resume", "hydra.run", "hydra.sweep", LAUNCHER, "hydra.launcher")
 
 
-def with_resumed_settings(arguments: list[str]) -> list[str]:
+def resumed_command_line(arguments: list[str]) -> list[str]:
     """Return the command line that `resume=` asks for.
 
     Args:
@@ -45,7 +45,7 @@ def with_resumed_settings(arguments: list[str]) -> list[str]:
         return others
     run, sweep = Run(folder), Sweep(folder)
     if sweep.exists:
-        return with_sweep_settings(sweep, others)
+        return resumed_sweep_command_line(sweep, others)
     if MULTIRUN.keys() & given.keys():
         missing = sweep.record_file.name
         raise UserError(f"resume={folder} is not the folder of a sweep, it has no {missing}; resume a run without -m")
@@ -61,11 +61,11 @@ def with_resumed_settings(arguments: list[str]) -> list[str]:
     return [*kept, *added, *(f"{name}={value}" for name, value in place.items()), *flags]
 
 
-def with_sweep_settings(sweep: Sweep, others: list[str]) -> list[str]:
+def resumed_sweep_command_line(sweep: Sweep, others: list[str]) -> list[str]:
     """Return the command line that continues a sweep. Raise UserError for what would make it another one."""
     try:
         own = {name_of(argument): argument for argument in sweep.arguments}
-    except INCOMPLETE as error:
+    except SETTINGS_ERRORS as error:
         again = f"remove it and give the sweep's command with hydra.sweep.dir={sweep.folder}, which continues its jobs"
         raise UserError(f"{sweep.record_file} is incomplete: {again}") from error
     own["hydra.sweep.dir"] = f"hydra.sweep.dir={quoted(sweep.folder)}"
@@ -121,7 +121,7 @@ def was_started_with(folder: Path, arguments: list[str]) -> bool:
     places = PLACES_OF_A_SWEEP if sweep.exists else PLACES_OF_A_RUN
     try:
         recorded = sweep.arguments if sweep.exists else Run(folder).overrides
-    except INCOMPLETE:
+    except SETTINGS_ERRORS:
         return False
     then, now = (
         sorted(MULTIRUN.get(each, each) for each in side if not has_prefix(name_of(each), places))

@@ -5,10 +5,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from reslab.commands.entry import command
-from reslab.training.options import SCHEMA
+from reslab.training.options import TRAINING_SCHEMA
 
 
-def train(config: DictConfig) -> float | list[float | None] | None:
+def run_train(config: DictConfig) -> float | list[float | None] | None:
     """Train one run, print its result, and return what a sweeper of Hydra optimizes."""
     from reslab.commands.printing import print_result
     from reslab.training.fit import train  # torch and lightning, once the configuration is known to be right
@@ -22,7 +22,7 @@ def train(config: DictConfig) -> float | list[float | None] | None:
 
 
 def main() -> None:
-    command(SCHEMA, train)
+    command(TRAINING_SCHEMA, run_train)
 
 
 if __name__ == "__main__":  # the processes of a run and the jobs of a sweep start this file

@@ -123,8 +123,8 @@ class ImageDataModule(L.LightningDataModule):
         """Return a split, or None if the data set does not have it.
 
         It is called once for each split that a command needs. If there is no "val", `val_fraction` of every class of
-        "train" becomes one. All images of a split in memory have one size; `self.image_size` need not be theirs, since
-        batches are resized on the training device.
+        "train" becomes one. All images of an in-memory split have one size. It may differ from `self.image_size`:
+        batches are resized on the device.
 
         Raises:
             FileNotFoundError: files are missing in `self.root`; then `download` is called, and `read` once more.
@@ -268,7 +268,8 @@ class ImageDataModule(L.LightningDataModule):
 
     def _order(self, split: Split, shuffle: bool) -> BatchOrder:
         world_size = self.trainer.world_size if self.trainer else 1
-        if shuffle and self.batch_size % world_size:  # the mean of the gradients of unequal shares is not the batch's
+        if shuffle and self.batch_size % world_size:
+            # DDP weighs ranks equally, so unequal shares would give a wrong gradient.
             raise UserError(f"data.batch_size={self.batch_size} cannot be shared equally by {world_size} devices")
         labels = split.labels[split.indices]
         return BatchOrder(

@@ -96,8 +96,8 @@ class BatchOrder:
 class BatchLoader:
     """The base class of both loaders. It yields batches of uint8 images (N, C, H, W) and int64 labels (N,).
 
-    Lightning stores its state in a checkpoint. A loader that loads the state yields the rest of that epoch, once
-    `sampler.set_epoch` has been called with it; other epochs it yields whole.
+    Lightning stores its state in a checkpoint. After a resume, the first pass over that epoch yields only its remaining
+    batches; other epochs are complete.
 
     Args:
         order: the batches of each epoch.
@@ -123,6 +123,7 @@ class BatchLoader:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
+        # Older checkpoints hold the number of yielded batches as "given", so this name is kept.
         return {"epoch": self.sampler.epoch, "given": self.yielded}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -178,7 +179,7 @@ class FolderImages(Dataset[Any]):
 
 
 class SeededBatchOrder:
-    """The batches of a BatchOrder, each index with a seed that is a function of (seed, epoch, batch, rank) too."""
+    """Add to each index of a BatchOrder a seed that depends on (seed, epoch, batch, rank)."""
 
     def __init__(self, order: BatchOrder) -> None:
         self.order = order

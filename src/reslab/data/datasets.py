@@ -16,7 +16,7 @@ from torchvision.datasets.utils import check_md5
 
 from reslab.data.base import ImageDataModule
 from reslab.data.options import EmnistSplit, check_data
-from reslab.data.splits import Split, SplitName, stratified_split
+from reslab.data.splits import Split, SplitName, test_split
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,10 @@ class Digits(ImageDataModule):
         if split == "val":
             return None
         digits = load_digits()
-        images = (
-            torch.from_numpy(digits.images * (255 / 16)).round().byte()[:, None]
-        )  # (N, 1, 8, 8), from levels 0 to 16
+        # The levels of the files are 0 to 16.
+        images = torch.from_numpy(digits.images * (255 / 16)).round().byte()[:, None]  # (N, 1, 8, 8)
         labels = torch.from_numpy(digits.target)
-        train, test = stratified_split(labels, self.test_fraction, seed=0)
-        chosen = train if split == "train" else test
+        chosen = test_split(labels, self.test_fraction, split)
         return Split(images[chosen], labels[chosen])
 
 
@@ -69,11 +67,12 @@ class Synthetic(ImageDataModule):
 class TorchvisionDataModule(ImageDataModule):
     """A data set that torchvision checks, downloads and unpacks."""
 
+    dataset: Any  # torchvision's class
     files: str  # what torchvision looks for, as a message names it
 
     def open_dataset(self, train: bool, download: bool) -> Any:
         """Construct torchvision's data set of the training or of the test images."""
-        raise NotImplementedError
+        return self.dataset(self.root, train=train, download=download)
 
     def broken_files(self) -> list[Path]:
         """Return those of the files that exist but do not have the right content."""
@@ -119,8 +118,8 @@ class TorchvisionDataModule(ImageDataModule):
             ) from error
 
 
-def with_other_checksums(checksums: dict[Path, str]) -> list[Path]:
-    """Return the files that exist with another MD5 checksum than the given one."""
+def files_with_wrong_checksum(checksums: dict[Path, str]) -> list[Path]:
+    """Return the files that exist but do not have the given MD5 checksum."""
     return [path for path, md5 in checksums.items() if path.is_file() and not check_md5(path, md5)]
 
 
@@ -135,9 +134,6 @@ class MNIST(TorchvisionDataModule):
     @property
     def classes(self) -> list[str]:  # type: ignore[override]
         return self.dataset.classes
-
-    def open_dataset(self, train: bool, download: bool) -> Any:
-        return self.dataset(self.root, train=train, download=download)
 
     def broken_files(self) -> list[Path]:
         # torchvision checks only that they exist.
@@ -242,13 +238,10 @@ class CIFAR10(TorchvisionDataModule):
     def files(self) -> str:  # type: ignore[override]
         return f"{self.dataset.base_folder}/ (or {self.dataset.filename})"
 
-    def open_dataset(self, train: bool, download: bool) -> Any:
-        return self.dataset(self.root, train=train, download=download)
-
     def broken_files(self) -> list[Path]:
         meta = [self.dataset.meta["filename"], self.dataset.meta["md5"]]
         files = [*self.dataset.train_list, *self.dataset.test_list, meta]
-        return with_other_checksums({self.root / self.dataset.base_folder / name: md5 for name, md5 in files})
+        return files_with_wrong_checksum({self.root / self.dataset.base_folder / name: md5 for name, md5 in files})
 
     def images(self, dataset: Any) -> Tensor:
         return torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
@@ -263,15 +256,16 @@ class CIFAR100(CIFAR10):
 
 
 class SVHN(TorchvisionDataModule):
+    dataset: type[datasets.SVHN | datasets.STL10] = datasets.SVHN
     classes = [str(digit) for digit in range(10)]
     files = "train_32x32.mat, test_32x32.mat"
 
     def open_dataset(self, train: bool, download: bool) -> Any:
-        return datasets.SVHN(self.root, split="train" if train else "test", download=download)
+        return self.dataset(self.root, split="train" if train else "test", download=download)
 
     def broken_files(self) -> list[Path]:
         files = (datasets.SVHN.split_list[split] for split in ("train", "test"))
-        return with_other_checksums({self.root / name: md5 for _, name, md5 in files})
+        return files_with_wrong_checksum({self.root / name: md5 for _, name, md5 in files})
 
     def images(self, dataset: Any) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(dataset.data))
@@ -283,12 +277,10 @@ class SVHN(TorchvisionDataModule):
 class STL10(SVHN):
     """The labelled images of STL-10."""
 
+    dataset = datasets.STL10
     classes = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
     files = "stl10_binary/ (or stl10_binary.tar.gz)"
 
-    def open_dataset(self, train: bool, download: bool) -> Any:
-        return datasets.STL10(self.root, split="train" if train else "test", download=download)
-
     def broken_files(self) -> list[Path]:
         files = [*datasets.STL10.train_list, *datasets.STL10.test_list]
-        return with_other_checksums({self.root / datasets.STL10.base_folder / name: md5 for name, md5 in files})
+        return files_with_wrong_checksum({self.root / datasets.STL10.base_folder / name: md5 for name, md5 in files})

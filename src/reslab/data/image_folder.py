@@ -16,7 +16,7 @@ from reslab.data.base import ImageDataModule
 from reslab.data.batches import FolderImages, derive_seed, make_data_loader
 from reslab.data.images import SUFFIXES, center_square, image_paths, read_image, report_unreadable
 from reslab.data.options import ImagenetteSize, OnError, check_data
-from reslab.data.splits import Split, SplitName, stratified_split
+from reslab.data.splits import Split, SplitName, test_split
 from reslab.data.transforms import Augmentation
 from reslab.errors import UserError
 
@@ -188,10 +188,10 @@ def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> tuple
 
 
 class ImageFolder(ClassFolders):
-    """A user's own images, as ClassFolders has them, or in class folders alone, which are split into train and test.
+    """Your own images: in train/, val/, test/ like ClassFolders, or in class folders only, which are then split.
 
     Args:
-        test_fraction: how much of every class is for the test, if there are class folders alone.
+        test_fraction: how much of every class is for the test, if there are class folders only.
         options: those of ClassFolders.
     """
 
@@ -208,8 +208,7 @@ class ImageFolder(ClassFolders):
         if split == "val":
             return None
         all_images = self.read_classes(self.root, split, self.root)
-        train, test = stratified_split(all_images.labels, self.test_fraction, seed=0)
-        chosen = train if split == "train" else test
+        chosen = test_split(all_images.labels, self.test_fraction, split)
         return self.to_memory(all_images.subset(chosen)) if len(chosen) else None
 
 

@@ -16,17 +16,11 @@ from reslab.errors import UserError
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "BMP",
-    "GIF",
-    "TIFF",
-    "WEBP",
-    "PPM",
-)  # of the content; Pillow would run Ghostscript for others
+# The formats of the content. For others, Pillow would run Ghostscript.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 2**27  # half a GiB once decoded, at Pillow's four bytes each
-MAX_ASPECT = 3  # of an image that is resized: a line of a million pixels would become a thousand times as large
+# Crop to 3:1 before resizing; a 1 x 1,000,000 image would grow a thousandfold.
+MAX_ASPECT = 3
 LISTED_FILES = 3
 
 

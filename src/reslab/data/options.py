@@ -1,7 +1,6 @@
 """The values that each option of a data set may take. Nothing here imports torch."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from reslab.options import (
@@ -18,6 +17,7 @@ from reslab.options import (
     integer,
     list_of,
     one_of,
+    plain_value,
 )
 
 OnError = Literal["stop", "skip"]
@@ -60,13 +60,4 @@ def check_data(arguments: Mapping[str, Any]) -> None:
     """
     for name, value in arguments.items():
         if kind := DATA.get(f"data.{name}"):
-            check_option(f"data.{name}", plain(value), kind)
-
-
-def plain(value: Any) -> Any:
-    """Return what the command line would give for a path, a tuple or one of Hydra's containers."""
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+            check_option(f"data.{name}", plain_value(value), kind)

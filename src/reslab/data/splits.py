@@ -1,6 +1,6 @@
 """Splits of a data set into training, validation and test images."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class Split:
         self.indices = torch.arange(len(labels)) if indices is None else indices
 
     def subset(self, positions: Tensor) -> "Split":
-        """Return a split of the same images whose indices are those at these positions."""
+        """Return a split of the same images, with the indices at these positions of `indices`."""
         return Split(self.images, self.labels, self.indices[positions])
 
     def __len__(self) -> int:
@@ -51,7 +51,21 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
 
 
-def content_bytes(images: Tensor | FolderImages) -> Any:
+def test_split(labels: Tensor, fraction: float, split: SplitName) -> Tensor:
+    """Return the positions of the "train" or the "test" images in a data set that has no test images of its own.
+
+    A fraction of every class is for the test, the same one for every seed of a run.
+    """
+    training, test = stratified_split(labels, fraction, seed=0)
+    return training if split == "train" else test
+
+
+def content_bytes(images: Tensor | FolderImages) -> bytes | memoryview:
+    """Return the bytes that the checksum of a data set covers.
+
+    These are the pixels of images in memory, as a view without a copy. Of images on disk, they are only the names of
+    the files and of their folders, one per line.
+    """
     if isinstance(images, FolderImages):
         return "\n".join(f"{path.parent.name}/{path.name}" for path in images.paths).encode(errors="surrogateescape")
     return images.contiguous().numpy().data

@@ -56,7 +56,7 @@ def crop_windows(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Ten
     n, channels, height, width = images.shape
     padded = F.pad(images, (padding,) * 4)
     rows, columns = padded.shape[2:]
-    slices = padded.flatten().unfold(0, width, 1)  # a view of every `width` bytes that follow one another
+    slices = padded.flatten().unfold(0, width, 1)  # a view of every run of `width` consecutive bytes
     device = images.device
     corners = torch.arange(n * channels, device=device).view(n, channels, 1) * (rows * columns)
     corners = corners + (top * columns + left)[:, None, None]
@@ -156,6 +156,5 @@ class Preprocessing(nn.Module):
             x = x.expand(-1, 3, -1, -1)
         elif x.shape[1] == 3 and self.channels == 1:
             x = (x * x.new_tensor(GREY_WEIGHTS).view(1, 3, 1, 1)).sum(1, keepdim=True)
-        return x.contiguous(memory_format=self.memory_format).to(
-            self.mean.dtype
-        )  # half precision if trainer.precision is bf16-true or 16-true
+        # `mean` has half precision if trainer.precision is bf16-true or 16-true.
+        return x.contiguous(memory_format=self.memory_format).to(self.mean.dtype)

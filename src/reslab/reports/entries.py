@@ -66,7 +66,7 @@ def read_entries(folders: Iterable[Path]) -> list[Entry]:
 
 
 def runs_below(folder: Path) -> list[Run]:
-    """Return the runs in natural order of their folders. Raises UserError without any."""
+    """Return the runs in natural order of their folders. Raise UserError without any."""
     if not folder.is_dir():
         siblings = [path.name for path in folder.parent.glob("*/")]
         advice = "give the folder of a run or a sweep, or a folder that contains some"
@@ -74,7 +74,7 @@ def runs_below(folder: Path) -> list[Run]:
     named = folder.resolve() if folder.name in ("", "..") else folder  # a report shows the name of a run's folder
     runs = sorted(Run.below(named), key=lambda run: natural_order(run.folder))
     if not runs:
-        settings = Run(folder).settings.name
+        settings = Run(folder).hydra_folder.name
         raise UserError(
             f"{folder} contains no run: a run's folder has {settings} in it, a sweep's folder has the folders of runs"
         )

@@ -7,7 +7,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from reslab.files import LOCK, write_json, write_text
-from reslab.run import Run, read_result
+from reslab.run import Run
 
 
 class Sweep:
@@ -23,7 +23,7 @@ class Sweep:
 
     @property
     def arguments(self) -> list[str]:
-        """The overrides that the sweep was started with. Raises one of `reslab.run.INCOMPLETE`."""
+        """The overrides that the sweep was started with. Raise one of `reslab.run.SETTINGS_ERRORS`."""
         overrides = yaml.safe_load(self.record_file.read_text())["hydra"]["overrides"]
         return [*overrides["hydra"], *overrides["task"]]
 
@@ -31,7 +31,7 @@ class Sweep:
     def jobs(self) -> list[Run]:
         """The jobs that have begun."""
         runs = (Run(folder) for folder in self.folder.glob("[0-9]*"))
-        return [run for run in runs if run.settings.is_dir()]
+        return [run for run in runs if run.hydra_folder.is_dir()]
 
     @property
     def storage(self) -> str | None:
@@ -39,11 +39,7 @@ class Sweep:
         url: str | None = OmegaConf.select(OmegaConf.load(self.record_file), "hydra.sweeper.storage")
         return url
 
-    @property
-    def status(self) -> str:
-        return str(read_result(self.folder)["status"])
-
-    def record(self, config: DictConfig) -> None:
+    def write_record(self, config: DictConfig) -> None:
         """Write what the sweep was started with, as Hydra's own sweeper does."""
         write_text(self.record_file, OmegaConf.to_yaml(config))
 

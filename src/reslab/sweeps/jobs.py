@@ -13,13 +13,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from reslab.benchmarking.options import SCHEMA as BENCHMARK_SCHEMA
+from reslab.benchmarking.options import BENCHMARK_SCHEMA
 from reslab.configuration import has_prefix, quoted
 from reslab.errors import UserError
 from reslab.options import Schema
 from reslab.run import Result, Run, differences, identity
 from reslab.sweeps.folder import Sweep
-from reslab.training.options import SCHEMA as TRAINING_SCHEMA
+from reslab.training.options import TRAINING_SCHEMA
 
 # Options that may differ between a job that has ended and the same job of a resumed sweep.
 NO_PART_OF_A_JOB = ("resume", "sweep", "callbacks.pruning")
@@ -45,23 +45,22 @@ class Job:
     def run(self) -> Run:
         return Run(self.folder)
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the folder holds the result of this very job. Raises UserError for that of another job."""
+    def holds_its_result(self) -> bool:
+        """Return whether the folder holds the result of this very job. Raise UserError for the run of another job."""
         try:
             saved = OmegaConf.load(self.run.config_file)
         except (OSError, yaml.YAMLError):
             return False
         if not saved:  # its process was killed while it wrote this file; its checkpoint has the configuration too
             return False
-        then, now = (plain(config) for config in (saved, self.config))
+        then, now = (to_dict(config) for config in (saved, self.config))
         if different := differences(then, now):
             raise UserError(f"{self.folder} was another job: {'; '.join(different)}; start a new sweep instead")
-        return compared(then) == compared(now) and self.run.has_ended
+        return job_identity(then) == job_identity(now) and self.run.has_ended
 
 
 class JobLauncher(Launcher):
-    """A launcher that receives composed jobs, of any numbers, at once; Hydra's launchers receive overrides."""
+    """A launcher whose jobs are composed already and need not have consecutive numbers."""
 
     config_loader: ConfigLoader
     config: DictConfig
@@ -70,7 +69,7 @@ class JobLauncher(Launcher):
         self.config_loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Serve a sweeper of another project."""
+        """Compose and launch jobs for a sweeper that passes overrides only."""
         numbered = enumerate(job_overrides, initial_job_idx)
         return self.launch_jobs([compose_job(self.config_loader, self.config, *each) for each in numbered])
 
@@ -79,7 +78,7 @@ class JobLauncher(Launcher):
 
 
 class SweepJobs:
-    """Gives a launcher the jobs of a sweep that have not ended. The result of a job is in its folder."""
+    """The jobs of a sweep. A launcher receives those whose folders do not hold their results yet."""
 
     def __init__(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config_loader, self.config = hydra_context.config_loader, config
@@ -90,11 +89,11 @@ class SweepJobs:
         # The folder is named after the time. With its name among the settings, every process uses the same one.
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
 
-    def run(self, numbered: Mapping[int, list[str]]) -> dict[int, Result]:
+    def run(self, overrides_by_number: Mapping[int, list[str]]) -> dict[int, Result]:
         """Run jobs.
 
         Args:
-            numbered: the overrides of each job, by its number.
+            overrides_by_number: the overrides of each job, by its number.
 
         Returns:
             The result of each job, by its number.
@@ -102,8 +101,8 @@ class SweepJobs:
         Raises:
             UserError: a folder holds the run of another job, or an option is wrong. No job is launched then.
         """
-        jobs = [self.compose(*each) for each in numbered.items()]
-        unfinished = [job for job in jobs if not job.has_ended]
+        jobs = [self.compose(*each) for each in overrides_by_number.items()]
+        unfinished = [job for job in jobs if not job.holds_its_result()]
         self.check(unfinished)
         for job in unfinished:
             if job.run.has_settings:
@@ -119,24 +118,25 @@ class SweepJobs:
         return compose_job(self.config_loader, self.config, number, overrides)
 
     def check(self, jobs: list[Job]) -> None:
-        """Raise UserError for a value that is wrong by itself in any job, or in the same combination in all jobs.
+        """Raise UserError for a value that is wrong in any job, or a combination that is wrong in every job.
 
         A combination that is wrong in some jobs only is left to these jobs: the others can run.
         """
-        schema = self.schema
-        wrong: set[str | None] = set()
-        for job in jobs:
-            config = job.config.copy()
-            if "folder" in config:  # Hydra sets it when the job begins
-                config.folder = str(job.folder)
-            values = schema.check_each(config, job.overrides)
-            try:
-                schema.check_together(values)
-                wrong.add(None)
-            except UserError as error:
-                wrong.add(str(error))
-        if len(wrong) == 1 and (line := wrong.pop()):
-            raise UserError(line)
+        errors = [error for job in jobs if (error := self.combination_error(job))]
+        if len(errors) == len(jobs) and len(set(errors)) == 1:
+            raise UserError(errors[0])
+
+    def combination_error(self, job: Job) -> str | None:
+        """Return what is wrong with the values of a job in combination. Raise UserError for a single wrong value."""
+        config = job.config.copy()
+        if "folder" in config:  # Hydra sets it when the job begins
+            config.folder = str(job.folder)
+        values = self.schema.check_each(config, job.overrides)
+        try:
+            self.schema.check_together(values)
+        except UserError as error:
+            return str(error)
+        return None
 
     @property
     def are_benchmarks(self) -> bool:
@@ -146,13 +146,17 @@ class SweepJobs:
     def schema(self) -> Schema:
         return BENCHMARK_SCHEMA if self.are_benchmarks else TRAINING_SCHEMA
 
-    def record(self) -> None:
+    def write_record(self) -> None:
         """Write what the sweep was started with, by which `resume=` recognises it."""
-        self.sweep.record(self.config)
+        self.sweep.write_record(self.config)
 
 
 def compose_job(config_loader: ConfigLoader, sweep: DictConfig, number: int, overrides: Sequence[str]) -> Job:
-    """Raise UserError unless the name of the job's folder begins with its number, which tells jobs apart."""
+    """Return the job with its composed configuration.
+
+    Raises:
+        UserError: the name of the job's folder does not begin with its number, which distinguishes the jobs.
+    """
     config = config_loader.load_sweep_config(sweep, list(overrides))
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = number
@@ -174,9 +178,10 @@ def consecutive(jobs: list[Job]) -> list[list[Job]]:
     return groups
 
 
-def plain(config: Any) -> dict[str, Any]:
+def to_dict(config: Any) -> dict[str, Any]:
     return {str(name): value for name, value in OmegaConf.to_container(config).items()}  # type: ignore[union-attr]
 
 
-def compared(config: dict[str, Any]) -> dict[str, Any]:
+def job_identity(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that must be equal for a result to be that of the job."""
     return {name: value for name, value in identity(config).items() if not has_prefix(name, NO_PART_OF_A_JOB)}

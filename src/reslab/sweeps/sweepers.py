@@ -40,7 +40,7 @@ class ResumableSweeper(Sweeper):
         self.jobs = SweepJobs(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the jobs and print their report. Raises SweepFailed if a job failed."""
+        """Run the jobs and print their report. Raise SweepFailed if a job failed."""
         lines = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
         sweep, is_new = self.jobs.sweep, not self.jobs.sweep.exists
         try:
@@ -68,6 +68,7 @@ class ResumableSweeper(Sweeper):
         return 0 if self.jobs.are_benchmarks else print_summary(self.jobs.sweep, self.planned, status)
 
     def run(self, lines: list[str]) -> None:
+        """Run the jobs. Each line is an override in Hydra's grammar, which may have several values: `seed=1,2`."""
         raise NotImplementedError
 
 
@@ -75,10 +76,11 @@ class GridSweeper(ResumableSweeper):
     """All combinations of values, as Hydra's own sweeper; the launcher receives `max_batch_size` jobs at once."""
 
     def run(self, lines: list[str]) -> None:
+        """Run all combinations of the values in the lines, each of which is an override such as `seed=1,2`."""
         check_option("hydra.sweeper.max_batch_size", size := self.options["max_batch_size"], integer(1) | NULL)
         jobs = combinations(OverridesParser.create(config_loader=self.config_loader).parse_overrides(lines))
         self.planned = len(jobs)
-        self.jobs.record()
+        self.jobs.write_record()
         numbered = list(enumerate(jobs))
         size = size or len(numbered)
         for start in range(0, len(numbered), size):
@@ -114,7 +116,7 @@ class OptunaSweeper(ResumableSweeper):
             raise UserError(f"there is no option hydra.sweeper.{unknown[0]}: {', '.join(SEARCH)}")
         fixed, space = read_space(lines, self.config_loader)
         check_space(self.jobs, fixed, space)
-        self.jobs.record()
+        self.jobs.write_record()
         objectives = as_list(self.jobs.config.objective)
         search = Search(self.jobs.sweep.folder, fixed, space, objectives, **self.options)
         self.planned = search.trials

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from reslab.errors import Interrupted, RunError, UserError
 from reslab.files import replaced
+from reslab.interruption import signals
 from reslab.run import LAST, PREVIOUS, Run, differences
-from reslab.training.interruption import signals
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class LastCheckpoint(Checkpoint):
 
     Within an epoch, it is written only after an optimizer step that is not the epoch's last one: a checkpoint never
     holds gradients that are being accumulated, and Lightning (2.6) would skip the validation of an epoch that is
-    resumed at its last step. Several processes agree on it at the steps that are logged.
+    resumed at its last step. With several processes, they decide together, at logged steps only.
 
     Args:
         dirpath: the folder of the checkpoints.
@@ -44,7 +44,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.step, self.saved_at = trainer.global_step, time.monotonic()
         self.saved_step = self.step if trainer.ckpt_path else None
-        signals.listen()  # Lightning has replaced the handler of SIGTERM by its own
+        signals.listen()  # again: Lightning's own handler of SIGTERM could end the run without this checkpoint
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -57,7 +57,8 @@ class LastCheckpoint(Checkpoint):
         if trainer.world_size == 1 or logged:
             interrupted = any_process(trainer, signals.caught is not None)
             due = any_process(trainer, time.monotonic() - self.saved_at >= self.every_seconds)
-        if interrupted or due or trainer.global_step == trainer.max_steps:  # a resumed run may take more steps
+        # Also save at max_steps, so that a resumed run can take more steps.
+        if interrupted or due or trainer.global_step == trainer.max_steps:
             self.save(trainer)
         if interrupted:
             raise interruption_error()
@@ -103,7 +104,7 @@ def divergence_error(problem: str, trainer: L.Trainer) -> RunError:
 class CheckpointFiles(TorchCheckpointIO):
     """The part of Lightning that writes and reads checkpoints.
 
-    A file is complete before it replaces the one of its name. The last.ckpt that is replaced becomes previous.ckpt.
+    A file is written completely before it replaces the old one. The last.ckpt that is replaced becomes previous.ckpt.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:

@@ -87,7 +87,9 @@ class Classifier(L.LightningModule):
         )
         num_classes = len(spec.classes)
         self.mixing = batch_mixing(mixup, cutmix, num_classes)
-        self.train_metrics = Metrics(num_classes, local=True)  # the progress bar of one process reads them
+        # These are local, so that the processes need not wait for one another at each logged step. History averages
+        # them over the processes at the end of an epoch.
+        self.train_metrics = Metrics(num_classes, local=True)
         self.val_metrics = Metrics(num_classes)
         self.test_metrics = Metrics(num_classes, final=True)
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
@@ -202,7 +204,7 @@ def batch_mixing(mixup: float, cutmix: float, num_classes: int) -> nn.Module | N
     """Return a module that mixes a float batch (N, C, H, W) and its labels; None if both are turned off.
 
     MixUp: Zhang et al. 2017, arXiv:1710.09412. CutMix: Yun et al. 2019, arXiv:1905.04899. Each image is mixed with the
-    one before it. All random numbers are drawn on the CPU, so that a GPU is not waited for.
+    one before it. All random numbers are drawn on the CPU, to avoid a synchronization with the GPU.
     """
     choices: list[nn.Module] = []
     for name, alpha, kind in (("mixup", mixup, v2.MixUp), ("cutmix", cutmix, v2.CutMix)):

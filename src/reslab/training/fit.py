@@ -15,7 +15,8 @@ from torch import distributed
 from reslab.data.base import ImageDataModule
 from reslab.errors import RunError
 from reslab.files import sole_user
-from reslab.processes import is_first_process
+from reslab.interruption import signals
+from reslab.machine import is_first_process
 from reslab.run import Result, Run
 from reslab.training.build import (
     build_callbacks,
@@ -29,7 +30,6 @@ from reslab.training.build import (
 from reslab.training.checkpoints import resumed_checkpoint
 from reslab.training.classifier import Classifier
 from reslab.training.history import History
-from reslab.training.interruption import signals
 from reslab.training.process import prepare_process
 from reslab.training.provenance import provenance
 from reslab.training.tensorboard import add_hparams, summary_writer
@@ -66,6 +66,7 @@ def train(config: DictConfig) -> Result:
 
 
 def fit_and_test(config: DictConfig, run: Run) -> Result:
+    """Train in the run's folder, or continue there if `config.resume` is set, then test and write the result."""
     checkpoint, step = resumed_checkpoint(Path(config.resume), config) if config.resume else (None, 0)
     prepare_process(config.seed)
     data = build_data(config, stages=("fit", "test") if config.test else ("fit",))

@@ -55,6 +55,7 @@ class History(Callback):
     def state_dict(self) -> dict[str, Any]:
         now = time.perf_counter()
         elapsed = (now - self.epoch_start, now - self.logged_at)
+        # Older checkpoints hold `elapsed` as "spent", so this name is kept.
         return {"spent": elapsed} | {name: getattr(self, name) for name in SAVED_ATTRIBUTES}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -111,8 +112,7 @@ class History(Callback):
         assert isinstance(pl_module, Classifier)
         train = self.finish_epoch(trainer, pl_module)
         pl_module.log_dict(train, logger=False, sync_dist=trainer.world_size > 1)  # other callbacks read them there
-        # The point of an incomplete epoch, which max_steps has ended, is one step later: it is then dropped by a
-        # resumed run that trains more steps.
+        # An epoch that max_steps cut short is logged one step later, so that purge_step removes it on resume.
         step = trainer.global_step - 1 if trainer.is_last_batch else trainer.global_step
         for logger in trainer.loggers:
             logger.log_metrics({name: value.item() for name, value in train.items()}, step=step)

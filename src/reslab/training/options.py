@@ -5,6 +5,7 @@ from typing import Any
 from reslab.configuration import as_list
 from reslab.data.options import DATA
 from reslab.errors import UserError
+from reslab.machine import processors
 from reslab.models.options import MODEL, check_description
 from reslab.options import (
     FRACTION,
@@ -24,15 +25,13 @@ from reslab.options import (
     one_of,
     one_or_list,
 )
-from reslab.processes import processors
 
 BATCHES = integer(1) | Kind(  # 1 is one batch, 1.0 is all of them
     "a fraction above 0.0 and up to 1.0", lambda value: isinstance(value, float) and 0 < value <= 1
 )
 NO_BATCHES = one_of(0, 0.0)
-ALPHA = number(
-    "of at least 0.001, or 0", lambda value: value >= 1e-3 or value == 0
-)  # torch's Beta distribution refuses a smaller one
+# torch's Beta distribution refuses a smaller alpha.
+ALPHA = number("of at least 0.001, or 0", lambda value: value >= 1e-3 or value == 0)
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 VALIDATION_METRICS = ("val/accuracy", "val/loss", "val/top5_accuracy")
 TEST_METRICS = ("test/accuracy", "test/loss", "test/top5_accuracy", "test/f1_macro", "test/calibration_error")
@@ -131,4 +130,4 @@ def check_together(value: dict[str, Any]) -> None:
         check_description({name.removeprefix("model."): value[name] for name in value if name.startswith("model.")})
 
 
-SCHEMA = Schema("config", RUN | MODEL | DATA | TRAINER, check_together)
+TRAINING_SCHEMA = Schema("config", RUN | MODEL | DATA | TRAINER, check_together)

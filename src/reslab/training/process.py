@@ -12,7 +12,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the names in glibc's malloc.h
 
 
 def prepare_process(seed: int) -> None:
-    """Apply all of them."""
+    """Set up this process for training, and seed it with `seed`."""
     quiet_lightning()
     keep_freed_memory()
     torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it

@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
+from reslab.configuration import name_of
 from reslab.data.batches import FolderImages
 from reslab.training.classifier import Classifier
 
@@ -183,13 +184,13 @@ def add_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Mappi
         writer.add_scalar(name, value, step)
     experiment, *session = hparams(plain_settings(settings), result)
     if HydraConfig.initialized():
-        show_first(experiment, HydraConfig.get().overrides.task)
+        mark_as_varied(experiment, HydraConfig.get().overrides.task)
     for summary in (experiment, *session):
         writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]  # add_scalar has opened it
     writer.flush()
 
 
-def show_first(experiment: Any, overrides: Sequence[str]) -> None:
+def mark_as_varied(experiment: Any, overrides: Sequence[str]) -> None:
     """Mark the settings of the command line as different between runs.
 
     The tab shows only five settings at first: the marked ones, and then the others in alphabetical order.
@@ -197,7 +198,7 @@ def show_first(experiment: Any, overrides: Sequence[str]) -> None:
     plugin_data = experiment.value[0].metadata.plugin_data
     content = HParamsPluginData.FromString(plugin_data.content)
     settings = {setting.name: setting for setting in content.experiment.hparam_infos}
-    for name in (override.lstrip("+").partition("=")[0] for override in overrides):
+    for name in (name_of(override).lstrip("+") for override in overrides):
         if setting := settings.get(f"{name}.name", settings.get(name)):
             setting.differs = True
     plugin_data.content = content.SerializeToString()

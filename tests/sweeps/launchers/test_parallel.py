@@ -5,13 +5,13 @@ import subprocess
 
 import pytest
 
-from reslab.commands.resume import with_resumed_settings
+from reslab.commands.resume import resumed_command_line
 from reslab.errors import Interrupted, RunError, UserError
+from reslab.interruption import signals
 from reslab.reports.leaderboard import read_report
 from reslab.run import Run
 from reslab.sweeps.launchers.parallel import ParallelLauncher
 from reslab.sweeps.summary import SweepFailed
-from reslab.training.interruption import signals
 
 
 def test_jobs_run_two_at_a_time_each_with_its_share(launch, results, tmp_path):
@@ -43,7 +43,7 @@ def test_a_job_that_was_killed_before_it_began_is_in_the_report_and_can_be_resum
     (entry,) = read_report([tmp_path / "sweep"]).not_finished
     assert entry.failure == f"failed: exit status -9, see {entry.folder / 'output.txt'}"
     assert entry.settings["model"] == "resnet8"
-    resumed = with_resumed_settings([f"resume={entry.folder}"])
+    resumed = resumed_command_line([f"resume={entry.folder}"])
     assert resumed[:2] == ["model=resnet8", "seed=5"]
 
 

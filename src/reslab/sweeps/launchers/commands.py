@@ -14,9 +14,9 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrid
 from omegaconf import OmegaConf
 
 from reslab.configuration import as_list, quoted
-from reslab.errors import RunError
+from reslab.errors import FULL_ERROR, RunError
 from reslab.internals import hydra_arguments
-from reslab.processes import gpus, processors
+from reslab.machine import gpus, processors
 from reslab.sweeps.jobs import Job, JobLauncher
 from reslab.sweeps.summary import SweepFailed
 
@@ -60,7 +60,7 @@ class CommandJob(Job):
     def start(self, slot: int, slots: int) -> "subprocess.Popen[bytes]":
         """Start the command on this machine, with its part of the processors and the GPUs.
 
-        It gets a session of its own, so that Ctrl-C reaches only the sweep, which passes it on.
+        It gets a session of its own, so that Ctrl-C reaches only the sweep. The sweep then sends SIGTERM to its jobs.
 
         Args:
             slot: the number of this job among those that run at the same time, from 0.
@@ -68,7 +68,7 @@ class CommandJob(Job):
         """
         self.prepare_folder()
         environment = {"OMP_NUM_THREADS": str(max(1, processors() // slots)), **os.environ}
-        environment.pop("HYDRA_FULL_ERROR", None)  # the sweep sets it for itself; the job's log has the traceback
+        environment.pop(FULL_ERROR, None)  # the sweep sets it for itself; the job's log has the traceback
         if devices := gpus():
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(own_share(devices, slot, slots))
         with self.output.open("ab") as output:
@@ -138,7 +138,7 @@ class CommandLauncher(JobLauncher):
     """A launcher whose jobs are commands, each in the folder that Hydra gives it."""
 
     def launch_jobs(self, jobs: list[Job]) -> list[JobReturn]:
-        """Run the jobs. Raises SweepFailed after the first failure if sweep.stop_on_failure=true."""
+        """Run the jobs. Raise SweepFailed after the first failure if sweep.stop_on_failure=true."""
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         command_jobs = [CommandJob(**vars(job)) for job in jobs]

@@ -4,15 +4,15 @@ import signal
 import subprocess
 import time
 
+from reslab.interruption import signals
 from reslab.options import check_option, integer
 from reslab.sweeps.launchers.commands import POLL_SECONDS, CommandJob, CommandLauncher, log
-from reslab.training.interruption import signals
 
 Running = dict[int, tuple[CommandJob, "subprocess.Popen[bytes]"]]  # by the slot that the job occupies
 
 
 class ParallelLauncher(CommandLauncher):
-    """Runs some jobs at the same time, each in a process of its own.
+    """A launcher that runs some jobs at the same time, each in a process of its own.
 
     Args:
         n_jobs: how many. They divide the processors' threads and the GPUs among themselves.

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from reslab.errors import UserError
+from reslab.interruption import signals
 from reslab.sweeps.launchers import commands
 from reslab.sweeps.launchers.commands import POLL_SECONDS, CommandJob, CommandLauncher, end_with_parent, log
 from reslab.sweeps.options import require_package
-from reslab.training.interruption import signals
 
 
 class RayLauncher(CommandLauncher):
-    """Runs each job as a task of a Ray cluster, which starts it again if its node is lost.
+    """A launcher that runs each job as a task of a Ray cluster, which starts it again if its node is lost.
 
     Args:
         address: "local" for a cluster of this machine that ends with the sweep, "auto" for the one that is running

@@ -14,7 +14,7 @@ from typing import Any
 from reslab.configuration import PACKAGE
 from reslab.errors import Interrupted, RunError, UserError
 from reslab.files import write_text
-from reslab.processes import is_first_process
+from reslab.machine import is_first_process
 from reslab.run import Run
 from reslab.sweeps.launchers.commands import CommandJob, CommandLauncher
 from reslab.sweeps.options import require_package
@@ -22,11 +22,11 @@ from reslab.sweeps.options import require_package
 log = logging.getLogger(__name__)
 SQUEUE_SECONDS = 5  # between two requests to SLURM's controller, which serves all users
 SLURM_ID = ".slurm_id"  # a file in the job's folder
-REQUESTS_TO_END = (signal.SIGTERM, signal.SIGUSR2)  # sent to a job that is preempted; to one that is soon out of time
+REQUESTS_TO_END = (signal.SIGTERM, signal.SIGUSR2)  # SIGTERM: preempted; SIGUSR2: the time limit is near
 
 
 class SlurmLauncher(CommandLauncher):
-    """Submits each job to SLURM through submitit, and waits until all have ended.
+    """A launcher that submits each job to SLURM through submitit, and waits until all have ended.
 
     A job that is preempted or out of time saves, is put back into the queue, and resumes.
 
@@ -117,7 +117,7 @@ def setup_commands() -> list[str]:
 
 
 def ids_in_queue() -> set[str]:
-    """Return the ids of this user's jobs that wait or run. Waits while SLURM's controller does not answer."""
+    """Return the ids of this user's jobs that wait or run. Wait while SLURM's controller does not answer."""
     squeue = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
     while (answer := subprocess.run(squeue, stdout=subprocess.PIPE, text=True, check=False)).returncode:
         time.sleep(SQUEUE_SECONDS)
@@ -143,7 +143,7 @@ class SlurmTask:
         self.command, self.folder, self.max_requeues = command, folder, max_requeues
 
     def __call__(self) -> None:
-        """Run the command. Raises RunError if it fails."""
+        """Run the command. Raise RunError if it fails."""
         received: set[int] = set()
         process = subprocess.Popen(self.command)
 
@@ -160,7 +160,7 @@ class SlurmTask:
             raise RunError(f"exit status {status}")
 
     def await_end(self, received: set[int]) -> None:
-        """Wait for SLURM, which ends this process, now that the run is saved, and requeues a preempted job itself."""
+        """Wait until SLURM ends this process. SLURM requeues a preempted job itself."""
         while True:
             if signal.SIGUSR2 in received and is_first_process():
                 received.clear()
@@ -168,7 +168,7 @@ class SlurmTask:
             signal.pause()
 
     def requeue(self) -> None:
-        """Put the job back into the queue. Raises RunError if it was put back too often."""
+        """Put the job back into the queue. Raise RunError if it was put back too often."""
         if int(os.environ.get("SLURM_RESTART_COUNT", 0)) >= self.max_requeues:
             error = f"out of time after max_requeues={self.max_requeues} restarts: resume=<the sweep> continues the job"
             Run(self.folder).fail(error)

@@ -1,0 +1,44 @@
+"""What conf/ computes: the OmegaConf resolvers behind `${new_folder:…}`, `${job_folder:…}` and `${choices:}`."""
+
+import functools
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from reslab.configuration import CONF
+from reslab.errors import UserError, visible
+
+
+@functools.lru_cache
+def new_folder(parent: str) -> str:
+    """Make and return a new folder `<parent>/<date>_<time>`. Two runs never share one."""
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for suffix in ("", *(f"_{number}" for number in range(2, 1000))):
+        folder = Path(parent) / (stamp + suffix)
+        try:
+            folder.mkdir(parents=True)
+            return str(folder)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"{parent} cannot be made ({error.strerror}): outputs=<folder> is another place") from error
+    raise UserError(f"{parent} holds a thousand runs of this second")
+
+
+def job_folder(number: Any, overrides: str) -> str:
+    """Return the folder's name of a job, e.g. `3_model=resnet20_seed=2`: one path component, up to 120 characters."""
+    return re.sub(r"[^\w=.+-]+", "_", f"{number}_{overrides}", flags=re.ASCII)[:120].rstrip("_")
+
+
+def choices() -> str:
+    """Return every group of conf/ with its files, for `--help`."""
+    groups = sorted(folder for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
+    return "\n".join(f"{g.name}: {', '.join(visible([file.stem for file in g.glob('*.yaml')]))}" for g in groups)
+
+
+OmegaConf.register_new_resolver("choices", choices, replace=True)
+OmegaConf.register_new_resolver("new_folder", new_folder, replace=True)
+OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)

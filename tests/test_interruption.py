@@ -1,0 +1,59 @@
+import os
+import signal
+
+import pytest
+
+from reslab.errors import Interrupted
+from reslab.interruption import Signals
+
+
+@pytest.fixture
+def signals():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = Signals()
+    signals.listen()
+    yield signals
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_raises_an_error_at_once(signals, number, status):
+    with pytest.raises(Interrupted, match=f"^{number.name}$") as interrupted:
+        os.kill(os.getpid(), number)
+    assert interrupted.value.status == status
+    assert not isinstance(interrupted.value, Exception)  # a sweep would continue with its next job
+
+
+def test_deferred_signals_wait_except_for_a_second_ctrl_c(signals):
+    after = []
+
+    def work():
+        with signals.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            after.append(signals.caught)
+            os.kill(os.getpid(), signal.SIGTERM)  # clusters send more than one
+            after.append(signals.caught)
+            os.kill(os.getpid(), signal.SIGINT)
+            after.append("not reached")
+
+    with pytest.raises(Interrupted, match=r"^SIGINT$"):
+        work()
+    assert after == [signal.SIGTERM, signal.SIGTERM]
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL  # a third one ends the process
+
+
+def test_a_deferred_signal_raises_an_error_at_the_end_of_the_block(signals):
+    with pytest.raises(Interrupted, match=r"^SIGINT$"), signals.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not signals.deferring
+
+
+def test_an_error_within_the_block_comes_before_the_signal(signals):
+    def work():
+        with signals.deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            raise ValueError("of the training")
+
+    with pytest.raises(ValueError, match="of the training"):
+        work()
