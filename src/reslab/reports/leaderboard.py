@@ -122,7 +122,7 @@ def run_table(report: Report) -> list[dict[str, Any]]:
     ]
 
 
-# what a reader has to know beside the table
+# what a reader has to know in addition to the table
 
 
 def notes_on_means(report: Report) -> list[str]:
