@@ -176,6 +176,16 @@ def make_block(
     squeeze_excitation: bool,
     dropout: float,
 ) -> ResidualBlock:
+    """Build one residual block of a stage.
+
+    Args:
+        in_channels: channels of the block's input.
+        width: of the stage; the block has width * EXPANSION[kind] output channels.
+        stride: 2 halves height and width.
+        drop_path: probability that a sample skips the block's convolutions in training (stochastic depth).
+
+    The keyword arguments are options of a ResNet, which conf/model/_resnet.yaml explains; `kind` is `model.block`.
+    """
     if kind == "basic":
         convolutions = basic_convolutions(in_channels, width, stride)
     else:

@@ -1,10 +1,21 @@
 """The values that each option of a network may take. Nothing here imports torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from reslab.errors import UserError
-from reslab.options import FRACTION_BELOW_1, NAME, NULL, PATH, TRUE_OR_FALSE, check_option, integer, list_of, one_of
+from reslab.options import (
+    FRACTION_BELOW_1,
+    NAME,
+    NULL,
+    PATH,
+    TRUE_OR_FALSE,
+    check_option,
+    integer,
+    list_of,
+    one_of,
+    plain_value,
+)
 
 BlockKind = Literal["basic", "bottleneck"]
 Stem = Literal["imagenet", "deep", "cifar", "halving", "none"]
@@ -46,12 +57,8 @@ def check_resnet(arguments: Mapping[str, Any]) -> None:
     """Raise UserError unless a ResNet can be built from these arguments of its constructor."""
     for name, kind in RESNET.items():
         value = arguments[name]
-        check_option(f"model.{name}", list(value) if is_sequence(value) else value, kind)
+        check_option(f"model.{name}", plain_value(value), kind)
     check_description(arguments)
-
-
-def is_sequence(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def check_description(model: Mapping[str, Any]) -> None:
