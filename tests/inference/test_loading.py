@@ -173,8 +173,9 @@ def test_a_checkpoint_with_an_unknown_class_in_its_configuration_is_refused(
     for command in ("evaluate", "predict"):
         with pytest.raises(UserError) as caught:
             run_on(command, path, digit_files[0])
-        assert (
-            str(caught.value) == f"{path} would call {named}, which no file in conf/model or conf/data names: refused"
+        assert str(caught.value) == (
+            f"{path} would call {named}, which no file in conf/model or conf/data names: refused; "
+            "if the class is your own, give your folder of configuration with --config-dir"
         )
         assert not sprung.exists()
 

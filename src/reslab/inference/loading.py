@@ -70,7 +70,7 @@ def load_classifier(path: Path, config_dir: str | Path | None = None) -> Trained
     config.model.weights = None  # the checkpoint's own weights are loaded below
     network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
     network.to(memory_format=torch.channels_last)  # as in training, so that results are equal to the last bit
-    flip_averaging = bool(config.get("flip_averaging"))  # runs of before that option do not have it
+    flip_averaging = bool(config.get("flip_averaging"))  # older runs do not have this option
     classifier = Classifier(network, spec, flip_averaging=flip_averaging)
     classifier.record = record
     classifier.load_state_dict(checkpoint["state_dict"])
