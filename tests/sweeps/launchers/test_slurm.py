@@ -21,7 +21,7 @@ def slurm_task(tmp_path, monkeypatch):
     before = {number: signal.signal(number, lambda number, frame: None) for number in REQUESTS_TO_END}
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    command = "trap 'exit 140' USR2; for i in {1..100000}; do kill -USR2 $PPID; done; exit 3"
+    command = "trap 'exit 140' USR2; for i in {1..1000}; do kill -USR2 $PPID; sleep 0.01; done; exit 3"
     yield lambda max_requeues: SlurmTask(["bash", "-c", command], tmp_path, max_requeues)
     for number, handler in before.items():
         signal.signal(number, handler)
