@@ -10,32 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONF, FP32, equal, last_weights
+from conftest import FP32, SRC, equal, last_weights, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-SRC = CONF.parent / "src"
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", FP32)
-
-
-def run(command, *arguments, cwd, **environment):
-    removed = {name: value for name, value in os.environ.items() if name not in ("HYDRA_FULL_ERROR", "RESLAB_DATA")}
-    return subprocess.run(
-        [sys.executable, SRC / f"{command}.py", *map(str, arguments)],
-        cwd=cwd,
-        env=removed | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-@pytest.fixture
-def no_torch(tmp_path_factory):
-    """PYTHONPATH where whoever imports torch ends at once: what needs none of it must not wait for it."""
-    folder = tmp_path_factory.mktemp("no_torch")
-    (folder / "torch.py").write_text("import os; print('torch was imported'); os._exit(99)")
-    return {"PYTHONPATH": str(folder)}
 
 
 # without torch
