@@ -180,3 +180,13 @@ def test_what_the_disk_refuses(line_of, error, line):
     told = UserError("data.root: it cannot be read")
     told.__cause__ = error
     assert one_line(told, "config") == "data.root: it cannot be read"
+
+
+def test_a_class_that_cannot_be_imported_is_one_line():
+    with pytest.raises(InstantiationException) as error:
+        instantiate({"_target_": "nowhere_to_be_found.Own"})
+    assert one_line(error.value, "config") == (
+        "Error locating target 'nowhere_to_be_found.Own': "
+        "ModuleNotFoundError(\"No module named 'nowhere_to_be_found'\"); "
+        "PYTHONPATH must contain the folder of your own module"
+    )

@@ -75,3 +75,9 @@ def test_run_hydra_job(tmp_path: Path) -> None:
     assert folders == [str(run.folder)]
     assert (run.overrides, run.config["seed"]) == (["seed=7"], 7)
     assert logging.root.handlers == handlers
+
+
+@pytest.mark.parametrize(("override", "sweep"), [("experiment=degradation", True), ("experiment=six_block", False)])
+def test_asks_for_sweep(override: str, sweep: bool) -> None:
+    with initialized_hydra():
+        assert internals.asks_for_sweep("config", [override]) is sweep

@@ -74,7 +74,8 @@ def one_line(error: BaseException, config_name: str, overrides: Sequence[str] | 
             "data.num_workers=0 reads without such processes"
         )
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, ImportError):
-        return f"{str(error).split(',')[0]}: {error.__cause__}"
+        reasons = [line for line in str(error.__cause__).splitlines() if "Error(" in line] or [str(error.__cause__)]
+        return f"{str(error).split(',')[0]}: {reasons[0]}; PYTHONPATH must contain the folder of your own module"
     text = "; ".join(part.strip() for part in str(error).splitlines() if part.strip())
     return text if is_mistake(error) or isinstance(error, RunError | Interrupted) else f"{type(error).__name__}: {text}"
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
@@ -31,6 +32,16 @@ def hydra_arguments() -> Namespace:
     """Return this process's command line as Hydra parses it."""
     arguments, _ = hydra_argument_parser().parse_known_args()
     return arguments
+
+
+def asks_for_sweep(config_name: str, overrides: Sequence[str]) -> bool:
+    """Return whether the composed configuration sets hydra.mode=MULTIRUN, as an experiment may do.
+
+    GlobalHydra.hydra.get_mode is what hydra.main calls; the public `compose` always composes a single run.
+    """
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    return bool(hydra.get_mode(config_name, list(overrides)) == RunMode.MULTIRUN)
 
 
 def run_hydra_job(config_name: str, task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> None:

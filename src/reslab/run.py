@@ -80,9 +80,9 @@ class Run:
         return f"Run({str(self.folder)!r}, {self.status})"
 
     @classmethod
-    def below(cls, folder: Path) -> Iterator["Run"]:
+    def below(cls, folder: str | Path) -> Iterator["Run"]:
         """Yield every run in a folder or below it, in no order. The folder of a benchmark holds no run."""
-        for settings in folder.rglob(".hydra"):
+        for settings in Path(folder).rglob(".hydra"):
             if not (settings.parent / BENCHMARK_FILE).exists():
                 yield cls(settings.parent)
 

@@ -59,7 +59,8 @@ def test_a_run_from_python_can_be_resumed():
         (["data.augment.crp=1"], "there is no option data.augment.crp: did you mean data.augment.crop"),
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc must be an integer of at least 1 or -1"),
         (["data.batch_size=5000"], "data.batch_size=5000 is more than the 1295 training images"),
-        (["-m", "seed=1,2"], "reslab.train takes the options of one run"),
+        (["-m", "seed=1,2"], "reslab.train takes options, not flags such as -m"),
+        (["experiment=degradation"], "these options are a sweep"),
         (["resume=nowhere"], "resume=nowhere is not the folder of a run or a sweep"),
     ],
 )
@@ -148,3 +149,18 @@ def test_a_class_of_the_users_own_is_trained_and_used_with_its_folder_of_configu
         reslab.load(run.folder).classifier()
     again = reslab.train(f"resume={run.folder}", "trainer.max_epochs=2", config_dir="mine")
     assert again.result["epochs"] == 2
+
+
+def test_a_folder_of_configuration_that_does_not_exist_is_refused(tmp_path):
+    run = reslab.train(*QUICK)
+    for use in (
+        lambda: reslab.train(*QUICK, config_dir="nowhere"),
+        lambda: reslab.load(run.folder, config_dir="nowhere"),
+    ):
+        with pytest.raises(reslab.UserError, match=r"^config_dir=nowhere: there is no such folder$"):
+            use()
+
+
+def test_what_is_no_text_is_refused():
+    with pytest.raises(reslab.UserError, match=r"^reslab\.train takes one string per option, e\.g\. 'seed=1', not 3$"):
+        reslab.train(3)

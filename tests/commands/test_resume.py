@@ -289,6 +289,13 @@ def test_what_would_be_another_run_is_refused(composed, copied, overrides, told)
     assert contents(copied) == before
 
 
+def test_fewer_epochs_than_the_run_has_are_refused_and_lose_no_result(composed, copied):
+    before = contents(copied)
+    with pytest.raises(UserError, match=r"^trainer\.max_epochs=2 is less than the 3 epochs that the run has trained$"):
+        resumed(composed, copied, "trainer.max_epochs=2")
+    assert contents(copied) == before
+
+
 def test_other_images_are_another_run(composed, copied):
     path = copied / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)

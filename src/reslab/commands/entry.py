@@ -211,7 +211,13 @@ def check_flags() -> None:
         raise UserError(f"{message}: options are name=value, without dashes")
 
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args()
+    config_path = parser.parse_args().config_path
+    if (
+        config_path
+        and not config_path.startswith("pkg://")
+        and not (Path(config_path).is_absolute() and Path(config_path).is_dir())
+    ):
+        raise UserError(f"--config-path={config_path} must be the absolute path of a folder")
 
 
 def check_outputs(arguments: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from reslab.commands.entry import checked_task, command_line, hydra_arguments_of
 from reslab.commands.resolvers import new_folder
 from reslab.configuration import initialized_hydra, searchpath_override
 from reslab.errors import Failed, Interrupted, UserError, is_mistake, one_line
-from reslab.internals import run_hydra_job
+from reslab.internals import asks_for_sweep, run_hydra_job
 from reslab.interruption import signals
 from reslab.run import Run
 from reslab.training.options import TRAINING_SCHEMA
@@ -37,14 +37,11 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
 
     new_folder.cache_clear()  # a process that trains twice needs two folders
     try:
-        own = [searchpath_override(config_dir)] if config_dir is not None else []
-        arguments = hydra_arguments_of([*overrides, *own], TRAINING_SCHEMA)
-        if any(argument.startswith("-") or argument == "hydra.mode=MULTIRUN" for argument in arguments):
-            raise UserError(
-                "reslab.train takes the options of one run; start a sweep with the command: reslab train -m …"
-            )
+        arguments = hydra_arguments_of([*checked_overrides(overrides), *own_folder(config_dir)], TRAINING_SCHEMA)
         # Lightning starts the other processes of a distributed run with the command, not with this program.
         with own_signals(), command_line([str(command.__file__), *arguments]), initialized_hydra():
+            if asks_for_sweep(TRAINING_SCHEMA.config_name, arguments):
+                raise UserError("these options are a sweep; reslab.train trains one run: reslab train … starts a sweep")
             run_hydra_job(TRAINING_SCHEMA.config_name, checked_task(TRAINING_SCHEMA, task), arguments)
     except Interrupted:
         raise KeyboardInterrupt from None
@@ -54,6 +51,28 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
             raise UserError(one_line(error, TRAINING_SCHEMA.config_name, overrides)) from error
         raise error from None
     return finished[0]
+
+
+def checked_overrides(overrides: Sequence[str]) -> Sequence[str]:
+    """Raise UserError for what is not an option."""
+    for override in overrides:
+        if not isinstance(override, str):
+            raise UserError(f"reslab.train takes one string per option, e.g. 'seed=1', not {override!r}")
+        if override.startswith("-"):
+            raise UserError(
+                f"reslab.train takes options, not flags such as {override}: config_dir=… is --config-dir, and "
+                "a sweep (-m) is started with the command reslab train"
+            )
+    return overrides
+
+
+def own_folder(config_dir: str | Path | None) -> list[str]:
+    """Return the override by which Hydra finds the user's own folder. Raise UserError if there is no such folder."""
+    if config_dir is None:
+        return []
+    if not Path(config_dir).is_dir():
+        raise UserError(f"config_dir={config_dir}: there is no such folder")
+    return [searchpath_override(config_dir)]
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 import functools
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from reslab.configuration import CONF
+from reslab.configuration import CONF, own_folders
 from reslab.errors import UserError, visible
 
 
@@ -34,9 +35,11 @@ def job_folder(number: Any, overrides: str) -> str:
 
 
 def choices() -> str:
-    """Return every group of conf/ with its files, for `--help`."""
-    groups = sorted(folder for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
-    return "\n".join(f"{g.name}: {', '.join(visible([file.stem for file in g.glob('*.yaml')]))}" for g in groups)
+    """Return every group of conf/ and of the user's own folders with its files, for `--help`."""
+    groups: dict[str, list[str]] = {}
+    for file in (file for folder in (CONF, *own_folders(sys.argv[1:])) for file in folder.glob("*/*.yaml")):
+        groups.setdefault(file.parent.name, []).append(file.stem)
+    return "\n".join(f"{group}: {', '.join(visible(groups[group]))}" for group in sorted(groups))
 
 
 OmegaConf.register_new_resolver("choices", choices, replace=True)

@@ -88,7 +88,7 @@ def refuse_unknown_classes(path: Path, config: dict[str, Any], folders: Sequence
         if target not in known:
             raise UserError(
                 f"{path} would call {target}, which no file in conf/model or conf/data names: refused; "
-                "if the class is your own, give your folder of configuration with --config-dir"
+                "if the class is your own, give your folder of configuration: --config-dir, in Python config_dir="
             )
 
 

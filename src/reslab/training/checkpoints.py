@@ -161,6 +161,7 @@ def resumed_checkpoint(resume: Path, config: DictConfig) -> tuple[Path | None, i
             log.warning("%s: renamed to %s", error, path.with_suffix(".broken").name)
             continue
         refuse_another_run(resume, checkpoint["reslab"]["config"], config)
+        refuse_fewer_epochs(checkpoint["epoch"], config)
         log.info("resumed from %s, step %d", path, checkpoint["global_step"])
         return path, checkpoint["global_step"]
     log.warning("resume=%s: no checkpoint was written, so the run starts again", resume)
@@ -173,6 +174,14 @@ def refuse_another_run(resume: Path, saved: dict[str, Any], config: DictConfig) 
     assert isinstance(now, dict)
     if different := differences(saved, {str(name): value for name, value in now.items()}):
         raise UserError(f"resume={resume} would be another run: {'; '.join(different)}; start a new one instead")
+
+
+def refuse_fewer_epochs(epoch: int, config: DictConfig) -> None:
+    """Raise UserError if the run has more epochs than are asked for. Lightning would refuse it too late."""
+    if 0 <= config.trainer.max_epochs < epoch:
+        raise UserError(
+            f"trainer.max_epochs={config.trainer.max_epochs} is less than the {epoch} epochs that the run has trained"
+        )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
