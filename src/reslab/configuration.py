@@ -72,6 +72,13 @@ def unquoted(value: str) -> str:
     return re.sub(rf"(\\*)({quote}|\Z)", lambda found: found[1][: len(found[1]) // 2] + found[2], value[1:-1])
 
 
+def task_overrides() -> list[str]:
+    """Return the overrides of the job that Hydra runs, as they were given: an interpolation in one stays as it is."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return [str(override) for override in OmegaConf.to_container(HydraConfig.get().overrides.task)]  # type: ignore[union-attr]
+
+
 # defaults
 
 

@@ -64,7 +64,8 @@ def one_line(error: BaseException, config_name: str, overrides: Sequence[str] | 
         return missing_choice_line(error.missing_cfg_file, error.options)
     if not isinstance(error, UserError | RunError) and (advice := disk_advice(error)):
         return advice
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    # Hydra's errors have OmegaConf's as their cause. OmegaConf's own cause, if it has one, does not know the option.
+    cause = error if isinstance(error, OmegaConfBaseException) and error.full_key else error.__cause__ or error
     if isinstance(cause, OmegaConfBaseException):
         return configuration_line(cause, config_name, sys.argv[1:] if overrides is None else overrides)
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):

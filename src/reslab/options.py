@@ -162,7 +162,7 @@ class Schema:
             if name in known and (kind := LIKE_DEFAULT.get(type(known[name]))):
                 check_option(name, values[name], kind)
             elif name in closed and name not in known:
-                names = [*self.kinds, *known]
+                names = list({*self.kinds, *known})
                 raise UserError(f"there is no option {name}{suggest(name, names, '--cfg job shows all options')}")
 
     def check_removals(self, overrides: Sequence[str]) -> None:

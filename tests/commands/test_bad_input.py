@@ -119,7 +119,7 @@ OPTIONS = [
     ("model.widths=[0,1,2]", "model.widths=[0, 1, 2] must be a list of one or more, each an integer of at least 1"),
     ("model.groups=2", "model.groups and model.width_per_group belong to model.block=bottleneck"),
     ("model=resnet50 model.width_per_group=0", "model.width_per_group=0 must be an integer of at least 1"),
-    ("model=resnet50 model.widths=[8,8,8,8] model.width_per_group=4", "model.widths=[8, 8, 8, 8] times model.width_per"),
+    ("model=resnet50 model.widths=[8,8,8,8] model.width_per_group=4", "model.width_per_group=4 times the smallest of model.widths=[8, 8, 8, 8] must be"),
     ("model.squeeze_excitation=true model.widths=[8,8,8]", "model.squeeze_excitation=true needs blocks of 16 channels"),
     ("model.stem=deep model.stem_width=1", "model.stem=deep needs model.stem_width of at least 2"),
     ("model.dropout=1", "model.dropout=1 must be a number from 0 to less than 1"),

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
 from reslab.commands.resume import resumed_command_line
-from reslab.configuration import CONF, flatten, quoted
+from reslab.configuration import CONF, flatten, quoted, task_overrides
 from reslab.errors import FULL_ERROR, Failed, Interrupted, UserError, is_mistake, one_line
 from reslab.internals import hydra_argument_parser
 from reslab.interruption import signals
@@ -66,7 +66,7 @@ def checked_task(schema: Schema, task: Task) -> Task:
     def run(config: DictConfig) -> Any:
         try:
             use_present_names(config)
-            check(config, schema, list(HydraConfig.get().overrides.task))
+            check(config, schema, task_overrides())
             with as_own_command(full_error):
                 return task(config)
         except (Exception, Interrupted) as error:
@@ -190,9 +190,7 @@ def as_own_command(full_error: str | None) -> Iterator[None]:
     if in_sweep:
         with read_write(hydra_config):  # type: ignore[arg-type]
             hydra_config.run.dir = hydra_config.runtime.output_dir
-    with command_line(
-        [sys.argv[0], *hydra_config.overrides.task] if in_sweep else sys.argv[:], {FULL_ERROR: full_error}
-    ):
+    with command_line([sys.argv[0], *task_overrides()] if in_sweep else sys.argv[:], {FULL_ERROR: full_error}):
         yield
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import distributed
 
+from reslab.configuration import task_overrides
 from reslab.data.base import ImageDataModule
 from reslab.errors import RunError
 from reslab.files import sole_user
@@ -103,7 +104,7 @@ def begin(config: DictConfig, run: Run) -> None:
     """Remove an earlier result, and write the settings with which a resumed run continues."""
     run.reopen()
     if config.resume and HydraConfig.initialized():
-        overrides = [argument for argument in HydraConfig.get().overrides.task if not argument.startswith("resume=")]
+        overrides = [argument for argument in task_overrides() if not argument.startswith("resume=")]
         run.write_settings(OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None})), overrides)
 
 

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
-from reslab.configuration import name_of
+from reslab.configuration import name_of, task_overrides
 from reslab.data.batches import FolderImages
 from reslab.training.classifier import Classifier
 
@@ -184,7 +184,7 @@ def add_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Mappi
         writer.add_scalar(name, value, step)
     experiment, *session = hparams(plain_settings(settings), result)
     if HydraConfig.initialized():
-        mark_as_varied(experiment, HydraConfig.get().overrides.task)
+        mark_as_varied(experiment, task_overrides())
     for summary in (experiment, *session):
         writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]  # add_scalar has opened it
     writer.flush()
