@@ -107,6 +107,15 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
+@contextmanager
+def output_errors(output: str | Path) -> Iterator[None]:
+    """Raise UserError where the file that `output=` names cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"output={output} cannot be written: {error.strerror}") from error
+
+
 def relative(path: Path) -> Path:
     """Return the path relative to the current directory if it lies below it, otherwise the path itself."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

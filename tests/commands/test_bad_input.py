@@ -188,6 +188,9 @@ LATER = [
 OTHERS = [
     ("evaluate", "", "checkpoint must be given, e.g. checkpoint=…"),
     ("evaluate", "checkpoint=nothing", "checkpoint=nothing: neither a checkpoint nor the folder of a run that has one"),
+    ("evaluate", f"checkpoint={'a' * 300}", f"checkpoint={'a' * 300}: neither a checkpoint nor the folder of a run"),
+    ("evaluate", "checkpoint=RUN output=file/a.json", "output=file/a.json cannot be written: "),
+    ("predict", f"checkpoint=RUN images={'a' * 300}", f"images={'a' * 300}: no image there"),
     ("evaluate", "checkpoint=file", "file is not a checkpoint of ResLab ("),
     ("evaluate", "checkpoint=other.ckpt", "other.ckpt is not a checkpoint of ResLab (KeyError)"),
     ("evaluate", "checkpoint=RUN data=synthetic data.num_classes=7", "RUN/checkpoints/last.ckpt knows 10 classes and dat"),

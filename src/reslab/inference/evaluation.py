@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reslab.data.base import ImageDataModule
 from reslab.errors import UserError
-from reslab.files import write_json
+from reslab.files import output_errors, write_json
 from reslab.inference.loading import Trained, find_checkpoint, load_classifier
 from reslab.training.build import build_data, build_trainer, require_accelerator
 from reslab.training.process import quiet_lightning
@@ -50,7 +50,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         "classes": class_table(confusion, trained.spec.classes),
     }
     if config.output is not None:
-        write_json(Path(config.output), result)
+        with output_errors(config.output):
+            write_json(Path(config.output), result)
     return result
 
 

@@ -14,7 +14,7 @@ from reslab.data.image_folder import ReadCenter
 from reslab.data.images import image_paths, report_unreadable
 from reslab.data.options import OnError
 from reslab.errors import UserError
-from reslab.files import write_csv, write_json
+from reslab.files import output_errors, write_csv, write_json
 from reslab.inference.loading import load_classifier
 from reslab.inference.options import PREDICT
 from reslab.options import check_option
@@ -91,7 +91,9 @@ def find_images(images: Images) -> list[Path]:
     found: list[Path] = []
     for pattern in [images] if isinstance(images, str | Path) else images:
         path = Path(pattern)
-        files = [path] if path.is_file() else image_paths(path) if path.is_dir() else list(files_of_glob(str(pattern)))
+        # os.path is false for a name that is too long, where Path raises OSError
+        is_file, is_folder = os.path.isfile(path), os.path.isdir(path)  # noqa: PTH112, PTH113
+        files = [path] if is_file else image_paths(path) if is_folder else list(files_of_glob(str(pattern)))
         if not files:
             raise UserError(f"images={pattern}: no image there")
         found += files
@@ -121,10 +123,12 @@ def write_predictions(predictions: list[Prediction], output: str | Path) -> None
     """Write a .json file, or a .csv file with one row per image and the columns of `ranked_columns`."""
     output = Path(output)
     if output.suffix == ".json":
-        write_json(output, predictions)
+        with output_errors(output):
+            write_json(output, predictions)
         return
     rows: list[dict[str, Any]] = [{"image": row["image"], **ranked_columns(row["classes"])} for row in predictions]
-    write_csv(output, rows)
+    with output_errors(output):
+        write_csv(output, rows)
 
 
 def ranked_columns(classes: list[dict[str, Any]]) -> dict[str, Any]:
