@@ -175,7 +175,7 @@ def test_a_checkpoint_with_an_unknown_class_in_its_configuration_is_refused(
             run_on(command, path, digit_files[0])
         assert str(caught.value) == (
             f"{path} would call {named}, which no file in conf/model or conf/data names: refused; "
-            "if the class is your own, give your folder of configuration with --config-dir"
+            "if the class is your own, give your folder of configuration: --config-dir, in Python config_dir="
         )
         assert not sprung.exists()
 
