@@ -5,7 +5,7 @@ BIN = .venv/bin
 train: .venv/installed  ## train (ARGS="model=resnet18 data=fashion_mnist")
 	$(BIN)/python src/train.py $(ARGS)
 
-test: .venv/installed   ## the default tests, five minutes on two cores
+test: .venv/installed   ## the default tests
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal $(ARGS)
 
 test-all: .venv/installed  ## the slow ones too

@@ -12,7 +12,7 @@ network = run.classifier()
 from pathlib import Path
 
 from reslab.errors import UserError
-from reslab.run import Run
+from reslab.run import Run, check_config_dir
 
 __all__ = ["Run", "UserError", "load", "train"]
 
@@ -36,8 +36,7 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> Run:
         Traceback (most recent call last):
         reslab.errors.UserError: outputs/resnet20-digits holds no run: .hydra/overrides.yaml is missing
     """
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise UserError(f"config_dir={config_dir}: there is no such folder")
+    check_config_dir(config_dir)
     run = Run(folder, config_dir)
     if not run.has_settings:
         raise UserError(f"{folder} holds no run: {run.overrides_file.relative_to(run.folder)} is missing")

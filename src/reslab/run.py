@@ -211,6 +211,12 @@ class Run:
         return predict(self.checkpoint(), images, top=top, config_dir=self.config_dir)
 
 
+def check_config_dir(config_dir: str | Path | None) -> None:
+    """Raise UserError unless the user's own folder of configuration, if there is one, exists."""
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise UserError(f"config_dir={config_dir}: there is no such folder")
+
+
 def resume_argument(folder: Path) -> str:
     """Return `resume=<folder>` as a shell takes it."""
     return shlex.quote(f"resume={folder}")

@@ -17,7 +17,7 @@ from reslab.configuration import initialized_hydra, searchpath_override
 from reslab.errors import Failed, Interrupted, UserError, is_mistake, one_line
 from reslab.internals import asks_for_sweep, run_hydra_job
 from reslab.interruption import signals
-from reslab.run import Run
+from reslab.run import Run, check_config_dir
 from reslab.training.options import TRAINING_SCHEMA
 
 LINE = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"  # as in conf/hydra/job_logging/reslab.yaml
@@ -68,11 +68,8 @@ def checked_overrides(overrides: Sequence[str]) -> Sequence[str]:
 
 def own_folder(config_dir: str | Path | None) -> list[str]:
     """Return the override by which Hydra finds the user's own folder. Raise UserError if there is no such folder."""
-    if config_dir is None:
-        return []
-    if not Path(config_dir).is_dir():
-        raise UserError(f"config_dir={config_dir}: there is no such folder")
-    return [searchpath_override(config_dir)]
+    check_config_dir(config_dir)
+    return [] if config_dir is None else [searchpath_override(config_dir)]
 
 
 @contextmanager
