@@ -28,6 +28,11 @@ MAY_DIFFER = (
     "trainer.detect_anomaly",
 )  # fmt: skip
 MAY_NOT_DIFFER = ("callbacks.ema",)  # the exception within callbacks: it changes the weights
+# Options that are newer than some runs, with the value that does what those runs did.
+ABSENT: dict[str, Any] = {
+    "flip_averaging": False, "mixup": 0.0, "cutmix": 0.0, "model.whiten_stem": False, "data.augment.randaugment": 0,
+    "data.on_error": "stop", "outputs": "outputs", "checkpoint.every_minutes": 10, "sweep.stop_on_failure": False,
+}  # fmt: skip
 # Modules that have moved. The configurations of older runs contain the old names.
 MOVED = {
     f"reslab.{name}.": f"reslab.training.{name}." for name in ("averaging", "checkpoints", "schedules", "tensorboard")
@@ -246,11 +251,12 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every option by its dotted name; classes under the names that they have today."""
-    return {
+    """Return every option by its dotted name: classes under the names that they have today, and those of `ABSENT`."""
+    given = {
         name: current_class_path(value) if name.endswith("_target_") else value
         for name, value in flatten(config).items()
     }
+    return ABSENT | given
 
 
 def current_class_path(target: Any) -> Any:

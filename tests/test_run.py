@@ -1,0 +1,55 @@
+"""Whether a configuration would be the same run, also where the saved one is older than some options."""
+
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from reslab import run
+from reslab.configuration import CONF, flatten
+from reslab.run import ABSENT, differences
+from reslab.sweeps.jobs import job_identity
+
+# A value that changes what a run does, for each option of ABSENT that a resumed run may not change.
+OTHER = {
+    "flip_averaging": True, "mixup": 0.2, "cutmix": 1.0, "model.whiten_stem": True, "data.augment.randaugment": 2,
+}  # fmt: skip
+
+
+def configuration(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_container(compose("config", overrides=["data=imagefolder", *overrides]))
+    assert isinstance(config, dict)
+    return {str(name): value for name, value in config.items()}
+
+
+def without(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the configuration of a run that is older than an option."""
+    group, _, rest = name.partition(".")
+    if not rest:
+        return {key: value for key, value in config.items() if key != name}
+    return config | {group: without(config[group], rest)}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_an_older_run_is_one_with_the_value_that_does_what_it_did(name: str) -> None:
+    now = configuration()
+    older = without(now, name)
+    assert name in flatten(now)
+    assert name not in flatten(older)
+    assert differences(older, now) == []
+    changed = configuration(f"{name}={OTHER[name]}")
+    assert differences(older, changed) == [f"{name} was {ABSENT[name]} and is {OTHER[name]}"]
+
+
+def test_a_job_that_is_older_than_an_option_keeps_its_result() -> None:
+    now = configuration()
+    for name in ABSENT.keys() & flatten(now).keys():
+        assert job_identity(without(now, name)) == job_identity(now)
+
+
+def test_a_new_option_is_looked_up_when_configurations_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(run.ABSENT, "data.new", "before")
+    assert differences({"data": {}}, {"data": {"new": "before"}}) == []
+    assert differences({"data": {}}, {"data": {"new": "after"}}) == ["data.new was before and is after"]
