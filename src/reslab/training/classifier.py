@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.transforms import v2
 
@@ -17,11 +18,10 @@ from reslab.data.base import ImageSpec
 from reslab.data.batches import Batch, derive_seed
 from reslab.data.transforms import Preprocessing
 from reslab.errors import UserError
-from reslab.models.build import classifier_layer
 from reslab.options import check_option
-from reslab.training.metrics import Metrics
+from reslab.training.metrics import Metrics, without_accidental_hits
 from reslab.training.options import RUN
-from reslab.training.schedules import ScheduledLR, optimizer_steps
+from reslab.training.schedules import optimizer_steps
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class Classifier(L.LightningModule):
 
     Attributes:
         record: the configuration, spec and origin of the run, as plain values. A checkpoint holds it as "reslab".
+        evaluated_images: the number of images of the last validation, "val", and of the last test, "test".
         confusion_matrix: of the last test, int64 (num_classes, num_classes), true by predicted class.
 
     Raises:
@@ -82,6 +83,7 @@ class Classifier(L.LightningModule):
         self.optimizer, self.schedule = optimizer, schedule
         self.label_smoothing, self.flip_averaging, self.seed = label_smoothing, flip_averaging, seed
         self.record: dict[str, Any] = {}
+        self.evaluated_images: dict[str, int] = {}
         self.example_input_array: Tensor = torch.zeros(
             2, len(spec.mean), spec.image_size, spec.image_size, dtype=torch.uint8
         )
@@ -117,14 +119,24 @@ class Classifier(L.LightningModule):
         logits = self.network(x)  # (N, num_classes)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         self.train_metrics.add(loss.detach(), logits.detach(), labels)
-        return loss
+        factor = self._accumulation_factor(batch_index)
+        return loss if factor == 1 else loss * factor
+
+    def _accumulation_factor(self, batch_index: int) -> float:
+        """Return what makes the gradient of an optimizer step the mean over its batches.
+
+        Lightning divides by `accumulate_grad_batches`, also at the end of an epoch where fewer batches are left.
+        """
+        accumulated = self.trainer.accumulate_grad_batches
+        first = batch_index - batch_index % accumulated
+        return accumulated / min(accumulated, int(self.trainer.num_training_batches) - first)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         self._evaluate(self.val_metrics, batch)
 
     def test_step(self, batch: Batch, batch_index: int) -> Tensor:
         logits = self._evaluate(self.test_metrics, batch)
-        self.confusion.update(logits, batch[1])
+        self.confusion.update(without_accidental_hits(logits, batch[1]), batch[1])
         return logits
 
     def predict_step(self, batch: Tensor, batch_index: int) -> Tensor:
@@ -151,11 +163,14 @@ class Classifier(L.LightningModule):
     def _log_and_reset(self, name: str, metrics: Metrics) -> None:
         values = {f"{name}/{metric}": value for metric, value in metrics.compute().items()}
         self.log_dict(values, sync_dist=True)  # the values are equal already; without it Lightning would warn
+        images = self.trainer.strategy.reduce(metrics.loss.images, reduce_op="sum")
+        self.evaluated_images[name] = int(images)
         metrics.reset()
 
     # checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        refuse_lost_weights(checkpoint, self.trainer)
         checkpoint["reslab"] = self.record
         checkpoint["train_metrics"] = gather_by_rank(self.train_metrics.state())
 
@@ -164,14 +179,20 @@ class Classifier(L.LightningModule):
             return
         before, now = checkpoint["reslab"]["origin"], self.record["origin"]
         if before["data_checksum"] != now["data_checksum"]:
-            raise UserError(
-                f"data={now['data']}: the images differ from those that the run began with; start a new run"
-            )
+            self._check_changed_images()
         if before["precision"] != now["precision"]:
             log.warning("the run began in %s and continues in %s", before["precision"], now["precision"])
         states = checkpoint["train_metrics"]
         if len(states) == self.trainer.world_size:
             self.train_metrics.load_state(states[self.global_rank])
+
+    def _check_changed_images(self) -> None:
+        """Raise UserError for a resumed run whose images are others, unless `data.allow_changes` allows that."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        changed = f"data={data.name}: the images differ from those that the run began with"
+        if not data.allow_changes:
+            raise UserError(f"{changed}; start a new run, or set data.allow_changes=true to continue with these")
+        log.warning(changed)
 
     # optimization
 
@@ -180,24 +201,22 @@ class Classifier(L.LightningModule):
         assert self.schedule is not None
         optimizer = self.optimizer(parameter_groups(self.network))
         schedule, total_steps = self.schedule, optimizer_steps(self.trainer)
-        scheduler = ScheduledLR(optimizer, lambda step: schedule(min(step, total_steps - 1), total_steps))
+        scheduler = LambdaLR(optimizer, lambda step: schedule(min(step, total_steps - 1), total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Clip the norm of all gradients together.
+        """Clip the norm of all gradients together, or each of their values.
 
         Lightning's own clipping refuses fused optimizers in bf16-mixed too, where no gradient is scaled.
         """
-        if gradient_clip_val is not None:
+        if gradient_clip_val is None:
+            return
+        if gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)
+        else:
             nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
-
-    @property
-    def backbone(self) -> nn.Module:
-        """All modules of the network except the last linear layer. Lightning's BackboneFinetuning needs this name."""
-        head = classifier_layer(self.network)
-        return nn.ModuleList(module for module in self.network.children() if module is not head)
 
 
 def batch_mixing(mixup: float, cutmix: float, num_classes: int) -> nn.Module | None:

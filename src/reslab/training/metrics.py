@@ -1,23 +1,27 @@
-"""The loss and the scores of torchmetrics over an epoch. They stay on the device until they are computed."""
+"""The loss and the scores over an epoch. They stay on the device until they are computed."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+BINS = 15  # of the calibration error, as in Guo et al. 2017, section 5
 
 
 class Metrics(nn.Module):
     """The mean loss and the scores over every image that was added since the last reset.
 
-    `compute` returns "loss", "accuracy" and, for more than five classes, "top5_accuracy".
+    `compute` returns "loss", "accuracy" and, for more than five classes, "top5_accuracy". No score depends on how the
+    images were divided into batches. An image whose logits have no softmax, e.g. because one of them is NaN, counts as
+    wrong; the loss and the calibration error are then NaN.
 
     Args:
         num_classes: the number of classes.
         local: compute over the images of this process alone, instead of those of all processes.
-        final: compute the scores of a test as well: "f1_macro" and "calibration_error" (the expected calibration error
-            with 15 bins, Guo et al. 2017, arXiv:1706.04599).
+        final: compute the scores of a test as well: "f1_macro", the mean over the classes that are the true or the
+            predicted class of some image, and "calibration_error".
     """
 
     def __init__(self, num_classes: int, *, local: bool = False, final: bool = False) -> None:
@@ -27,10 +31,10 @@ class Metrics(nn.Module):
         if num_classes > 5:
             scores["top5_accuracy"] = top_accuracy(num_classes, 5, options)
         if final:
-            scores["f1_macro"] = MulticlassF1Score(num_classes, average="macro", validate_args=False)
-            scores["calibration_error"] = MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False)
+            scores["f1_macro"] = MulticlassF1Score(num_classes, average="macro", validate_args=False, **options)
         self.loss = MeanLoss(**options)
         self.scores = MetricCollection(scores, compute_groups=False)  # type: ignore[arg-type]
+        self.calibration_error = CalibrationError(**options) if final else None
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch.
@@ -41,11 +45,16 @@ class Metrics(nn.Module):
             labels: int64 (N,).
         """
         self.loss.update(loss, len(labels))
-        self.scores.update(logits, labels)
+        self.scores.update(without_accidental_hits(logits, labels), labels)
+        if self.calibration_error is not None:
+            self.calibration_error.update(logits, labels)
 
     def compute(self) -> dict[str, Tensor]:
         """Return scalars on the device, by name."""
-        return {"loss": self.loss.compute(), **self.scores.compute()}
+        values = {"loss": self.loss.compute(), **self.scores.compute()}
+        if self.calibration_error is not None:
+            values["calibration_error"] = self.calibration_error.compute()
+        return values
 
     def state(self) -> dict[str, Tensor]:
         """Return what was added, on the CPU, for a checkpoint within an epoch."""
@@ -54,7 +63,8 @@ class Metrics(nn.Module):
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue with what `state` returned."""
         for key, metric, name in self._states():
-            getattr(metric, name).copy_(state[key])
+            # Copying into the present tensor would round to its type, which is bfloat16 in bf16-true.
+            setattr(metric, name, state[key].to(getattr(metric, name).device))
 
     def _states(self) -> list[tuple[str, Metric, str]]:
         metrics = [(path, module) for path, module in self.named_modules() if isinstance(module, Metric)]
@@ -64,10 +74,30 @@ class Metrics(nn.Module):
         """Forget what was added."""
         self.loss.reset()
         self.scores.reset()
+        if self.calibration_error is not None:
+            self.calibration_error.reset()
 
 
 def top_accuracy(num_classes: int, k: int, options: dict[str, Any]) -> Metric:
     return MulticlassAccuracy(num_classes, top_k=k, average="micro", validate_args=False, **options)
+
+
+def without_accidental_hits(logits: Tensor, labels: Tensor) -> Tensor:  # (N, C), (N,) -> (N, C)
+    """Return logits in which an image without a softmax has its own class in the last place.
+
+    argmax takes NaN for the largest number, so that a network of NaN would be right for every image of class 0.
+    """
+    has_softmax = logits.logsumexp(1, keepdim=True).isfinite()  # (N, 1)
+    is_other_class = torch.arange(logits.shape[1], device=logits.device) != labels[:, None]  # (N, C)
+    return torch.where(has_softmax, logits, is_other_class.to(logits.dtype))
+
+
+def sum_dtype() -> torch.dtype:
+    """Return the type of sums over images. A float32 sum of a million small numbers stops growing.
+
+    Apple's GPUs compute in float32 alone.
+    """
+    return torch.float32 if torch.mps.is_available() else torch.float64
 
 
 class MeanLoss(Metric):
@@ -77,17 +107,52 @@ class MeanLoss(Metric):
     turned off.
     """
 
+    full_state_update = False  # an update does not depend on the earlier ones
     total: Tensor
     images: Tensor
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0.0, dtype=sum_dtype()), dist_reduce_fx="sum")
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, images: int) -> None:
-        self.total = self.total.float() + loss.float() * images  # in bf16-true, eight bits would be too few for the sum
+        self.total = self.total.to(sum_dtype()) + loss.to(sum_dtype()) * images  # bf16-true has made it bfloat16
         self.images += images
 
     def compute(self) -> Tensor:
         return self.total / self.images
+
+
+class CalibrationError(Metric):
+    """The expected calibration error: how far the confidence of a prediction is from the share of right predictions.
+
+    The confidences, from 0 to 1, are divided into `BINS` equal intervals; each bin counts by its images (Guo et al.
+    2017, arXiv:1706.04599, equation 3). MulticlassCalibrationError of torchmetrics (1.9) takes a batch of logits from
+    0 to 1 for probabilities, has a further bin for the confidence 1, and keeps every image.
+    """
+
+    full_state_update = False
+    images: Tensor
+    right: Tensor
+    confidence: Tensor
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_state("images", torch.zeros(BINS, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("right", torch.zeros(BINS, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("confidence", torch.zeros(BINS, dtype=sum_dtype()), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        confidence, predicted = logits.float().softmax(1).max(1)  # (N,), (N,)
+        upper_bounds = torch.arange(1, BINS, device=logits.device) / BINS
+        number = torch.bucketize(confidence, upper_bounds)  # an upper bound belongs to its bin
+        in_bin = number[:, None] == torch.arange(BINS, device=logits.device)  # (N, BINS)
+        self.images += in_bin.sum(0)
+        self.right += (in_bin & (predicted == labels)[:, None]).sum(0)
+        # A confidence that is NaN makes every sum NaN, whatever its bin.
+        confidences = in_bin * confidence.to(sum_dtype())[:, None]
+        self.confidence = self.confidence.to(sum_dtype()) + confidences.sum(0)
+
+    def compute(self) -> Tensor:
+        return (self.right - self.confidence).abs().sum() / self.images.sum()
