@@ -5,6 +5,7 @@ import http.server
 import pickle
 import threading
 import warnings
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_every_kind_of_file(composed: Compose, state: StateDict, tmp_path: Path,
 @pytest.mark.parametrize(
     "prefix",
     [
-        "", "module.", "net.", "network.", "_orig_mod.",
+        "", "module.", "net.", "network.", "model.", "_orig_mod.",
         "module.network.", "network._orig_mod.", "_orig_mod.module.", "network._orig_mod.module.net.",
     ],
 )  # fmt: skip
@@ -82,6 +83,80 @@ def test_a_lightning_checkpoint_with_metrics(network: nn.Module, state: StateDic
     wrapped = {f"network.{key}": value for key, value in state.items()} | {"val_metrics.accuracy.tp": torch.ones(10)}
     load_weights(network, save({"state_dict": wrapped, "global_step": 7}, tmp_path / "last.ckpt"), "resnet8")
     assert_equal(network, state)
+
+
+# What training scripts save next to the network.
+EXTRAS = {
+    "epoch": 3,
+    "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+    "lr_scheduler": {"last_epoch": 3, "_last_lr": [0.1]},
+    "args": Namespace(model="resnet8", lr=0.1, device="cuda"),
+}
+
+
+@pytest.mark.parametrize(
+    "entry", ["model", "net", "network", "module", "weights", "teacher", "model_ema", "state_dict_ema", "anything"]
+)
+def test_an_entry_of_any_name_is_loaded(
+    network: nn.Module, state: StateDict, tmp_path: Path, caplog: pytest.LogCaptureFixture, entry: str
+) -> None:
+    load_weights(network, save({entry: state, **EXTRAS}, tmp_path / "reference.pth"), "resnet8")
+    assert_equal(network, state)
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+@pytest.mark.parametrize("outer", ["state_dict", "checkpoint"])
+def test_an_entry_of_an_entry_is_loaded(network: nn.Module, state: StateDict, tmp_path: Path, outer: str) -> None:
+    content = {outer: {"model": {f"module.{key}": value for key, value in state.items()}, "epoch": 3}, **EXTRAS}
+    load_weights(network, save(content, tmp_path / "nested.pth"), "resnet8")
+    assert_equal(network, state)
+
+
+@pytest.mark.parametrize(
+    ("taken", "others"),
+    [
+        ("model", ["model_ema"]),
+        ("state_dict", ["state_dict_ema"]),
+        ("state_dict", ["model"]),
+        ("net", ["ema", "swa_model"]),
+        ("student", ["teacher"]),
+        ("generator", ["generator_ema"]),
+        ("model", ["statistics"]),
+    ],
+)
+def test_the_network_is_taken_rather_than_an_average(
+    network: nn.Module,
+    state: StateDict,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    taken: str,
+    others: list[str],
+) -> None:
+    other = {key: torch.zeros_like(value) for key, value in state.items()}
+    path = save({**dict.fromkeys(others, other), taken: state, **EXTRAS}, tmp_path / "several.pth")
+    load_weights(network, path, "resnet8")
+    assert_equal(network, state)
+    names = ", ".join([*others, taken])
+    assert caplog.messages == [f"{path} holds several dictionaries of tensors ({names}): {taken} is loaded"]
+
+
+def test_an_average_of_torch_is_loaded(network: nn.Module, state: StateDict, tmp_path: Path) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(network)
+    averaged.module.load_state_dict(state)
+    load_weights(network, save({"model_ema": averaged.state_dict()}, tmp_path / "average.pth"), "resnet8")
+    assert_equal(network, state)
+
+
+def test_several_dictionaries_of_unknown_names_are_refused(
+    network: nn.Module, state: StateDict, tmp_path: Path
+) -> None:
+    path = save({"generator": state, "discriminator": state}, tmp_path / "several.pth")
+    with pytest.raises(UserError) as raised:
+        load_weights(network, path, "resnet8")
+    assert str(raised.value) == (
+        f"model.weights: {path} holds several dictionaries of tensors (generator, discriminator): "
+        "save the network alone"
+    )
 
 
 def test_a_file_from_before_norms_counted_batches(network: nn.Module, state: StateDict, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 import logging
 import re
 import warnings
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.serialization import safe_globals
 
 from reslab.errors import UserError
 
@@ -15,7 +17,10 @@ log = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
 LISTED_KEYS = 12  # a message names this many of the keys that do not fit; for a wrong network they are hundreds
-PREFIXES = ("module.", "net.", "network.", "_orig_mod.")  # DataParallel, Lightning modules, torch.compile
+PREFIXES = ("module.", "net.", "network.", "model.", "_orig_mod.")  # DataParallel, Lightning modules, torch.compile
+# The entries in which training scripts save a network, the more usual ones first, and parts of the names of averages.
+ENTRIES = ("state_dict", "model", "net", "network", "module", "weights", "student")
+AVERAGES = ("ema", "average", "swa", "teacher")
 
 
 def load_weights(network: nn.Module, weights: str, name: str) -> None:
@@ -26,7 +31,8 @@ def load_weights(network: nn.Module, weights: str, name: str) -> None:
     Args:
         network: a network with torchvision's or timm's parameter names.
         weights: the name of torchvision's weights, `IMAGENET1K_V1` or `IMAGENET1K_V2`, or the path of a file: a state
-            dictionary, or a checkpoint with one under `state_dict`, written by torch.save or by safetensors.
+            dictionary, or a checkpoint with one in an entry such as `state_dict` or `model`, written by torch.save or
+            by safetensors.
         name: the variant whose weights torchvision is asked for, e.g. `resnet50`.
 
     Raises:
@@ -44,9 +50,7 @@ def load_weights(network: nn.Module, weights: str, name: str) -> None:
             )  # fmt: skip
             state |= {f"{layer}.{part}": own[f"{layer}.{part}"] for part in ("weight", "bias")}
     if problems := mismatches(state, own):
-        listed = "; ".join(sorted(problems)[:LISTED_KEYS])
-        more = f"; and {len(problems) - LISTED_KEYS} more" if len(problems) > LISTED_KEYS else ""
-        raise UserError(f"{weights} does not fit model {name}: {listed}{more}{stem_advice(problems)}")
+        raise UserError(f"{weights} does not fit model {name}: {listed(problems)}{stem_advice(problems)}")
     network.load_state_dict(own | state)
     log.info("loaded %s", weights)
 
@@ -62,6 +66,12 @@ def mismatches(state: StateDict, own: StateDict) -> list[str]:
         if state[key].shape != own[key].shape
     ]
     return problems
+
+
+def listed(problems: list[str]) -> str:
+    """Return the first of the problems, sorted, and how many more there are."""
+    more = f"; and {len(problems) - LISTED_KEYS} more" if len(problems) > LISTED_KEYS else ""
+    return "; ".join(sorted(problems)[:LISTED_KEYS]) + more
 
 
 def stem_advice(problems: list[str]) -> str:
@@ -97,15 +107,60 @@ def read_state_dict(path: Path) -> StateDict:
 
             content: Any = load_file(path)
         else:
-            with warnings.catch_warnings():
+            # torchvision's training scripts save their options as a Namespace, a class that only holds attributes.
+            with warnings.catch_warnings(), safe_globals([Namespace]):
                 warnings.simplefilter("ignore")  # about other pickle protocols; the error below says what is refused
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own ways to fail
         raise UserError(f"model.weights: {path} is not a file of weights ({describe_load_error(error)})") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise UserError(f"model.weights: {path} holds no dictionary of tensors, at its top or under state_dict")
-    return with_standard_names(state)
+    return with_standard_names(choose_state_dict(path, content))
+
+
+def is_state_dict(value: Any) -> TypeGuard[StateDict]:
+    """Return whether a value is a dictionary of tensors by name, with at least one."""
+    named = isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+    return named and len(value) > 0
+
+
+def choose_state_dict(path: Path, content: Any) -> StateDict:
+    """Return the content if it is a state dictionary, otherwise the entry that is one.
+
+    Of several, the network itself is taken rather than an average of its weights, and a warning says so.
+
+    Raises:
+        UserError: no entry is a dictionary of tensors, or several are and their names do not say which is the network.
+    """
+    if is_state_dict(content):
+        return content
+    found = state_dicts_within(content)
+    if not found:
+        raise UserError(f"model.weights: {path} holds no dictionary of tensors, at its top or in one of its entries")
+    plain = [name for name in found if not any(part in name.lower() for part in AVERAGES)] or list(found)
+    if len(plain) > 1:
+        plain = [name for entry in ENTRIES for name in plain if entry in name.split(".")]
+    names = ", ".join(found)
+    if not plain:
+        raise UserError(
+            f"model.weights: {path} holds several dictionaries of tensors ({names}): save the network alone"
+        )
+    if len(found) > 1:
+        log.warning("%s holds several dictionaries of tensors (%s): %s is loaded", path, names, plain[0])
+    return found[plain[0]]
+
+
+def state_dicts_within(content: Any) -> dict[str, StateDict]:
+    """Return the state dictionaries among the entries of a dictionary; where there are none, those one level deeper.
+
+    The keys are the names of the entries, such as `model`, or `state_dict.model` for one that is deeper.
+    """
+    entries = named_entries(content)
+    deeper = {f"{name}.{inner}": value for name in entries for inner, value in named_entries(entries[name]).items()}
+    found = ({name: value for name, value in level.items() if is_state_dict(value)} for level in (entries, deeper))
+    return next(found) or next(found)
+
+
+def named_entries(value: Any) -> dict[str, Any]:
+    return {name: entry for name, entry in value.items() if isinstance(name, str)} if isinstance(value, dict) else {}
 
 
 def describe_load_error(error: Exception) -> str:
@@ -124,6 +179,7 @@ def with_standard_names(state: StateDict) -> StateDict:
     """Return the tensors without the prefixes that wrappers leave, and with the classifier named `fc`."""
     if any(key.startswith("network.") for key in state):  # a checkpoint of ResLab, which also holds metrics
         state = {key: value for key, value in state.items() if key.startswith("network.")}
+    state = {key: value for key, value in state.items() if key != "n_averaged"}  # torch's AveragedModel counts there
     while state and (prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None)):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return {("fc" + key.removeprefix("linear") if key.startswith("linear.") else key): v for key, v in state.items()}
