@@ -1,10 +1,14 @@
 import csv
+import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from reslab.files import replaced, write_csv, write_json, write_text
+from reslab.errors import UserError
+from reslab.files import RunLog, held_log, replaced, write_csv, write_json, write_text
+from reslab.run import Run
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -54,3 +58,31 @@ def test_it_is_on_the_disk_before_it_takes_the_place(tmp_path, monkeypatch):
 def test_csv(tmp_path):
     write_csv(tmp_path / "a.csv", [{"b": 2, "a": 1}, {"b": "x,y"}])
     assert list(csv.reader((tmp_path / "a.csv").open())) == [["b", "a"], ["2", "1"], ["x,y", ""]]
+
+
+def test_a_held_log_is_written_once_the_run_has_resumed_and_not_at_all_for_a_mistake(tmp_path):
+    log_file, logger = RunLog(tmp_path / "train.log"), logging.getLogger("reslab")
+
+    def lines_after(line, resumes, error):
+        with suppress(type(error)), held_log(resumes):
+            log_file.handle(record(line))
+            raise error
+        return (tmp_path / "train.log").read_text(encoding="utf-8").splitlines()
+
+    logger.addHandler(log_file)
+    try:
+        assert lines_after("Äpfel", False, UserError()) == ["Äpfel"]
+        assert lines_after("a mistake", True, UserError()) == ["Äpfel"]
+        log_file.handle(record("its traceback"))
+        assert lines_after("a failure", True, RuntimeError()) == ["Äpfel", "a failure"]
+        with held_log(resumes=True):
+            log_file.handle(record("resuming"))
+            Run(tmp_path).reopen()
+            assert lines_after("resumed", False, RuntimeError()) == ["Äpfel", "a failure", "resuming", "resumed"]
+    finally:
+        logger.removeHandler(log_file)
+        log_file.close()
+
+
+def record(message):
+    return logging.LogRecord("reslab", logging.INFO, "", 0, message, (), None)

@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, in a folder that only one process uses."""
+"""Files that are written completely or not at all, a log that waits, and a folder that only one process uses."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reslab.errors import UserError
+from reslab.errors import UserError, is_mistake
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,58 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class RunLog(logging.FileHandler):
+    """The log file of a run. While it is held, its lines wait, because the run has not truly resumed yet.
+
+    Args:
+        filename: the file. It is made with the first line.
+    """
+
+    def __init__(self, filename: str | Path) -> None:
+        super().__init__(filename, encoding="utf-8", delay=True, errors="surrogateescape")
+        self.waiting: list[logging.LogRecord] | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.waiting is None:
+            super().emit(record)
+        else:
+            self.waiting.append(record)
+
+    def hold(self) -> None:
+        self.waiting = []
+
+    def write_waiting(self) -> None:
+        """Write the lines that wait, and from now on each line at once."""
+        waiting, self.waiting = self.waiting or [], None
+        for record in waiting:
+            self.emit(record)
+
+
+def run_logs() -> list[RunLog]:
+    """Return the log files of the run of this process: Hydra's handler, or that of `reslab.train`."""
+    handlers = [*logging.getLogger().handlers, *logging.getLogger("reslab").handlers]
+    return [handler for handler in handlers if isinstance(handler, RunLog)]
+
+
+@contextmanager
+def held_log(resumes: bool) -> Iterator[None]:
+    """Hold the log of a run that resumes. If a mistake ends it before it has resumed, the log stays as it was."""
+    for run_log in run_logs() if resumes else ():
+        run_log.hold()
+    try:
+        yield
+    except BaseException as error:
+        if not is_mistake(error):
+            write_waiting_lines()
+        raise
+    write_waiting_lines()
+
+
+def write_waiting_lines() -> None:
+    for run_log in run_logs():
+        run_log.write_waiting()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from reslab.configuration import flatten, has_prefix
 from reslab.errors import UserError
-from reslab.files import write_csv, write_json, write_text
+from reslab.files import write_csv, write_json, write_text, write_waiting_lines
 
 if TYPE_CHECKING:
     from reslab.training.classifier import Classifier
@@ -22,7 +22,8 @@ Result = dict[str, Any]
 # The options that a resumed run may change. Any other difference makes it another run.
 MAY_DIFFER = (
     "resume", "folder", "outputs", "test", "objective", "compile", "logger", "checkpoint", "sweep", "callbacks",
-    "data.root", "data.num_workers", "data.on_error", "trainer.max_epochs", "trainer.max_steps", "trainer.accelerator",
+    "data.root", "data.num_workers", "data.on_error", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time",
+    "trainer.accelerator",
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.log_every_n_steps",
     "trainer.limit_test_batches", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler",
     "trainer.detect_anomaly",
@@ -32,6 +33,7 @@ MAY_NOT_DIFFER = ("callbacks.ema",)  # the exception within callbacks: it change
 ABSENT: dict[str, Any] = {
     "flip_averaging": False, "mixup": 0.0, "cutmix": 0.0, "model.whiten_stem": False, "data.augment.randaugment": 0,
     "data.on_error": "stop", "outputs": "outputs", "checkpoint.every_minutes": 10, "sweep.stop_on_failure": False,
+    "model.train_norms": False, "trainer.gradient_clip_algorithm": "norm",
 }  # fmt: skip
 # Modules that have moved. The configurations of older runs contain the old names.
 MOVED = {
@@ -39,6 +41,7 @@ MOVED = {
 }
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # previous: what last.ckpt was before
+BEST_BEFORE_END = "best_before_end.ckpt"  # what best.ckpt was before a validation that only the end of the run caused
 BENCHMARK_FILE = "benchmark.json"  # the result of a benchmark, whose folder has settings but holds no run
 FINISHED, PRUNED = "finished", "pruned"
 ENDED = (FINISHED, PRUNED)  # the statuses of a run that is never resumed
@@ -76,6 +79,7 @@ class Run:
         self.folder, self.config_dir = Path(folder), config_dir
         self.checkpoints = self.folder / "checkpoints"
         self.last, self.previous, self.best = (self.checkpoints / name for name in (LAST, PREVIOUS, BEST))
+        self.best_before_end = self.checkpoints / BEST_BEFORE_END
         self.metrics_file = self.folder / "metrics.csv"
         self.result_file = self.folder / "result.json"
         self.hydra_folder = self.folder / ".hydra"
@@ -142,14 +146,14 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        """One row per epoch, without the cells that are empty."""
+        """One row for each validation and each end of an epoch, without the cells that are empty."""
         if not self.metrics_file.is_file():
             return []
         rows = csv.DictReader(self.metrics_file.read_text(encoding="utf-8").splitlines())
         return [{name: float(value) for name, value in row.items() if value} for row in rows]
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Write one row per epoch, with a column for every name in any of them."""
+        """Write the rows, with a column for every name in any of them."""
         write_csv(self.metrics_file, rows)
 
     def finish(self, result: Result, *, pruned: bool = False) -> Result:
@@ -164,8 +168,11 @@ class Run:
         write_json(self.result_file, {"status": status, "error": error, "folder": str(self.folder)})
 
     def reopen(self) -> None:
-        """Remove the result, because the run begins or is resumed."""
+        """Remove the result and let the log be written, because the run has begun or has resumed."""
         self.result_file.unlink(missing_ok=True)
+        if self.best_before_end.exists():
+            self.best_before_end.replace(self.best)
+        write_waiting_lines()
 
     # checkpoints
 

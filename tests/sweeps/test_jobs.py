@@ -76,7 +76,11 @@ def test_only_the_jobs_that_have_not_ended_are_launched_and_those_that_have_begu
         else:
             begin(job, status)
     results = jobs.run({number: [f"seed={number}"] for number in range(7)})
-    resumed = [[f"seed={number}", f"resume='{folders[number]}'"] for number in (1, 2)]
+    resumed = [
+        [f"seed={number}", f"resume='{folders[number]}'", f"hydra.sweep.subdir='{number}_seed={number}'",
+         "hydra.output_subdir=null"]
+        for number in (1, 2)
+    ]  # fmt: skip
     assert jobs.launcher.launched == [(1, resumed), (4, [["seed=4"]]), (6, [["seed=6"]])]
     statuses = ["finished", "failed", "unfinished", "finished", "unfinished", "pruned", "unfinished"]
     assert [results[number]["status"] for number in range(7)] == statuses
@@ -116,3 +120,16 @@ def test_the_name_of_a_jobs_folder_must_begin_with_its_number(sweep_jobs):
             jobs.run({0: ["seed=5"]})
     jobs = sweep_jobs(RecordingLauncher(), "hydra.sweep.subdir=${hydra.job.num}")
     assert jobs.run({0: ["seed=5"]}) == {0: {"status": "unfinished"}}
+
+
+@pytest.mark.parametrize("name", ["0_seed=5", "0_seed=5_sweep.stop_on_failure=true", "0_another_version"])
+@pytest.mark.parametrize("option", [[], ["sweep.stop_on_failure=true"]])
+def test_a_job_keeps_its_folder_whatever_its_name_says_of_the_sweep(sweep_jobs, tmp_path, name, option):
+    jobs = sweep_jobs(RecordingLauncher(), *option)
+    job = jobs.compose(0, ["seed=5"])
+    job.folder = tmp_path / "sweep" / name
+    begin(job, "finished")
+    assert jobs.run({0: ["seed=5", *option]})[0]["status"] == "finished"
+    assert jobs.launcher.launched == []
+    assert jobs.compose(0, ["seed=6"]).folder.name == "0_seed=6"  # another job with this number
+    assert jobs.compose(1, ["seed=5"]).folder.name == "1_seed=5"

@@ -24,6 +24,7 @@ from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
 from reslab.commands.resume import resumed_command_line
 from reslab.configuration import CONF, flatten, quoted, task_overrides
 from reslab.errors import FULL_ERROR, Failed, Interrupted, UserError, is_mistake, one_line
+from reslab.files import held_log
 from reslab.internals import hydra_argument_parser
 from reslab.interruption import signals
 from reslab.machine import is_first_process
@@ -65,10 +66,11 @@ def checked_task(schema: Schema, task: Task) -> Task:
     @functools.wraps(task)
     def run(config: DictConfig) -> Any:
         try:
-            use_present_names(config)
-            check(config, schema, task_overrides())
-            with as_own_command(full_error):
-                return task(config)
+            with held_log(resumes=bool(OmegaConf.select(config, "resume"))):
+                use_present_names(config)
+                check(config, schema, task_overrides())
+                with as_own_command(full_error):
+                    return task(config)
         except (Exception, Interrupted) as error:
             hydra_config = HydraConfig.get()
             in_sweep = hydra_config.mode == RunMode.MULTIRUN
@@ -105,8 +107,9 @@ def check(config: DictConfig, schema: Schema, overrides: Sequence[str]) -> None:
 def record_failure(error: BaseException, config_name: str, run: Run, in_sweep: bool) -> None:
     """Write the traceback into the log, and one line into the result of the run.
 
-    A run that has ended keeps its result. A run that could not be resumed because of a mistake keeps what it had, but a
-    job of a sweep does not: the sweep's report shows the mistake.
+    A run that has ended keeps its result, as long as it has not resumed. A run that could not be resumed because of a
+    mistake keeps all that it had, its log included. A job of a sweep that has no result gets the mistake for one,
+    because the sweep's report shows it.
     """
     log.debug("the run failed", exc_info=error)  # the log file shows this level, the terminal does not
     if not run.hydra_folder.is_dir() or run.has_ended:  # other commands have no folder of their own

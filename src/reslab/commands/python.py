@@ -15,6 +15,7 @@ from reslab.commands.entry import checked_task, command_line, hydra_arguments_of
 from reslab.commands.resolvers import new_folder
 from reslab.configuration import initialized_hydra, searchpath_override
 from reslab.errors import Failed, Interrupted, UserError, is_mistake, one_line
+from reslab.files import RunLog, held_log
 from reslab.internals import asks_for_sweep, run_hydra_job
 from reslab.interruption import signals
 from reslab.run import Run, check_config_dir
@@ -31,7 +32,7 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
         from reslab.training.fit import train  # torch and lightning, once the configuration is known to be right
 
         run = Run(config.folder, config_dir)
-        with run_log(run.folder):
+        with run_log(run.folder), held_log(resumes=bool(config.resume)):
             train(config)
         finished.append(run)
 
@@ -90,7 +91,7 @@ def own_signals() -> Iterator[None]:
 def run_log(folder: Path) -> Iterator[None]:
     """Write the log of ResLab into the run's folder, and its lines to standard output, as the command does."""
     logger = logging.getLogger("reslab")
-    file, console = logging.FileHandler(folder / "train.log"), logging.StreamHandler(sys.stdout)
+    file, console = RunLog(folder / "train.log"), logging.StreamHandler(sys.stdout)
     file.setFormatter(logging.Formatter(LINE))
     console.setLevel(logging.INFO)
     level = logger.level

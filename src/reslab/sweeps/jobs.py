@@ -22,7 +22,7 @@ from reslab.sweeps.folder import Sweep
 from reslab.training.options import TRAINING_SCHEMA
 
 # Options that may differ between a job that has ended and the same job of a resumed sweep.
-NO_PART_OF_A_JOB = ("resume", "sweep", "callbacks.pruning")
+NO_PART_OF_A_JOB = ("resume", "sweep", "outputs", "checkpoint", "callbacks.pruning")
 
 
 @dataclass
@@ -47,13 +47,9 @@ class Job:
 
     def holds_its_result(self) -> bool:
         """Return whether the folder holds the result of this very job. Raise UserError for the run of another job."""
-        try:
-            saved = OmegaConf.load(self.run.config_file)
-        except (OSError, yaml.YAMLError):
+        then, now = saved_config(self.run), to_dict(self.config)
+        if then is None:
             return False
-        if not saved:  # its process was killed while it wrote this file; its checkpoint has the configuration too
-            return False
-        then, now = (to_dict(config) for config in (saved, self.config))
         if different := differences(then, now):
             raise UserError(f"{self.folder} was another job: {'; '.join(different)}; start a new sweep instead")
         return job_identity(then) == job_identity(now) and self.run.has_ended
@@ -105,8 +101,9 @@ class SweepJobs:
         unfinished = [job for job in jobs if not job.holds_its_result()]
         self.check(unfinished)
         for job in unfinished:
-            if job.run.has_settings:
-                job.overrides = [*job.overrides, f"resume={quoted(job.folder)}"]
+            if job.run.has_settings:  # training replaces them once the job has resumed
+                place = [f"hydra.sweep.subdir={quoted(job.folder.name)}", "hydra.output_subdir=null"]
+                job.overrides = [*job.overrides, f"resume={quoted(job.folder)}", *place]
         if unfinished and isinstance(self.launcher, JobLauncher):
             self.launcher.launch_jobs(unfinished)
         else:
@@ -115,7 +112,13 @@ class SweepJobs:
         return {job.number: job.run.result for job in jobs}
 
     def compose(self, number: int, overrides: Sequence[str]) -> Job:
-        return compose_job(self.config_loader, self.config, number, overrides)
+        """Return a job in the folder that it has already, which an older version or other options may have named."""
+        job = compose_job(self.config_loader, self.config, number, overrides)
+        if not job.run.has_settings:
+            earlier = (run for run in self.sweep.jobs if run.folder.name.partition("_")[0] == str(number))
+            same = (run for run in earlier if is_run_of(run, job))
+            job.folder = max(same, key=lambda run: run.has_ended, default=job.run).folder
+        return job
 
     def check(self, jobs: list[Job]) -> None:
         """Raise UserError for a value that is wrong in any job, or a combination that is wrong in every job.
@@ -176,6 +179,23 @@ def consecutive(jobs: list[Job]) -> list[list[Job]]:
         else:
             groups.append([job])
     return groups
+
+
+def saved_config(run: Run) -> dict[str, Any] | None:
+    """Return the saved configuration of a run; None where it is absent or incomplete.
+
+    A process that was killed while it wrote this file leaves it empty. The checkpoint has the configuration too.
+    """
+    try:
+        saved = OmegaConf.load(run.config_file)
+    except (OSError, yaml.YAMLError):
+        return None
+    return to_dict(saved) if saved else None
+
+
+def is_run_of(run: Run, job: Job) -> bool:
+    saved = saved_config(run)
+    return saved is not None and not differences(saved, to_dict(job.config))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
