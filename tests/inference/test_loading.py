@@ -114,6 +114,63 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path):
         load_classifier(tmp_path / "other.ckpt")
 
 
+def without(*keys):
+    """Return a change of a checkpoint that removes one entry."""
+
+    def remove(content):
+        for key in keys[:-1]:
+            content = content[key]
+        del content[keys[-1]]
+
+    return remove
+
+
+def fill(name, value):
+    """Return a change of a checkpoint that sets the first number of a weight."""
+    return lambda content: content["state_dict"][name].view(-1)[0].fill_(value)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (without("state_dict"), "is not a complete checkpoint of ResLab: it holds no weights (state_dict)"),
+        (without("reslab", "spec"), "is not a complete checkpoint of ResLab: its image spec is missing or wrong"),
+        (
+            without("reslab", "spec", "mean"),
+            "is not a complete checkpoint of ResLab: its image spec is missing or wrong",
+        ),
+        (
+            without("state_dict", "network.fc.bias"),
+            "does not fit the network that it describes: missing network.fc.bias",
+        ),
+        (
+            lambda content: content["state_dict"].update({"network.fc.bias": torch.zeros(9)}),
+            "does not fit the network that it describes: network.fc.bias is (9,), not (10,)",
+        ),
+        (
+            lambda content: content["state_dict"].update({"network.extra": torch.zeros(9)}),
+            "does not fit the network that it describes: unexpected network.extra",
+        ),
+        (
+            fill("network.conv1.weight", float("nan")),
+            "holds weights that are not finite (network.conv1.weight): use another checkpoint",
+        ),
+        (
+            fill("network.bn1.running_var", float("inf")),
+            "holds weights that are not finite (network.bn1.running_var): use another checkpoint",
+        ),
+    ],
+)
+def test_an_incomplete_or_broken_checkpoint_is_one_line(trained, tmp_path, change, problem):
+    path = tmp_path / "broken.ckpt"
+    content = torch.load(find_checkpoint(trained.folder), weights_only=True)
+    change(content)
+    torch.save(content, path)
+    with pytest.raises(UserError) as raised:
+        load_classifier(path)
+    assert str(raised.value) == f"{path} {problem}"
+
+
 def run_on(command, checkpoint, images):
     if command == "resume":
         resumed_checkpoint(checkpoint, OmegaConf.create())

@@ -13,6 +13,7 @@ from reslab.configuration import CONF, own_folders
 from reslab.data.base import ImageSpec
 from reslab.errors import UserError
 from reslab.models.build import build_network
+from reslab.models.weights import StateDict, is_state_dict, listed, mismatches
 from reslab.run import Run
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.classifier import Classifier
@@ -59,23 +60,53 @@ def load_classifier(path: Path, config_dir: str | Path | None = None) -> Trained
         The classifier with the weights of the checkpoint, its configuration and its image spec.
 
     Raises:
-        UserError: the file is not a checkpoint of ResLab, or it names a class that no file in conf/ names.
+        UserError: the file is not a complete checkpoint of ResLab with finite weights, or it names a class that no file
+            in conf/ names.
     """
-    checkpoint = read_checkpoint(path)
+    return restore_classifier(path, read_checkpoint(path), config_dir)
+
+
+def restore_classifier(path: Path, checkpoint: dict[str, Any], config_dir: str | Path | None = None) -> Trained:
+    """Build the classifier of a checkpoint that has been read: see `load_classifier`."""
     record = checkpoint["reslab"]
     own = own_folders(sys.argv[1:]) if config_dir is None else [Path(config_dir)]
     refuse_unknown_classes(path, record["config"], [CONF, *own])
     config = OmegaConf.create(record["config"])
     assert isinstance(config, DictConfig)
-    spec = ImageSpec(**record["spec"])
+    spec = read_spec(path, record)
     config.model.weights = None  # the checkpoint's own weights are loaded below
     network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
     network.to(memory_format=torch.channels_last)  # as in training, so that results are equal to the last bit
     flip_averaging = bool(config.get("flip_averaging"))  # older runs do not have this option
     classifier = Classifier(network, spec, flip_averaging=flip_averaging)
     classifier.record = record
-    classifier.load_state_dict(checkpoint["state_dict"])
+    own_state = classifier.state_dict()
+    classifier.load_state_dict(own_state | read_weights(path, checkpoint, own_state))
     return Trained(classifier.eval(), config, spec)
+
+
+def read_spec(path: Path, record: dict[str, Any]) -> ImageSpec:
+    """Return the image spec of a checkpoint. Raise UserError if it is missing or has other fields than an ImageSpec."""
+    try:
+        return ImageSpec(**record["spec"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a complete checkpoint of ResLab: its image spec is missing or wrong") from error
+
+
+def read_weights(path: Path, checkpoint: dict[str, Any], own: StateDict) -> StateDict:
+    """Return the weights of a checkpoint for a classifier with the state `own`.
+
+    Raises:
+        UserError: weights are missing, do not fit, or are not finite; the message names them.
+    """
+    state = checkpoint.get("state_dict")
+    if not is_state_dict(state):
+        raise UserError(f"{path} is not a complete checkpoint of ResLab: it holds no weights (state_dict)")
+    if problems := mismatches(state, own):
+        raise UserError(f"{path} does not fit the network that it describes: {listed(problems)}")
+    if broken := [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise UserError(f"{path} holds weights that are not finite ({listed(broken)}): use another checkpoint")
+    return state
 
 
 def refuse_unknown_classes(path: Path, config: dict[str, Any], folders: Sequence[Path]) -> None:
