@@ -32,6 +32,8 @@ class ImageSpec:
         image_size: height and width that the network takes, in pixels.
         mean: mean of each channel of the stored images, for pixel values from 0 to 1.
         std: standard deviation of each channel of the stored images, for pixel values from 0 to 1.
+        background: RGB values from 0 to 255 that show through transparent parts of image files; None: their
+            transparency is dropped, as that of all images was in older runs.
     """
 
     classes: list[str]
@@ -39,6 +41,7 @@ class ImageSpec:
     image_size: int
     mean: list[float]
     std: list[float]
+    background: list[int] | None = None
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -87,6 +90,7 @@ class ImageDataModule(L.LightningDataModule):
     """
 
     classes: list[str]
+    background: Sequence[int] | None = None  # of transparent images; a subclass that reads image files may set it
 
     def __init__(
         self,
@@ -196,7 +200,8 @@ class ImageDataModule(L.LightningDataModule):
         if len(self.mean) != stored or len(self.std) != stored:
             raise UserError(f"data.mean and data.std need {stored} values: one per channel of the stored images")
         size = self.image_size or images.shape[-1]  # type: ignore[union-attr]
-        return ImageSpec(self.classes, self.channels or stored, size, list(self.mean), list(self.std))
+        background = None if self.background is None else list(self.background)
+        return ImageSpec(self.classes, self.channels or stored, size, list(self.mean), list(self.std), background)
 
     @property
     def batches_per_epoch(self) -> int:
