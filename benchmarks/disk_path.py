@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 
 from reslab.data.batches import BatchOrder, FolderImages, FolderLoader
 from reslab.data.image_folder import ReadRandomCrop
-from reslab.data.images import image_paths
+from reslab.data.images import list_images
 
 WORKERS = (1, 2)
 SCALE = 0.08  # of the image's area, the smallest random crop
@@ -37,12 +37,12 @@ def write_images(folder: Path, count: int, size: int) -> int:
         coarse, fine = torch.rand(1, 3, size // 16, size // 16), torch.rand(1, 3, size, size)
         pixels = 0.8 * F.interpolate(coarse, size=(size, size), mode="bicubic") + 0.2 * fine
         write_jpeg((255 * pixels[0].clamp(0, 1)).byte(), str(folder / "ab"[number % 2] / f"{number}.jpg"), quality=85)
-    return sum(path.stat().st_size for path in image_paths(folder))
+    return sum(Path(path).stat().st_size for path in list_images(folder).paths)
 
 
 def reslab_batches(folder: Path, batch: int, crop: int, workers: int) -> Iterable[torch.Tensor]:
-    paths = image_paths(folder)
-    labels = torch.tensor([int(path.parent.name == "b") for path in paths])
+    paths = list_images(folder).paths
+    labels = torch.tensor([int(Path(path).parent.name == "b") for path in paths])
     images = FolderImages(paths, labels, ReadRandomCrop(crop, SCALE), on_error="stop")
     order = BatchOrder(torch.arange(len(paths)), batch, shuffle=True)
     return (uint8 for uint8, _ in FolderLoader(images, order, workers))

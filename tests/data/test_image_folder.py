@@ -19,7 +19,7 @@ from torchvision.transforms import InterpolationMode, v2
 from reslab.data.batches import FolderImages, derive_seed
 from reslab.data.datasets import CIFAR10
 from reslab.data.image_folder import ClassFolders, ReadCenter, ReadRandAugment, ReadRandomCrop
-from reslab.data.images import image_paths
+from reslab.data.images import list_images
 from reslab.errors import UserError, one_line
 from reslab.training.build import build_data
 from reslab.training.fit import train
@@ -74,6 +74,46 @@ def test_the_folders_train_val_and_test_become_the_splits(composed, tmp_path):
         assert [data.classes[label] for label in labels] == [name for _, name in expected]
 
 
+def test_other_names_of_the_splits_are_used(composed, tmp_path):
+    for split, number in (("Training", 3), ("Validation", 2), ("Testing", 1)):
+        fill(tmp_path / split, {"cat": number, "dog": number + 1})
+    data = build(composed, tmp_path)
+    assert {name: counts(split) for name, split in data.splits.items()} == {
+        "train": [3, 4], "val": [2, 3], "test": [1, 2],
+    }  # fmt: skip
+    assert data.classes == ["cat", "dog"]
+
+
+def test_a_class_may_be_named_train(composed, tmp_path):
+    fill(tmp_path, {"car": 10, "train": 20})
+    data = build(composed, tmp_path)
+    assert data.classes == ["car", "train"]
+    assert counts(data.splits["test"]) == [2, 4]
+
+
+def test_imagenet_takes_no_other_names(composed, tmp_path):
+    """Its folders are known, and its val/ is the test set."""
+    for name in ("train", "val", "valid", "test"):
+        fill(tmp_path / name, {"n01": 10, "n02": 10})
+    data = build(composed, tmp_path, "data=imagenet", "data.val_fraction=0")
+    for split, name in (("train", "train"), ("test", "val")):
+        assert {Path(path).parts[-3] for path in data.splits[split].images.paths} == {name}
+    assert data.splits["val"] is None
+
+
+def test_copies_in_a_hidden_folder_of_a_class_do_not_count(composed, tmp_path):
+    fill(tmp_path / "train", {"cat": 4, "dog": 4, "cat/.ipynb_checkpoints": 4, "__MACOSX/cat": 4})
+    data = build(composed, tmp_path, "data.val_fraction=0")
+    assert (data.classes, counts(data.splits["train"])) == (["cat", "dog"], [4, 4])
+
+
+def test_each_folder_is_listed_and_reported_once(composed, tmp_path, caplog):
+    fill(tmp_path, {"cat": 5, "dog": 5})
+    (tmp_path / "cat" / "x.heic").touch()
+    build(composed, tmp_path)
+    assert len([line for line in caplog.messages if "1 .heic" in line]) == 1
+
+
 def test_train_alone_gives_validation_images_and_no_test(composed, tmp_path):
     fill(tmp_path / "train", {"cat": 10, "dog": 20})
     data = build(composed, tmp_path)
@@ -88,7 +128,7 @@ def test_class_folders_alone_are_split_in_three(composed, tmp_path):
     assert counts(data.splits["val"]) == [2, 4, 6]  # of the 8, 16 and 24 left
     assert counts(data.splits["train"]) == [6, 12, 18]
     taken = Counter(split.images.paths[index] for split in data.splits.values() for index in split.indices)
-    assert taken == Counter(image_paths(tmp_path))
+    assert taken == Counter(list_images(tmp_path).paths)
     other = build(composed, tmp_path, "seed=1").splits["test"]
     assert torch.equal(other.indices, data.splits["test"].indices)
 
@@ -257,9 +297,13 @@ def test_statistics_in_memory_are_those_of_the_training_images(composed, tmp_pat
     written = fill(tmp_path, {"cat": 10, "dog": 10})
     options = ("data.in_memory=true", "data.augment.scale=null", "data.mean=null", "data.std=null")
     data = build(composed, tmp_path, *options)
-    test = {image.numpy().tobytes() for image in data.splits["test"].images}
-    train = torch.stack([image for image in written.values() if image.contiguous().numpy().tobytes() not in test])
-    assert len(train) == 16
+    others = {
+        image.numpy().tobytes()
+        for name in ("val", "test")
+        for image in pixels_and_labels(data._loader(name, shuffle=False))[0]
+    }
+    train = torch.stack([image for image in written.values() if image.contiguous().numpy().tobytes() not in others])
+    assert len(train) == 14
     assert data.spec.mean == pytest.approx((train.double() / 255).mean((0, 2, 3)).tolist(), rel=1e-12)
 
 
@@ -277,6 +321,54 @@ def test_augmentations_of_single_images_are_refused_for_images_in_memory(compose
     assert one_line(caught.value, "config") == (
         f"data.in_memory=true decodes each image once: set {off}; data.augment.crop is the usual choice then"
     )
+
+
+# transparency
+
+
+@pytest.mark.parametrize("in_memory", ["true", "false"])
+@pytest.mark.parametrize(("background", "ground"), [(None, [255, 255, 255]), ("[10,200,30]", [10, 200, 30])])
+def test_transparent_images_are_laid_over_the_background_in_every_split(
+    composed, tmp_path, background, ground, in_memory
+):
+    """Black shapes on a transparent ground: without a background, every pixel would be 0."""
+    for split in ("train", "val", "test"):
+        for name in ("circle", "cross"):
+            shape = np.zeros((SIZE, SIZE), dtype=np.uint8)
+            shape[4:8, 2 : 14 if name == "cross" else 6] = 255
+            image = Image.new("RGB", (SIZE, SIZE))
+            image.putalpha(Image.fromarray(shape))
+            (tmp_path / split / name).mkdir(parents=True)
+            image.save(tmp_path / split / name / "1.png")
+    given = () if background is None else (f"data.background={background}",)
+    data = build(composed, tmp_path, "data.augment=null", f"data.in_memory={in_memory}", *given)
+    assert data.spec.background == ground
+    for split in ("train", "val", "test"):
+        images, labels = pixels_and_labels(getattr(data, f"{split}_dataloader")())
+        for image, label in zip(images, labels.tolist(), strict=True):
+            drawn = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+            drawn[4:8, 2 : (6, 14)[label]] = True
+            expected = torch.tensor(ground, dtype=torch.uint8)[:, None, None] * ~drawn
+            assert torch.equal(image, expected)
+
+
+def test_without_a_background_transparency_is_dropped_as_in_older_runs(composed, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGBA", (SIZE, SIZE), (1, 2, 3, 0)).save(tmp_path / "train" / name / f"{number}.png")
+    data = build(composed, tmp_path, "data.background=null", "data.val_fraction=0")
+    assert data.spec.background is None
+    images, _ = pixels_and_labels(data.train_dataloader())
+    assert torch.equal(images, torch.tensor([1, 2, 3], dtype=torch.uint8)[:, None, None].expand(4, 3, SIZE, SIZE))
+
+
+@pytest.mark.parametrize("value", ["white", "[0,0]", "[0,0,256]", "[0,0,-1]", "[0.5,0,0]", "255"])
+def test_a_wrong_background_is_one_line(composed, tmp_path, value):
+    fill(tmp_path, {"cat": 2, "dog": 2})
+    with pytest.raises(Exception, match="background") as caught:
+        build(composed, tmp_path, f"data.background={value}")
+    assert "must be a list of 3, each an integer from 0 to 255 or null" in one_line(caught.value, "config")
 
 
 # images that cannot be read
@@ -341,7 +433,7 @@ def test_unreadable_images_on_disk_are_left_out_of_their_batches(composed, mixed
     loader, images = data.train_dataloader(), data.splits["train"].images
     for epoch in (0, 1):
         loader.sampler.set_epoch(epoch)
-        order = [[images.paths[index] for index in batch] for batch in loader.sampler]
+        order = [[Path(images.paths[index]) for index in batch] for batch in loader.sampler]
         loader.sampler.set_epoch(epoch)
         batches = [pixels for pixels, _ in loader]
         assert len(batches) == len(order) == len(loader) == 5
@@ -435,8 +527,7 @@ def test_a_folder_without_permission_is_reported_in_one_line(composed, open_fold
     fill(open_folder / "train", {"cat": 3, "dog": 3, "dog/deep": 1})
     (open_folder / closed).chmod(0)
     line = without_rights(lambda: sizes(build(composed, open_folder)))
-    inside = {"": "/train", "train": "/train"}.get(closed, f"/{closed}")
-    assert line == f"UserError: data=imagefolder: [Errno 13] Permission denied: '{open_folder}{inside}'"
+    assert line == f"UserError: data=imagefolder: [Errno 13] Permission denied: '{open_folder / closed}'"
 
 
 def test_a_file_without_permission_counts_as_unreadable(composed, open_folder):

@@ -1,20 +1,25 @@
 import os
 import struct
 import warnings
+import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from bad_images import BAD, write_bad
-from PIL import Image
+from PIL import Image, features
 
 from reslab.data.images import (
+    FORMATS,
     MAX_PIXELS,
+    SUFFIXES,
     UnreadableImageError,
     center_square,
     first_few,
-    image_paths,
+    list_images,
     read_image,
+    report_not_read,
     report_unreadable,
 )
 from reslab.errors import UserError
@@ -146,6 +151,157 @@ def test_a_broken_exif_is_ignored(tmp_path):
     assert read_image(tmp_path / "photo.jpg", 1).shape == (1, 2, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "feature", "options"),
+    [
+        ("a.jfif", "jpg", {"quality": 100, "subsampling": 0}),
+        ("a.JPE", "jpg", {"quality": 100, "subsampling": 0}),
+        ("a.avif", "avif", {"quality": 100, "subsampling": "4:4:4"}),
+        ("a.jp2", "jpg_2000", {"irreversible": False}),
+        ("a.webp", "webp", {"lossless": True}),
+        ("a.dib", None, {}),
+        ("a.pbm", None, {}),
+    ],
+)
+def test_more_formats_are_found_and_read_where_pillow_has_their_decoder(tmp_path, name, feature, options):
+    suffix = name[1:].lower()
+    if feature and not features.check(feature):
+        assert suffix not in SUFFIXES
+        return
+    image = Image.new("RGB", (16, 8), (255, 0, 0))
+    image.paste((0, 0, 0), (8, 0, 16, 8))
+    if suffix == ".pbm":
+        image = image.convert("L").point(lambda level: 255 * (level > 0)).convert("1")
+    formats = {".jfif": "JPEG", ".jpe": "JPEG", ".pbm": "PPM"}
+    image.save(tmp_path / name, formats.get(suffix), **options)
+    assert list_images(tmp_path).paths == [str(tmp_path / name)]
+    pixels = read_image(tmp_path / name, 3).float()
+    expected = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float()
+    assert (pixels - expected).abs().max() <= 2  # JPEG and AVIF round
+
+
+def test_no_format_of_pillow_that_runs_a_program_or_has_no_signature_is_opened():
+    assert not {"EPS", "WMF", "TGA", "PCD", "PSD", "FITS", "HDF5"} & set(FORMATS)
+
+
+# transparency
+
+ALPHA = np.array([[0, 100], [200, 255]], dtype=np.uint8)
+GROUND = [255, 128, 7]
+COLOUR_ROWS = COLOURS.permute(1, 2, 0).numpy()
+
+
+def laid_over(colours, alpha, ground):
+    """Return colours (H, W, 3) over a ground, rounded, as (3, H, W)."""
+    weight = np.asarray(alpha, dtype=np.float64)[..., None] / 255
+    return torch.from_numpy(np.rint(colours * weight + np.array(ground) * (1 - weight)).astype(np.uint8)).permute(
+        2, 0, 1
+    )
+
+
+@pytest.mark.parametrize("ground", [[255, 255, 255], [0, 0, 0], GROUND])
+@pytest.mark.parametrize(
+    ("name", "lossless"), [("a.png", {}), ("a.tif", {}), ("a.webp", {"lossless": True, "exact": True})]
+)
+def test_a_transparent_image_is_laid_over_the_background(tmp_path, name, lossless, ground):
+    image = Image.fromarray(np.dstack([COLOUR_ROWS, ALPHA]))
+    image.save(tmp_path / name, **lossless)
+    expected = laid_over(COLOUR_ROWS, ALPHA, ground)
+    assert torch.equal(read_image(tmp_path / name, 3, ground), expected)
+    grey = np.rint(np.array([0.299, 0.587, 0.114]) @ expected.numpy().reshape(3, -1).astype(float)).reshape(1, 2, 2)
+    assert np.abs(read_image(tmp_path / name, 1, ground).numpy() - grey).max() <= 1  # Pillow's weights have 16 bits
+    assert torch.equal(read_image(tmp_path / name, 3), COLOURS)  # without a background, transparency is dropped
+
+
+def test_a_black_shape_on_a_transparent_ground_is_seen(tmp_path):
+    shape = np.zeros((9, 9), dtype=np.uint8)
+    shape[4, :] = shape[:, 4] = 255
+    for mode in ("RGBA", "LA"):
+        image = Image.new(mode.rstrip("A"), (9, 9))
+        image.putalpha(Image.fromarray(shape))
+        image.save(tmp_path / f"{mode}.png")
+        for channels in (1, 3):
+            pixels = read_image(tmp_path / f"{mode}.png", channels, [255, 255, 255])
+            assert torch.equal(pixels, torch.from_numpy(255 - shape).expand(channels, 9, 9))
+
+
+@pytest.mark.parametrize(("mode", "error"), [("LA", 0), ("PA", 3), ("La", 1), ("RGBa", 1)])
+def test_tiff_files_with_an_alpha_channel(tmp_path, mode, error):
+    """The palette that Pillow makes is not exact, and neither are colours that are stored multiplied by alpha."""
+    grey = np.array([[0, 50], [100, 200]], dtype=np.uint8)
+    multiplied = np.rint(grey * (ALPHA / 255)).astype(np.uint8)
+    bands = [Image.fromarray(multiplied if mode.endswith("a") else grey)] * (3 if mode == "RGBa" else 1)
+    image = Image.merge("RGBA" if mode == "RGBa" else "LA", [*bands, Image.fromarray(ALPHA)])
+    (image.convert("RGBA").convert("PA") if mode == "PA" else image).save(tmp_path / "a.tif")
+    if mode.endswith("a"):  # Pillow does not write these: change the kind of the extra channel
+        content = (tmp_path / "a.tif").read_bytes()
+        kinds = [struct.pack("<HHII", 338, 3, 1, kind) for kind in (2, 1)]
+        assert content.count(kinds[0]) == 1
+        (tmp_path / "a.tif").write_bytes(content.replace(*kinds))
+    expected = laid_over(np.dstack([grey] * 3), ALPHA, GROUND)
+    assert (read_image(tmp_path / "a.tif", 3, GROUND).int() - expected.int()).abs().max() <= error
+
+
+@pytest.mark.parametrize("transparent", [bytes([0, 128, 255, 7]), 2])
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_palettes_with_transparent_colours(tmp_path, suffix, transparent):
+    image = Image.fromarray(np.array([[0, 1], [2, 3]], dtype=np.uint8))
+    image.putpalette(COLOUR_ROWS.tobytes())
+    if suffix == "gif":
+        transparent = 2  # the only kind that a GIF has
+    image.save(tmp_path / f"a.{suffix}", transparency=transparent)
+    alpha = np.array(list(transparent) if isinstance(transparent, bytes) else [255, 255, 0, 255]).reshape(2, 2)
+    expected = laid_over(COLOUR_ROWS, alpha, GROUND)
+    assert torch.equal(read_image(tmp_path / f"a.{suffix}", 3, GROUND), expected)
+    assert torch.equal(read_image(tmp_path / f"a.{suffix}", 3), COLOURS)
+
+
+def write_png(path, levels, bits, transparent):
+    """Write a PNG of grey (H, W) or RGB (H, W, 3) with any number of bits and a transparent level. Pillow cannot."""
+    height, width = levels.shape[:2]
+    if bits == 16:
+        rows = levels.astype(">u2").reshape(height, -1).view(np.uint8)
+    else:
+        digits = np.unpackbits(levels.astype(np.uint8)[..., None], axis=-1)[..., 8 - bits :]
+        rows = np.packbits(digits.reshape(height, -1), axis=1)
+    content = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    head = struct.pack(">IIBBBBB", width, height, bits, 2 if levels.ndim == 3 else 0, 0, 0, 0)
+    level = struct.pack(f">{np.size(transparent)}H", *np.atleast_1d(transparent).tolist())
+    chunks = [(b"IHDR", head), (b"tRNS", level), (b"IDAT", content), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_the_transparent_level_of_grey_with_any_number_of_bits(tmp_path, bits):
+    largest = 2**bits - 1
+    levels = np.array([[0, largest], [largest // 2, largest]])
+    eight = np.rint(levels * 255 / largest)
+    for transparent in (0, largest):
+        write_png(tmp_path / "a.png", levels, bits, transparent)
+        expected = np.where(levels == transparent, 128, eight)
+        assert read_image(tmp_path / "a.png", 1, [128, 128, 128])[0].tolist() == expected.tolist()
+        assert read_image(tmp_path / "a.png", 1)[0].tolist() == eight.tolist()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_transparent_colour_of_rgb(tmp_path, bits):
+    levels = COLOUR_ROWS.astype(np.int64) * (257 if bits == 16 else 1)
+    write_png(tmp_path / "a.png", levels, bits, levels[0, 1])
+    alpha = np.array([[255, 0], [255, 255]])
+    assert torch.equal(read_image(tmp_path / "a.png", 3, GROUND), laid_over(COLOUR_ROWS, alpha, GROUND))
+
+
+def test_a_transparent_image_is_turned_as_its_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.dstack([COLOUR_ROWS, ALPHA])).save(tmp_path / "a.png", exif=exif)
+    expected = np.rot90(laid_over(COLOUR_ROWS, ALPHA, GROUND), -1, (1, 2)).copy()
+    assert torch.equal(read_image(tmp_path / "a.png", 3, GROUND), torch.from_numpy(expected))
+
+
 # images that cannot be read
 
 
@@ -210,9 +366,70 @@ def test_images_below_a_folder_are_found_once_also_through_links(tmp_path):
     (inside / "there").symlink_to(outside)
     (inside / "deep" / "back").symlink_to(inside)
     (inside / "gone.png").symlink_to("absent")  # an error when it is read
-    found = [str(path.relative_to(inside)) for path in image_paths(inside)]
+    found = [os.path.relpath(path, inside) for path in list_images(inside).paths]
     assert found == ["b.png", "deep/A.JPG", "gone.png", "there/c.webp"]
     (tmp_path / "link").symlink_to(inside)
-    assert len(image_paths(tmp_path / "link")) == 4
+    assert len(list_images(tmp_path / "link").paths) == 4
     with pytest.raises(NotADirectoryError):
-        image_paths(inside / "b.png")
+        list_images(inside / "b.png")
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_hidden_folders_and_those_of_the_system_are_left_out(tmp_path):
+    copies = [
+        ".ipynb_checkpoints/1-checkpoint.png", "__MACOSX/._1.png", "__MACOSX/1.png", "@eaDir/1.jpg/THUMB.jpg",
+        "deep/.git/1.png", "deep/@eaDir/1.png", "$RECYCLE.BIN/1.png", "._1.png", "Thumbs.db", ".DS_Store",
+    ]  # fmt: skip
+    touch(tmp_path / ".root", "1.png", "deep/2.png", *copies)
+    found = list_images(tmp_path / ".root")  # a hidden folder that is named is read
+    assert [os.path.relpath(path, tmp_path / ".root") for path in found.paths] == ["1.png", "deep/2.png"]
+    assert not found.not_read
+
+
+def test_paths_are_in_the_order_of_the_names_at_every_level(tmp_path):
+    names = ["b.png", "a.png", "a/2.png", "a-b/1.png", "a/10.png", "B.png", "a b.png", "ä/ö.png"]
+    touch(tmp_path, *names)
+    expected = sorted(tmp_path / name for name in names)  # by the parts of a path, not by its text
+    assert list_images(tmp_path).paths == [str(path) for path in expected]
+
+
+def test_a_link_to_a_folder_that_holds_it_is_not_followed(tmp_path):
+    touch(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "a" / "here").symlink_to(".")
+    assert list_images(tmp_path / "a").paths == [str(tmp_path / "a" / "1.png")]
+    assert list_images(tmp_path).paths == [str(tmp_path / "a" / "1.png"), str(tmp_path / "b" / "2.png")]
+
+
+def test_each_folder_is_read_once(tmp_path):
+    touch(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "c").symlink_to("a")
+    (tmp_path / "b" / "a").symlink_to("../a")
+    assert list_images(tmp_path).paths == [str(tmp_path / "a" / "1.png"), str(tmp_path / "b" / "2.png")]
+
+
+def test_real_paths_lead_through_no_link(tmp_path):
+    touch(tmp_path, "real/1.png", "real/deep/2.png")
+    (tmp_path / "real" / "3.png").symlink_to("deep/2.png")
+    (tmp_path / "link").symlink_to("real")
+    found = list_images(tmp_path / "link")
+    real = (tmp_path / "real").resolve()
+    assert found.real_paths() == [f"{real}/1.png", f"{real}/deep/2.png", f"{real}/deep/2.png"]
+
+
+def test_files_that_look_like_images_and_are_not_read_are_counted_in_one_line(tmp_path, caplog):
+    touch(tmp_path, "1.png", "a.HEIC", "b.heic", "c.svg", "deep/d.heic", "0001", "e.jpg_large", "notes.txt", "x.json")
+    found = list_images(tmp_path)
+    assert found.not_read == Counter({".heic": 3, ".svg": 1, "": 1, ".jpg_large": 1})
+    report_not_read(tmp_path, Counter())
+    assert caplog.messages == []
+    report_not_read(tmp_path, Counter({".heic": 1200, "": 1}))
+    assert caplog.messages == [
+        f"{tmp_path} holds 1,201 files that are not read as images (1,200 .heic, 1 without a suffix): "
+        "convert them to PNG or JPEG, or rename them"
+    ]

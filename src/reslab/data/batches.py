@@ -6,7 +6,6 @@ that it has yielded, so a resumed run sees exactly the batches that the uninterr
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,7 +159,7 @@ class FolderImages(Dataset[Any]):
         on_error: what a loader does about images that cannot be read, "stop" or "skip".
     """
 
-    def __init__(self, paths: list[Path], labels: Tensor, read: Callable[[Path, int], Tensor], on_error: str) -> None:
+    def __init__(self, paths: list[str], labels: Tensor, read: Callable[[str, int], Tensor], on_error: str) -> None:
         self.paths, self.labels, self.read, self.on_error = paths, labels, read, on_error
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from torchvision.transforms import v2
 
 from reslab.data.base import ImageDataModule
 from reslab.data.batches import FolderImages, derive_seed, make_data_loader
-from reslab.data.images import SUFFIXES, center_square, image_paths, read_image, report_unreadable
+from reslab.data.folders import class_images, find_splits, report_same_folders, subfolders
+from reslab.data.images import COMMON_SUFFIXES, center_square, read_image, report_unreadable
 from reslab.data.options import ImagenetteSize, OnError, check_data
 from reslab.data.splits import Split, SplitName, test_split
 from reslab.data.transforms import Augmentation
@@ -22,7 +23,7 @@ from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
 
-Reader = Callable[[Path, int], Tensor]  # (file, seed of the random transform) -> uint8 (3, S, S)
+Reader = Callable[[str, int], Tensor]  # (file, seed of the random transform) -> uint8 (3, S, S)
 
 
 # reading one image
@@ -39,23 +40,24 @@ def temporary_seed(seed: int) -> Iterator[None]:
 class ReadCenter:
     """Read the central square of an image: for evaluation, and for images that are held in memory."""
 
-    def __init__(self, size: int, channels: int = 3) -> None:
-        self.size, self.channels = size, channels
+    def __init__(self, size: int, channels: int = 3, background: Sequence[int] | None = None) -> None:
+        self.size, self.channels, self.background = size, channels, background
 
-    def __call__(self, path: Path, seed: int) -> Tensor:
-        return center_square(read_image(path, self.channels), self.size)
+    def __call__(self, path: str, seed: int) -> Tensor:
+        return center_square(read_image(path, self.channels, self.background), self.size)
 
 
 class ReadRandomCrop:
     """Read a random window of at least `scale` of the image's area, resized (the crop of Inception): for training."""
 
-    def __init__(self, size: int, scale: float) -> None:
+    def __init__(self, size: int, scale: float, background: Sequence[int] | None = None) -> None:
         check_data({"augment.scale": scale})
+        self.background = background
         self.crop = v2.RandomResizedCrop(size, scale=(scale, 1.0), antialias=True)
 
-    def __call__(self, path: Path, seed: int) -> Tensor:
+    def __call__(self, path: str, seed: int) -> Tensor:
         with temporary_seed(seed):
-            image: Tensor = self.crop(read_image(path, channels=3))
+            image: Tensor = self.crop(read_image(path, 3, self.background))
         return image
 
 
@@ -67,7 +69,7 @@ class ReadRandAugment:
         self.read = read
         self.change = v2.RandAugment(2, magnitude, interpolation=v2.InterpolationMode.BILINEAR)
 
-    def __call__(self, path: Path, seed: int) -> Tensor:
+    def __call__(self, path: str, seed: int) -> Tensor:
         image = self.read(path, seed)
         with temporary_seed(derive_seed(seed, 1)):  # another seed than that of `read`
             changed: Tensor = self.change(image)
@@ -87,15 +89,20 @@ class ClassFolders(ImageDataModule):
     Args:
         in_memory: decode every image once, at image_size, instead of in every epoch.
         on_error: stop at images that cannot be read, or skip them.
+        background: RGB values from 0 to 255 that show through transparent parts; None drops the transparency, as runs
+            did that do not have this option.
         options: those of every data set.
     """
 
     folders: dict[SplitName, str] = {"train": "train", "val": "val", "test": "test"}
 
-    def __init__(self, *, in_memory: bool, on_error: OnError, **options: Any) -> None:
-        check_data({"in_memory": in_memory, "on_error": on_error})
+    def __init__(
+        self, *, in_memory: bool, on_error: OnError, background: Sequence[int] | None = None, **options: Any
+    ) -> None:
+        check_data({"in_memory": in_memory, "on_error": on_error, "background": background})
         super().__init__(**options)
-        self.in_memory, self.on_error = in_memory, on_error
+        self.in_memory, self.on_error, self.background = in_memory, on_error, background
+        self.listed: dict[Path, list[list[str]]] = {}  # the images of each class, by the folder of the split
         augment = self.augment or {}
         self.read_augmentations = {name: augment[name] for name in READ_AUGMENTATIONS if augment.get(name)}
         if in_memory and self.read_augmentations:
@@ -113,13 +120,18 @@ class ClassFolders(ImageDataModule):
         """Return the names of the classes, given those of their folders."""
         return folders
 
+    def split_folders(self) -> dict[SplitName, Path]:
+        """Return the folder of each split that is there."""
+        folders = {split: self.folder / name for split, name in self.folders.items()}
+        return {split: folder for split, folder in folders.items() if folder.is_dir()}
+
     def read(self, split: SplitName) -> Split | None:
-        if not (self.folder / self.folders["train"]).is_dir():
+        folders = self.split_folders()
+        if "train" not in folders:
             raise FileNotFoundError(self.folder)
-        folder = self.folder / self.folders.get(split, "")
-        if split not in self.folders or not folder.is_dir():
+        if split not in folders:
             return None
-        return self.to_memory(self.read_classes(folder, split, self.folder / self.folders["train"]))
+        return self.to_memory(self.read_classes(folders[split], split, folders["train"]))
 
     def read_classes(self, folder: Path, split: SplitName, training_folder: Path) -> Split:
         """Find the images of every class folder. The training images define the classes, and so the labels."""
@@ -129,9 +141,13 @@ class ClassFolders(ImageDataModule):
         if unknown := set(subfolders(folder)) - set(folders):
             raise UserError(f"{folder} has classes that {training_folder} has not: {', '.join(sorted(unknown))}")
         self.classes = self.class_names(folders)
-        found = [image_paths(folder / name) if (folder / name).is_dir() else [] for name in folders]
-        if split == "train" and [] in found:
-            raise UserError(f"{folder / folders[found.index([])]} holds no images ({', '.join(sorted(SUFFIXES))})")
+        report_same_folders(folder, training_folder, folders)
+        if folder not in self.listed:
+            self.listed[folder] = class_images(folder, folders)
+        found = self.listed[folder]
+        empty = [name for name, paths in zip(folders, found, strict=True) if not paths]
+        if empty and split == "train":
+            raise UserError(f"{folder / empty[0]} holds no images ({', '.join(COMMON_SUFFIXES)}, …)")
         if not any(found):
             raise UserError(f"{folder} holds no images in class folders: fill it or remove it")
         labels = torch.tensor([label for label, paths in enumerate(found) for _ in paths])
@@ -147,11 +163,11 @@ class ClassFolders(ImageDataModule):
     def reader(self, split: SplitName) -> Reader:
         if self.image_size is None:
             raise UserError("data.image_size must be given: the images may come in any size")
-        read: Reader = ReadCenter(self.image_size)
+        read: Reader = ReadCenter(self.image_size, background=self.background)
         if split != "train":
             return read
         if "scale" in self.read_augmentations:
-            read = ReadRandomCrop(self.image_size, self.read_augmentations["scale"])
+            read = ReadRandomCrop(self.image_size, self.read_augmentations["scale"], self.background)
         if "randaugment" in self.read_augmentations:
             read = ReadRandAugment(read, self.read_augmentations["randaugment"])
         return read
@@ -166,10 +182,6 @@ class ClassFolders(ImageDataModule):
         if not self.augment:
             return torch.nn.Identity()
         return Augmentation(**{name: value for name, value in self.augment.items() if name not in READ_AUGMENTATIONS})
-
-
-def subfolders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> tuple[Tensor, Tensor]:
@@ -190,6 +202,8 @@ def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> tuple
 class ImageFolder(ClassFolders):
     """Your own images: in train/, val/, test/ like ClassFolders, or in class folders only, which are then split.
 
+    The folders of splits may have the other names of `SPLIT_NAMES` too.
+
     Args:
         test_fraction: how much of every class is for the test, if there are class folders only.
         options: those of ClassFolders.
@@ -199,11 +213,18 @@ class ImageFolder(ClassFolders):
         check_data({"test_fraction": test_fraction})
         super().__init__(**options)
         self.test_fraction = test_fraction
+        self.found_splits: dict[SplitName, Path] | None = None  # not known yet
+
+    def split_folders(self) -> dict[SplitName, Path]:
+        """Return the folder of each split; nothing if `root` holds the class folders themselves."""
+        if self.found_splits is None:
+            self.found_splits = find_splits(self.root)
+        return self.found_splits
 
     def read(self, split: SplitName) -> Split | None:
         if not self.root.is_dir():
             raise UserError(f"data={self.name}: there is no folder {self.root.absolute()}: set data.root")
-        if (self.root / "train").is_dir():
+        if self.split_folders():
             return super().read(split)
         if split == "val":
             return None

@@ -3,11 +3,12 @@
 import logging
 import os
 import warnings
-from pathlib import Path
-from typing import NoReturn
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
@@ -15,38 +16,144 @@ from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-# The formats of the content. For others, Pillow would run Ghostscript.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+# Formats by Pillow's name, each with the suffixes of its files. Any other is refused: Pillow would run Ghostscript for
+# some, and others have no signature, so that any content would be an image.
+FORMAT_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+}
+DECODERS = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}  # those that a build of Pillow may lack
+FORMATS = tuple(name for name in FORMAT_SUFFIXES if name not in DECODERS or features.check(DECODERS[name]))
+SUFFIXES = frozenset(suffix for name in FORMATS for suffix in FORMAT_SUFFIXES[name])
+# Suffixes of images that are not read. Their files are counted and reported.
+OTHER_SUFFIXES = frozenset((
+    ".heic", ".heif", ".hif", ".jxl", ".jxr", ".avifs", ".svg", ".svgz", ".tga", ".ico", ".icns", ".psd", ".xcf",
+    ".eps", ".ai", ".wmf", ".emf", ".pcx", ".exr", ".hdr", ".dds", ".qoi", ".sgi", ".ras", ".xbm", ".xpm", ".pfm",
+    ".fits", ".dcm", ".dicom", ".raw", ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf",
+)).union(*FORMAT_SUFFIXES.values()) - SUFFIXES  # fmt: skip
+COMMON_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".webp")
+# Folders in which systems keep copies and thumbnails, in lower case: macOS, Synology, QNAP, Windows, Linux.
+SYSTEM_FOLDERS = frozenset(
+    ("__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+)
 MAX_PIXELS = 2**27  # half a GiB once decoded, at Pillow's four bytes each
 # Crop to 3:1 before resizing; a 1 x 1,000,000 image would grow a thousandfold.
 MAX_ASPECT = 3
 LISTED_FILES = 3
+GREY_SCALES = {"L;2": 85, "L;4": 17}  # Pillow's factors from 2 and 4 bits to 8
 
 
-def image_paths(folder: Path) -> list[Path]:
-    """Return every image file below a folder, sorted.
+# finding
 
-    Links are followed, each folder is read once, and hidden files are left out. Raise OSError for a folder that cannot
-    be read.
+
+class ImageFiles(NamedTuple):
+    """The image files below a folder.
+
+    Attributes:
+        paths: their paths, in the order of the names at every level.
+        folders: the real path of each folder that holds them, by the path under which it was read.
+        links: the links to files and folders that were found.
+        not_read: how many files have the suffix of an image that is not read, or none, by suffix.
     """
-    found, seen = [], set()
-    for parent, folders, files in os.walk(folder, followlinks=True, onerror=raise_error):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link leads back
-            folders.clear()
-            continue
-        seen.add(real)
-        found += [Path(parent, name) for name in files if is_image_name(name)]
-    return sorted(found)
+
+    paths: list[str]
+    folders: dict[str, str]
+    links: list[str]
+    not_read: Counter[str]
+
+    def real_paths(self) -> list[str]:
+        """Return each path without links."""
+        links = set(self.links)
+        places = ((path, *os.path.split(path)) for path in self.paths)
+        return [
+            os.path.realpath(path) if path in links else os.path.join(self.folders[folder], name)  # noqa: PTH118
+            for path, folder, name in places
+        ]
 
 
-def raise_error(error: OSError) -> NoReturn:
-    raise error
+def list_images(folder: str | os.PathLike[str]) -> ImageFiles:
+    """Return the image files below a folder.
+
+    Links are followed, each folder is read once, and hidden files and folders are left out, except for `folder` itself.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    found = ImageFiles([], {}, [], Counter())
+    add_images(os.fspath(folder), os.path.realpath(folder), found, set())
+    return found
 
 
-def is_image_name(name: str) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+def add_images(folder: str, real: str, found: ImageFiles, seen: set[str]) -> None:
+    """Add the images below a folder to those that were found, without the folders that have been seen."""
+    seen.add(real)
+    found.folders[folder] = real
+    prefix, files, folders = f"{folder}{os.sep}", [], {}
+    with os.scandir(folder) as entries:  # it knows the kinds of most entries without a system call for each
+        for entry in entries:
+            name = entry.name
+            if entry.is_dir():
+                if is_hidden(name):
+                    continue
+                folders[name] = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}{os.sep}{name}"
+            elif name[0] != ".":
+                files.append(name)
+            if entry.is_symlink():
+                found.links.append(prefix + name)
+    images = [name for name in files if suffix_of(name) in SUFFIXES]
+    if len(images) < len(files):
+        found.not_read.update(suffix_of(name) for name in files if looks_like_an_unread_image(name))
+    if not folders:
+        found.paths.extend([prefix + name for name in sorted(images)])
+        return
+    for name in sorted([*images, *folders]):
+        below = folders.get(name)
+        if below is None:
+            found.paths.append(prefix + name)
+        elif below not in seen and not is_inside(real, below):
+            add_images(prefix + name, below, found, seen)
+
+
+def is_inside(folder: str, other: str) -> bool:
+    """Return whether a folder is `other` or below it. Both are real paths."""
+    return f"{folder}{os.sep}".startswith(other.rstrip(os.sep) + os.sep)
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is left out wherever images are looked for."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def suffix_of(name: str) -> str:
+    _, dot, end = name.rpartition(".")
+    return dot and dot + end.lower()
+
+
+def looks_like_an_unread_image(name: str) -> bool:
+    """Return whether a file may be an image that is not read: `a.heic`, and also `a.jpg_large` and `0001`."""
+    suffix = suffix_of(name)
+    return suffix not in SUFFIXES and (suffix in OTHER_SUFFIXES or not suffix or suffix.startswith(COMMON_SUFFIXES))
+
+
+def report_not_read(folder: str | os.PathLike[str], not_read: Counter[str]) -> None:
+    """Warn in one line about files that look like images and are not read, if there are any."""
+    if not_read:
+        suffixes = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in not_read.most_common())
+        log.warning(
+            "%s holds %s files that are not read as images (%s): convert them to PNG or JPEG, or rename them",
+            folder, f"{not_read.total():,}", suffixes,
+        )  # fmt: skip
+
+
+# reading
 
 
 class UnreadableImageError(Exception):
@@ -75,20 +182,21 @@ def report_unreadable(unreadable: list[str], total: int, on_error: str, option: 
     log.warning("left out %d of %d images, which cannot be read: %s", len(unreadable), total, first_few(unreadable))
 
 
-def first_few(unreadable: list[str]) -> str:
-    more = f" and {len(unreadable) - LISTED_FILES:,} more" if len(unreadable) > LISTED_FILES else ""
-    return ", ".join(unreadable[:LISTED_FILES]) + more
+def first_few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED_FILES:,} more" if len(names) > LISTED_FILES else ""
+    return ", ".join(names[:LISTED_FILES]) + more
 
 
-def read_image(path: Path, channels: int) -> Tensor:
+def read_image(path: str | os.PathLike[str], channels: int, background: Sequence[int] | None = None) -> Tensor:
     """Read an image file.
 
-    The image is turned upright as its EXIF orientation says. Transparency is dropped, which keeps the colours under it.
-    Grey of 16 bits is scaled to 8.
+    The image is turned upright as its EXIF orientation says. Grey of 16 bits is scaled to 8.
 
     Args:
         path: the file; the format is that of its content, whatever its suffix.
         channels: 1 for grey, 3 for RGB.
+        background: RGB values from 0 to 255 that show through transparent parts; None drops the transparency, which
+            keeps the colours under it.
 
     Returns:
         uint8 (channels, H, W).
@@ -101,29 +209,62 @@ def read_image(path: Path, channels: int) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow writes two lines per image
             image = decode_image(path)
+            if background is not None and image.has_transparency_data:
+                image = compose(image, background)
             image = image if image.mode == mode else image.convert(mode)  # convert always copies
     except Exception as error:  # Pillow's decoders raise nearly any exception on a broken file
-        raise UnreadableImageError(f"{path} ({describe_image_error(error)})") from error
+        raise UnreadableImageError(f"{os.fspath(path)} ({describe_image_error(error)})") from error
     return functional.pil_to_tensor(image)
 
 
-def decode_image(path: Path) -> Image.Image:
-    if not path.is_file():
+def decode_image(path: str | os.PathLike[str]) -> Image.Image:
+    if not os.path.isfile(path):  # noqa: PTH113
         raise ValueError("not a file, or a link to nothing")
     with Image.open(path, formats=FORMATS) as opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width:,} x {opened.height:,} pixels, more than {MAX_PIXELS:,}")
+        scale_transparent_level(opened)
         opened.load()
         ImageOps.exif_transpose(opened, in_place=True)
     image: Image.Image = opened
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
-        levels = np.asarray(image)
-        if levels.min() < 0 or levels.max() > 65535:
-            raise ValueError("grey of more than 16 bits")
-        return Image.fromarray((levels / 257).round().astype(np.uint8))
+        return grey_of_16_bits(image)
     if image.mode == "F":
         raise ValueError("grey of floating point, whose range is not known")
-    return image
+    return image.convert("LA") if image.mode == "La" else image  # Pillow converts La to nothing else
+
+
+def grey_of_16_bits(image: Image.Image) -> Image.Image:
+    """Scale to 8 bits. Pixels of the transparent level become transparent."""
+    levels = np.asarray(image)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise ValueError("grey of more than 16 bits")
+    grey = Image.fromarray((levels / 257).round().astype(np.uint8))
+    if "transparency" in image.info:
+        grey.putalpha(Image.fromarray(np.where(levels == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return grey
+
+
+def scale_transparent_level(image: Image.Image) -> None:
+    """Scale the transparent level of a PNG, before its pixels are read.
+
+    Pillow scales the pixels of some bit depths to 8 bits, but not the level that stands for transparency.
+    """
+    if image.format != "PNG" or "transparency" not in image.info:
+        return
+    level, kind = image.info["transparency"], image.tile[0][3]  # type: ignore[attr-defined]
+    if kind in GREY_SCALES:
+        image.info["transparency"] = level * GREY_SCALES[kind]
+    elif kind == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in level)
+
+
+def compose(image: Image.Image, background: Sequence[int]) -> Image.Image:
+    """Lay an image over a ground of one colour. Return RGB."""
+    image = image.convert("RGBA")
+    ground = Image.new("RGB", image.size, tuple(background))
+    ground.paste(image, mask=image)
+    return ground
 
 
 def describe_image_error(error: Exception) -> str:

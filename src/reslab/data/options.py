@@ -44,6 +44,7 @@ DATA = {
     "data.num_workers": integer(0),
     "data.in_memory": TRUE_OR_FALSE,
     "data.on_error": one_of(*get_args(OnError)),
+    "data.background": list_of(integer(0, 255), 3) | NULL,
     "data.test_fraction": FRACTION_BELOW_1,
     "data.num_classes": integer(2),
     "data.num_images": integer(1),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reslab.data.batches import FolderImages
 from reslab.data.image_folder import ReadCenter
-from reslab.data.images import image_paths, report_unreadable
+from reslab.data.images import list_images, report_not_read, report_unreadable
 from reslab.data.options import OnError
 from reslab.errors import UserError
 from reslab.files import output_errors, write_csv, write_json
@@ -58,7 +58,8 @@ def predict(
     classifier, _, spec = load_classifier(checkpoint, config_dir)
     classifier.to(choose_device(device))
     numbers = torch.arange(len(paths))  # they take the place of labels, and so say which images were read
-    files = FolderImages(paths, numbers, ReadCenter(spec.image_size, len(spec.mean)), on_error)
+    read = ReadCenter(spec.image_size, len(spec.mean), spec.background)
+    files = FolderImages([str(path) for path in paths], numbers, read, on_error)
     predictions, unreadable = list[Prediction](), list[str]()
     for part in numbers.split(batch_size):
         pixels, readable, failures = files[[(number, 0) for number in part.tolist()]]
@@ -93,13 +94,20 @@ def find_images(images: Images) -> list[Path]:
         path = Path(pattern)
         # os.path is false for a name that is too long, where Path raises OSError
         is_file, is_folder = os.path.isfile(path), os.path.isdir(path)  # noqa: PTH112, PTH113
-        files = [path] if is_file else image_paths(path) if is_folder else list(files_of_glob(str(pattern)))
+        files = [path] if is_file else files_below(path) if is_folder else list(files_of_glob(str(pattern)))
         if not files:
             raise UserError(f"images={pattern}: no image there")
         found += files
     if not found:
         raise UserError("images: the list is empty")
     return found
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the images below a folder. Files that look like images and are not read are reported in the log."""
+    files = list_images(folder)
+    report_not_read(folder, files.not_read)
+    return [Path(path) for path in files.paths]
 
 
 def files_of_glob(pattern: str) -> Iterator[Path]:

@@ -1,0 +1,199 @@
+import logging
+
+import pytest
+
+from reslab.data.folders import SPLIT_NAMES, class_images, find_splits, report_same_folders, subfolders
+from reslab.errors import UserError
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def relative(root, paths):
+    return [[path.removeprefix(f"{root}/") for path in of_class] for of_class in paths]
+
+
+# splits
+
+CLASSES = ("cat/1.png", "dog/1.png")
+
+
+def split_files(*splits):
+    return [f"{split}/{name}" for split in splits for name in CLASSES]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"train": "train"},
+        {"train": "train", "val": "val", "test": "test"},
+        {"train": "train", "val": "valid"},
+        {"train": "train", "val": "validation", "test": "testing"},
+        {"train": "Training", "test": "Testing"},
+        {"train": "TRAIN", "val": "Dev"},
+        {"train": "Train", "val": "Validation", "test": "TEST"},
+    ],
+)
+def test_folders_with_common_names_that_hold_class_folders_are_splits(tmp_path, names):
+    touch(tmp_path, *split_files(*names.values()))
+    touch(tmp_path, "README.txt", "labels.csv", "annotations/1.xml", ".cache/1.png")
+    assert find_splits(tmp_path) == {split: tmp_path / name for split, name in names.items()}
+
+
+@pytest.mark.parametrize("name", ["train", "Training", "valid", "test", "dev"])
+def test_a_folder_of_images_among_class_folders_is_a_class_whatever_its_name(tmp_path, name, caplog):
+    touch(tmp_path, *CLASSES, f"{name}/1.png", f"{name}/2.png")
+    assert find_splits(tmp_path) == {}
+    assert caplog.messages == [f"{tmp_path} holds images, not class folders, in {name}: a class, like cat"]
+
+
+def test_other_folders_are_classes(tmp_path, caplog):
+    touch(tmp_path, *CLASSES, "training material/1.png", "tests/1.png")
+    assert find_splits(tmp_path) == {}
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (split_files("train", "val", "valid"), "two folders for one split, val and valid: remove one"),
+        (split_files("train", "Train"), "two folders for one split, Train and train: remove one"),
+        (split_files("train", "test", "Testing"), "two folders for one split, Testing and test: remove one"),
+        (split_files("val", "test"), "has val, test and no train: put the class folders into train/"),
+        (["val/1.png", "test/1.png"], "has val, test and no train: put the class folders into train/"),
+        ([*split_files("train"), *CLASSES], "holds class folders in train and images in cat, dog: "),
+        ([*split_files("train", "test"), "extra/cat/1.png"], "holds class folders in train, test and images in extra"),
+        (["train/steam/1.png", *CLASSES], "put the folders of all classes into train/"),
+    ],
+)  # fmt: skip
+def test_what_may_be_either_is_refused_in_one_line(tmp_path, files, message):
+    touch(tmp_path, *files)
+    with pytest.raises(UserError) as caught:
+        find_splits(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path} ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_second_name_that_holds_no_image_is_not_a_split(tmp_path):
+    touch(tmp_path, *split_files("train", "val"), "validation/notes.txt", "dev/tool.py")
+    assert find_splits(tmp_path) == {"train": tmp_path / "train", "val": tmp_path / "val"}
+
+
+def test_no_name_stands_for_two_splits():
+    names = [name for names in SPLIT_NAMES.values() for name in names]
+    assert len(names) == len(set(names))
+    assert [names[0] for names in SPLIT_NAMES.values()] == list(SPLIT_NAMES)
+
+
+# classes
+
+
+def test_hidden_folders_are_no_classes(tmp_path):
+    touch(tmp_path, "b/1.png", "a/1.png", ".ipynb_checkpoints/1.png", "__MACOSX/1.png", "@eaDir/1.png", "1.png")
+    (tmp_path / "c").symlink_to("a")
+    assert subfolders(tmp_path) == ["a", "b", "c"]
+
+
+def test_copies_in_hidden_folders_do_not_count(tmp_path, caplog):
+    touch(tmp_path, *(f"a/{number}.png" for number in range(40)), "b/1.png")
+    touch(tmp_path, *(f"a/.ipynb_checkpoints/{number}-checkpoint.png" for number in range(40)))
+    paths = class_images(tmp_path, ["a", "b"])
+    assert [len(of_class) for of_class in paths] == [40, 1]
+    assert caplog.messages == []
+
+
+def test_a_class_without_a_folder_has_no_images(tmp_path):
+    touch(tmp_path, "a/1.png")
+    assert relative(tmp_path, class_images(tmp_path, ["a", "b"])) == [["a/1.png"], []]
+
+
+def test_what_is_not_read_is_counted_once_for_all_classes(tmp_path, caplog):
+    touch(tmp_path, "a/1.png", "a/2.heic", "b/1.png", "b/3.heic", "b/deep/4.HEIC")
+    class_images(tmp_path, ["a", "b"])
+    assert caplog.messages == [
+        f"{tmp_path} holds 3 files that are not read as images (3 .heic): convert them to PNG or JPEG, or rename them"
+    ]
+
+
+def test_images_outside_the_class_folders_are_reported(tmp_path, caplog):
+    touch(tmp_path, "a/1.png", "b/1.png", "x.JPG", "y.png", "._z.png", "labels.csv")
+    (tmp_path / "c.png").mkdir()  # a folder
+    assert relative(tmp_path, class_images(tmp_path, ["a", "b"])) == [["a/1.png"], ["b/1.png"]]
+    assert caplog.messages == [f"{tmp_path} holds 2 images outside its class folders, left out: x.JPG, y.png"]
+
+
+@pytest.mark.parametrize("inner", [("cat", "dog"), ("cat",)])
+def test_subfolders_of_the_same_names_in_every_class_are_reported(tmp_path, inner, caplog):
+    touch(tmp_path, *(f"{outer}/{name}/1.png" for outer in ("set1", "set2") for name in inner))
+    class_images(tmp_path, ["set1", "set2"])
+    assert [line.startswith(f"the classes of {tmp_path} are set1, set2") for line in caplog.messages] == [True] * (
+        len(inner) - 1
+    )
+
+
+def test_images_beside_the_subfolders_or_other_names_are_usual(tmp_path, caplog):
+    touch(tmp_path, "a/x/1.png", "a/y/1.png", "a/1.png", "b/x/1.png", "b/y/1.png")
+    class_images(tmp_path, ["a", "b"])
+    touch(tmp_path, "c/x/1.png", "c/z/1.png")
+    class_images(tmp_path, ["b", "c"])
+    assert caplog.messages == []
+
+
+def test_names_that_differ_only_in_case_are_reported(tmp_path, caplog):
+    touch(tmp_path, "Cat/1.png", "cat/2.png", "dog/3.png")
+    if len(subfolders(tmp_path)) < 3:
+        pytest.skip("the file system does not distinguish case")
+    class_images(tmp_path, ["Cat", "cat", "dog"])
+    assert caplog.messages == [f"{tmp_path} holds classes whose names differ only in case or spaces: Cat, cat"]
+
+
+def test_a_file_with_two_names_counts_once(tmp_path, caplog):
+    touch(tmp_path, "a/1.png", "a/2.png", "b/1.png", "outside/3.png")
+    (tmp_path / "a" / "0.png").symlink_to("1.png")
+    for name in ("4.png", "5.png"):
+        (tmp_path / "b" / name).symlink_to("../outside/3.png")
+    (tmp_path / "b" / "gone.png").symlink_to("absent.png")  # an error when it is read
+    paths = relative(tmp_path, class_images(tmp_path, ["a", "b"]))
+    assert paths == [["a/0.png", "a/2.png"], ["b/1.png", "b/4.png", "b/gone.png"]]
+    assert caplog.messages == [
+        f"{tmp_path} holds 2 links to images that are there under another name: they are left out"
+    ]
+
+
+@pytest.mark.parametrize("link", ["b", "b/deep", "b/2.png"])
+def test_a_file_in_two_classes_is_refused(tmp_path, link):
+    touch(tmp_path, "a/1.png", "c/1.png")
+    if link != "b":
+        touch(tmp_path, "b/1.png")
+    (tmp_path / link).symlink_to(tmp_path / "a" / "1.png" if link.endswith(".png") else tmp_path / "a")
+    with pytest.raises(UserError, match=rf"/{link}.* is also in the class a, by a link: remove one of the two$"):
+        class_images(tmp_path, ["a", "b", "c"])
+
+
+def test_a_link_back_to_the_root_changes_nothing(tmp_path, caplog):
+    touch(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "a" / "up").symlink_to("..")
+    assert relative(tmp_path, class_images(tmp_path, ["a", "b"])) == [["a/1.png"], ["b/1.png"]]
+    assert caplog.messages == []
+
+
+def test_a_class_folder_and_a_root_may_be_links(tmp_path, caplog):
+    touch(tmp_path, "there/1.png", "real/b/1.png")
+    (tmp_path / "real" / "a").symlink_to("../there")
+    (tmp_path / "root").symlink_to("real")
+    paths = class_images(tmp_path / "root", ["a", "b"])
+    assert relative(tmp_path, paths) == [["root/a/1.png"], ["root/b/1.png"]]
+    assert caplog.messages == []
+
+
+def test_a_split_that_is_the_training_folder_is_reported(tmp_path, caplog):
+    touch(tmp_path, *split_files("train", "test"))
+    (tmp_path / "val").symlink_to("train")
+    caplog.set_level(logging.INFO)
+    for name in ("train", "test", "val"):
+        report_same_folders(tmp_path / name, tmp_path / "train", ["cat", "dog"])
+    assert caplog.messages == [f"{tmp_path}/val holds the training images themselves, by a link: cat, dog"]
