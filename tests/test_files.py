@@ -1,3 +1,4 @@
+import ast
 import csv
 import logging
 import os
@@ -5,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import SRC
 
 from reslab.errors import UserError
 from reslab.files import RunLog, held_log, replaced, write_csv, write_json, write_text
@@ -86,3 +88,40 @@ def test_a_held_log_is_written_once_the_run_has_resumed_and_not_at_all_for_a_mis
 
 def record(message):
     return logging.LogRecord("reslab", logging.INFO, "", 0, message, (), None)
+
+
+def depends_on_the_locale(call):
+    """Whether a call reads or writes text in the encoding of the locale."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    owner = getattr(getattr(call.func, "value", None), "id", "")
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    mode = next((each for each in [keywords.get("mode"), *call.args[:2]] if is_mode(each)), None)
+    binary = mode is not None and "b" in ast.literal_eval(mode)
+    opens = name == "open" and owner not in ("os", "Image") and not binary
+    reads = name in ("read_text", "write_text", "FileHandler") and not (owner == "" and name == "write_text")
+    text = name in ("run", "Popen", "check_output") and {"text", "universal_newlines"} & keywords.keys()
+    return bool(opens or reads or text) and "encoding" not in keywords
+
+
+def is_mode(node):
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and set(node.value) <= set("rwaxbt+")
+
+
+def test_no_file_is_read_or_written_in_the_encoding_of_the_locale():
+    found = [
+        f"{path.relative_to(SRC)}:{node.lineno}"
+        for path in SRC.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and depends_on_the_locale(node)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [("open(path)", True), ("path.open('w')", True), ("path.open('rb')", False), ("open(path, 'ab')", False),
+     ("open(path, encoding='utf-8')", False), ("path.read_text()", True), ("os.open(path, 0)", False),
+     ("subprocess.run(c, text=True)", True), ("subprocess.run(c, encoding='utf-8')", False)],
+)  # fmt: skip
+def test_a_call_that_depends_on_the_locale_is_found(code, expected):
+    assert depends_on_the_locale(ast.parse(code).body[0].value) == expected

@@ -98,8 +98,9 @@ def test_a_benchmarks_options_are_one_or_a_list():
 
 @pytest.mark.parametrize(
     ("override", "refused"),
-    [("~seed", True), ("~data", True), ("~model.layers=1", True), ("~optimizer.lr", False), ("~callbacks.ema", False),
-     ("~nothing", False), ("seed=1", False)],
+    [("~seed", True), ("~data", True), ("~model.layers=1", True), ("~optimizer.lr", True),
+     ("~optimizer._target_", True), ("~optimizer.momentum", False), ("~callbacks.ema", False), ("~nothing", False),
+     ("seed=1", False)],
 )  # fmt: skip
 def test_what_is_needed_cannot_be_removed(override, refused):
     if refused:

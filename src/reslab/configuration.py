@@ -66,7 +66,7 @@ def quoted(value: object) -> str:
 
 def unquoted(value: str) -> str:
     """Undo `quoted`. The further processes of a run receive its command line in quotes."""
-    if not re.fullmatch("'.*'|\".*\"", value):
+    if not re.fullmatch("'.*'|\".*\"", value, re.DOTALL):
         return value
     quote = value[0]
     return re.sub(rf"(\\*)({quote}|\Z)", lambda found: found[1][: len(found[1]) // 2] + found[2], value[1:-1])
@@ -106,8 +106,20 @@ def own_folders(arguments: Sequence[str]) -> list[Path]:
         if name in ("--config-dir", "-cd"):
             folders.append(value or following)
         elif name == "hydra.searchpath":
-            folders += re.findall(r"file://([^,'\"\]]+)", value)
+            folders += [str(place).removeprefix("file://") for place in searched_places(value)]
     return [Path(folder) for folder in dict.fromkeys(folders)]
+
+
+def searched_places(searchpath: str) -> list[str]:
+    """Return the folders in the value of `hydra.searchpath=`; none where Hydra will refuse it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        places = OverridesParser.create().parse_override(f"x={searchpath}").value()
+    except HydraException:
+        return []
+    return [str(place) for place in as_list(places) if str(place).startswith("file://")]
 
 
 def searchpath_override(*folders: str | Path) -> str:

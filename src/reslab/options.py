@@ -24,13 +24,19 @@ class Kind:
     Args:
         words: the set in words, to follow "must be".
         allows: whether a value belongs to the set.
+        is_path: whether text in it is a path, so that the command line need not be in Hydra's grammar.
     """
 
     words: str
     allows: Callable[[Any], bool]
+    is_path: bool = False
 
     def __or__(self, other: "Kind") -> "Kind":
-        return Kind(f"{self.words} or {other.words}", lambda value: self.allows(value) or other.allows(value))
+        return Kind(
+            f"{self.words} or {other.words}",
+            lambda value: self.allows(value) or other.allows(value),
+            self.is_path or other.is_path,
+        )
 
 
 def integer(least: int, most: int | None = None) -> Kind:
@@ -68,14 +74,14 @@ def list_of(kind: Kind, *lengths: int) -> Kind:
 
 
 def one_or_list(kind: Kind) -> Kind:
-    return Kind(f"{kind.words}, or a list of these", (kind | list_of(kind)).allows)
+    return Kind(f"{kind.words}, or a list of these", (kind | list_of(kind)).allows, kind.is_path)
 
 
 NULL = one_of(None)
 TRUE_OR_FALSE = Kind("true or false", lambda value: isinstance(value, bool))
 NAME = Kind("text (a number in quotes: \"'7'\")", lambda value: isinstance(value, str) and value.strip() != "")
 TEXT = NAME | one_of("")
-PATH = Kind("a path (a number in quotes: \"'2024'\")", NAME.allows)
+PATH = Kind("a path (a number in quotes: \"'2024'\")", NAME.allows, is_path=True)
 GROUP = Kind("a group of options", lambda value: isinstance(value, dict))
 OPTIONAL_GROUP = Kind(GROUP.words, GROUP.allows)  # one that a configuration need not have
 POSITIVE = number("above 0", lambda value: value > 0)
@@ -95,6 +101,13 @@ LIKE_DEFAULT = {
 CLOSED_GROUPS = ("", "checkpoint", "sweep", "benchmark", "data.augment")
 # Options whose absence means something: their classes have defaults, or the run does without them.
 REMOVABLE = ("callbacks.", "optimizer.", "scheduler.")
+NOT_REMOVABLE = (
+    "optimizer.lr",
+    "optimizer._target_",
+    "optimizer._partial_",
+    "scheduler._target_",
+    "scheduler._partial_",
+)
 
 
 def check_option(name: str, value: Any, kind: Kind) -> None:
@@ -170,7 +183,8 @@ class Schema:
         for override in overrides:
             name = name_of(override.removeprefix("~"))
             known = any(option == name or option.startswith(f"{name}.") for option in self.kinds)
-            if override.startswith("~") and known and not name.startswith(REMOVABLE):
+            needed = not name.startswith(REMOVABLE) or name in NOT_REMOVABLE
+            if override.startswith("~") and ((known and needed) or name in NOT_REMOVABLE):
                 raise UserError(f"~{name}: this option cannot be removed, only set")
 
 

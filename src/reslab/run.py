@@ -22,8 +22,8 @@ Result = dict[str, Any]
 # The options that a resumed run may change. Any other difference makes it another run.
 MAY_DIFFER = (
     "resume", "folder", "outputs", "test", "objective", "compile", "logger", "checkpoint", "sweep", "callbacks",
-    "data.root", "data.num_workers", "data.on_error", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time",
-    "trainer.accelerator",
+    "data.root", "data.num_workers", "data.on_error", "data.allow_changes", "trainer.max_epochs", "trainer.max_steps",
+    "trainer.max_time", "trainer.accelerator",
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.log_every_n_steps",
     "trainer.limit_test_batches", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler",
     "trainer.detect_anomaly",
@@ -33,7 +33,10 @@ MAY_NOT_DIFFER = ("callbacks.ema",)  # the exception within callbacks: it change
 ABSENT: dict[str, Any] = {
     "flip_averaging": False, "mixup": 0.0, "cutmix": 0.0, "model.whiten_stem": False, "data.augment.randaugment": 0,
     "data.on_error": "stop", "outputs": "outputs", "checkpoint.every_minutes": 10, "sweep.stop_on_failure": False,
-    "model.train_norms": False, "trainer.gradient_clip_algorithm": "norm",
+    "model.stem_activation": False, "model.relu_before_addition": False, "model.pooling": "average",
+    "model.classifier_bias": True, "model.logit_scale": 1.0,
+    "model.train_norms": False, "data.background": None, "trainer.gradient_clip_algorithm": "norm",
+    "data.allow_changes": False, "data.augment.erasing_aspect": "log_uniform", "data.augment.erasing_fill": "random",
 }  # fmt: skip
 # Modules that have moved. The configurations of older runs contain the old names.
 MOVED = {
@@ -237,7 +240,7 @@ def resume_argument(folder: Path) -> str:
 def read_result(folder: Path) -> Result:
     """Return the result.json of a run or a sweep; only a status where there is none or an incomplete one."""
     try:
-        result = json.loads(Run(folder).result_file.read_text())
+        result = json.loads(Run(folder).result_file.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         result = None
     return result if isinstance(result, dict) and "status" in result else {"status": "unfinished"}
@@ -258,12 +261,17 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every option by its dotted name: classes under the names that they have today, and those of `ABSENT`."""
-    given = {
-        name: current_class_path(value) if name.endswith("_target_") else value
-        for name, value in flatten(config).items()
-    }
-    return ABSENT | given
+    """Return every option by its dotted name, those of `ABSENT` included, with the present names of classes.
+
+    `~` stands for the home folder: a configuration that was saved before a run has resumed still has it.
+    """
+    return ABSENT | {name: present_value(name, value) for name, value in flatten(config).items()}
+
+
+def present_value(name: str, value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("~/"):
+        return os.path.expanduser(value)  # noqa: PTH111  # Path would drop a slash at the end
+    return current_class_path(value) if name.endswith("_target_") else value
 
 
 def current_class_path(target: Any) -> Any:

@@ -104,7 +104,7 @@ OPTIONS = [
     ("data=imagefolder data.on_error=ignore", "data.on_error=ignore must be one of stop, skip"),
     ("data.num_workers=-1", "data.num_workers=-1 must be an integer of at least 0"),
     ("data.std=[0]", "data.std=[0] must be a list of 1 or 3, each a number above 0 or null"),
-    ("data.root=2024", "data.root=2024 must be a path (a number in quotes: \"'2024'\") or null"),
+    ("model.weights=''", "model.weights= must be a path (a number in quotes: \"'2024'\") or null"),
     ("data.augment=strong", "data.augment=strong must be a group of options or null"),
     ("data.augment.crop=-1", "data.augment.crop=-1 must be an integer of at least 0"),
     ("data.augment.erasing=2", "data.augment.erasing=2 must be a number from 0 to 1"),

@@ -12,7 +12,7 @@ from conftest import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from reslab.commands.entry import check, fail, quote_if_needed, record_failure, use_present_names
+from reslab.commands.entry import check, fail, record_failure, use_present_names
 from reslab.commands.resolvers import job_folder, new_folder
 from reslab.errors import Interrupted, UserError
 from reslab.inference.options import PREDICT_SCHEMA
@@ -47,24 +47,6 @@ def test_what_must_be_given(composed):
     with pytest.raises(UserError, match=r"^images must be given"):
         check(compose("predict", overrides=["checkpoint=a"]), PREDICT_SCHEMA, [])
     check(compose("predict", overrides=["checkpoint=a", "images=b"]), PREDICT_SCHEMA, [])
-
-
-@pytest.mark.parametrize(
-    ("argument", "quoted"),
-    [
-        ("checkpoint=sweep/0_model=resnet8_seed=1", "checkpoint='sweep/0_model=resnet8_seed=1'"),
-        ("checkpoint=0_seed=1,1_seed=2", "checkpoint='0_seed=1','1_seed=2'"),
-        ("checkpoint='0_seed=1'", "checkpoint='0_seed=1'"),
-        ("optimizer.lr=range(1, 9, step=2)", "optimizer.lr=range(1, 9, step=2)"),
-        ("data.root=Äpfel,größe", "data.root='Äpfel','größe'"),
-        ("images=[0_seed=1/a.png]", "images=[0_seed=1/a.png]"),  # refused by Hydra
-        ("seed=1,2", "seed=1,2"),
-        ("--config-dir=a=b", "--config-dir=a=b"),
-        ("-m", "-m"),
-    ],
-)
-def test_a_folder_of_a_sweep_is_a_value(argument, quoted):
-    assert quote_if_needed(argument) == quoted
 
 
 @pytest.mark.parametrize(

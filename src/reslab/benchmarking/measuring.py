@@ -126,5 +126,5 @@ def percentiles(values: Tensor) -> dict[str, float]:  # (steps,)
 
 def cpu_name() -> str | None:
     cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.is_file() else None
+    found = re.search(r"model name\s*: (.*)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.is_file() else None
     return found[1] if found else None

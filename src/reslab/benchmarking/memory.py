@@ -43,7 +43,7 @@ def limited_memory(device: torch.device, limit_mb: float | None) -> Iterator[Non
 
 def read_kilobytes(file: str, name: str) -> int:
     """Return the value of a line such as `MemAvailable:  1024 kB` in one of Linux's files."""
-    found = re.search(rf"^{name}:\s+(\d+) kB", Path(file).read_text(), re.MULTILINE)
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path(file).read_text(encoding="utf-8"), re.MULTILINE)
     assert found
     return int(found[1])
 
@@ -55,8 +55,8 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         ("memory.max", "memory.current"),  # cgroups version 2
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # version 1
     ):
-        if (cgroup / limit).is_file() and (text := (cgroup / limit).read_text().strip()) != "max":
-            free = min(free, int(text) - int((cgroup / usage).read_text()))
+        if (cgroup / limit).is_file() and (text := (cgroup / limit).read_text(encoding="utf-8").strip()) != "max":
+            free = min(free, int(text) - int((cgroup / usage).read_text(encoding="utf-8")))
     return max(free, 0)
 
 

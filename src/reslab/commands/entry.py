@@ -6,7 +6,6 @@ Nothing here imports torch, so that `--help` and a mistyped option are answered 
 import functools
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,19 +15,17 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
-from reslab.commands.resume import resumed_command_line
-from reslab.configuration import CONF, flatten, quoted, task_overrides
+from reslab.commands.arguments import check_flags, expand_home, expanded_environment, hydra_arguments_of
+from reslab.configuration import CONF, flatten, task_overrides
 from reslab.errors import FULL_ERROR, Failed, Interrupted, UserError, is_mistake, one_line
 from reslab.files import held_log
-from reslab.internals import hydra_argument_parser
 from reslab.interruption import signals
 from reslab.machine import is_first_process
-from reslab.options import PATH, Schema, check_option
+from reslab.options import Schema
 from reslab.run import Run, current_class_path, resume_argument
 from reslab.sweeps.summary import SweepFailed
 from reslab.training.options import TRAINING_SCHEMA
@@ -46,7 +43,7 @@ def command(schema: Schema, task: Task) -> None:
     signals.listen()
     replace_unprintable_characters()
     logging.raiseExceptions = False  # on a full disk, logging would print a long traceback for each line
-    with errors_as_one_line(schema.config_name):
+    with errors_as_one_line(schema.config_name), command_line(sys.argv, expanded_environment()):
         check_flags()
         arguments = hydra_arguments_of(sys.argv[1:], schema)
         checked = checked_task(schema, task)
@@ -69,6 +66,7 @@ def checked_task(schema: Schema, task: Task) -> Task:
             with held_log(resumes=bool(OmegaConf.select(config, "resume"))):
                 use_present_names(config)
                 check(config, schema, task_overrides())
+                expand_home(config, schema)
                 with as_own_command(full_error):
                     return task(config)
         except (Exception, Interrupted) as error:
@@ -195,44 +193,3 @@ def as_own_command(full_error: str | None) -> Iterator[None]:
             hydra_config.run.dir = hydra_config.runtime.output_dir
     with command_line([sys.argv[0], *task_overrides()] if in_sweep else sys.argv[:], {FULL_ERROR: full_error}):
         yield
-
-
-def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
-    """Return the arguments as Hydra takes them, with the settings of a run that is resumed."""
-    quoted_arguments = [quote_if_needed(argument) for argument in arguments]
-    check_outputs(quoted_arguments)
-    return resumed_command_line(quoted_arguments) if schema is TRAINING_SCHEMA else quoted_arguments
-
-
-def check_flags() -> None:
-    """Raise UserError for a flag that Hydra does not have. Its parser would print its usage and exit."""
-    parser = hydra_argument_parser()
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}: options are name=value, without dashes")
-
-    parser.error = refuse  # type: ignore[method-assign]
-    config_path = parser.parse_args().config_path
-    if (
-        config_path
-        and not config_path.startswith("pkg://")
-        and not (Path(config_path).is_absolute() and Path(config_path).is_dir())
-    ):
-        raise UserError(f"--config-path={config_path} must be the absolute path of a folder")
-
-
-def check_outputs(arguments: Sequence[str]) -> None:
-    """Raise UserError before a folder is made in a wrong place."""
-    outputs = [argument for argument in arguments if argument.startswith("outputs=")]
-    for override in OverridesParser.create().parse_overrides(outputs):
-        if override.is_sweep_override():
-            raise UserError(f"{override.input_line} must be one folder; a comma in its name needs quotes")
-        check_option("outputs", override.value(), PATH)
-
-
-def quote_if_needed(argument: str) -> str:
-    """Quote a value that Hydra's grammar would refuse, e.g. `checkpoint=0_model=resnet20` or `data.root=Äpfel`."""
-    name, _, value = argument.partition("=")
-    if ("=" not in value and value.isascii()) or name.startswith("-") or re.search(r"['\"(\[{]", value):
-        return argument
-    return f"{name}={','.join(quoted(part) for part in value.split(','))}"

@@ -1,12 +1,13 @@
 """`resume=` on the command line: which run or sweep is meant, and the command line that continues it."""
 
 import re
+import shlex
 from pathlib import Path
 
 from reslab.configuration import has_prefix, name_of, quoted, unquoted
 from reslab.errors import UserError
 from reslab.machine import is_first_process
-from reslab.run import SETTINGS_ERRORS, Run
+from reslab.run import SETTINGS_ERRORS, Run, resume_argument
 from reslab.sweeps.folder import Sweep
 
 LAUNCHER = "hydra/launcher"
@@ -66,7 +67,8 @@ def resumed_sweep_command_line(sweep: Sweep, others: list[str]) -> list[str]:
     try:
         own = {name_of(argument): argument for argument in sweep.arguments}
     except SETTINGS_ERRORS as error:
-        again = f"remove it and give the sweep's command with hydra.sweep.dir={sweep.folder}, which continues its jobs"
+        place = shlex.quote(f"hydra.sweep.dir={sweep.folder}")
+        again = f"remove it and give the sweep's command with {place}, which continues its jobs"
         raise UserError(f"{sweep.record_file} is incomplete: {again}") from error
     own["hydra.sweep.dir"] = f"hydra.sweep.dir={quoted(sweep.folder)}"
     launcher = next((argument for argument in others if name_of(argument) == LAUNCHER), None)
@@ -132,8 +134,7 @@ def was_started_with(folder: Path, arguments: list[str]) -> bool:
 
 def refuse_used_folder(given: dict[str, str]) -> None:
     if "hydra.sweep.dir" in given and (sweep := Sweep(given["hydra.sweep.dir"])).record_file.exists():
-        raise UserError(f"{sweep.folder} holds a sweep: resume={sweep.folder} continues it")
+        raise UserError(f"{sweep.folder} holds a sweep: {resume_argument(sweep.folder)} continues it")
     if "hydra.run.dir" in given and is_first_process() and (run := Run(given["hydra.run.dir"])).has_begun:
-        raise UserError(
-            f"{run.folder} holds a run: resume={run.folder} continues it, another hydra.run.dir begins a new one"
-        )
+        again = resume_argument(run.folder)
+        raise UserError(f"{run.folder} holds a run: {again} continues it, another hydra.run.dir begins a new one")

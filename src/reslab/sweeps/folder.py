@@ -24,7 +24,7 @@ class Sweep:
     @property
     def arguments(self) -> list[str]:
         """The overrides that the sweep was started with. Raise one of `reslab.run.SETTINGS_ERRORS`."""
-        overrides = yaml.safe_load(self.record_file.read_text())["hydra"]["overrides"]
+        overrides = yaml.safe_load(self.record_file.read_bytes())["hydra"]["overrides"]
         return [*overrides["hydra"], *overrides["task"]]
 
     @property

@@ -81,7 +81,7 @@ class CommandJob(Job):
         """Describe the exit status of the command; None for success. A command that was refused has printed why."""
         if exit_status == 0:
             return None
-        lines = self.output.read_text(errors="replace").splitlines()
+        lines = self.output.read_text(encoding="utf-8", errors="replace").splitlines()
         refused = exit_status == 2 and lines
         return lines[-1].removeprefix("error: ") if refused else f"exit status {exit_status}, see {self.output}"
 

@@ -119,7 +119,7 @@ def setup_commands() -> list[str]:
 def ids_in_queue() -> set[str]:
     """Return the ids of this user's jobs that wait or run. Wait while SLURM's controller does not answer."""
     squeue = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
-    while (answer := subprocess.run(squeue, stdout=subprocess.PIPE, text=True, check=False)).returncode:
+    while (answer := subprocess.run(squeue, stdout=subprocess.PIPE, encoding="utf-8", check=False)).returncode:
         time.sleep(SQUEUE_SECONDS)
     return set(answer.stdout.split())
 
@@ -127,7 +127,7 @@ def ids_in_queue() -> set[str]:
 def last_id(job: CommandJob) -> str:
     """Return the id that the job had when it was last submitted, or an empty string."""
     file = job.folder / SLURM_ID
-    return file.read_text() if file.is_file() else ""
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 class SlurmTask:

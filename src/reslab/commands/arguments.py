@@ -1,0 +1,133 @@
+"""The command line as Hydra takes it: flags are checked, and paths are quoted."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from reslab.commands.resume import resumed_command_line
+from reslab.configuration import as_list, name_of, quoted
+from reslab.errors import UserError
+from reslab.internals import hydra_argument_parser
+from reslab.options import PATH, Kind, Schema, check_option
+from reslab.training.options import TRAINING_SCHEMA
+
+PLACES = dict.fromkeys(("outputs", "hydra.run.dir", "hydra.sweep.dir"), PATH)  # where Hydra makes folders
+
+
+def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
+    """Return the arguments as Hydra takes them, with the settings of a run that is resumed."""
+    quoted_arguments = [quote_if_needed(argument, schema.kinds) for argument in arguments]
+    check_places(quoted_arguments)
+    return resumed_command_line(quoted_arguments) if schema is TRAINING_SCHEMA else quoted_arguments
+
+
+def check_flags() -> None:
+    """Raise UserError for a flag that Hydra does not have. Its parser would print its usage and exit."""
+    parser = hydra_argument_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}: options are name=value, without dashes")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    config_path = parser.parse_args().config_path
+    if (
+        config_path
+        and not config_path.startswith("pkg://")
+        and not (Path(config_path).is_absolute() and Path(config_path).is_dir())
+    ):
+        raise UserError(f"--config-path={config_path} must be the absolute path of a folder")
+
+
+def check_places(arguments: Sequence[str]) -> None:
+    """Raise UserError before Hydra makes a folder in a wrong place."""
+    for argument in arguments:
+        name = name_of(argument)
+        override = parsed(argument) if name in PLACES else None
+        if override is None:
+            continue
+        if override.is_sweep_override():
+            raise UserError(f"{argument} must be one folder; a comma in its name needs quotes")
+        check_option(name, folder := override.value(), PATH)
+        if os.path.isfile(str(folder)):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
+            raise UserError(f"{name}={folder} is a file: name a folder")
+
+
+@cache
+def parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+def parsed(argument: str) -> Override | None:
+    """Return an argument as Hydra reads it; None if its grammar refuses it."""
+    try:
+        return parser().parse_override(argument)
+    except HydraException:
+        return None
+
+
+def quote_if_needed(argument: str, kinds: Mapping[str, Kind]) -> str:
+    """Quote a value that Hydra's grammar would refuse or read as something else.
+
+    A path is taken as a shell hands it over, with `~` for the home folder, unless it is in quotes, a list where the
+    option takes one, or several values of a sweep. Of other options, `model=Äpfel` is quoted and `x=[a, b]` is not.
+    """
+    name, equals, value = argument.partition("=")
+    kind = {**kinds, **PLACES}.get(name.lstrip("+"))
+    if equals and kind is not None and kind.is_path:
+        return f"{name}={path_value(value, kind)}"
+    if ("=" not in value and value.isascii()) or name.startswith("-") or re.search(r"['\"(\[{]", value):
+        return argument
+    return f"{name}={','.join(quoted(part) for part in value.split(','))}"
+
+
+def path_value(value: str, kind: Kind) -> str:
+    """Return the value of an option that is a path, in quotes unless Hydra reads it as it stands."""
+    override = parsed(f"x={value}")
+    if override is not None and (value in ("", "null") or is_syntax(value, override, kind)):
+        return value
+    parts = split_at_commas(value)
+    if kind.allows(["a"]) and re.fullmatch(r"\[[^\[\]]*\]", value):  # a list with parts that Hydra refuses
+        return f"[{','.join(path_value(part.strip(), PATH) for part in split_at_commas(value[1:-1]))}]"
+    if len(parts) > 1:
+        return ",".join(path_value(part, kind) for part in parts)
+    expanded = os.path.expanduser(value)  # noqa: PTH111  # Path would drop a slash at the end
+    override = parsed(f"x={expanded}")
+    return expanded if override is not None and override.value() == expanded else quoted(expanded)
+
+
+def is_syntax(value: str, override: Override, kind: Kind) -> bool:
+    """Return whether a value uses Hydra's grammar on purpose: quotes, a list, or the values of a sweep."""
+    read = override.value()
+    if re.fullmatch(r"'.*'|\".*\"", value, re.DOTALL):
+        return isinstance(read, str)
+    if override.is_sweep_override() and override.value_type != ValueType.SIMPLE_CHOICE_SWEEP:
+        return True  # a function, e.g. glob(*)
+    return kind.allows(["a"]) and (isinstance(read, list) or (override.is_sweep_override() and value.startswith("[")))
+
+
+def split_at_commas(value: str) -> list[str]:
+    """Return the parts of a value, between the commas that are not in quotes."""
+    return re.findall(r"((?:'[^']*'|\"[^\"]*\"|[^,])*),", f"{value},")
+
+
+def expand_home(config: DictConfig, schema: Schema) -> None:
+    """Replace `~` by the home folder in the paths of a composed configuration: files in conf/ may have it too."""
+    for name in (name for name, kind in schema.kinds.items() if kind.is_path):
+        value = OmegaConf.select(config, name)
+        expanded = [os.path.expanduser(str(path)) for path in as_list(value)]  # noqa: PTH111
+        if any(str(path).startswith("~") for path in as_list(value)):
+            OmegaConf.update(config, name, expanded if isinstance(value, ListConfig) else expanded[0])
+
+
+def expanded_environment() -> dict[str, str | None]:
+    """Return RESLAB_DATA with the home folder in place of `~`, which a shell leaves in quotes."""
+    root = os.environ.get("RESLAB_DATA", "")
+    return {"RESLAB_DATA": os.path.expanduser(root)} if root.startswith("~") else {}  # noqa: PTH111

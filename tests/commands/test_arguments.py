@@ -1,0 +1,122 @@
+"""Paths on the command line: taken as a shell hands them over, and printed so that a shell takes them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from reslab.benchmarking.options import BENCHMARK_SCHEMA
+from reslab.commands.arguments import check_places, expand_home, hydra_arguments_of, quote_if_needed
+from reslab.commands.resume import resumed_command_line
+from reslab.configuration import own_folders, searchpath_override
+from reslab.errors import UserError
+from reslab.inference.options import EVALUATE_SCHEMA, PREDICT_SCHEMA
+from reslab.run import Run, resume_argument
+from reslab.training.options import TRAINING_SCHEMA
+
+PATHS = [
+    "/tmp/My Pictures (1) [new]/a&b;c#d", "it's", 'say "hi"', "a!b^c", "a~b", " a", "a ", "[1]", "(x)", "{a: 1}", "a=b",
+    "2024", "1e3", "1_000", "007", "true", "a\\b", "a\\", "a\\ b", "C:\\x y", "Äpfel", "日本", "a:b", "@x", "a#", "|",
+    "%41", "*.png", "a\tb", "str(3)", "'a' and 'b'", "${x", "a?b", "-x", "a%b$c", ".", "..", "a'b\"c", "\\'",
+    "x y/z.csv",
+]  # fmt: skip
+PATH_OPTIONS = [
+    (EVALUATE_SCHEMA, "checkpoint"), (EVALUATE_SCHEMA, "root"), (EVALUATE_SCHEMA, "output"),
+    (PREDICT_SCHEMA, "images"), (PREDICT_SCHEMA, "output"), (PREDICT_SCHEMA, "checkpoint"),
+    (TRAINING_SCHEMA, "data.root"), (TRAINING_SCHEMA, "resume"), (TRAINING_SCHEMA, "outputs"),
+    (TRAINING_SCHEMA, "hydra.run.dir"), (TRAINING_SCHEMA, "hydra.sweep.dir"), (TRAINING_SCHEMA, "logger.save_dir"),
+    (TRAINING_SCHEMA, "model.weights"), (BENCHMARK_SCHEMA, "data.root"), (TRAINING_SCHEMA, "++data.root"),
+]  # fmt: skip
+
+
+def as_hydra_reads(argument):
+    override = OverridesParser.create().parse_override(argument)
+    assert not override.is_sweep_override()
+    return override.value()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_is_taken_as_a_shell_hands_it_over(path):
+    quoted = quote_if_needed(f"data.root={path}", TRAINING_SCHEMA.kinds)
+    assert as_hydra_reads(quoted) == path
+    assert quote_if_needed(quoted, TRAINING_SCHEMA.kinds) == quoted  # further processes receive it
+
+
+@pytest.mark.parametrize(("schema", "name"), PATH_OPTIONS)
+def test_every_option_that_is_a_path_takes_one_with_special_characters(schema, name):
+    assert as_hydra_reads(quote_if_needed(f"{name}={PATHS[0]}", schema.kinds)) == PATHS[0]
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["data.root=null", "data.root=data/mnist", "data.root='a b'", 'data.root="a b"', "data.root=a,b", "data.root=",
+     "data.root=glob(*)", "data.root=choice(a,b)", "data.root=${oc.env:HOME}/x", "images=[a.png, b.png]",
+     "images=[a.png],[b.png]", "seed=1,2", "optimizer.lr=range(1, 9, step=2)", "model.layers=[1, 2]", "model=resnet8",
+     "--config-dir=a=b", "-m", "~callbacks.ema", "seed"],
+)  # fmt: skip
+def test_what_hydra_reads_as_it_is_meant_stays(argument):
+    kinds = {**TRAINING_SCHEMA.kinds, **PREDICT_SCHEMA.kinds}
+    assert quote_if_needed(argument, kinds) == argument
+
+
+@pytest.mark.parametrize(
+    ("argument", "quoted"),
+    [
+        ("checkpoint=sweep/0_model=resnet8_seed=1", "checkpoint='sweep/0_model=resnet8_seed=1'"),
+        ("checkpoint=0_seed=1,1_seed=2", "checkpoint='0_seed=1','1_seed=2'"),
+        ("data.root=Äpfel,größe", "data.root='Äpfel','größe'"),
+        ("data.root='a,b',c d,2024", "data.root='a,b',c d,'2024'"),
+        ("images=[0_seed=1/a.png,b (1).png]", "images=['0_seed=1/a.png','b (1).png']"),
+        ("model.name=Äpfel", "model.name='Äpfel'"),
+    ],
+)  # fmt: skip
+def test_each_value_is_quoted_by_itself(argument, quoted):
+    assert quote_if_needed(argument, {**TRAINING_SCHEMA.kinds, **PREDICT_SCHEMA.kinds}) == quoted
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/it's me")
+    for name in ("data.root", "outputs", "hydra.run.dir", "resume", "model.weights"):
+        assert as_hydra_reads(quote_if_needed(f"{name}=~/a b", TRAINING_SCHEMA.kinds)) == "/home/it's me/a b"
+    config = OmegaConf.create({"images": ["~/a.png", "b.png"], "output": "~/c.csv", "checkpoint": "d"})
+    expand_home(config, PREDICT_SCHEMA)
+    assert config == {"images": ["/home/it's me/a.png", "b.png"], "output": "/home/it's me/c.csv", "checkpoint": "d"}
+
+
+@pytest.mark.parametrize("name", ["outputs", "hydra.run.dir", "hydra.sweep.dir"])
+def test_a_folder_that_cannot_be_made_is_refused_before_hydra_makes_it(tmp_path, name):
+    (tmp_path / "file").touch()
+    for value, line in (
+        ("", f"{name}= must be a path"),
+        (tmp_path / "file", f"{name}={tmp_path}/file is a file: name"),
+    ):
+        with pytest.raises(UserError, match=f"^{line}"):
+            hydra_arguments_of([f"{name}={value}"], TRAINING_SCHEMA)
+    with pytest.raises(UserError, match="must be one folder"):
+        check_places([f"{name}=a,b"])
+
+
+@pytest.mark.parametrize("path", [PATHS[0], "it's", "!x", "a$b`c", "日本"])
+def test_what_is_printed_for_copying_works_in_a_shell(tmp_path, path):
+    run = Run(tmp_path / path.lstrip("/"))
+    run.write_settings("{}", ["seed=7"])
+    code = "import json, sys; print(json.dumps(sys.argv[1:]))"
+    line = f"{sys.executable} -c '{code}' {resume_argument(run.folder)}"
+    shell = subprocess.run(["bash", "-c", line], capture_output=True, encoding="utf-8", check=True)
+    (argument,) = json.loads(shell.stdout)
+    assert argument == f"resume={run.folder}"
+    arguments = resumed_command_line([quote_if_needed(argument, TRAINING_SCHEMA.kinds)])
+    assert "seed=7" in arguments
+    assert [as_hydra_reads(each) for each in arguments if each.startswith("hydra.run.dir")] == [str(run.folder)]
+
+
+@pytest.mark.parametrize("path", ["a, b", "[new] (1)", "it's", "a=b"])
+def test_an_own_folder_of_configuration_may_have_any_name(path):
+    assert own_folders([searchpath_override(path)]) == [Path(path).absolute()]
+    assert own_folders(["--config-dir", path]) == own_folders([f"--config-dir={path}"]) == [Path(path)]
+    assert os.fspath(own_folders(["hydra.searchpath=[file:///a,pkg://b]"])[0]) == "/a"
