@@ -1,4 +1,5 @@
 import doctest
+import random
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,8 @@ import torch
 import reslab.data.base
 from reslab.data.base import ImageDataModule
 from reslab.data.datasets import Synthetic
-from reslab.data.splits import Split, pixel_statistics, stratified_split
-from reslab.data.transforms import Augmentation
+from reslab.data.splits import Split
+from reslab.data.transforms import Augmentation, draw_published_rectangles
 from reslab.errors import UserError
 from reslab.training.build import build_data
 
@@ -20,42 +21,11 @@ def indices_of(loader):
     return torch.cat(list(loader.sampler))
 
 
-def pretend_trainer(world_size=1, rank=0, overfit_batches=0):
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    return SimpleNamespace(world_size=world_size, global_rank=rank, overfit_batches=overfit_batches, strategy=strategy)
-
-
-# functions
-
-
-@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.25, 0.5, 1.0])
-def test_stratified_split_takes_the_fraction_of_every_class(fraction):
-    sizes = [100, 40, 9, 1]
-    labels = torch.repeat_interleave(torch.arange(4), torch.tensor(sizes))[torch.randperm(150)]
-    rest, chosen = stratified_split(labels, fraction, seed=3)
-    assert labels[chosen].bincount(minlength=4).tolist() == [round(fraction * size) for size in sizes]
-    assert torch.equal(torch.cat([rest, chosen]).sort().values, torch.arange(150))  # disjoint and complete
-    assert torch.equal(rest, rest.sort().values)
-    assert torch.equal(chosen, chosen.sort().values)
-
-
-def test_stratified_split_is_a_function_of_the_seed():
-    labels = torch.arange(1000) % 10
-    torch.manual_seed(0)
-    first = stratified_split(labels, 0.1, seed=1)[1]
-    torch.manual_seed(1)
-    assert torch.equal(stratified_split(labels, 0.1, seed=1)[1], first)
-    assert len({tuple(stratified_split(labels, 0.1, seed)[1].tolist()) for seed in range(10)}) == 10
-    assert first.max() > 900  # not just the first ones
-
-
-@pytest.mark.parametrize("shape", [(37, 3, 9, 8), (5, 1, 28, 28)])
-def test_pixel_statistics_equal_numpys_in_double_precision(shape):
-    images = (torch.rand(shape, generator=torch.Generator().manual_seed(0)).square() * 255).byte()
-    mean, std = pixel_statistics(images)
-    pixels = images.numpy().astype(np.float64) / 255
-    assert mean == pytest.approx(pixels.mean((0, 2, 3)), rel=1e-12)
-    assert std == pytest.approx(pixels.std((0, 2, 3)), rel=1e-12)
+def pretend_trainer(world_size=1, rank=0, overfit_batches=0, limit_val_batches=1.0, limit_test_batches=1.0):
+    return SimpleNamespace(
+        world_size=world_size, global_rank=rank, strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        overfit_batches=overfit_batches, limit_val_batches=limit_val_batches, limit_test_batches=limit_test_batches,
+    )  # fmt: skip
 
 
 # splits
@@ -93,7 +63,8 @@ def test_validate_on_test_trains_on_all_images_and_validates_on_the_test_set(com
     ("overrides", "message"),
     [
         (("data.batch_size=181",), "data.batch_size=181 is more than the 180 training images"),
-        (("data.val_fraction=0.01",), "data.val_fraction=0.01 takes no image"),
+        (("data.augment.crop=99",), "data.augment.crop=99 must be less than the 32 pixels of an image's side"),
+        (("data.augment.crop=32",), "data.augment.crop=32 must be less than the 32 pixels of an image's side"),
         (("data.mean=[0.5]",), "need 3 values"),
         (("data.mean=[0.5,0.5,0.5]", "data.std=[0.5]"), "need 3 values"),
     ],
@@ -180,10 +151,52 @@ def test_only_training_is_shuffled(composed):
     assert indices_of(data.test_dataloader()).tolist() == list(range(200))
 
 
-def test_overfitting_does_not_shuffle(composed):
+def sort_by_class(split):
+    """Put the images of a split in the order of their classes."""
+    split.indices = split.indices[split.labels[split.indices].argsort(stable=True)]
+
+
+@pytest.mark.parametrize("limit", [1, 0.2, 0.9])
+def test_overfitting_does_not_shuffle_and_sees_all_classes(composed, limit):
     data = build_data(composed(*SYNTHETIC), ("fit",))
-    data.trainer = pretend_trainer(overfit_batches=1)
-    assert indices_of(data.train_dataloader()).tolist() == data.splits["train"].indices.tolist()
+    sort_by_class(data.splits["train"])
+    data.trainer = pretend_trainer(overfit_batches=limit)
+    loader = data.train_dataloader()
+    first, *others = ([labels.tolist() for _, labels in loader] for _ in range(2))
+    assert others == [first]
+    assert [sorted(labels) for labels in first] == [sorted([*range(10)] * 2)] * 9
+    assert sorted(indices_of(loader).tolist()) == sorted(data.splits["train"].indices.tolist())
+
+
+@pytest.mark.parametrize(
+    ("limit", "spread"), [(1, True), (9, True), (10, False), (11, False), (0.5, True), (0.99, True), (1.0, False)]
+)
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_only_a_limited_evaluation_has_another_order(composed, name, limit, spread):
+    data = build_data(composed(*SYNTHETIC, "data.val_fraction=0.5", "data.batch_size=10"), ("fit", "test"))
+    split = data.splits[name]
+    sort_by_class(split)
+    batches = len(split) // 10
+    data.trainer = pretend_trainer(
+        **{f"limit_{name}_batches": limit if isinstance(limit, float) else limit + batches - 10}
+    )
+    order = indices_of(getattr(data, f"{name}_dataloader")())
+    assert sorted(order.tolist()) == sorted(split.indices.tolist())
+    assert (order.tolist() != split.indices.tolist()) == spread
+    if spread:
+        assert (split.labels[order].view(batches, 10).sort(1).values == torch.arange(10)).all()
+
+
+def test_the_devices_share_the_batches_of_a_limited_evaluation(composed):
+    data = build_data(composed(*SYNTHETIC), ("fit", "test"))
+    data.trainer = pretend_trainer(limit_test_batches=2)
+    alone = list(data.test_dataloader().sampler)
+    shares = []
+    for rank in (0, 1):
+        data.trainer = pretend_trainer(world_size=2, rank=rank, limit_test_batches=2)
+        shares.append(list(data.test_dataloader().sampler))
+    for batch, first, second in zip(alone, *shares, strict=True):
+        assert torch.equal(torch.stack([first, second], dim=1).flatten(), batch)
 
 
 def test_the_devices_share_each_global_batch(composed):
@@ -220,13 +233,53 @@ def test_balance_draws_a_rare_class_as_often_as_a_common_one(composed, balance):
         assert rare == 100
 
 
+# random numbers
+
+
+def global_generators():
+    return (
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        [np.asarray(part).tolist() for part in np.random.get_state()],
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("data=digits",),
+        ("data=digits", "data.balance=true"),
+        ("data=synthetic", "data.num_images=300"),
+        ("data=imagefolder", "data.num_workers=0", "data.augment.randaugment=9"),
+        ("data=imagefolder", "data.num_workers=2", "data.augment.randaugment=9"),
+        ("data=imagefolder", "data.in_memory=true", "data.num_workers=0", "data.augment.scale=null"),
+        ("data=imagefolder", "data.in_memory=true", "data.num_workers=2", "data.augment.scale=null"),
+    ],
+)
+def test_reading_images_draws_nothing_from_the_global_generators(composed, digit_files, options):
+    """A run that also reads its test images must begin with the same weights as one that does not."""
+    if "data=imagefolder" in options:
+        options += (f"data.root={digit_files[0].parents[1]}", "data.image_size=8")
+    before = global_generators()
+    data = build_data(composed(*options, "data.batch_size=50"), ("fit", "test"))
+    _ = data.spec, data.checksum(), data.training_files(), data.batches_per_epoch
+    for limit in (1.0, 1):
+        data.trainer = pretend_trainer(limit_val_batches=limit, limit_test_batches=limit)
+        for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+            assert sum(len(labels) for _, labels in loader) > 0
+    data.teardown("fit")
+    assert global_generators() == before
+
+
 # what the network must know
 
 
 def test_the_spec_describes_the_images_of_the_data_set(composed):
     data = build_data(composed(*SYNTHETIC, "data.num_classes=7"), ("fit",))
     spec = data.spec
-    pixels = data.splits["train"].images.numpy().astype(np.float64) / 255
+    train = data.splits["train"]
+    pixels = train.images.numpy()[train.indices.numpy()].astype(np.float64) / 255  # without those for validation
+    assert len(pixels) == 179  # of 200 images of seven classes, and a tenth of each class is 3
     assert (spec.classes, spec.channels, spec.image_size) == ([str(label) for label in range(7)], 3, 32)
     assert spec.mean == pytest.approx(pixels.mean((0, 2, 3)), rel=1e-12)
     assert spec.std == pytest.approx(pixels.std((0, 2, 3)), rel=1e-12)
@@ -245,16 +298,50 @@ def test_one_statistic_may_be_set_and_the_other_computed(composed):
     assert (spec.mean, spec.std) == ([0.25], computed.std)
 
 
-def test_the_statistics_do_not_depend_on_the_seed(composed):
-    specs = [build_data(composed("data=digits", f"seed={seed}"), ("fit",)).spec for seed in (1, 2)]
-    assert specs[0] == specs[1]
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_statistics_of_digits_leave_out_validation_and_test_images(composed, seed):
+    data = build_data(composed("data=digits", f"seed={seed}"), ("fit", "test"))
+    spec, splits = data.spec, data.splits
+    pixels = splits["train"].images.numpy().astype(np.float64) / 255
+    train = pixels[splits["train"].indices.numpy()]
+    assert spec.mean == pytest.approx([train.mean()], rel=1e-12)
+    assert spec.std == pytest.approx([train.std()], rel=1e-12)
+    assert abs(spec.mean[0] - pixels.mean()) > 1e-5  # with the validation images it would be another number
+
+
+class Constant(ImageDataModule):
+    """Images whose second channel holds nothing."""
+
+    classes = ["a", "b"]
+
+    def read(self, split):
+        if split == "val":
+            return None
+        images = torch.randint(0, 256, (20, 3, 4, 4), dtype=torch.uint8)
+        images[:, 1] = 77
+        return Split(images, torch.arange(20) % 2)
+
+
+def test_a_channel_without_any_variation_is_refused():
+    options = {name: value for name, value in SYNTHETIC_ARGUMENTS.items() if name not in ("num_classes", "num_images")}
+    data = Constant(**options)
+    data.setup("fit")
+    with pytest.raises(UserError) as caught:
+        _ = data.spec
+    assert str(caught.value) == (
+        "channel 1 has the same value in all pixels of all training images, so that its standard deviation is 0: "
+        "remove the channel, or set data.std"
+    )
+    data.std = [1.0, 1.0, 1.0]
+    assert data.spec.mean[1] == pytest.approx(77 / 255, rel=1e-12)
 
 
 def test_augmentation_has_the_options_of_the_configuration_or_is_off(composed):
-    data = build_data(composed(*SYNTHETIC, "data.augment={crop:3,flip:true,erasing:0.5}"), ())
-    augmentation = data.augmentation()
+    options = "data.augment={crop:3,flip:true,erasing:0.5,erasing_aspect:uniform,erasing_fill:9}"
+    augmentation = build_data(composed(*SYNTHETIC, options), ()).augmentation()
     assert isinstance(augmentation, Augmentation)
     assert (augmentation.crop, augmentation.flip, augmentation.erasing) == (3, True, 0.5)
+    assert (augmentation.draw_rectangles, augmentation.erasing_fill) == (draw_published_rectangles, 9)
     off = build_data(composed(*SYNTHETIC, "data.augment=null"), ()).augmentation()
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
     assert off(images) is images

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from PIL import Image
 from torch.nn import functional as F
 
@@ -39,21 +40,19 @@ def test_flip_chosen_mirrors_left_and_right_of_the_chosen():
     assert torch.equal(result[1], images[1])
 
 
-def test_erase_rectangles_fills_exactly_the_rectangles():
+@pytest.mark.parametrize("fill", ["pixels", 0, 72, 255])
+def test_fill_rectangles_fills_exactly_the_rectangles(fill):
     images = random_images(4, 3, 6, 7)
     top, left, height, width = torch.tensor([[0, 2, 5, 0], [0, 3, 6, 0], [6, 3, 1, 0], [7, 2, 1, 7]])
-    torch.manual_seed(5)
-    result = transforms.erase_rectangles(images, top, left, height, width)
-    torch.manual_seed(5)
-    noise = transforms.random_bytes(images)
+    pixels = random_images(4, 3, 6, 7, seed=1) if fill == "pixels" else torch.full_like(images, fill)
+    result = transforms.fill_rectangles(images, top, left, height, width, pixels if fill == "pixels" else fill)
     expected = images.clone()
     for n in range(4):
         rectangle = (n, slice(None), slice(top[n], top[n] + height[n]), slice(left[n], left[n] + width[n]))
-        expected[rectangle] = noise[rectangle]
+        expected[rectangle] = pixels[rectangle]
     assert result.dtype == torch.uint8
     assert torch.equal(result, expected)
     assert torch.equal(result[3], images[3])  # height 0
-    assert (result[0] != images[0]).sum() > 100  # of 126; two bytes are equal once in 256 times
 
 
 def test_random_bytes_are_uniform_at_every_position():
@@ -69,10 +68,10 @@ def test_random_bytes_are_uniform_at_every_position():
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(32, 32), (20, 40)])
-def test_rectangles_have_the_areas_and_aspects_of_the_paper_and_lie_inside(rows, columns):
+def test_symmetric_rectangles_have_the_areas_and_aspects_of_the_paper_and_lie_inside(rows, columns):
     n = 20_000
     torch.manual_seed(0)
-    top, left, height, width = transforms.draw_rectangles(torch.empty(n, 1, rows, columns), probability=0.25)
+    top, left, height, width = transforms.draw_symmetric_rectangles(torch.empty(n, 1, rows, columns), probability=0.25)
     drawn = height > 0
     assert within_six_deviations(int(drawn.sum()), n, 0.25)
     top, left, height, width = (values[drawn] for values in (top, left, height, width))
@@ -89,11 +88,74 @@ def test_rectangles_have_the_areas_and_aspects_of_the_paper_and_lie_inside(rows,
     assert (height * width).max() / (height * width).min() > 10  # areas up to 20 times as large are allowed
 
 
-def test_a_rectangle_is_tall_as_often_as_it_is_wide():
+def test_a_symmetric_rectangle_is_tall_as_often_as_it_is_wide():
     torch.manual_seed(0)
-    _, _, height, width = transforms.draw_rectangles(torch.empty(20_000, 1, 500, 500), probability=1.0)
+    _, _, height, width = transforms.draw_symmetric_rectangles(torch.empty(20_000, 1, 500, 500), probability=1.0)
     different = height != width
     assert within_six_deviations(int((height > width).sum()), int(different.sum()), 0.5)
+
+
+def published_rectangles(count, rows, columns, seed):
+    """Draw rectangles (top, left, height, width) one by one, as the authors' program does: (count, 4)."""
+    rng, drawn = np.random.default_rng(seed), []
+    while len(drawn) < count:
+        area = rng.uniform(0.02, 0.4) * rows * columns
+        aspect = rng.uniform(0.3, 1 / 0.3)
+        height, width = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+        if height < rows and width < columns:
+            top, left = rng.integers(0, rows - height, endpoint=True), rng.integers(0, columns - width, endpoint=True)
+            drawn.append((top, left, height, width))
+    return np.array(drawn)
+
+
+def same_distribution(first, second):
+    """Return whether two samples may be of one distribution (two-sample Kolmogorov-Smirnov test).
+
+    By the inequality of Dvoretzky, Kiefer, Wolfowitz and Massart, a sample of n numbers has a distribution function
+    that differs from the true one by more than e with a probability of at most 2 exp(-2 n e**2), here 1e-9. The
+    functions of two such samples then differ by at most the sum of both.
+    """
+    values = np.union1d(first, second)
+    functions = [np.searchsorted(np.sort(each), values, side="right") / len(each) for each in (first, second)]
+    bound = sum((np.log(2 / 1e-9) / (2 * len(each))) ** 0.5 for each in (first, second))
+    return np.abs(functions[0] - functions[1]).max() <= bound
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(28, 28), (8, 8), (20, 40)])
+def test_published_rectangles_are_distributed_as_the_authors_are(rows, columns):
+    n = 30_000
+    torch.manual_seed(0)
+    rectangles = transforms.draw_published_rectangles(torch.empty(n, 1, rows, columns), 1.0)
+    ours = torch.stack(rectangles, dim=1).double().numpy()
+    theirs = published_rectangles(n, rows, columns, seed=0)
+    for column in range(4):
+        assert same_distribution(ours[:, column], theirs[:, column])
+    for area_or_aspect in (np.multiply, np.divide):
+        assert same_distribution(*(area_or_aspect(each[:, 2], each[:, 3]) for each in (ours, theirs)))
+    tall = (theirs[:, 2] > theirs[:, 3]).mean()
+    assert same_distribution(*((each[:, 2] > each[:, 3]).astype(float) for each in (ours, theirs)))
+    if rows == columns == 28:
+        assert within_six_deviations(int((ours[:, 2] > ours[:, 3]).sum()), n, 0.745)  # by 2,000,000 draws with numpy
+        symmetric = torch.stack(transforms.draw_symmetric_rectangles(torch.empty(n, 1, 28, 28), 1.0), dim=1).numpy()
+        assert not same_distribution(symmetric[:, 2], theirs[:, 2])  # the test can tell them apart
+        assert 0.73 < tall < 0.76
+    assert (ours[:, 2] < rows).all()
+    assert (ours[:, 3] < columns).all()
+    assert (ours[:, 0] + ours[:, 2] <= rows).all()
+    assert (ours[:, 1] + ours[:, 3] <= columns).all()
+
+
+def test_published_rectangles_are_drawn_with_the_given_probability():
+    torch.manual_seed(0)
+    _, _, height, _ = transforms.draw_published_rectangles(torch.empty(20_000, 1, 28, 28), probability=0.25)
+    assert within_six_deviations(int((height > 0).sum()), 20_000, 0.25)
+
+
+def test_an_image_in_which_no_rectangle_fits_is_not_erased():
+    """Of one row, every rectangle would have the full height: half of the root of at least 0.02 * 100 * 0.3 is 0.8."""
+    images = random_images(500, 1, 1, 100)
+    erasing = Augmentation(crop=0, flip=False, erasing=1.0, erasing_aspect="uniform", erasing_fill=0)
+    assert torch.equal(erasing(images), images)
 
 
 # the augmentation
@@ -121,6 +183,36 @@ def test_erasing_changes_the_given_share_of_the_images(probability):
     changed = int((result != images).flatten(1).any(1).sum())
     # the smallest rectangle has 5 pixels, all drawn equal to the image's once in 256**5 times
     assert changed == 4000 if probability == 1 else within_six_deviations(changed, 4000, probability)
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+@pytest.mark.parametrize("aspect", ["log_uniform", "uniform"])
+def test_erasing_with_a_level_changes_nothing_else(aspect, fill):
+    images = random_images(200, 3, 16, 16).clamp(1, 254)
+    torch.manual_seed(1)
+    result = Augmentation(crop=0, flip=False, erasing=1.0, erasing_aspect=aspect, erasing_fill=fill)(images)
+    erased = (result == fill).all(1)  # (N, H, W): in all channels
+    assert torch.equal(erased, (result != images).any(1))
+    rows, columns = erased.any(2).sum(1), erased.any(1).sum(1)
+    assert torch.equal(erased.flatten(1).sum(1), rows * columns)  # one rectangle in each image
+    assert (rows * columns > 0).all()
+
+
+def test_the_recipe_of_random_erasing_is_that_of_the_authors_program(composed):
+    """It normalises with MNIST's mean 0.1307 and std 0.3081, and then fills with 0.4914."""
+    config = composed("experiment=fashion_mnist_random_erasing")
+    data = instantiate(config.data, seed=1, _convert_="all")
+    augment = data.augmentation()
+    images = torch.ones(20_000, 1, 28, 28, dtype=torch.uint8)
+    torch.manual_seed(0)
+    erased = (augment(images) == 72)[:, 0]
+    height, width = erased.any(2).sum(1), erased.any(1).sum(1)
+    drawn = height > 0
+    assert within_six_deviations(int(drawn.sum()), 20_000, 0.5)
+    assert within_six_deviations(int((height > width).sum()), int(drawn.sum()), 0.745)
+    filled = torch.full((1, 1, 1, 1), augment.erasing_fill, dtype=torch.uint8)
+    normalised = Preprocessing(mean=data.mean, std=data.std, channels=1, image_size=1)(filled)
+    assert abs(normalised.item() - 0.4914) < 0.5 / 255 / 0.3081  # half a level
 
 
 @pytest.mark.parametrize("options", [(2, False, 0.0), (0, True, 0.0), (0, False, 0.5), (2, True, 0.5)])

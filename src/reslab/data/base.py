@@ -1,6 +1,5 @@
 """The LightningDataModule that every data set extends."""
 
-import hashlib
 import logging
 import weakref
 from collections.abc import Sequence
@@ -15,7 +14,17 @@ from torch import Tensor
 
 from reslab.data.batches import BatchLoader, BatchOrder, FolderImages, FolderLoader, MemoryLoader
 from reslab.data.options import check_data
-from reslab.data.splits import Split, SplitName, content_bytes, pixel_statistics, stratified_split
+from reslab.data.splits import (
+    RECORD,
+    Split,
+    SplitName,
+    checksum,
+    file_keys,
+    pixel_statistics,
+    report_missing_classes,
+    spread_over_classes,
+    stratified_split,
+)
 from reslab.data.transforms import Augmentation
 from reslab.errors import UserError
 
@@ -108,6 +117,7 @@ class ImageDataModule(L.LightningDataModule):
         std: Sequence[float] | None,
         num_workers: int,
         seed: int,
+        allow_changes: bool = False,  # also for runs that are older than this option
     ) -> None:
         check_data(locals())  # at this point they are the arguments
         super().__init__()
@@ -117,8 +127,9 @@ class ImageDataModule(L.LightningDataModule):
         self.image_size, self.channels, self.mean, self.std = image_size, channels, mean, std
         self.val_fraction, self.validate_on_test = val_fraction, validate_on_test
         self.augment, self.balance = augment, balance
-        self.num_workers = num_workers
+        self.num_workers, self.allow_changes = num_workers, allow_changes
         self.splits: dict[SplitName, Split | None] = {}
+        self.file_splits: list[Split] = []
         self.folder_loaders = weakref.WeakSet[FolderLoader]()
 
     # what a subclass writes
@@ -149,32 +160,46 @@ class ImageDataModule(L.LightningDataModule):
         """Return the module that augments a batch of training images, uint8 (N, C, H, W), on the training device."""
         return Augmentation(**self.augment) if self.augment else torch.nn.Identity()
 
+    def to_memory(self, split: Split) -> Split:
+        """Return a split as it is loaded from: files that are to be held in memory are decoded here, once."""
+        return split
+
     # Lightning's hooks
 
     def setup(self, stage: str | None = None) -> None:
         """Read the splits that a stage needs, unless they have been read: "fit" and "validate", or "test"."""
         if stage == "test":
-            self._read_once("test")
+            self._read_test()
         elif "train" not in self.splits:
-            self._read_once("train")
+            self.splits["train"] = self._read_or_download("train")
+            self._refuse_large_crop()
             if self.validate_on_test:
-                if self._read_once("test") is None:
+                if self._read_test() is None:
                     raise UserError(f"data.validate_on_test=true, but data={self.name} has no test images")
+            else:
+                self.splits["val"] = self._read_or_download("val")
+                if self.splits["val"] is None and self.val_fraction > 0:
+                    self.split_validation()
+            seen = [self.splits["train"], self.splits.get("val")]
+            self.file_splits = [split for split in seen if split and isinstance(split.images, FolderImages)]
+            self._complete("train")
+            if self.validate_on_test:
                 self.splits["val"] = self.splits["test"]
-            elif self._read_once("val") is None and self.val_fraction > 0:
-                self.split_validation()
+            else:
+                self._complete("val")
 
     def train_dataloader(self) -> BatchLoader:
         """Return the training batches, shuffled unless trainer.overfit_batches is set."""
-        overfitting = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        return self._loader("train", shuffle=not overfitting)
+        overfit = self.trainer.overfit_batches if self.trainer else 0  # type: ignore[attr-defined]
+        return self._loader("train", shuffle=not overfit, limit=overfit)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """Return the validation batches, or an empty list if there are no validation images."""
-        return self._loader("val", shuffle=False) if self.splits["val"] else []
+        limit = self.trainer.limit_val_batches if self.trainer else 1.0
+        return self._loader("val", shuffle=False, limit=limit) if self.splits["val"] else []
 
     def test_dataloader(self) -> BatchLoader:
-        return self._loader("test", shuffle=False)
+        return self._loader("test", shuffle=False, limit=self.trainer.limit_test_batches if self.trainer else 1.0)
 
     def teardown(self, stage: str) -> None:
         """End the worker processes, which the next job of a sweep would otherwise wait for."""
@@ -185,21 +210,31 @@ class ImageDataModule(L.LightningDataModule):
 
     @property
     def spec(self) -> ImageSpec:
-        """What a network must know of the images. The statistics are computed unless they are given.
+        """What a network must know of the images.
+
+        The statistics are those of the training images, without the images for validation, unless they are given.
 
         Raises:
-            UserError: the statistics cannot be computed, or are not one number per stored channel.
+            UserError: the statistics cannot be computed, are not one number per stored channel, or a standard deviation
+                is 0.
         """
-        images = self.splits["train"].images  # type: ignore[union-attr]
+        train = self.splits["train"]
+        assert train is not None
+        images = train.images
         if self.mean is None or self.std is None:
             if isinstance(images, FolderImages):
                 raise UserError("data.mean and data.std must be given for images that stay on disk")
-            mean, std = pixel_statistics(images)
+            mean, std = pixel_statistics(images, train.indices)
+            if self.std is None and 0.0 in std:
+                raise UserError(
+                    f"channel {std.index(0.0)} has the same value in all pixels of all training images, so that its "
+                    "standard deviation is 0: remove the channel, or set data.std"
+                )
             self.mean, self.std = self.mean or mean, self.std or std
-        stored = 3 if isinstance(images, FolderImages) else images.shape[1]
+        stored, side = (3, 0) if isinstance(images, FolderImages) else (images.shape[1], images.shape[-1])
         if len(self.mean) != stored or len(self.std) != stored:
             raise UserError(f"data.mean and data.std need {stored} values: one per channel of the stored images")
-        size = self.image_size or images.shape[-1]  # type: ignore[union-attr]
+        size = self.image_size or side
         background = None if self.background is None else list(self.background)
         return ImageSpec(self.classes, self.channels or stored, size, list(self.mean), list(self.std), background)
 
@@ -214,26 +249,35 @@ class ImageDataModule(L.LightningDataModule):
     def checksum(self) -> str:
         """Return the SHA-256 of the training and validation images and labels.
 
-        Of images that stay on disk, it covers only the names of the files and of their folders.
+        Of images that stay on disk, it covers only the paths of the files within the root.
         """
-        digest = hashlib.sha256()
-        previous: Tensor | FolderImages | None = None
-        for split in (self.splits["train"], self.splits["val"]):
-            if split is None:
-                continue
-            digest.update(split.indices.numpy().data)
-            digest.update(split.labels.numpy().data)
-            if split.images is not previous:  # both may be parts of one
-                digest.update(content_bytes(split.images))
-            previous = split.images
-        return digest.hexdigest()
+        return checksum([split for split in (self.splits["train"], self.splits["val"]) if split], self.root)
+
+    def training_files(self) -> Tensor | None:
+        """Return a record of the files that the run trains or validates on, int64 (N,), sorted.
+
+        Each number is a hash of a file's path within the root. Where the test images are a part of the same files, a
+        later command finds with it which of them the run has seen: see `are_training_files`. None stands for data sets
+        that are not read from a file per image, whose test images are a fixed set of their own.
+        """
+        hashes = [file_keys(split, self.root, RECORD) for split in self.file_splits]
+        known = [each for each in hashes if each is not None]
+        return torch.cat(known).sort().values if known else None
 
     # parts
 
-    def _read_once(self, name: SplitName) -> Split | None:
-        if name not in self.splits:
-            self.splits[name] = self._read_or_download(name)
-        return self.splits[name]
+    def _read_test(self) -> Split | None:
+        if "test" not in self.splits:
+            self.splits["test"] = self._read_or_download("test")
+            self._complete("test")
+        return self.splits["test"]
+
+    def _complete(self, name: SplitName) -> None:
+        """Decode a split that has been read and divided, and report the classes of which it has no image."""
+        split = self.splits[name]
+        if split is not None:
+            self.splits[name] = split = self.to_memory(split)
+            report_missing_classes(name, split, self.classes)
 
     def _read_or_download(self, name: SplitName) -> Split | None:
         try:
@@ -250,20 +294,36 @@ class ImageDataModule(L.LightningDataModule):
             raise UserError(f"data={self.name}: {error}") from error
 
     def split_validation(self) -> None:
-        """Move `val_fraction` of every class from the training images to the validation images."""
+        """Move `val_fraction` of every class from the training images to the validation images.
+
+        Which ones is a function of the seed, and of each image's path within the root or, in memory, of its position.
+        """
         train = self.splits["train"]
         assert train is not None
-        rest, chosen = stratified_split(train.labels[train.indices], self.val_fraction, self.seed)
+        keys = file_keys(train, self.root, "validation", self.seed)
+        rest, chosen = stratified_split(train.labels[train.indices], self.val_fraction, self.seed, keys)
         if len(chosen) == 0:
             raise UserError(
-                f"data.val_fraction={self.val_fraction} takes no image: raise it, or set 0 for no validation"
+                f"data.val_fraction={self.val_fraction}: no class has two training images, so none can be kept for "
+                "validation: set data.val_fraction=0"
             )
         self.splits |= {"train": train.subset(rest), "val": train.subset(chosen)}
 
-    def _loader(self, name: SplitName, shuffle: bool) -> BatchLoader:
+    def _refuse_large_crop(self) -> None:
+        """Raise UserError if a random crop could contain nothing of the image."""
+        crop, images = (self.augment or {}).get("crop", 0), self.splits["train"].images  # type: ignore[union-attr]
+        size = self.image_size if isinstance(images, FolderImages) else min(images.shape[2:])
+        if size is not None and crop >= size:
+            raise UserError(f"data.augment.crop={crop} must be less than the {size} pixels of an image's side")
+
+    def _loader(self, name: SplitName, shuffle: bool, limit: float = 1.0) -> BatchLoader:
+        """Return the batches of a split, of which Lightning takes `limit`: a number, or a fraction if it is a float."""
         split = self.splits[name]
         assert split is not None
         order = self._order(split, shuffle)
+        if not shuffle and is_limited(limit, len(order)):
+            # The images come sorted by class, so that the first batches would hold the first classes alone.
+            order.indices = split.indices[spread_over_classes(split.labels[split.indices], self.seed)]
         if isinstance(split.images, FolderImages):
             loader = FolderLoader(split.images, order, self.num_workers)
             self.folder_loaders.add(loader)
@@ -294,3 +354,8 @@ class ImageDataModule(L.LightningDataModule):
             log.info("the images stay in main memory: %d MB are too many for the GPU", images.nbytes // 2**20)
             return torch.device("cpu")
         return device
+
+
+def is_limited(limit: float, batches: int) -> bool:
+    """Return whether Lightning takes fewer than all batches: `limit` is a number, or a fraction if it is a float."""
+    return limit < batches if isinstance(limit, int) else limit < 1.0

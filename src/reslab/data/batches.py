@@ -239,7 +239,10 @@ class FolderLoader(BatchLoader):
 def make_data_loader(
     images: FolderImages, batches: Iterable[list[SeededIndex]], num_workers: int
 ) -> DataLoader[tuple[Tensor, Tensor, list[str]]]:
-    """Return a loader that yields `images[batch]` for each of the batches, in order."""
+    """Return a loader that yields `images[batch]` for each of the batches, in order.
+
+    It draws nothing from torch's global generator.
+    """
     return DataLoader(
         images,
         batch_size=None,  # each element of the sampler is a batch already
@@ -248,6 +251,7 @@ def make_data_loader(
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_interrupts,
+        generator=torch.Generator(),  # of the processes' seeds, which nothing uses; None would be the global generator
     )
 
 

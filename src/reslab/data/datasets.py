@@ -37,7 +37,7 @@ class Digits(ImageDataModule):
         # The levels of the files are 0 to 16.
         images = torch.from_numpy(digits.images * (255 / 16)).round().byte()[:, None]  # (N, 1, 8, 8)
         labels = torch.from_numpy(digits.target)
-        chosen = test_split(labels, self.test_fraction, split)
+        chosen = test_split(labels, self.test_fraction, split, keys=None)
         return Split(images[chosen], labels[chosen])
 
 

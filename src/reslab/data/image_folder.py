@@ -17,7 +17,7 @@ from reslab.data.batches import FolderImages, derive_seed, make_data_loader
 from reslab.data.folders import class_images, find_splits, report_same_folders, subfolders
 from reslab.data.images import COMMON_SUFFIXES, center_square, read_image, report_unreadable
 from reslab.data.options import ImagenetteSize, OnError, check_data
-from reslab.data.splits import Split, SplitName, test_split
+from reslab.data.splits import Split, SplitName, file_keys, test_split
 from reslab.data.transforms import Augmentation
 from reslab.errors import UserError
 
@@ -131,12 +131,12 @@ class ClassFolders(ImageDataModule):
             raise FileNotFoundError(self.folder)
         if split not in folders:
             return None
-        return self.to_memory(self.read_classes(folders[split], split, folders["train"]))
+        return self.read_classes(folders[split], split, folders["train"])
 
     def read_classes(self, folder: Path, split: SplitName, training_folder: Path) -> Split:
         """Find the images of every class folder. The training images define the classes, and so the labels."""
         folders = subfolders(training_folder)
-        if len(folders) < 2:
+        if len(folders) < 2 and split == "train":
             raise UserError(f"{training_folder} has {len(folders)} class folders: at least two are needed")
         if unknown := set(subfolders(folder)) - set(folders):
             raise UserError(f"{folder} has classes that {training_folder} has not: {', '.join(sorted(unknown))}")
@@ -207,7 +207,13 @@ class ImageFolder(ClassFolders):
     Args:
         test_fraction: how much of every class is for the test, if there are class folders only.
         options: those of ClassFolders.
+
+    Attributes:
+        tests_all: whether all images are test images, if there are class folders only. A test of a trained network on
+            images of other origin sets it.
     """
+
+    tests_all = False
 
     def __init__(self, *, test_fraction: float, **options: Any) -> None:
         check_data({"test_fraction": test_fraction})
@@ -229,8 +235,11 @@ class ImageFolder(ClassFolders):
         if split == "val":
             return None
         all_images = self.read_classes(self.root, split, self.root)
-        chosen = test_split(all_images.labels, self.test_fraction, split)
-        return self.to_memory(all_images.subset(chosen)) if len(chosen) else None
+        if split == "test" and self.tests_all:
+            return all_images
+        keys = file_keys(all_images, self.root, "test")  # so that an added image moves no other
+        chosen = test_split(all_images.labels, self.test_fraction, split, keys)
+        return all_images.subset(chosen) if len(chosen) else None
 
 
 class Imagenette(ClassFolders):

@@ -21,6 +21,7 @@ from reslab.options import (
 )
 
 OnError = Literal["stop", "skip"]
+ErasingAspect = Literal["log_uniform", "uniform"]
 EmnistSplit = Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"]
 ImagenetteSize = Literal["160px", "320px", "full"]
 
@@ -36,9 +37,12 @@ DATA = {
     "data.augment.crop": integer(0),
     "data.augment.flip": TRUE_OR_FALSE,
     "data.augment.erasing": FRACTION,
+    "data.augment.erasing_aspect": one_of(*get_args(ErasingAspect)),
+    "data.augment.erasing_fill": one_of("random") | integer(0, 255),
     "data.augment.scale": FRACTION_ABOVE_0 | NULL,
     "data.augment.randaugment": integer(0, 30),
     "data.balance": TRUE_OR_FALSE,
+    "data.allow_changes": TRUE_OR_FALSE,
     "data.mean": list_of(FRACTION, 1, 3) | NULL,
     "data.std": list_of(POSITIVE, 1, 3) | NULL,
     "data.num_workers": integer(0),

@@ -1,11 +1,20 @@
 """Splits of a data set into training, validation and test images."""
 
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from reslab.data.batches import FolderImages
+from reslab.data.images import first_few
+
+log = logging.getLogger(__name__)
 
 SplitName = Literal["train", "val", "test"]
 
@@ -31,51 +40,178 @@ class Split:
         return len(self.indices)
 
 
-def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Choose a fraction of every class at random. The result depends on nothing but the arguments.
+# which images are chosen
+
+
+def stratified_split(labels: Tensor, fraction: float, seed: int, keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Choose a fraction of every class. The result depends on nothing but the arguments.
 
     Args:
         labels: int64 (N,).
-        fraction: how much of each class to choose, rounded to whole images.
-        seed: a different seed chooses other images.
+        fraction: how much of each class to choose: see `chosen_count`.
+        seed: a different seed chooses other images; without effect if there are keys.
+        keys: int64 (N,): the images of a class with the lowest keys are chosen, so that an image's key decides its
+            side. None draws them at random by their positions in the class.
 
     Returns:
         The positions in `labels` that were not chosen and those that were, each ascending.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        positions = (labels == label).nonzero().flatten()
-        count = round(fraction * len(positions))
-        chosen[positions[torch.randperm(len(positions), generator=generator)[:count]]] = True
+    for positions in positions_of_classes(labels):
+        if keys is None:
+            order = torch.randperm(len(positions), generator=generator)
+        else:
+            order = keys[positions].argsort(stable=True)
+        chosen[positions[order[: chosen_count(len(positions), fraction)]]] = True
     return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
 
 
-def test_split(labels: Tensor, fraction: float, split: SplitName) -> Tensor:
+def positions_of_classes(labels: Tensor) -> Iterator[Tensor]:
+    """Yield the positions of the images of each class that has any, ascending, in the order of the labels."""
+    counts = labels.unique(return_counts=True)[1]
+    yield from labels.argsort(stable=True).split(counts.tolist())
+
+
+def chosen_count(count: int, fraction: float) -> int:
+    """Return how many of the `count` images of a class a split takes.
+
+    That is the fraction, rounded to whole images, but at least one image where the fraction is not 0, and never the
+    last one: a class of one image is not split.
+    """
+    return min(max(round(fraction * count), 1), count - 1) if fraction else 0
+
+
+def test_split(labels: Tensor, fraction: float, split: SplitName, keys: Tensor | None) -> Tensor:
     """Return the positions of the "train" or the "test" images in a data set that has no test images of its own.
 
-    A fraction of every class is for the test, the same one for every seed of a run.
+    A fraction of every class is for the test, the same one for every seed of a run. `keys` are those of
+    `stratified_split`.
     """
-    training, test = stratified_split(labels, fraction, seed=0)
+    training, test = stratified_split(labels, fraction, seed=0, keys=keys)
     return training if split == "train" else test
 
 
-def content_bytes(images: Tensor | FolderImages) -> bytes | memoryview:
+def spread_over_classes(labels: Tensor, seed: int) -> Tensor:
+    """Return an order of images in which every beginning holds each class in proportion, to within one image.
+
+    The images of a class are shuffled and placed at equal distances, from a place that is drawn for each class.
+
+    Args:
+        labels: int64 (N,).
+        seed: a different seed gives another order.
+
+    Returns:
+        int64 (N,), the positions in `labels`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.empty(len(labels), dtype=torch.float64)
+    for positions in positions_of_classes(labels):
+        steps = torch.randperm(len(positions), generator=generator)
+        places[positions] = (steps + torch.rand(1, dtype=torch.float64, generator=generator)) / len(positions)
+    return places.argsort(stable=True)
+
+
+# files
+
+RECORD = "file"  # the purpose of the hashes that a run records
+
+
+def path_hashes(paths: Sequence[str | Path], root: Path, purpose: str, seed: int = 0) -> Tensor:
+    """Return a hash of each path within the root, which is the same wherever the root is.
+
+    Args:
+        paths: files below `root`, as they were found there.
+        root: the folder of the data set.
+        purpose: at most 16 letters; the same paths have other hashes for another purpose.
+        seed: and for another seed.
+
+    Returns:
+        int64 (N,): BLAKE2b of eight bytes, little-endian, personalised by the purpose, with the seed as its salt.
+    """
+    blake2b, person, salt = hashlib.blake2b, purpose.encode(), seed.to_bytes(8, "little")
+    digests = [blake2b(name, digest_size=8, person=person, salt=salt).digest() for name in names_within(paths, root)]
+    return torch.from_numpy(np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64))
+
+
+def names_within(paths: Sequence[str | Path], root: Path) -> list[bytes]:
+    """Return each path within the root, with slashes.
+
+    All of them are one text meanwhile, because Path.relative_to would take ten times as long.
+    """
+    if not paths:
+        return []
+    prefix = "" if root == Path() else os.path.join(root, "")  # noqa: PTH118  # a Path drops the slash at the end
+    text = "\0" + "\0".join(map(str, paths))  # no path contains a zero
+    return os.fsencode(text.replace(f"\0{prefix}", "\0").replace(os.sep, "/")[1:]).split(b"\0")
+
+
+def file_keys(split: Split, root: Path, purpose: str, seed: int = 0) -> Tensor | None:
+    """Return the hash of the path of each image in a split, int64 (N,); None for images in memory."""
+    if not isinstance(split.images, FolderImages):
+        return None
+    return path_hashes([split.images.paths[index] for index in split.indices.tolist()], root, purpose, seed)
+
+
+def are_training_files(paths: Sequence[str | Path], root: Path, training_files: Tensor) -> Tensor:
+    """Return, bool (N,), which of the files below `root` a run was trained or validated on.
+
+    Args:
+        paths: files below `root`.
+        root: the folder of the data set, where it is now.
+        training_files: the record of the run: see `ImageDataModule.training_files`.
+    """
+    return torch.isin(path_hashes(paths, root, RECORD), training_files)
+
+
+# content
+
+
+def report_missing_classes(name: SplitName, split: Split, classes: Sequence[str]) -> None:
+    """Warn about classes of which a split has no image: its accuracy says nothing about them."""
+    counts = split.labels[split.indices].bincount(minlength=len(classes)).tolist()
+    if missing := [each for each, count in zip(classes, counts, strict=True) if count == 0]:
+        kind = {"train": "training", "val": "validation", "test": "test"}[name]
+        log.warning("no %s images of %d of the %d classes: %s", kind, len(missing), len(classes), first_few(missing))
+
+
+def checksum(splits: Sequence[Split], root: Path) -> str:
+    """Return the SHA-256 of the images and labels of some splits: see `ImageDataModule.checksum`."""
+    digest = hashlib.sha256()
+    previous: Tensor | FolderImages | None = None
+    for split in splits:
+        digest.update(split.indices.numpy().data)
+        digest.update(split.labels.numpy().data)
+        if split.images is not previous:  # both may be parts of one
+            digest.update(content_bytes(split.images, root))
+        previous = split.images
+    return digest.hexdigest()
+
+
+def content_bytes(images: Tensor | FolderImages, root: Path) -> bytes | memoryview:
     """Return the bytes that the checksum of a data set covers.
 
-    These are the pixels of images in memory, as a view without a copy. Of images on disk, they are only the names of
-    the files and of their folders, one per line.
+    These are the pixels of images in memory, as a view without a copy. Of images on disk, they are only the paths of
+    the files within the root, one per line.
     """
     if isinstance(images, FolderImages):
-        return "\n".join(f"{path.parent.name}/{path.name}" for path in images.paths).encode(errors="surrogateescape")
+        return b"\n".join(names_within(images.paths, root))
     return images.contiguous().numpy().data
 
 
-def pixel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
-    """Return the exact mean and standard deviation of each channel of uint8 images (N, C, H, W), scaled to [0, 1]."""
+def pixel_statistics(images: Tensor, indices: Tensor) -> tuple[list[float], list[float]]:
+    """Return the exact mean and standard deviation of each channel of some images, scaled to [0, 1].
+
+    Args:
+        images: uint8 (N, C, H, W).
+        indices: int64, the images that count.
+    """
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for part in indices.split(4096):  # a copy of a part at a time
+        for channel, pixels in enumerate(images[part].transpose(0, 1)):
+            counts[channel] += pixels.flatten().bincount(minlength=256)
     levels = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in images.transpose(0, 1)]).double()
-    frequency = counts / counts.sum(1, keepdim=True)  # (C, 256)
+    frequency = counts.double() / counts.sum(1, keepdim=True)  # (C, 256)
     mean = frequency @ levels
-    std = (frequency @ levels.square() - mean.square()).sqrt()
+    std = (frequency @ levels.square() - mean.square()).clamp(min=0).sqrt()
     return mean.tolist(), std.tolist()
