@@ -35,6 +35,8 @@ ABSENT: dict[str, Any] = {
     "data.on_error": "stop", "outputs": "outputs", "checkpoint.every_minutes": 10, "sweep.stop_on_failure": False,
     "model.stem_activation": False, "model.relu_before_addition": False, "model.pooling": "average",
     "model.classifier_bias": True, "model.logit_scale": 1.0,
+    "model.stem_activation": False, "model.relu_before_addition": False, "model.pooling": "average",
+    "model.classifier_bias": True, "model.logit_scale": 1.0,
     "model.train_norms": False, "data.background": None, "trainer.gradient_clip_algorithm": "norm",
     "data.allow_changes": False, "data.augment.erasing_aspect": "log_uniform", "data.augment.erasing_fill": "random",
 }  # fmt: skip

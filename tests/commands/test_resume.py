@@ -431,6 +431,15 @@ def test_a_checkpoint_stands_for_its_run(tmp_path):
     assert resumed_command_line([f"resume={best}"]) == ["seed=3", *place]
 
 
+def test_a_run_of_an_older_version_keeps_its_network(tmp_path):
+    """The configuration of an older run lacks the options that model=resnet9 sets since."""
+    folder = make_run(tmp_path, ["model=resnet9", "seed=3"])
+    (folder / ".hydra" / "config.yaml").write_text("model: {name: resnet9, layers: [1, 0, 1]}\nseed: 3\n")
+    asked = resumed_command_line([f"resume={folder}", "model.pooling=max"])
+    former = ["model.relu_before_addition=false", "model.classifier_bias=true", "model.logit_scale=1.0"]
+    assert asked[:6] == [*former, "model=resnet9", "seed=3", "model.pooling=max"]
+
+
 def test_auto_is_the_newest_unfinished_run_of_the_same_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = ["model=resnet8", "seed=3", "resume=auto"]

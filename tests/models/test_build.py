@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import timm
@@ -81,6 +82,25 @@ def test_stem_width(composed: Compose, override: str, channels: int) -> None:
             "model.squeeze_excitation=true model.widths=[8,8,8,8]",
             "model.squeeze_excitation=true needs blocks of 16 channels or more: model.widths=[8, 8, 8, 8] gives 8",
         ),
+        (
+            "model.stem_activation=true",
+            "model.stem_activation=true needs model.preactivation=true and a stem other than none",
+        ),
+        (
+            "model.stem_activation=true model.preactivation=true model.downsampling=pool",
+            "model.stem_activation=true needs model.downsampling=stride: no layer may precede the blocks",
+        ),
+        (
+            "model.relu_before_addition=true model.preactivation=true",
+            "model.relu_before_addition=true needs model.preactivation=false",
+        ),
+        (
+            "model.relu_before_addition=true model.zero_init_residual=true",
+            "model.zero_init_residual=true with model.relu_before_addition=true would never train: "
+            "the gradient of a ReLU at 0 is 0",
+        ),
+        ("model.logit_scale=0", "model.logit_scale=0 must be a number above 0"),
+        ("model.pooling=mean", "model.pooling=mean must be one of average, max"),
     ],
 )
 def test_a_wrong_description_is_refused(composed: Compose, override: str, message: str) -> None:
@@ -137,3 +157,14 @@ def test_the_classifier_layer_is_the_one_that_outputs_the_logits(
     network = build_network(composed(*overrides).model, 3, 7, 32)
     assert classifier_layer(network) is network.get_submodule(layer)
     assert len(classifier_layer(network).weight) == 7
+
+
+def test_weights_with_another_number_of_classes_fit_a_classifier_without_a_bias(
+    composed: Compose, tmp_path: Path
+) -> None:
+    published = build_network(composed("model=resnet9").model, 3, 5, 32)
+    with_bias = published.state_dict() | {"fc.bias": torch.zeros(5)}
+    torch.save(with_bias, tmp_path / "published.pth")
+    network = build_network(composed("model=resnet9", f"model.weights={tmp_path}/published.pth").model, 3, 10, 32)
+    torch.testing.assert_close(network.conv1.weight, published.conv1.weight, rtol=0, atol=0)
+    assert [tuple(parameter.shape) for parameter in network.fc.parameters()] == [(10, 512)]

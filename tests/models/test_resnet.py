@@ -1,6 +1,7 @@
 """Every variant in conf/model: its size, its equality with torchvision's or timm's, and each option of a variant."""
 
 import doctest
+import inspect
 import itertools
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import timm
 import torch
 import torchvision
 from conftest import names
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
@@ -18,6 +19,7 @@ import reslab.models.resnet
 from reslab.models.blocks import PostActivationBlock, PreActivationBlock, ResidualBlock, ZeroPadding
 from reslab.models.build import build_network
 from reslab.models.resnet import ResNet
+from reslab.run import ABSENT
 
 Compose = Callable[..., DictConfig]
 Build = Callable[..., ResNet]
@@ -52,12 +54,13 @@ CIFAR_PARAMETERS = {  # 10 classes, 3 channels; shortcut A has no parameters, so
     "wrn_28_10": 36_479_194,
     "wrn_16_8": 10_961_370,
     "wrn_40_4": 8_949_210,
-    "resnet9": 6_573_130,
+    "resnet9": 6_573_120,  # without the ten biases of a classifier
     "preact_resnet164": 1_703_258,  # this and the next two are from the tables of osmr/imgclsmob (pytorchcv)
     "preact_resnet1001": 10_327_706,
     "resnext29_16x64d": 68_155_210,
 }
 PAPERS_MILLIONS = {"preact_resnet110": 1.7, "resnext29_8x64d": 34.4}  # 1603.05027 table 3, 1611.05431 table 7
+TIMM_PARAMETERS = {"se_resnet50": 28_088_024, "seresnext50": 27_559_896, "resnet50d": 25_576_264}  # timm's own count
 TIMM = {"se_resnet50": "seresnet50", "resnet50d": "resnet50d", "seresnext50": "seresnext50_32x4d"}
 
 
@@ -103,9 +106,9 @@ def randomise_norms(network: nn.Module) -> None:
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "count"), (IMAGENET_PARAMETERS | CIFAR_PARAMETERS).items())
+@pytest.mark.parametrize(("name", "count"), (IMAGENET_PARAMETERS | TIMM_PARAMETERS | CIFAR_PARAMETERS).items())
 def test_parameter_count(build: Build, name: str, count: int) -> None:
-    classes, size = (1000, 224) if name in IMAGENET_PARAMETERS else (10, 32)
+    classes, size = (10, 32) if name in CIFAR_PARAMETERS else (1000, 224)
     with torch.device("meta"):
         assert count_parameters(build(name, classes=classes, size=size)) == count
 
@@ -359,11 +362,135 @@ def test_a_network_is_its_stem_its_stages_and_its_head(build: Build, name: str) 
     torch.testing.assert_close(network(images), F.linear(x.mean((2, 3)), network.fc.weight, network.fc.bias))
 
 
-def test_resnet9_begins_each_stage_with_convolution_and_pooling(build: Build) -> None:
-    """The network of Page has a stem, then layer1 + residual, layer2, layer3 + residual."""
-    kinds = [[type(module) for module in stage] for stage in build("resnet9").stages]
-    opening = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d]
-    assert kinds == [[*opening, PostActivationBlock], opening, [*opening, PostActivationBlock]]
+def norm_of(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """Apply a batch norm in evaluation."""
+    parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(x, *parts)
+
+
+def page_2018(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """Compute the network of cifar10-fast, dawn_utils.py: conv_bn is convolution, norm, ReLU and perhaps pooling."""
+
+    def conv_bn(conv: str, bn: str, x: Tensor) -> Tensor:
+        return F.relu(norm_of(state, bn, F.conv2d(x, state[f"{conv}.weight"], padding=1)))
+
+    x = conv_bn("conv1", "bn1", x)
+    for layer in ("layer1", "layer2", "layer3"):
+        x = F.max_pool2d(conv_bn(f"{layer}.0", f"{layer}.1", x), 2)
+        if layer != "layer2":  # residual: the sum of the input and the second conv_bn, with its ReLU
+            res1 = conv_bn(f"{layer}.4.conv1", f"{layer}.4.bn1", x)
+            x = x + conv_bn(f"{layer}.4.conv2", f"{layer}.4.bn2", res1)
+    return F.max_pool2d(x, 4).flatten(1) @ state["fc.weight"].T * 0.125
+
+
+def test_resnet9_is_the_network_of_page(build: Build) -> None:
+    network = build("resnet9").eval()
+    randomise_norms(network)
+    images = torch.randn(2, 3, 32, 32)
+    expected = page_2018(network.state_dict(), images)
+    assert expected[0].ne(expected[1]).all()
+    torch.testing.assert_close(network(images), expected)
+    assert [(name, tuple(parameter.shape)) for name, parameter in network.fc.named_parameters()] == [
+        ("weight", (10, 512))
+    ]
+
+
+FORMER_RESNET9 = {  # the description that the configurations of older checkpoints hold
+    "_target_": "reslab.models.resnet.ResNet", "name": "resnet9", "block": "basic", "layers": [1, 0, 1],
+    "widths": [128, 256, 512], "stem": "cifar", "stem_width": 64, "shortcut": "B", "preactivation": False,
+    "downsampling": "pool", "groups": 1, "width_per_group": 64, "squeeze_excitation": False, "dropout": 0.0,
+    "stochastic_depth": 0.0, "zero_init_residual": False, "weights": None, "freeze": False,
+}  # fmt: skip
+
+
+def test_the_description_of_an_older_checkpoint_gives_its_structure() -> None:
+    """ReLU after the addition, average pooling, a classifier with a bias, logits as they are."""
+    network = build_network(OmegaConf.create(FORMER_RESNET9), 3, 10, 32).eval()
+    assert count_parameters(network) == 6_573_130
+    block, x = network.layer1[4], torch.randn(2, 128, 4, 4)
+    branch = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x)))))
+    torch.testing.assert_close(block(x), F.relu(branch + x))
+    images = torch.randn(2, 3, 32, 32)
+    x = network.layer3(network.layer2(network.layer1(F.relu(network.bn1(network.conv1(images))))))
+    torch.testing.assert_close(network(images), F.linear(x.mean((2, 3)), network.fc.weight, network.fc.bias))
+
+
+def test_what_an_older_run_lacks_is_what_the_constructor_defaults_to() -> None:
+    parameters = inspect.signature(ResNet).parameters.values()
+    defaults = {f"model.{each.name}": each.default for each in parameters if each.default is not each.empty}
+    assert defaults == {name: ABSENT[name] for name in defaults}
+    assert len(defaults) == 5
+
+
+# the first activation of a pre-activation network
+
+
+def preactivation_2016(state: dict[str, Tensor], x: Tensor, stem_stride: int, layers: list[int]) -> Tensor:
+    """Compute a network of basic blocks as in He et al. 2016, appendix, and in fb.resnet.torch, models/preresnet.lua.
+
+    The norm and the ReLU after conv1 precede both paths of the first block, and the max-pooling of the ImageNet stem.
+    """
+    padding = state["conv1.weight"].shape[-1] // 2
+    x = F.relu(norm_of(state, "bn1", F.conv2d(x, state["conv1.weight"], stride=stem_stride, padding=padding)))
+    if stem_stride == 2:
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+    for stage, depth in enumerate(layers, start=1):
+        for index in range(depth):
+            name, stride = f"layer{stage}.{index}", 2 if stage > 1 and index == 0 else 1
+            activated = x if (stage, index) == (1, 0) else F.relu(norm_of(state, f"{name}.bn1", x))
+            out = F.conv2d(activated, state[f"{name}.conv1.weight"], stride=stride, padding=1)
+            out = F.conv2d(F.relu(norm_of(state, f"{name}.bn2", out)), state[f"{name}.conv2.weight"], padding=1)
+            if f"{name}.downsample.0.weight" in state:
+                x = F.conv2d(activated, state[f"{name}.downsample.0.weight"], stride=stride)
+            elif stride == 2:  # option A
+                half = x.shape[1] // 2
+                x = F.pad(activated[:, :, ::2, ::2], (0, 0, 0, 0, half, half))
+            x = out + x
+    x = F.relu(norm_of(state, "bn_final", x)).mean((2, 3))
+    return F.linear(x, state["fc.weight"], state["fc.bias"])
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "stem_stride", "layers", "count"),
+    [
+        ("preact_resnet110", 32, 1, [18, 18, 18], 1_727_962),
+        ("preact_resnet18", 32, 1, [2, 2, 2, 2], 11_172_170),
+        ("preact_resnet18", 65, 2, [2, 2, 2, 2], 11_179_850),  # 64 x 3 x (49 - 9) more in conv1
+    ],
+)
+def test_the_stem_activation_is_that_of_the_paper(
+    build: Build, name: str, size: int, stem_stride: int, layers: list[int], count: int
+) -> None:
+    network = build(name, "model.stem_activation=true", size=size).eval()
+    before = build(name, size=size)
+    assert count_parameters(network) == count_parameters(before) == count
+    moved = {key.replace("layer1.0.bn1.", "bn1.") for key in before.state_dict()}
+    assert network.state_dict().keys() == moved
+    randomise_norms(network)
+    images = torch.randn(2, 3, size, size)
+    expected = preactivation_2016(network.state_dict(), images, stem_stride, layers)
+    assert expected[0].ne(expected[1]).all()
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_without_it_the_first_shortcut_begins_before_the_norm(build: Build) -> None:
+    network = build("preact_resnet18").eval()
+    randomise_norms(network)
+    x = torch.randn(2, 64, 8, 8)
+    block = network.layer1[0]
+    out = block.conv2(F.relu(block.bn2(block.conv1(F.relu(block.bn1(x))))))
+    assert network.bn1 is None
+    torch.testing.assert_close(block(x.clone()), out + x)
+
+
+@pytest.mark.parametrize("name", ["preact_resnet164", "wrn_16_8"])
+def test_a_first_block_with_a_projection_has_a_common_activation_in_either_order(build: Build, name: str) -> None:
+    """These networks are the paper's without the option: a projection takes the activated input."""
+    first, second = build(name).eval(), build(name, "model.stem_activation=true").eval()
+    randomise_norms(first)
+    second.load_state_dict({key.replace("layer1.0.bn1.", "bn1."): value for key, value in first.state_dict().items()})
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(second(images), first(images), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("name", "count", "probability"), [("wrn_28_10", 12, 0.3), ("wrn_16_8", 0, 0.0)])

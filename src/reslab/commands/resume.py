@@ -4,10 +4,10 @@ import re
 import shlex
 from pathlib import Path
 
-from reslab.configuration import has_prefix, name_of, quoted, unquoted
+from reslab.configuration import defaults, flatten, has_prefix, name_of, quoted, shown, unquoted
 from reslab.errors import UserError
 from reslab.machine import is_first_process
-from reslab.run import SETTINGS_ERRORS, Run, resume_argument
+from reslab.run import ABSENT, SETTINGS_ERRORS, Run, resume_argument
 from reslab.sweeps.folder import Sweep
 
 LAUNCHER = "hydra/launcher"
@@ -53,13 +53,32 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     if not run.has_settings:
         missing = f"{run.overrides_file.relative_to(folder)} or {sweep.record_file.name}"
         raise UserError(f"resume={given['resume']} is not the folder of a run or a sweep: it has no {missing}")
-    kept = [argument for argument in run.overrides if name_of(argument) not in given]
+    kept = [argument for argument in [*options_of_an_older_run(run), *run.overrides] if name_of(argument) not in given]
     checkpoint = folder if given["resume"] == "auto" else Path(given["resume"])
     # Hydra leaves the run's settings as they are; training replaces them once it knows that the run is the same.
     place = {"resume": quoted(checkpoint), "hydra.run.dir": quoted(folder), "hydra.output_subdir": "null"}
     flags = [argument for argument in others if is_flag(argument)]  # Hydra's parser takes them before or after the rest
     added = [argument for argument in others if name_of(argument) not in place and argument not in flags]
     return [*kept, *added, *(f"{name}={value}" for name, value in place.items()), *flags]
+
+
+def options_of_an_older_run(run: Run) -> list[str]:
+    """Return the options that are newer than a run, where its choices have another value today than what it did.
+
+    E.g. the description of model=resnet9 has options that earlier descriptions of it did not have.
+    """
+    try:
+        saved, overrides = flatten(run.config or {}), run.overrides
+    except SETTINGS_ERRORS:
+        return []
+    if not saved or saved.keys() >= ABSENT.keys():
+        return []
+    today = defaults("config", overrides)
+    return [
+        f"{name}={shown(value)}"
+        for name, value in ABSENT.items()
+        if name not in saved and name in today and today[name] != value
+    ]
 
 
 def resumed_sweep_command_line(sweep: Sweep, others: list[str]) -> list[str]:

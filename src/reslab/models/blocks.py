@@ -89,13 +89,17 @@ class ResidualBlock(nn.Module):
         squeeze_excitation: bool,
         dropout: float,
         drop_path: float,
+        relu_before_addition: bool,
+        input_is_activated: bool,
     ) -> None:
         super().__init__()
         self.num_convolutions, self.residual = len(convolutions), residual
+        self.relu_before_addition = relu_before_addition
         for number, convolution in enumerate(convolutions, start=1):
             channels = convolution.in_channels if self.norm_before_convolution else convolution.out_channels
             self.add_module(f"conv{number}", convolution)
-            self.add_module(f"bn{number}", nn.BatchNorm2d(channels))
+            if number > 1 or not input_is_activated:
+                self.add_module(f"bn{number}", nn.BatchNorm2d(channels))
         self.out_channels = convolutions[-1].out_channels
         squeezed = self.out_channels // REDUCTION
         self.se = SqueezeExcitation(self.out_channels, squeezed) if squeeze_excitation else None
@@ -103,9 +107,10 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.drop_path = StochasticDepth(drop_path, "row") if drop_path else None
 
-    def convolutions_and_norms(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    def convolutions_and_norms(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d | None]]:
+        """Return each convolution with its norm; None where the input has passed the norm already."""
         numbers = range(1, self.num_convolutions + 1)
-        return [(getattr(self, f"conv{number}"), getattr(self, f"bn{number}")) for number in numbers]
+        return [(getattr(self, f"conv{number}"), getattr(self, f"bn{number}", None)) for number in numbers]
 
     def add_shortcut(self, out: Tensor, shortcut: Tensor) -> Tensor:
         if self.se is not None:
@@ -120,7 +125,7 @@ class ResidualBlock(nn.Module):
 
 
 class PostActivationBlock(ResidualBlock):
-    """Convolution, norm, ReLU; the last ReLU follows the addition (He et al. 2015)."""
+    """Convolution, norm, ReLU; the last ReLU follows the addition (He et al. 2015), or precedes it (Page 2018)."""
 
     norm_before_convolution = False
 
@@ -129,20 +134,23 @@ class PostActivationBlock(ResidualBlock):
         for number, (convolution, norm) in enumerate(self.convolutions_and_norms(), start=1):
             if number == self.num_convolutions and self.dropout is not None:
                 out = self.dropout(out)
+            assert norm is not None
             out = norm(convolution(out))
-            if number < self.num_convolutions:
+            if number < self.num_convolutions or self.relu_before_addition:
                 out = F.relu(out, inplace=True)
         shortcut = x if self.downsample is None else self.downsample(x)
-        return F.relu(self.add_shortcut(out, shortcut), inplace=True)
+        out = self.add_shortcut(out, shortcut)
+        return out if self.relu_before_addition else F.relu(out, inplace=True)
 
     def zero_residual(self) -> None:
-        nn.init.zeros_(self.convolutions_and_norms()[-1][1].weight)
+        nn.init.zeros_(getattr(self, f"bn{self.num_convolutions}").weight)
 
 
 class PreActivationBlock(ResidualBlock):
     """Norm, ReLU, convolution; nothing follows the addition (He et al. 2016, figure 4e).
 
-    A projection takes the pre-activated input, as in the authors' code.
+    A projection takes the pre-activated input, as in the authors' code. With `input_is_activated`, the first norm and
+    ReLU are those of the stem, so that the block has none: both its paths begin after them.
     """
 
     norm_before_convolution = True
@@ -150,7 +158,8 @@ class PreActivationBlock(ResidualBlock):
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C', H/stride, W/stride)
         out = shortcut = x
         for number, (convolution, norm) in enumerate(self.convolutions_and_norms(), start=1):
-            out = F.relu(norm(out), inplace=True)
+            if norm is not None:
+                out = F.relu(norm(out), inplace=True)
             if number == 1 and self.downsample is not None:
                 shortcut = self.downsample(out)
             if number == self.num_convolutions and self.dropout is not None:
@@ -168,9 +177,11 @@ def make_block(
     stride: int,
     drop_path: float,
     *,
+    input_is_activated: bool = False,
     kind: BlockKind,
     shortcut: Shortcut,
     preactivation: bool,
+    relu_before_addition: bool,
     groups: int,
     width_per_group: int,
     squeeze_excitation: bool,
@@ -183,8 +194,9 @@ def make_block(
         width: of the stage; the block has width * EXPANSION[kind] output channels.
         stride: 2 halves height and width.
         drop_path: probability that a sample skips the block's convolutions in training (stochastic depth).
+        input_is_activated: a pre-activation block begins without a norm, because the stem ends with one.
 
-    The keyword arguments are options of a ResNet, which conf/model/_resnet.yaml explains; `kind` is `model.block`.
+    The other arguments are options of a ResNet, which conf/model/_resnet.yaml explains; `kind` is `model.block`.
     """
     if kind == "basic":
         convolutions = basic_convolutions(in_channels, width, stride)
@@ -198,4 +210,6 @@ def make_block(
         squeeze_excitation=squeeze_excitation,
         dropout=dropout,
         drop_path=drop_path,
+        relu_before_addition=relu_before_addition,
+        input_is_activated=input_is_activated,
     )

@@ -9,6 +9,7 @@ from reslab.options import (
     NAME,
     NULL,
     PATH,
+    POSITIVE,
     TRUE_OR_FALSE,
     check_option,
     integer,
@@ -21,6 +22,7 @@ BlockKind = Literal["basic", "bottleneck"]
 Stem = Literal["imagenet", "deep", "cifar", "halving", "none"]
 Shortcut = Literal["A", "B", "C", "D", "none"]
 Downsampling = Literal["stride", "pool"]
+Pooling = Literal["average", "max"]
 
 EXPANSION = {"basic": 1, "bottleneck": 4}  # a block's output channels are its stage's width times this
 REDUCTION = 16  # squeeze-and-excitation: channels between its two convolutions are the block's, divided by this
@@ -34,12 +36,17 @@ RESNET = {  # arguments of reslab.models.resnet.ResNet
     "stem_width": integer(1) | NULL,
     "shortcut": one_of(*get_args(Shortcut)),
     "preactivation": TRUE_OR_FALSE,
+    "stem_activation": TRUE_OR_FALSE,
+    "relu_before_addition": TRUE_OR_FALSE,
     "downsampling": one_of(*get_args(Downsampling)),
     "groups": integer(1),
     "width_per_group": integer(1),
     "squeeze_excitation": TRUE_OR_FALSE,
     "dropout": FRACTION_BELOW_1,
     "stochastic_depth": FRACTION_BELOW_1,
+    "pooling": one_of(*get_args(Pooling)),
+    "classifier_bias": TRUE_OR_FALSE,
+    "logit_scale": POSITIVE,
     "zero_init_residual": TRUE_OR_FALSE,
 }
 MODEL = {f"model.{name}": kind for name, kind in RESNET.items()} | {
@@ -85,3 +92,19 @@ def check_description(model: Mapping[str, Any]) -> None:
         )
     if model["stem"] == "deep" and (model["stem_width"] or widths[0]) < 2:
         raise UserError("model.stem=deep needs model.stem_width of at least 2")
+    check_activations(model)
+
+
+def check_activations(model: Mapping[str, Any]) -> None:
+    """Raise UserError for options that say where a ReLU is and contradict one another."""
+    if model["stem_activation"] and (not model["preactivation"] or model["stem"] == "none"):
+        raise UserError("model.stem_activation=true needs model.preactivation=true and a stem other than none")
+    if model["stem_activation"] and model["downsampling"] == "pool":
+        raise UserError("model.stem_activation=true needs model.downsampling=stride: no layer may precede the blocks")
+    if model["relu_before_addition"] and model["preactivation"]:
+        raise UserError("model.relu_before_addition=true needs model.preactivation=false")
+    if model["relu_before_addition"] and model["zero_init_residual"]:
+        raise UserError(
+            "model.zero_init_residual=true with model.relu_before_addition=true would never train: the gradient of a "
+            "ReLU at 0 is 0"
+        )

@@ -1,7 +1,8 @@
 """One ResNet class, which builds every variant from its description (a file in conf/model).
 
 Sources: He et al. 2015 (arXiv:1512.03385), He et al. 2016 (1603.05027), Zagoruyko & Komodakis 2016 (1605.07146),
-Xie et al. 2017 (1611.05431), Hu et al. 2018 (1709.01507), He et al. 2019 (1812.01187), Huang et al. 2016 (1603.09382).
+Xie et al. 2017 (1611.05431), Hu et al. 2018 (1709.01507), He et al. 2019 (1812.01187), Huang et al. 2016 (1603.09382),
+Page 2018 (github.com/davidcpage/cifar10-fast).
 Parameter names equal torchvision's, or timm's where only timm has a variant, so that published weights load unchanged.
 """
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reslab.models.blocks import ResidualBlock, conv3x3, make_block
-from reslab.models.options import BlockKind, Downsampling, Shortcut, Stem, check_resnet
+from reslab.models.options import BlockKind, Downsampling, Pooling, Shortcut, Stem, check_resnet
 
 
 class ResNet(nn.Module):
@@ -26,7 +27,8 @@ class ResNet(nn.Module):
         num_classes: number of classes.
 
     Every other argument is the option `model.<argument>`. conf/model/_resnet.yaml explains each of them and holds the
-    values that most variants share; `RESNET` in reslab/models/options.py holds the values that each may take.
+    values that most variants share; `RESNET` in reslab/models/options.py holds the values that each may take. The last
+    arguments have defaults because the descriptions of older checkpoints do not have them.
     `model.stem=auto` is not a value of the argument: `reslab.models.build.build_network` replaces it.
 
     Raises:
@@ -63,20 +65,30 @@ class ResNet(nn.Module):
         dropout: float,
         stochastic_depth: float,
         zero_init_residual: bool,
+        stem_activation: bool = False,
+        relu_before_addition: bool = False,
+        pooling: Pooling = "average",
+        classifier_bias: bool = True,
+        logit_scale: float = 1.0,
     ) -> None:
         check_resnet(locals())  # at this point they are the arguments
         super().__init__()
-        channels = self._make_stem(stem, in_channels, stem_width or widths[0], preactivation)
+        has_stem_activation = stem != "none" and (stem_activation or not preactivation)
+        channels = self._make_stem(stem, in_channels, stem_width or widths[0], has_stem_activation)
         block_of_kind = partial(
-            make_block, kind=block, shortcut=shortcut, preactivation=preactivation, groups=groups,
-            width_per_group=width_per_group, squeeze_excitation=squeeze_excitation, dropout=dropout,
+            make_block, kind=block, shortcut=shortcut, preactivation=preactivation,
+            relu_before_addition=relu_before_addition, groups=groups, width_per_group=width_per_group,
+            squeeze_excitation=squeeze_excitation, dropout=dropout,
         )  # fmt: skip
-        channels = self._make_stages(channels, layers, widths, downsampling, stochastic_depth, block_of_kind)
+        channels = self._make_stages(
+            channels, layers, widths, downsampling, stochastic_depth, block_of_kind, stem_activation
+        )
         self.bn_final = nn.BatchNorm2d(channels) if preactivation else None
-        self.fc = nn.Linear(channels, num_classes)
+        self.pooling, self.logit_scale = pooling, logit_scale
+        self.fc = nn.Linear(channels, num_classes, bias=classifier_bias)
         self._initialize(zero_init_residual)
 
-    def _make_stem(self, stem: Stem, in_channels: int, width: int, preactivation: bool) -> int:
+    def _make_stem(self, stem: Stem, in_channels: int, width: int, has_activation: bool) -> int:
         """Set conv1, bn1 and maxpool. Return the number of channels that enter the first stage."""
         self.conv1: nn.Module
         self.maxpool: nn.Module = nn.Identity()
@@ -91,8 +103,8 @@ class ResNet(nn.Module):
             self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
         else:
             self.conv1 = conv3x3(in_channels, width, stride=2 if stem == "halving" else 1)
-        # The first block of a pre-activation network brings the norm and the ReLU that would follow here.
-        self.bn1 = None if preactivation or stem == "none" else nn.BatchNorm2d(width)
+        # Otherwise the first block of a pre-activation network brings the norm and the ReLU that would follow here.
+        self.bn1 = nn.BatchNorm2d(width) if has_activation else None
         if stem in ("imagenet", "deep"):
             self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         return width
@@ -104,10 +116,12 @@ class ResNet(nn.Module):
         widths: Sequence[int],
         downsampling: Downsampling,
         stochastic_depth: float,
-        make_block: Callable[[int, int, int, float], ResidualBlock],
+        make_block: Callable[..., ResidualBlock],
+        stem_activation: bool,
     ) -> int:
         """Set layer1, layer2 and so on. Return the number of channels that leave the last stage."""
         self.num_stages = len(layers)
+        input_is_activated = stem_activation  # of the first block alone
         # The probability to skip a block rises linearly with its depth (Huang et al. 2016, section 3).
         drop_paths = iter([stochastic_depth * number / sum(layers) for number in range(1, sum(layers) + 1)])
         for number, (depth, width) in enumerate(zip(layers, widths, strict=True), start=1):
@@ -117,9 +131,10 @@ class ResNet(nn.Module):
                 stage += [conv3x3(channels, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
                 channels, stride = width, 1
             for index in range(depth):
-                block = make_block(channels, width, stride if index == 0 else 1, next(drop_paths))
+                stride = stride if index == 0 else 1
+                block = make_block(channels, width, stride, next(drop_paths), input_is_activated=input_is_activated)
                 stage.append(block)
-                channels = block.out_channels
+                channels, input_is_activated = block.out_channels, False
             self.add_module(f"layer{number}", nn.Sequential(*stage))
         return channels
 
@@ -144,7 +159,8 @@ class ResNet(nn.Module):
             x = stage(x)
         if self.bn_final is not None:
             x = F.relu(self.bn_final(x), inplace=True)
-        # Global average pooling, (N, widths[-1] * expansion). Over the last two dimensions its gradient would not be in
+        # Global pooling, (N, widths[-1] * expansion). The gradient of a mean over the last two dimensions would leave
         # channels_last.
-        x = x.permute(0, 2, 3, 1).mean((1, 2))
-        return self.fc(x)
+        x = F.max_pool2d(x, x.shape[2:]).flatten(1) if self.pooling == "max" else x.permute(0, 2, 3, 1).mean((1, 2))
+        logits = self.fc(x)
+        return logits if self.logit_scale == 1 else logits * self.logit_scale

@@ -48,7 +48,8 @@ def load_weights(network: nn.Module, weights: str, name: str) -> None:
                 "%s: its classifier has %d classes, not %d: the network's classifier keeps its initial weights",
                 weights, len(state[key]), len(own[key]),
             )  # fmt: skip
-            state |= {f"{layer}.{part}": own[f"{layer}.{part}"] for part in ("weight", "bias")}
+            state = {name: value for name, value in state.items() if not name.startswith(f"{layer}.")}
+            state |= {name: value for name, value in own.items() if name.startswith(f"{layer}.")}
     if problems := mismatches(state, own):
         raise UserError(f"{weights} does not fit model {name}: {listed(problems)}{stem_advice(problems)}")
     network.load_state_dict(own | state)
