@@ -1,8 +1,12 @@
 import os
+from contextlib import nullcontext
 
 import pytest
+from lightning.fabric.plugins.environments import SLURMEnvironment
 
-from reslab.machine import gpus, processors
+from reslab.commands.entry import command_line
+from reslab.errors import UserError
+from reslab.machine import RANK_VARIABLES, check_processes, foreign_variables, gpus, launched_by_slurm, processors
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux has it")
@@ -19,3 +23,87 @@ def test_only_the_processors_that_this_process_may_use_are_counted():
 def test_only_the_gpus_that_this_process_may_use_are_named(visible, seen, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpus() == seen
+
+
+SRUN = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "3",
+    "SLURM_NTASKS": "4",
+    "SLURM_STEP_NUM_TASKS": "4",
+}
+NOTEBOOK = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_JOB_NAME": "jupyter"}
+RANKS = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "29500"}
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """A function that sets variables of launchers and removes all others."""
+
+    def make(variables):
+        for name in [*os.environ]:
+            if name.startswith(("SLURM_", "TORCHELASTIC_")) or name in RANK_VARIABLES:
+                monkeypatch.delenv(name)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("variables", "launched"),
+    [
+        (SRUN, True),
+        (SRUN | {"SLURM_JOB_NAME": "interactive"}, True),  # srun within salloc
+        (SRUN | {"SLURM_JOB_NAME": "bash"}, False),  # srun --pty bash
+        (SRUN | {"SLURM_STEP_ID": "4294967290"}, False),  # a shell that salloc has started
+        (SRUN | {"SLURM_STEP_NUM_TASKS": "1"}, False),  # one task of an allocation of four
+        (NOTEBOOK, False),
+        (NOTEBOOK | {"SLURM_JOB_NAME": "bash"}, False),
+        (NOTEBOOK | {"SLURM_PROCID": "0"}, False),  # a batch script without srun
+        ({"SLURM_JOB_ID": "7"}, False),
+        ({"SLURM_NTASKS": "1"}, False),
+        ({}, False),
+    ],
+)
+def test_only_one_of_several_tasks_of_srun_was_launched_by_slurm(environment, variables, launched):
+    environment(variables)
+    assert launched_by_slurm() == launched
+    with command_line([], foreign_variables([])):
+        assert SLURMEnvironment.detect() == launched  # what Lightning decides
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "removed"),
+    [
+        (RANKS, [], set(RANKS)),
+        (RANKS, ["hydra.job.name=train_ddp_process_1"], set()),
+        (RANKS, ["trainer.num_nodes=2"], set()),
+        (RANKS | {"TORCHELASTIC_RUN_ID": "x"}, [], set()),
+        (RANKS | NOTEBOOK, [], {*RANKS, "SLURM_NTASKS"}),
+        (RANKS | SRUN, [], {"SLURM_JOB_NAME"}),
+        ({}, [], set()),
+    ],
+)
+def test_variables_of_a_launcher_that_has_not_started_this_process_are_removed(
+    environment, variables, arguments, removed
+):
+    environment(variables)
+    assert foreign_variables(arguments) == dict.fromkeys(removed)
+
+
+@pytest.mark.parametrize(
+    ("variables", "devices", "line"),
+    [
+        (SRUN, 1, "srun has started 4 processes, but trainer.devices=1 trainer.num_nodes=1 needs 1"),
+        (RANKS | {"TORCHELASTIC_RUN_ID": "x"}, 1, "torchrun has started 2 processes, but trainer.devices=1 trainer"),
+        (SRUN, 4, None),
+        (SRUN, "auto", None),
+        (RANKS | {"TORCHELASTIC_RUN_ID": "x"}, 2, None),
+        (NOTEBOOK, 1, None),
+    ],
+)
+def test_another_number_of_processes_than_the_options_ask_for_is_refused(environment, variables, devices, line):
+    environment(variables)
+    with pytest.raises(UserError, match=line) if line else nullcontext():
+        check_processes(devices, 1)

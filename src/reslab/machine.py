@@ -1,7 +1,60 @@
-"""Facts about this process: its rank in a distributed run, the processors and GPUs that it may use."""
+"""Facts about this process: what has started it, its rank in a distributed run, its processors and GPUs."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+
+from reslab.errors import UserError
+
+INTERACTIVE_STEP = "4294967290"  # the step of SLURM in which salloc runs a shell: SLURM_INTERACTIVE_STEP in slurm.h
+LIGHTNING_PROCESS = "hydra.job.name=train_ddp_process_"  # Lightning adds it to the command of the processes it starts
+RANK_VARIABLES = (
+    "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+)  # fmt: skip
+
+
+def launched_by_slurm() -> bool:
+    """Return whether srun has started this process as one of several tasks.
+
+    A shell or a notebook within an allocation has most variables of SLURM too, but it is not one of several.
+    """
+    step, name = os.environ.get("SLURM_STEP_ID", INTERACTIVE_STEP), os.environ.get("SLURM_JOB_NAME")
+    return step != INTERACTIVE_STEP and name != "bash" and "SLURM_PROCID" in os.environ and slurm_tasks() > 1
+
+
+def slurm_tasks() -> int:
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or 1)
+
+
+def launched_by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def foreign_variables(arguments: Sequence[str]) -> dict[str, str | None]:
+    """Return None for each variable of a launcher that has not started this process, because Lightning would obey it.
+
+    Args:
+        arguments: the command line. Where it asks for several nodes, their ranks may have been set by hand.
+    """
+    if launched_by_slurm():
+        return {"SLURM_JOB_NAME": None}  # Lightning takes `interactive`, salloc's name, for a shell
+    foreign = ["SLURM_NTASKS", "SLURM_PROCID"]
+    by_hand = any(each.startswith("trainer.num_nodes=") and each != "trainer.num_nodes=1" for each in arguments)
+    by_lightning = any(each.startswith(LIGHTNING_PROCESS) for each in arguments)
+    if not (launched_by_torchrun() or by_lightning or by_hand):
+        foreign += RANK_VARIABLES
+    return dict.fromkeys(name for name in foreign if name in os.environ)
+
+
+def check_processes(devices: object, num_nodes: object) -> None:
+    """Raise UserError if a launcher has started another number of processes than the options ask for."""
+    if not isinstance(devices, int) or not isinstance(num_nodes, int):
+        return
+    launcher = "srun" if launched_by_slurm() else "torchrun" if launched_by_torchrun() else None
+    started = slurm_tasks() if launcher == "srun" else int(os.environ.get("WORLD_SIZE", 1))
+    if launcher and started != devices * num_nodes:
+        asked = f"trainer.devices={devices} trainer.num_nodes={num_nodes}"
+        raise UserError(f"{launcher} has started {started} processes, but {asked} needs {devices * num_nodes}")
 
 
 def is_first_process() -> bool:

@@ -16,6 +16,7 @@ from reslab.commands.resume import resumed_command_line
 from reslab.configuration import as_list, name_of, quoted
 from reslab.errors import UserError
 from reslab.internals import hydra_argument_parser
+from reslab.machine import foreign_variables
 from reslab.options import PATH, Kind, Schema, check_option
 from reslab.training.options import TRAINING_SCHEMA
 
@@ -127,7 +128,11 @@ def expand_home(config: DictConfig, schema: Schema) -> None:
             OmegaConf.update(config, name, expanded if isinstance(value, ListConfig) else expanded[0])
 
 
-def expanded_environment() -> dict[str, str | None]:
-    """Return RESLAB_DATA with the home folder in place of `~`, which a shell leaves in quotes."""
+def own_environment(arguments: Sequence[str]) -> dict[str, str | None]:
+    """Return the environment variables that a command changes for itself; None removes one.
+
+    In RESLAB_DATA, `~` becomes the home folder. What belongs to other processes than this one is removed.
+    """
     root = os.environ.get("RESLAB_DATA", "")
-    return {"RESLAB_DATA": os.path.expanduser(root)} if root.startswith("~") else {}  # noqa: PTH111
+    expanded = {"RESLAB_DATA": os.path.expanduser(root)} if root.startswith("~") else {}  # noqa: PTH111
+    return foreign_variables(arguments) | expanded

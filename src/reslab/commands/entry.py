@@ -19,12 +19,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
-from reslab.commands.arguments import check_flags, expand_home, expanded_environment, hydra_arguments_of
+from reslab.commands.arguments import check_flags, expand_home, hydra_arguments_of, own_environment
 from reslab.configuration import CONF, flatten, task_overrides
 from reslab.errors import FULL_ERROR, Failed, Interrupted, UserError, is_mistake, one_line
 from reslab.files import held_log
 from reslab.interruption import signals
-from reslab.machine import is_first_process
+from reslab.machine import check_processes, is_first_process
 from reslab.options import Schema
 from reslab.run import Run, current_class_path, resume_argument
 from reslab.sweeps.summary import SweepFailed
@@ -43,7 +43,7 @@ def command(schema: Schema, task: Task) -> None:
     signals.listen()
     replace_unprintable_characters()
     logging.raiseExceptions = False  # on a full disk, logging would print a long traceback for each line
-    with errors_as_one_line(schema.config_name), command_line(sys.argv, expanded_environment()):
+    with errors_as_one_line(schema.config_name), command_line(sys.argv, own_environment(sys.argv)):
         check_flags()
         arguments = hydra_arguments_of(sys.argv[1:], schema)
         checked = checked_task(schema, task)
@@ -100,6 +100,7 @@ def check(config: DictConfig, schema: Schema, overrides: Sequence[str]) -> None:
         raise UserError(f"{', '.join(missing)} must be given, e.g. {missing[0]}=…")
     schema.check_removals(overrides)
     schema.check(config, overrides)
+    check_processes(OmegaConf.select(config, "trainer.devices"), OmegaConf.select(config, "trainer.num_nodes"))
 
 
 def record_failure(error: BaseException, config_name: str, run: Run, in_sweep: bool) -> None:

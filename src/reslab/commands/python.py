@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from reslab.commands import train as command
-from reslab.commands.arguments import expanded_environment, hydra_arguments_of
+from reslab.commands.arguments import hydra_arguments_of, own_environment
 from reslab.commands.entry import checked_task, command_line
 from reslab.commands.resolvers import new_folder
 from reslab.configuration import initialized_hydra, searchpath_override
@@ -42,7 +42,7 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
         arguments = hydra_arguments_of([*checked_overrides(overrides), *own_folder(config_dir)], TRAINING_SCHEMA)
         # Lightning starts the other processes of a distributed run with the command, not with this program.
         script = [str(command.__file__), *arguments]
-        with own_signals(), command_line(script, expanded_environment()), initialized_hydra():
+        with own_signals(), command_line(script, own_environment(arguments)), initialized_hydra():
             if asks_for_sweep(TRAINING_SCHEMA.config_name, arguments):
                 raise UserError("these options are a sweep; reslab.train trains one run: reslab train … starts a sweep")
             run_hydra_job(TRAINING_SCHEMA.config_name, checked_task(TRAINING_SCHEMA, task), arguments)
