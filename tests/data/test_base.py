@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import reslab.data.base
 from reslab.data.base import ImageDataModule
@@ -115,6 +116,14 @@ def test_a_data_set_without_a_download_reports_its_own_error(tmp_path):
     options = {name: value for name, value in SYNTHETIC_ARGUMENTS.items() if name not in ("num_classes", "num_images")}
     data = WithoutDownload(**options | {"name": "own", "root": tmp_path})
     with pytest.raises(UserError, match=f"^data=own: there is no {tmp_path}/images.bin$"):
+        data.setup("fit")
+
+
+def test_a_label_without_a_class_is_refused():
+    options = {name: value for name, value in SYNTHETIC_ARGUMENTS.items() if name not in ("num_classes", "num_images")}
+    data = Constant(**options)
+    data.classes = ["a"]
+    with pytest.raises(UserError, match="^data=synthetic has an image with the label 1 and 1 classes$"):
         data.setup("fit")
 
 
@@ -256,10 +265,14 @@ def global_generators():
         ("data=imagefolder", "data.in_memory=true", "data.num_workers=2", "data.augment.scale=null"),
     ],
 )
-def test_reading_images_draws_nothing_from_the_global_generators(composed, digit_files, options):
+def test_reading_images_draws_nothing_from_the_global_generators(composed, tmp_path, options):
     """A run that also reads its test images must begin with the same weights as one that does not."""
     if "data=imagefolder" in options:
-        options += (f"data.root={digit_files[0].parents[1]}", "data.image_size=8")
+        for number in range(200):
+            path = tmp_path / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.new("L", (9, 8), number).save(path)
+        options += (f"data.root={tmp_path}", "data.image_size=8")
     before = global_generators()
     data = build_data(composed(*options, "data.batch_size=50"), ("fit", "test"))
     _ = data.spec, data.checksum(), data.training_files(), data.batches_per_epoch

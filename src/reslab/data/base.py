@@ -277,6 +277,11 @@ class ImageDataModule(L.LightningDataModule):
         split = self.splits[name]
         if split is not None:
             self.splits[name] = split = self.to_memory(split)
+            highest = int(split.labels.max()) if len(split.labels) else 0
+            if highest >= len(self.classes):
+                raise UserError(
+                    f"data={self.name} has an image with the label {highest} and {len(self.classes)} classes"
+                )
             report_missing_classes(name, split, self.classes)
 
     def _read_or_download(self, name: SplitName) -> Split | None:
