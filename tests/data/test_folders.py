@@ -115,7 +115,8 @@ def test_what_is_not_read_is_counted_once_for_all_classes(tmp_path, caplog):
     touch(tmp_path, "a/1.png", "a/2.heic", "b/1.png", "b/3.heic", "b/deep/4.HEIC")
     class_images(tmp_path, ["a", "b"])
     assert caplog.messages == [
-        f"{tmp_path} holds 3 files that are not read as images (3 .heic): convert them to PNG or JPEG, or rename them"
+        f"left out 3 of the files in {tmp_path}, which are not read as images (3 .heic): "
+        "convert them to PNG or JPEG, or rename them"
     ]
 
 
@@ -123,7 +124,9 @@ def test_images_outside_the_class_folders_are_reported(tmp_path, caplog):
     touch(tmp_path, "a/1.png", "b/1.png", "x.JPG", "y.png", "._z.png", "labels.csv")
     (tmp_path / "c.png").mkdir()  # a folder
     assert relative(tmp_path, class_images(tmp_path, ["a", "b"])) == [["a/1.png"], ["b/1.png"]]
-    assert caplog.messages == [f"{tmp_path} holds 2 images outside its class folders, left out: x.JPG, y.png"]
+    assert caplog.messages == [
+        f"left out 2 of the images in {tmp_path}, which are outside its class folders: x.JPG, y.png"
+    ]
 
 
 @pytest.mark.parametrize("inner", [("cat", "dog"), ("cat",)])
@@ -159,9 +162,7 @@ def test_a_file_with_two_names_counts_once(tmp_path, caplog):
     (tmp_path / "b" / "gone.png").symlink_to("absent.png")  # an error when it is read
     paths = relative(tmp_path, class_images(tmp_path, ["a", "b"]))
     assert paths == [["a/0.png", "a/2.png"], ["b/1.png", "b/4.png", "b/gone.png"]]
-    assert caplog.messages == [
-        f"{tmp_path} holds 2 links to images that are there under another name: they are left out"
-    ]
+    assert caplog.messages == [f"left out 2 of the links in {tmp_path}, whose images are there under another name"]
 
 
 @pytest.mark.parametrize("link", ["b", "b/deep", "b/2.png"])

@@ -430,6 +430,6 @@ def test_files_that_look_like_images_and_are_not_read_are_counted_in_one_line(tm
     assert caplog.messages == []
     report_not_read(tmp_path, Counter({".heic": 1200, "": 1}))
     assert caplog.messages == [
-        f"{tmp_path} holds 1,201 files that are not read as images (1,200 .heic, 1 without a suffix): "
+        f"left out 1,201 of the files in {tmp_path}, which are not read as images (1,200 .heic, 1 without a suffix): "
         "convert them to PNG or JPEG, or rename them"
     ]

@@ -3,10 +3,12 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from bad_images import BAD, write_bad
 from hydra import compose
+from PIL import Image
 
 from reslab.commands.printing import print_predictions
 from reslab.errors import UserError
@@ -28,7 +30,8 @@ def run(trained):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    for name in ("b.png", "a.JPG", "c[1].png", "notes.txt", "sub/d.jpeg", "2024/e.png"):
+    hidden = ("sub/.ipynb_checkpoints/d.png", "@eaDir/thumb.jpg", "__MACOSX/._b.png", ".f.png")
+    for name in ("b.png", "a.JPG", "c[1].png", "notes.txt", "sub/d.jpeg", "2024/e.png", *hidden):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
@@ -68,7 +71,48 @@ def test_no_image_is_one_line(photos, images, message):
         find_images(images)
 
 
+def test_files_of_a_folder_that_are_not_read_are_counted(photos, caplog):
+    Path("sub/g.heic").touch()
+    find_images(["sub", "b.png"])
+    assert caplog.messages == [
+        "left out 1 of the files in sub, which are not read as images (1 .heic): "
+        "convert them to PNG or JPEG, or rename them"
+    ]
+
+
 # predictions
+
+
+@pytest.fixture
+def with_background(trained, tmp_path):
+    """Return the checkpoint of the trained digits, as if with this background; "absent" is an older checkpoint."""
+
+    def write(background):
+        checkpoint = torch.load(find_checkpoint(trained.folder), weights_only=True)
+        spec = checkpoint["reslab"]["spec"]
+        if background == "absent":
+            spec.pop("background", None)
+        else:
+            spec["background"] = background
+        path = tmp_path / f"{background}.ckpt"
+        torch.save(checkpoint, path)
+        return path
+
+    return write
+
+
+def test_transparent_images_are_read_as_the_checkpoint_says(with_background, digit_files, tmp_path):
+    """Black ink of the right density on a transparent ground is the digit, once it is laid over white."""
+    levels = np.asarray(Image.open(digit_files[0]))
+    ink = Image.new("L", levels.shape[::-1], 0)
+    ink.putalpha(Image.fromarray(255 - levels))
+    ink.save(tmp_path / "ink.png")
+    Image.new("L", ink.size, 0).save(tmp_path / "black.png")
+    images = [digit_files[0], tmp_path / "ink.png", tmp_path / "black.png"]
+    for background, same in (([255, 255, 255], 0), ([0, 0, 0], 2), (None, 2), ("absent", 2)):
+        rows = [row["classes"] for row in predict(with_background(background), images, top=10, device="cpu")]
+        assert rows[1] == rows[same]
+        assert rows[0] != rows[2]
 
 
 def test_predictions_are_the_networks_probabilities(run, trained, digit_files):

@@ -126,8 +126,9 @@ def report_images_outside(folder: Path) -> None:
     images = sorted(name for name in images if not (folder / name).is_dir())
     if images:
         log.warning(
-            "%s holds %d images outside its class folders, left out: %s", folder, len(images), first_few(images)
-        )
+            "left out %d of the images in %s, which are outside its class folders: %s",
+            len(images), folder, first_few(images),
+        )  # fmt: skip
 
 
 def report_similar_names(folder: Path, classes: Sequence[str]) -> None:
@@ -171,7 +172,5 @@ def once_each(folder: Path, classes: Sequence[str], found: Sequence[ImageFiles])
                 class_of[real] = label
                 kept[label].append(path)
     if repeated := sum(len(files.paths) for files in found) - len(class_of):
-        log.warning(
-            "%s holds %d links to images that are there under another name: they are left out", folder, repeated
-        )
+        log.warning("left out %d of the links in %s, whose images are there under another name", repeated, folder)
     return kept

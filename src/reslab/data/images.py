@@ -108,7 +108,8 @@ def add_images(folder: str, real: str, found: ImageFiles, seen: set[str]) -> Non
                 files.append(name)
             if entry.is_symlink():
                 found.links.append(prefix + name)
-    images = [name for name in files if suffix_of(name) in SUFFIXES]
+    # This is suffix_of without a call for each of many files. A name without a dot gives its last letter.
+    images = [name for name in files if name[name.rfind(".") :].lower() in SUFFIXES]
     if len(images) < len(files):
         found.not_read.update(suffix_of(name) for name in files if looks_like_an_unread_image(name))
     if not folders:
@@ -148,8 +149,8 @@ def report_not_read(folder: str | os.PathLike[str], not_read: Counter[str]) -> N
     if not_read:
         suffixes = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in not_read.most_common())
         log.warning(
-            "%s holds %s files that are not read as images (%s): convert them to PNG or JPEG, or rename them",
-            folder, f"{not_read.total():,}", suffixes,
+            "left out %s of the files in %s, which are not read as images (%s): convert them to PNG or JPEG, or rename "
+            "them", f"{not_read.total():,}", folder, suffixes,
         )  # fmt: skip
 
 

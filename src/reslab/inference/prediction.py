@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reslab.data.batches import FolderImages
 from reslab.data.image_folder import ReadCenter
-from reslab.data.images import list_images, report_not_read, report_unreadable
+from reslab.data.images import SYSTEM_FOLDERS, list_images, report_not_read, report_unreadable
 from reslab.data.options import OnError
 from reslab.errors import UserError
 from reslab.files import output_errors, write_csv, write_json
@@ -111,7 +111,12 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def files_of_glob(pattern: str) -> Iterator[Path]:
-    return (Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file())  # noqa: PTH207
+    """Yield the files that a glob matches, but not those in a folder of the system that it does not name."""
+    unnamed = SYSTEM_FOLDERS - {part.lower() for part in Path(pattern).parts}
+    for name in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207
+        path = Path(name)
+        if path.is_file() and not any(part.lower() in unnamed for part in path.parts):
+            yield path
 
 
 def printable(path: Path) -> str:
