@@ -123,7 +123,7 @@ def test_a_label_without_a_class_is_refused():
     options = {name: value for name, value in SYNTHETIC_ARGUMENTS.items() if name not in ("num_classes", "num_images")}
     data = Constant(**options)
     data.classes = ["a"]
-    with pytest.raises(UserError, match="^data=synthetic has an image with the label 1 and 1 classes$"):
+    with pytest.raises(UserError, match=r"^data=synthetic has an image with the label 1 and 1 classes$"):
         data.setup("fit")
 
 

@@ -191,6 +191,19 @@ def test_the_side_of_a_file_is_that_of_its_path_and_the_seed(composed, tmp_path,
     assert len(test) == 6
 
 
+def test_unreadable_images_do_not_change_the_side_of_others(composed, tmp_path):
+    fill(tmp_path, {"cat": 40, "dog": 40})
+    for number in range(0, 40, 5):
+        (tmp_path / "cat" / f"{number}.png").write_text("no image")
+    disk, memory = (build(composed, tmp_path, "data.on_error=skip", *options) for options in ((), IN_MEMORY))
+    for name in ("train", "val", "test"):
+        split, kept = disk.splits[name], memory.splits[name]
+        readable = [path for path in sorted(files(split)) if Path(path).read_bytes() != b"no image"]
+        expected = sorted(Image.open(path).convert("RGB").getpixel((0, 0)) for path in readable)
+        assert sorted(tuple(image[:, 0, 0].tolist()) for image in kept.images[kept.indices]) == expected
+    assert torch.equal(disk.training_files(), memory.training_files())
+
+
 def test_the_test_images_are_those_of_every_seed_and_the_validation_images_are_not(composed, tmp_path):
     fill(tmp_path, {"cat": 50, "dog": 50})
     first, second = (build(composed, tmp_path, f"seed={seed}").splits for seed in (1, 2))
