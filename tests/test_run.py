@@ -14,6 +14,7 @@ from reslab.sweeps.jobs import job_identity
 # A value that changes what a run does, for each option of ABSENT that a resumed run may not change.
 OTHER = {
     "flip_averaging": True, "mixup": 0.2, "cutmix": 1.0, "model.whiten_stem": True, "data.augment.randaugment": 2,
+    "data.augment.erasing_aspect": "uniform", "data.augment.erasing_fill": 72,
 }  # fmt: skip
 
 
