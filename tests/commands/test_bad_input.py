@@ -4,6 +4,7 @@ import hashlib
 import logging
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from reslab.commands.predict import run_predict
 from reslab.commands.resolvers import new_folder
 from reslab.commands.train import run_train
 from reslab.inference.options import EVALUATE_SCHEMA, PREDICT_SCHEMA
+from reslab.training import fit
 from reslab.training.options import TRAINING_SCHEMA
 
 COMMANDS = {
@@ -108,6 +110,8 @@ OPTIONS = [
     ("data.augment=strong", "data.augment=strong must be a group of options or null"),
     ("data.augment.crop=-1", "data.augment.crop=-1 must be an integer of at least 0"),
     ("data.augment.erasing=2", "data.augment.erasing=2 must be a number from 0 to 1"),
+    ("data.augment.erasing_aspect=tall", "data.augment.erasing_aspect=tall must be one of log_uniform, uniform"),
+    ("data.augment.erasing_fill=256", "data.augment.erasing_fill=256 must be random or an integer from 0 to 255"),
     ("+data.augment.flipp=true", "there is no option data.augment.flipp: did you mean data.augment.flip"),
     ("data=emnist data.emnist_split=letter", "data.emnist_split=letter must be one of balanced, byclass, bymerge, letters"),
     ("data=imagefolder data.augment.randaugment=31", "data.augment.randaugment=31 must be an integer from 0 to 30"),
@@ -162,7 +166,7 @@ OPTIONS = [
 # what is known once the data and the network are there
 LATER = [
     ("data.batch_size=5000", "data.batch_size=5000 is more than the 1295 training images"),
-    ("data.val_fraction=0.001", "data.val_fraction=0.001 takes no image: raise it, or set 0 for no validation"),
+    ("data.augment.crop=99", "data.augment.crop=99 must be less than the 8 pixels of an image's side"),
     ("data.mean=[0.5,0.5,0.5]", "data.mean and data.std need 1 values: one per channel of the stored images"),
     ("data=imagefolder", "data=imagefolder needs data.root, the folder of its images"),
     ("data=imagefolder data.root=nowhere", "data=imagefolder: there is no folder "),
@@ -182,8 +186,28 @@ LATER = [
     ("trainer.strategy=dpp", "Error in call to target 'lightning.pytorch.trainer.trainer.Trainer':; ValueError("),
     ("trainer.limit_train_batches=0.001", "trainer.limit_train_batches=0.001 leaves none of the batches of an epoch"),
     ("callbacks=early_stopping data.val_fraction=0", "early stopping needs validation images: set data.val_fraction"),
-    ("hydra.run.dir=file/run", "NotADirectoryError: [Errno 20] Not a directory: 'file/run'"),
+    ("hydra.run.dir=file/run", "hydra.run.dir=file/run cannot be a folder: file is a file"),
     ("resume=nothing", "resume=nothing is not the folder of a run or a sweep: it has no .hydra/overrides.yaml or multirun.yaml"),
+]
+# what is found while a run is resumed, after resume=RUN
+RESUMED = [
+    ("trainer.max_epochs=4 trainer.strategy=dpp", "Error in call to target 'lightning.pytorch.trainer.trainer.Trainer':;"),
+    ("trainer.max_steps=1", "trainer.max_steps=1 is less than"),
+    ("trainer.max_epochs=4 data=synthetic", "resume=RUN would be another run: data."),
+    ("trainer.max_epochs=4 data.root=nowhere data=imagefolder", "resume=RUN would be another run: data."),
+    ("seed=3", "resume=RUN would be another run: seed was 42 and is 3"),
+    ("optimizer.lr=0.5", "resume=RUN would be another run: optimizer.lr was 0.1 and is 0.5"),
+    ("model=resnet20", "resume=RUN would be another run: model.layers was"),
+    ("trainer=cpu trainer.max_steps=4 +callbacks.mine._target_=no.such.Callback", "Error locating target 'no.such.Callback'"),
+    ("trainer.max_steps=4 +callbacks.tensorboard_report.bogus=1", "Error in call to target 'reslab.training.tensorboard"),
+    ("trainer.max_steps=4 +callbacks.m._target_=lightning.pytorch.callbacks.ModelCheckpoint +callbacks.m.save_top_k=-5",
+     "Error in call to target 'lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint'"),
+    ("trainer.max_steps=4 trainer.devices=[7]", "Error in call to target 'lightning.pytorch.trainer.trainer.Trainer'"),
+    ("trainer.max_steps=4 +trainer.bogus=1", "resume=RUN would be another run: trainer.bogus was None and is 1"),
+    ("trainer.max_steps=4 logger=tensorboard logger._target_=no.Logger", "Error loading 'no.Logger'"),
+    ("~optimizer.lr", "~optimizer.lr: this option cannot be removed, only set"),
+    ("trainer.max_steps=4 hydra.run.dir=", "hydra.run.dir= must be a path"),
+    ("trainer.max_steps=4 trainer.profiler=bogus", "trainer.profiler=bogus must be one of simple"),
 ]
 OTHERS = [
     ("evaluate", "", "checkpoint must be given, e.g. checkpoint=…"),
@@ -193,7 +217,7 @@ OTHERS = [
     ("predict", f"checkpoint=RUN images={'a' * 300}", f"images={'a' * 300}: no image there"),
     ("evaluate", "checkpoint=file", "file is not a checkpoint of ResLab ("),
     ("evaluate", "checkpoint=other.ckpt", "other.ckpt is not a checkpoint of ResLab (KeyError)"),
-    ("evaluate", "checkpoint=RUN data=synthetic data.num_classes=7", "RUN/checkpoints/last.ckpt knows 10 classes and dat"),
+    ("evaluate", "checkpoint=RUN data=synthetic data.num_classes=11", "RUN/checkpoints/best.ckpt does not know 10 of data"),
     ("evaluate", "checkpoint=RUN trainer.precision=8", "trainer.precision=8 must be one of auto, 32-true"),
     ("evaluate", "checkpoint=RUN data=digits data.batch_size=0", "data.batch_size=0 must be an integer of at least 1"),
     ("evaluate", "checkpoint=RUN ouput=a.json", "there is no option ouput: did you mean output?"),
@@ -221,8 +245,8 @@ OTHERS = [
 
 
 def contents(folder):
-    """Of every file but the log, which tells of what was refused."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log")
+    """Every file with a checksum, apart from the lock, which is empty."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -263,6 +287,28 @@ def test_a_mistake_in_an_option_leaves_the_run_as_it_was(run, trained_run, monke
     before = contents(trained_run)
     check(run("train", "resume=RUN", *arguments.split()), line)
     assert contents(trained_run) == before
+
+
+@pytest.mark.parametrize(("arguments", "line"), RESUMED)
+def test_a_mistake_on_resuming_changes_no_byte_of_the_run(run, trained_run, arguments, line):
+    before = contents(trained_run)
+    assert {"result.json", "metrics.csv", "last.ckpt", "config.yaml", "train.log"} <= {
+        Path(name).name for name in before
+    }
+    check(run("train", "resume=RUN", *arguments.split()), line)
+    assert contents(trained_run) == before
+
+
+def test_a_failure_before_a_run_has_resumed_leaves_its_result(run, trained_run, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("the disk is gone")
+
+    before = (trained_run / "result.json").read_bytes()
+    monkeypatch.setattr(fit, "build_trainer", fail)
+    status, shown = run("train", "resume=RUN", "trainer.max_steps=4")
+    assert (status, shown.splitlines()[0]) == (1, "error: RuntimeError: the disk is gone")
+    assert (trained_run / "result.json").read_bytes() == before
+    assert "the disk is gone" in (trained_run / "train.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("arguments", "line"), LATER)

@@ -1,17 +1,26 @@
 import json
-import logging
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from conftest import FP32
+from conftest import run as run_command
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 from torchvision.io import write_png
 
 from reslab.commands.printing import print_evaluation
+from reslab.configuration import CONF
 from reslab.errors import UserError
+from reslab.inference import evaluation
 from reslab.inference.evaluation import class_table, evaluate
+from reslab.inference.loading import load_classifier
+from reslab.inference.test_data import labels_by_name
 from reslab.training import fit
+from reslab.training.build import build_data
 
 
 @pytest.fixture
@@ -24,10 +33,14 @@ def run(composed, trained):
 def renamed(trained, tmp_path):
     """The options of an image folder that holds the test digits, with classes called d0 to d9."""
     for index, (image, label) in enumerate(zip(trained.images, trained.labels.tolist(), strict=True)):
-        (tmp_path / "train" / f"d{label}").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "test" / f"d{label}").mkdir(parents=True, exist_ok=True)
-        write_png(image, str(tmp_path / "test" / f"d{label}" / f"{index}.png"))
-    return ("data=imagefolder", f"data.root={tmp_path}", "data.image_size=8", "data.num_workers=0")
+        (tmp_path / f"d{label}").mkdir(exist_ok=True)
+        write_png(image, str(tmp_path / f"d{label}" / f"{index}.png"))
+    return ("data=imagefolder", f"data.root={tmp_path}", "data.num_workers=0")
+
+
+def metrics_of_test(result):
+    names = ["loss", "accuracy", "top5_accuracy", "f1_macro", "calibration_error"]
+    return {f"test/{name}": result[f"test/{name}"] for name in names if f"test/{name}" in result}
 
 
 def assert_classes(table, true, predicted, names):
@@ -50,64 +63,404 @@ def test_the_class_table_is_sklearns():
 
 def test_evaluation_repeats_the_runs_test(run, trained, tmp_path):
     result = run(f"output={tmp_path}/evaluation.json")
-    assert result["metrics"] == {name: value for name, value in trained.result.items() if name.startswith("test/")}
+    assert result["metrics"] == metrics_of_test(trained.result)
     assert result["metrics"]["test/accuracy"] == pytest.approx(
         accuracy_score(trained.labels, trained.probabilities.argmax(1))
     )
-    assert result["images"] == 359
+    assert (result["images"], result["found"], set(result["left_out"].values())) == (359, 359, {0})
     assert_classes(result["classes"], trained.labels, trained.probabilities.argmax(1), list("0123456789"))
     assert json.loads((tmp_path / "evaluation.json").read_text()) == result
 
 
+def test_only_the_first_process_writes(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "is_first_process", lambda: False)
+    monkeypatch.setattr(evaluation, "quiet_other_processes", lambda: None)  # it would last
+    run(f"output={tmp_path}/evaluation.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_two_processes_count_print_and_write_as_one(run, trained, renamed, tmp_path):
+    """One class has a name that the network does not know, so that there is something to say."""
+    (tmp_path / "images").mkdir()
+    for folder in tmp_path.glob("d?"):
+        folder.rename(tmp_path / "images" / folder.name.removeprefix("d"))
+    (tmp_path / "images" / "0").rename(tmp_path / "images" / "zero")
+    options = ["data=imagefolder", f"data.root={tmp_path}/images", "data.num_workers=0", "unknown_classes=skip"]
+    one = run(*options)
+    done = run_command(
+        "evaluate", f"checkpoint={trained.folder}", "trainer=ddp_cpu", *options, "output=two.json", cwd=tmp_path
+    )
+    assert done.returncode == 0
+    two = json.loads((tmp_path / "two.json").read_text())
+    assert two["classes"] == one["classes"]
+    assert two["images"] == one["images"] == (trained.labels != 0).sum()
+    assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-5)
+    assert two["metrics"]["test/accuracy"] == one["metrics"]["test/accuracy"]
+    assert done.stdout.count("test images") == done.stdout.count("test/accuracy") == 1
+    assert [line for line in done.stderr.splitlines() if "left out" in line] == [
+        f"left out {(trained.labels == 0).sum()} images of classes that the network does not know: "
+        f"{trained.folder}/checkpoints/best.ckpt does not know zero"
+    ]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".two", "two"))] == ["two.json"]
+
+
+def test_the_result_says_which_weights_were_tested(run, trained):
+    for name in ("best.ckpt", "last.ckpt"):
+        path = trained.folder / "checkpoints" / name
+        result = run(f"checkpoint={path}")
+        saved = torch.load(path, weights_only=True)
+        assert result["checkpoint"] == str(path)
+        assert result["step"] == saved["global_step"]
+        assert result["epoch"] == saved["global_step"] / 20  # of 1,295 training images in batches of 64
+    assert run()["checkpoint"] == str(trained.folder / "checkpoints" / "best.ckpt")
+
+
 def test_evaluation_uses_the_precision_of_the_run_unless_one_is_given(run, trained):
-    repeated = {name: value for name, value in trained.result.items() if name.startswith("test/")}
-    assert run("trainer.precision=32-true")["metrics"] == repeated
+    repeated = metrics_of_test(trained.result)
+    result = run("trainer.precision=32-true")
+    assert (result["metrics"], result["precision"]) == (repeated, "32-true")
     assert run("trainer.precision=bf16-mixed")["metrics"]["test/loss"] != repeated["test/loss"]
 
 
-def test_the_table_on_the_terminal(capsys, monkeypatch):
+def test_another_precision_than_that_of_the_run_is_said(run, trained, tmp_path, caplog):
+    saved = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    saved["reslab"]["origin"]["precision"] = "bf16-mixed"  # of a GPU, where trainer.precision=auto was this
+    torch.save(saved, tmp_path / "gpu.ckpt")
+    run(f"checkpoint={tmp_path}/gpu.ckpt")
+    assert "the run computed in bf16-mixed and this test computes in 32-true" in caplog.text
+
+
+def test_the_flip_averaging_of_the_run_is_used_and_said(run, trained, tmp_path):
+    saved = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    saved["reslab"]["config"]["flip_averaging"] = True
+    torch.save(saved, tmp_path / "flip.ckpt")
+    result = run(f"checkpoint={tmp_path}/flip.ckpt")
+    with torch.inference_mode():
+        logits = (trained.classifier(trained.images) + trained.classifier(trained.images.flip(3))) / 2
+    assert result["flip_averaging"]
+    assert result["metrics"]["test/accuracy"] == pytest.approx(accuracy_score(trained.labels, logits.argmax(1)))
+
+
+def test_the_result_says_how_many_of_the_images_were_tested(run, capsys):
+    result = run("trainer.limit_test_batches=2")
+    assert (result["images"], result["found"]) == (128, 359)
+    print_evaluation(result)
+    assert capsys.readouterr().out.splitlines()[0].strip() == "digits: 128 of 359 test images"
+
+
+def test_what_is_printed(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     row = {"class": "a [b] :cat:", "images": 1200.0, "precision": 0.5, "recall": 0.25, "f1": 1 / 3}
-    print_evaluation({"data": "pets", "images": 1200, "metrics": {"test/accuracy": 0.25}, "classes": [row]})
+    empty = {"class": "dog", "images": 0.0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+    print_evaluation(
+        {
+            "checkpoint": "run/checkpoints/best.ckpt", "epoch": 3, "step": 1500, "data": "pets", "root": "pets",
+            "images": 1200, "found": 1250, "left_out": {"trained_on": 46, "unknown_classes": 4}, "image_size": 32,
+            "precision": "32-true", "flip_averaging": True, "matched": "by_position",
+            "metrics": {"test/accuracy": 0.25}, "classes": [row, empty],
+        }
+    )  # fmt: skip
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].strip() == "pets: 1,200 test images"
+    assert lines[0].strip() == "pets: 1,200 of 1,250 test images"
     assert [cell.strip() for cell in lines[4].strip("│").split("│")] == [
         "a [b] :cat:", "1200", "0.5000", "0.2500", "0.3333",
     ]  # fmt: skip
-    assert lines[-1].split() == ["test/accuracy", "0.2500"]
+    assert [" ".join(line.split()) for line in lines[-7:]] == [
+        "checkpoint run/checkpoints/best.ckpt (epoch 3, step 1,500)",
+        "computed 32 pixels, 32-true, mean of each image and its mirror image",
+        "classes by their position, not by name",
+        "classes without images 1 of 2",
+        "left out: 46 the network was trained on them",
+        "left out: 4 of classes that the network does not know",
+        "test/accuracy 0.2500",
+    ]
 
 
-def test_renamed_classes_are_tested_with_a_warning(run, renamed, trained, caplog):
-    with caplog.at_level(logging.WARNING, logger="reslab"):
-        result = run(*renamed)
-    assert "other names than in training: d0, d1" in caplog.text
-    assert result["metrics"] == pytest.approx(
-        {name: value for name, value in trained.result.items() if name.startswith("test/")}, rel=1e-4
+# a network trained on a folder of class folders
+
+
+PETS = ("cat", "frog", "ship")
+
+
+def record_training_files(path, files):
+    saved = torch.load(path, weights_only=True)
+    saved["reslab"]["training_files"] = files
+    torch.save(saved, path)
+
+
+def write_images(folder, count, seed):
+    """Write images of 16x16 with stripes, whose direction or width depends on the class, below much noise."""
+    generator = np.random.default_rng(seed)
+    period = {"cat": 2, "frog": 4, "ship": 8, "dog": 3}[folder.name]
+    folder.mkdir(parents=True)
+    for number in range(count):
+        stripes = 255.0 * (np.arange(16) % period < period / 2)[:, None]
+        pixels = np.clip(stripes + generator.normal(0, 80, (16, 16)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).convert("RGB").save(folder / f"{number:02}.png")
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    """A run on the class folders cat, frog and ship. Tests must not change it."""
+    root, folder = tmp_path_factory.mktemp("pets"), tmp_path_factory.mktemp("run")
+    for number, name in enumerate(PETS):
+        write_images(root / name, 20, seed=number)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(
+            "config",
+            [
+                f"folder={folder}", FP32, "model=resnet8", "trainer=cpu", "trainer.max_epochs=2", "data=imagefolder",
+                f"data.root={root}", "data.image_size=16", "data.batch_size=16", "data.num_workers=0", "logger=none",
+                "data.augment=null",
+            ],
+        )  # fmt: skip
+        result = fit.train(config)
+    for path in (folder / "checkpoints").glob("*.ckpt"):
+        record_training_files(path, build_data(config, stages=("fit",)).training_files())
+    classifier = load_classifier(folder / "checkpoints" / "best.ckpt").classifier
+    return SimpleNamespace(root=root, folder=folder, result=result, classifier=classifier)
+
+
+@pytest.fixture
+def test_pets(composed, pets):
+    return lambda *overrides: evaluate(compose("evaluate", [f"checkpoint={pets.folder}", "trainer=cpu", *overrides]))
+
+
+def other_images(root, *names, count=12):
+    for number, name in enumerate(names):
+        write_images(root / name, count, seed=100 + number)
+    return ("data=imagefolder", f"data.root={root}", "data.num_workers=0")
+
+
+def answers(pets, root, names):
+    """Return the true and the predicted class of each image, computed without ResLab's reading and preprocessing."""
+    files = [(path, name) for name in names for path in sorted((root / name).iterdir())]
+    pixels = np.stack([np.asarray(Image.open(path)) for path, _ in files]) / 255  # (N, 16, 16, 3)
+    x = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]  # ImageNet's
+    with torch.inference_mode():
+        logits = pets.classifier.network(torch.from_numpy(x).permute(0, 3, 1, 2).float())
+    return np.array([name for _, name in files]), np.array(PETS)[logits.argmax(1)]
+
+
+def test_own_class_folders_are_tested_on_the_images_of_the_runs_test(test_pets, pets):
+    own = metrics_of_test(pets.result)
+    for options in ((), (f"root={pets.root}",), ("data=imagefolder", f"data.root={pets.root}/../{pets.root.name}")):
+        result = test_pets(*options)
+        assert result["metrics"] == own
+        assert (result["images"], result["found"], result["image_size"]) == (12, 12, 16)  # a fifth of each class
+
+
+def test_images_of_another_root_are_tested_without_exception_at_the_size_of_the_network(test_pets, pets, tmp_path):
+    result = test_pets(*other_images(tmp_path, *PETS))
+    true, predicted = answers(pets, tmp_path, PETS)
+    assert result["images"] == 36
+    assert result["metrics"]["test/accuracy"] == pytest.approx(accuracy_score(true, predicted))
+    assert result["metrics"]["test/f1_macro"] == pytest.approx(f1_score(true, predicted, average="macro"))
+    assert [row["images"] for row in result["classes"]] == [12, 12, 12]
+
+
+def test_a_test_fraction_that_is_given_is_obeyed(test_pets, tmp_path):
+    assert test_pets(*other_images(tmp_path, *PETS), "data.test_fraction=0.5")["images"] == 18
+
+
+def test_another_size_must_be_asked_for(test_pets, pets, tmp_path, caplog):
+    options = other_images(tmp_path, *PETS)
+    assert test_pets(*options)["image_size"] == 16
+    assert "pixels" not in caplog.text
+    for size in (8, 16):  # also without data=, and the network's own
+        assert test_pets(f"data.image_size={size}")["image_size"] == size
+    larger = test_pets(*options, "data.image_size=32")
+    assert "images of 32 pixels are tested; the network was trained on 16" in caplog.messages
+    pixels = [
+        np.asarray(Image.open(path).resize((32, 32), Image.Resampling.BILINEAR))
+        for name in PETS
+        for path in sorted((tmp_path / name).iterdir())
+    ]
+    x = (np.stack(pixels) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    with torch.inference_mode():
+        logits = pets.classifier.network(torch.from_numpy(x).permute(0, 3, 1, 2).float())
+    loss = torch.nn.functional.cross_entropy(logits, torch.arange(3).repeat_interleave(12)).item()
+    assert larger["metrics"]["test/loss"] == pytest.approx(loss, rel=0.02)  # levels are rounded to whole ones
+
+
+@pytest.mark.parametrize("option", ["channels=3", "mean=[0.5,0.5,0.5]", "std=[1,1,1]", "background=[0,0,0]"])
+def test_options_of_the_network_cannot_be_set(test_pets, tmp_path, option):
+    with pytest.raises(UserError, match=rf"^data\.{option.split('=')[0]} is that of the network"):
+        test_pets(*other_images(tmp_path, *PETS), f"data.{option}")
+
+
+def test_classes_are_matched_by_their_names(test_pets, pets, tmp_path):
+    options = other_images(tmp_path, "ship", "frog", count=9)  # labels 1 and 0 there, 2 and 1 in the network
+    result = test_pets(*options)
+    true, predicted = answers(pets, tmp_path, ("ship", "frog"))
+    assert result["metrics"]["test/accuracy"] == pytest.approx(accuracy_score(true, predicted))
+    macro = f1_score(true, predicted, labels=["frog", "ship"], average="macro")
+    assert result["metrics"]["test/f1_macro"] == pytest.approx(macro)
+    labels = [PETS.index(name) for name in true], [PETS.index(name) for name in predicted]
+    assert_classes(result["classes"], *labels, list(PETS))
+
+
+def test_a_single_class_is_tested(test_pets, pets, tmp_path):
+    result = test_pets(*other_images(tmp_path, "frog"))
+    true, predicted = answers(pets, tmp_path, ("frog",))
+    assert result["metrics"]["test/accuracy"] == pytest.approx(accuracy_score(true, predicted))
+
+
+def test_unknown_classes_are_refused_or_left_out(test_pets, pets, tmp_path, capsys):
+    options = other_images(tmp_path, "cat", "dog", "frog", count=10)
+    with pytest.raises(UserError) as raised:
+        test_pets(*options)
+    assert str(raised.value) == (
+        f"{pets.folder}/checkpoints/best.ckpt does not know dog of data=imagefolder, only cat, frog, ship: "
+        "unknown_classes=skip leaves out images of classes that it does not know, "
+        "by_position takes them in the network's order"
     )
-    assert [row["class"] for row in result["classes"]] == list("0123456789")  # the names of training
+    result = test_pets(*options, "unknown_classes=skip")
+    true, predicted = answers(pets, tmp_path, ("cat", "frog"))
+    assert (result["images"], result["found"]) == (20, 30)
+    assert result["left_out"] == {"trained_on": 0, "unknown_classes": 10}
+    assert result["metrics"]["test/accuracy"] == pytest.approx(accuracy_score(true, predicted))
+    print_evaluation(result)
+    assert "left out: 10            of classes that the network does not know" in capsys.readouterr().out
 
 
-def test_another_number_of_classes_is_one_line(run):
-    with pytest.raises(UserError, match=r"knows 10 classes and data=synthetic has 7$"):
-        run("data=synthetic", "data.num_classes=7", "data.num_images=70")
+def test_no_known_class_is_one_line(test_pets, tmp_path):
+    with pytest.raises(UserError, match="does not know dog of data=imagefolder, only cat, frog, ship"):
+        test_pets(*other_images(tmp_path, "dog"), "unknown_classes=skip")
 
 
-def test_no_test_set_is_one_line(run, renamed, tmp_path):
-    (tmp_path / "test").rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="data=imagefolder has no test set in"):
+def test_classes_are_matched_by_position_on_request(run, renamed, trained):
+    with pytest.raises(UserError, match=r"does not know d0, d1, d2, .* of data=imagefolder"):
         run(*renamed)
+    result = run(*renamed, "unknown_classes=by_position")
+    assert result["metrics"] == pytest.approx(metrics_of_test(trained.result), rel=1e-4)
+    assert [row["class"] for row in result["classes"]] == list("0123456789")  # the names of training
+    assert result["matched"] == "by_position"
 
 
-def test_a_data_set_that_moved_is_found_at_root(composed, digit_files, tmp_path):
-    (tmp_path / "then").symlink_to(digit_files[0].parents[1])
-    config = composed(
-        "model=resnet8", "trainer=cpu", "data=imagefolder", f"data.root={tmp_path}/then", "data.image_size=8",
-        "data.num_workers=0", "trainer.max_epochs=1", "logger=none",
-    )  # fmt: skip
-    result = fit.train(config)
-    (tmp_path / "then").rename(tmp_path / "now")
-    options = [f"checkpoint={tmp_path}", "trainer=cpu"]
-    with pytest.raises(UserError, match=r"there is no folder .*then: set data\.root"):
-        evaluate(compose("evaluate", options))
-    again = evaluate(compose("evaluate", [*options, f"root={tmp_path}/now"]))
-    assert again["metrics"] == {name: result[name] for name in again["metrics"]}
+def test_by_position_needs_as_many_classes(run):
+    with pytest.raises(UserError, match=r"by_position needs as many classes: .* knows 10 and data=synthetic has 7$"):
+        run("data=synthetic", "data.num_classes=7", "data.num_images=70", "unknown_classes=by_position")
+
+
+def test_classes_of_a_data_set_in_memory_are_matched(run, trained):
+    with pytest.raises(UserError, match=r"does not know 10 of data=synthetic, only 0, 1, 2, 3, 4, 5, 6, 7, 8, 9: "):
+        run("data=synthetic", "data.num_classes=11", "data.num_images=110")
+    result = run("data=synthetic", "data.num_classes=11", "data.num_images=110", "unknown_classes=skip")
+    assert (result["images"], result["left_out"]["unknown_classes"]) == (100, 10)
+    generator = torch.Generator().manual_seed(1)  # as conf/data/synthetic.yaml's test images are drawn
+    images = torch.randint(0, 256, (110, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(110) % 11
+    with torch.inference_mode():
+        predicted = trained.classifier(images[labels < 10]).argmax(1)
+    assert result["metrics"]["test/accuracy"] == pytest.approx(accuracy_score(labels[labels < 10], predicted))
+
+
+def test_mnists_names_of_the_digits_are_those_of_other_data_sets():
+    mnist = ["0 - zero", "1 - one", "2 - two"]
+    assert labels_by_name(["2", "0", "3"], mnist) == [2, 0, -1]
+    assert labels_by_name(mnist, ["0", "1", "2"]) == [0, 1, 2]
+    assert labels_by_name(["1", "1 - one"], ["1 - one", "1"]) == [1, 0]  # the same name counts first
+
+
+@pytest.mark.parametrize("name", ["on_error=skip", "test_fraction=0.3"])
+def test_options_of_other_data_sets_are_one_line(run, name):
+    with pytest.raises(UserError, match=rf"^data=digits has no option data\.{name.split('=')[0]}$"):
+        run(f"data.{name}")
+
+
+# images that the network was trained on
+
+
+def test_no_image_of_the_training_is_tested(test_pets, pets, tmp_path, caplog):
+    """A part of the run's own folder is given as a data set of its own."""
+    (tmp_path / "some").mkdir()
+    for name in PETS:
+        (tmp_path / "some" / name).symlink_to(pets.root / name)
+    trained_on = 60 - test_pets()["images"]
+    result = test_pets("data=imagefolder", f"data.root={tmp_path}/some", "data.num_workers=0")
+    assert result["metrics"] == pytest.approx(metrics_of_test(pets.result))
+    assert (result["images"], result["found"], result["left_out"]["trained_on"]) == (12, 60, trained_on)
+    assert "left out 48 images that the network was trained on" in caplog.messages
+
+
+@pytest.fixture
+def moved(pets, tmp_path):
+    """A copy of the run's own folder."""
+    return shutil.copytree(pets.root, tmp_path / "moved")
+
+
+def test_another_division_of_the_own_folder_tests_no_image_of_the_training(test_pets, pets, moved, caplog):
+    result = test_pets(f"root={moved}", "data.test_fraction=0.5")
+    assert (result["images"], result["found"], result["left_out"]["trained_on"]) == (12, 30, 18)
+    assert result["metrics"] == metrics_of_test(pets.result)
+
+
+def test_an_own_folder_that_has_changed_is_said(test_pets, pets, moved, caplog):
+    record = set(torch.load(pets.folder / "checkpoints" / "best.ckpt", weights_only=True)["reslab"]["training_files"])
+    files = sorted(moved.rglob("*.png"))
+    own = build_data(load_classifier(pets.folder / "checkpoints" / "best.ckpt").config, stages=("test",)).splits["test"]
+    tested = {moved / str(own.images.paths[index]).removeprefix(f"{pets.root}/") for index in own.indices}
+    removed = [file for file in files if file not in tested][:5]
+    for file in removed:
+        file.unlink()
+    assert len(record) == 48
+    result = test_pets(f"root={moved}")
+    assert f"5 of the images that the network was trained on are no longer in {moved}" in caplog.messages
+    assert result["images"] + result["left_out"]["trained_on"] == result["found"]
+
+
+def test_a_copy_of_the_own_folder_is_pointed_out(test_pets, moved, caplog):
+    result = test_pets("data=imagefolder", f"data.root={moved}", "data.num_workers=0")
+    assert result["images"] == 60
+    assert caplog.messages == [
+        "48 of the 60 test images have names of images that the network was trained on: "
+        f"if {moved} is the run's own folder, test with root={moved} instead of data=imagefolder"
+    ]
+
+
+def test_the_own_class_folders_of_an_older_run_are_refused(test_pets, pets, tmp_path):
+    saved = torch.load(pets.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    del saved["reslab"]["training_files"]
+    torch.save(saved, tmp_path / "older.ckpt")
+    for own in ((), ("data=imagefolder", f"data.root={pets.root}")):
+        with pytest.raises(UserError, match=r"did not record on which images .* test it on other images"):
+            test_pets(f"checkpoint={tmp_path}/older.ckpt", *own)
+    result = test_pets(f"checkpoint={tmp_path}/older.ckpt", *other_images(tmp_path / "others", *PETS))
+    assert result["images"] == 36
+
+
+# where the data set is
+
+
+def test_a_data_set_that_moved_is_found_at_root(test_pets, pets, moved, monkeypatch, tmp_path):
+    gone = pets.root.rename(pets.root.with_name("gone"))
+    try:
+        with pytest.raises(UserError, match=r"there is no folder .*pets.*: set root=…$"):
+            test_pets()
+        assert test_pets(f"root={moved}")["metrics"] == metrics_of_test(pets.result)
+        assert test_pets(f"data.root={moved}")["metrics"] == metrics_of_test(pets.result)
+    finally:
+        gone.rename(pets.root)
+
+
+def test_root_is_only_of_the_own_data_set(test_pets, tmp_path):
+    with pytest.raises(UserError, match=r"^root= is the folder of the run's own data set: data=imagefolder takes"):
+        test_pets(*other_images(tmp_path, *PETS), f"root={tmp_path}")
+
+
+def test_no_test_set_is_one_line(test_pets, tmp_path):
+    other_images(tmp_path / "train", *PETS)
+    with pytest.raises(UserError, match=f"^data=imagefolder has no test set in {tmp_path}: data.root={tmp_path}/"):
+        test_pets("data=imagefolder", f"data.root={tmp_path}", "data.num_workers=0")
+
+
+def test_options_of_reading_can_be_given_for_the_own_data_set(test_pets, pets, moved):
+    test_files = sorted(moved.rglob("*.png"))
+    for file in test_files:
+        file.write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"set data\.on_error=skip"):
+        test_pets(f"root={moved}", "data.batch_size=4")
+    with pytest.raises(UserError, match=r"none of .* images can be read"):
+        test_pets(f"root={moved}", "data.batch_size=4", "data.on_error=skip")

@@ -31,18 +31,44 @@ def print_result(result: Result) -> None:
         console.print(f"curves: tensorboard --logdir {folder}", soft_wrap=True, highlight=False)
 
 
+@rank_zero_only
 def print_evaluation(result: dict[str, Any]) -> None:
-    """Print the scores of each class and the metrics."""
+    """Print the scores of each class, what was tested, and the metrics."""
     console = Console(markup=False, emoji=False)
-    table = Table(title=f"{result['data']}: {result['images']:,} test images", title_justify="left")
+    found = "" if result["images"] == result["found"] else f" of {result['found']:,}"
+    table = Table(title=f"{result['data']}: {result['images']:,}{found} test images", title_justify="left")
     for name in ("class", "images", "precision", "recall", "F1"):
         table.add_column(name, justify="left" if name == "class" else "right")
     for row in result["classes"]:
         scores = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
         table.add_row(row["class"], f"{row['images']:.0f}", *scores)
     console.print(table)
+    for name, value in evaluation_facts(result).items():
+        console.print(f"{name:24}{value}", soft_wrap=True, highlight=False)
     for name, value in result["metrics"].items():
         console.print(f"{name:24}{value:.4f}", highlight=False)
+
+
+def evaluation_facts(result: dict[str, Any]) -> dict[str, str]:
+    """Return what was tested and how, in words."""
+    facts = {
+        "checkpoint": f"{result['checkpoint']} (epoch {result['epoch']}, step {result['step']:,})",
+        "computed": f"{result['image_size']} pixels, {result['precision']}"
+        + (", mean of each image and its mirror image" if result["flip_averaging"] else ""),
+    }
+    if result["matched"] == "by_position":
+        facts["classes"] = "by their position, not by name"
+    without = sum(not row["images"] for row in result["classes"])
+    if without:
+        facts["classes without images"] = f"{without} of {len(result['classes'])}"
+    reasons = {
+        "trained_on": "the network was trained on them",
+        "unknown_classes": "of classes that the network does not know",
+    }
+    for name, count in result["left_out"].items():
+        if count:
+            facts[f"left out: {count:,}"] = reasons[name]
+    return facts
 
 
 def print_predictions(predictions: list[dict[str, Any]]) -> None:

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, distributed
 
-from reslab.data.base import ImageDataModule
-from reslab.errors import UserError
 from reslab.files import output_errors, write_json
-from reslab.inference.loading import Trained, find_checkpoint, load_classifier
-from reslab.training.build import build_data, build_trainer, require_accelerator
+from reslab.inference.loading import Trained, find_checkpoint, restore_classifier
+from reslab.inference.test_data import build_test_data, names_data
+from reslab.machine import is_first_process
+from reslab.training.build import build_trainer, require_accelerator, resolve_precision
+from reslab.training.checkpoints import read_checkpoint
 from reslab.training.process import quiet_lightning
 
 log = logging.getLogger(__name__)
@@ -25,56 +26,92 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         config: a composed conf/evaluate.yaml.
 
     Returns:
-        A dictionary of "metrics" (by name, such as "test/accuracy"), "classes" (one row per class: "class", "images",
-        "precision", "recall", "f1"), "images" (how many were tested), "checkpoint" and "data". It is also written to
-        `config.output` if that is given.
+        A dictionary of
+        - "checkpoint", and the "epoch" and the "step" that it was written in;
+        - "data" and "root": the data set and its folder;
+        - "images": how many were tested, of "found" test images, without those that were "left_out", by reason;
+        - "matched": whether the classes were those of the network "by_name" or "by_position";
+        - "image_size", "precision", "flip_averaging": how they were computed;
+        - "metrics" by name, such as "test/accuracy";
+        - "classes": one row per class of the network, with "class", "images", "precision", "recall" and "f1".
+
+        The first process also writes it to `config.output` if that is given.
 
     Raises:
-        UserError: there is no such checkpoint, or the data set has no test images or another number of classes.
+        UserError: there is no such checkpoint, or the data set has no test images of classes that the network knows.
     """
     quiet_lightning()
+    quiet_other_processes()
     require_accelerator(config.trainer.accelerator)
-    checkpoint = find_checkpoint(config.checkpoint)
-    trained = load_classifier(checkpoint)
-    run_config = evaluation_config(trained, config)
-    data = build_data(run_config, stages=("test",))
-    check_test_data(data, trained.spec.classes, checkpoint)
-    trainer = build_trainer(run_config, callbacks=[], logger=None)
-    (metrics,) = trainer.test(trained.classifier, datamodule=data, verbose=False)
+    path = find_checkpoint(config.checkpoint)
+    checkpoint = read_checkpoint(path)
+    trained = restore_classifier(path, checkpoint)
+    use_image_size(trained, config)
+    tested = build_test_data(trained, config, path)
+    trainer = build_trainer(trainer_config(trained, config), callbacks=[], logger=None)
+    try:
+        (metrics,) = trainer.test(trained.classifier, datamodule=tested.data, verbose=False)
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
     confusion = trained.classifier.confusion_matrix
+    table = class_table(confusion, trained.spec.classes)
     result = {
-        "checkpoint": str(checkpoint),
-        "data": data.name,
-        "images": int(confusion.sum()),  # data.on_error=skip may leave some out
-        "metrics": dict(metrics),
-        "classes": class_table(confusion, trained.spec.classes),
+        "checkpoint": str(path),
+        "epoch": checkpoint["epoch"] + 1,  # Lightning counts from 0
+        "step": checkpoint["global_step"],
+        "data": tested.data.name,
+        "root": str(tested.data.root),
+        "images": int(confusion.sum()),
+        "found": tested.found,
+        "left_out": tested.left_out,
+        "matched": "by_position" if config.unknown_classes == "by_position" else "by_name",
+        "image_size": trained.classifier.preprocess.image_size,
+        "precision": trainer.precision,
+        "flip_averaging": trained.classifier.flip_averaging,
+        "metrics": dict(metrics) | (macro_f1(table) if names_data(config) else {}),
+        "classes": table,
     }
-    if config.output is not None:
+    if config.output is not None and is_first_process():
         with output_errors(config.output):
             write_json(Path(config.output), result)
     return result
 
 
-def evaluation_config(trained: Trained, config: DictConfig) -> DictConfig:
-    """Return the run's configuration with the trainer of the evaluation, and with its data set if one is given."""
-    run_config = trained.config
-    precision = config.trainer.precision or run_config.trainer.precision
-    run_config.trainer = {**config.trainer, "precision": precision}
-    if "data" in config:
-        run_config.data = config.data
-    elif config.root is not None:
-        run_config.data.root = config.root
-    return run_config
+def quiet_other_processes() -> None:
+    """Let only the first process log what all processes find alike; each one reads other images."""
+    if not is_first_process():
+        logging.getLogger("reslab").setLevel(logging.ERROR)
+        logging.getLogger("reslab.data.images").setLevel(logging.WARNING)
 
 
-def check_test_data(data: ImageDataModule, classes: list[str], checkpoint: Path) -> None:
-    """Raise UserError unless the data has test images of as many classes. Other names of classes cause a warning."""
-    if data.splits["test"] is None:
-        raise UserError(f"data={data.name} has no test set in {data.root}")
-    if len(data.classes) != len(classes):
-        raise UserError(f"{checkpoint} knows {len(classes)} classes and data={data.name} has {len(data.classes)}")
-    if data.classes != classes:
-        log.warning("the classes have other names than in training: %s", ", ".join(data.classes[:10]))
+def trainer_config(trained: Trained, config: DictConfig) -> DictConfig:
+    """Return the run's configuration with the trainer of the evaluation, in the precision of the run unless given."""
+    precision = config.trainer.precision or trained.config.trainer.precision
+    resolved = resolve_precision(precision, config.trainer.accelerator)
+    before = trained.classifier.record["origin"]["precision"]
+    if config.trainer.precision is None and before != resolved:
+        log.warning("the run computed in %s and this test computes in %s: trainer.precision sets it", before, resolved)
+    trained.config.trainer = {**config.trainer, "precision": precision}
+    return trained.config
+
+
+def use_image_size(trained: Trained, config: DictConfig) -> None:
+    """Let the network take images of the size that the command line gives."""
+    size = config.data.image_size
+    if size is not None and size != trained.spec.image_size:
+        log.warning("images of %d pixels are tested; the network was trained on %d", size, trained.spec.image_size)
+        trained.classifier.preprocess.image_size = size
+
+
+def macro_f1(table: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the macro F1 score over the classes that have images, if some class of the network has none.
+
+    It is scikit-learn's `f1_score(true, predicted, labels=<the classes with images>, average="macro")`. The metric of a
+    test also counts a class without images that was predicted, with a score of 0.
+    """
+    scores = [row["f1"] for row in table if row["images"]]
+    return {} if len(scores) == len(table) else {"test/f1_macro": sum(scores) / len(scores)}
 
 
 def class_table(confusion: Tensor, classes: list[str]) -> list[dict[str, Any]]:

@@ -1,13 +1,19 @@
 """The values that each option of evaluate and predict may take. Nothing here imports torch."""
 
-from typing import get_args
+from typing import Literal, get_args
 
 from reslab.data.options import DATA, OnError
-from reslab.options import NULL, OPTIONAL_GROUP, PATH, Kind, Schema, integer, one_of, one_or_list
+from reslab.options import NULL, PATH, Kind, Schema, integer, one_of, one_or_list
 from reslab.training.options import PRECISIONS, TRAINER
 
+UnknownClasses = Literal["refuse", "skip", "by_position"]
+
 EVALUATE = {
-    "data": OPTIONAL_GROUP,  # without it, the data set of the run is used
+    **{
+        f"data.{name}": DATA[f"data.{name}"] | NULL
+        for name in ("batch_size", "num_workers", "on_error", "test_fraction")
+    },
+    "unknown_classes": one_of(*get_args(UnknownClasses)),
     "trainer.precision": one_of("auto", *PRECISIONS, None),
     "checkpoint": PATH,
     "root": PATH | NULL,
@@ -15,13 +21,15 @@ EVALUATE = {
 }
 PREDICT = {
     "checkpoint": PATH,
-    "images": one_or_list(Kind("a path", lambda value: PATH.allows(value) or type(value) is int)),  # 2024 is a folder
+    "images": one_or_list(Kind("a path", lambda value: PATH.allows(value) or type(value) is int, is_path=True)),  # 2024
     "top": integer(1),
     "batch_size": integer(1),
     "on_error": one_of(*get_args(OnError)),
     "device": one_of("auto", "cpu", "cuda"),
     "output": Kind(
-        "a path that ends in .csv or .json", lambda value: PATH.allows(value) and value.endswith((".csv", ".json"))
+        "a path that ends in .csv or .json",
+        lambda value: PATH.allows(value) and value.endswith((".csv", ".json")),
+        is_path=True,
     )
     | NULL,
 }

@@ -1,0 +1,264 @@
+"""Which images a network is tested on: those of classes that it knows, and none that it was trained on."""
+
+import inspect
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from reslab.data.base import ImageDataModule
+from reslab.data.batches import FolderImages
+from reslab.data.image_folder import ClassFolders, ImageFolder
+from reslab.data.splits import Split, are_training_files, names_within
+from reslab.errors import UserError
+from reslab.inference.loading import Trained
+from reslab.inference.options import UnknownClasses
+
+log = logging.getLogger(__name__)
+
+OF_THE_NETWORK = ("channels", "mean", "std", "background")  # with other values it would be another network
+LISTED_CLASSES = 10
+
+
+class TestData(NamedTuple):
+    """The images of an evaluation.
+
+    Attributes:
+        data: the data set. Its test split has the images to test, with the labels of the network.
+        found: how many test images the data set has.
+        left_out: how many of them are not in the test split, because the network was "trained_on" them or because they
+            are of "unknown_classes".
+    """
+
+    data: ImageDataModule
+    found: int
+    left_out: dict[str, int]
+
+
+def build_test_data(trained: Trained, config: DictConfig, checkpoint: Path) -> TestData:
+    """Read the images that a network is tested on.
+
+    Args:
+        trained: the network and the configuration of its run.
+        config: a composed conf/evaluate.yaml.
+        checkpoint: the file of the network, for messages.
+
+    Raises:
+        UserError: the options contradict one another, or there are no images to test.
+    """
+    own_root = folder_of_own_data(trained, config)
+    options = data_options(trained, config, own_root)
+    is_own = is_same_folder(options["root"], own_root)
+    with advice_for_own_data(not names_data(config)):
+        data: ImageDataModule = instantiate(options, seed=trained.config.seed, _convert_="all")
+        if isinstance(data, ImageFolder):
+            data.tests_all = not is_own and config.data.test_fraction is None
+            if is_own:
+                refuse_unknown_split(data, trained, checkpoint)
+        data.setup("test")
+    split = data.splits["test"]
+    if split is None:
+        whole = f": data.root={data.root}/<a folder of class folders> tests all of its images"
+        raise UserError(
+            f"data={data.name} has no test set in {data.root}{whole if isinstance(data, ImageFolder) else ''}"
+        )
+    found = len(split)
+    split, trained_on = without_training_images(split, data, trained, own_root)
+    split, unknown = with_labels_of_network(split, data, trained.spec.classes, config.unknown_classes, checkpoint)
+    data.splits["test"] = split
+    return TestData(data, found, {"trained_on": trained_on, "unknown_classes": unknown})
+
+
+# the data set
+
+
+def names_data(config: DictConfig) -> bool:
+    """Return whether the command line names a data set. It may still be the run's own."""
+    return "_target_" in config.data
+
+
+def folder_of_own_data(trained: Trained, config: DictConfig) -> Path:
+    """Return where the run's own data set is now."""
+    if names_data(config) and config.root is not None:
+        raise UserError(f"root= is the folder of the run's own data set: data={config.data.name} takes data.root=")
+    moved = None if names_data(config) else config.root or config.data.root
+    return Path(moved or trained.config.data.root)
+
+
+def data_options(trained: Trained, config: DictConfig, own_root: Path) -> dict[str, Any]:
+    """Return the options of the data set: the run's own, or the one that the command line names.
+
+    The images have the size that the network takes, unless the command line gives another one.
+    """
+    given = {name: value for name, value in plain(config.data).items() if value is not None}
+    if fixed := [name for name in OF_THE_NETWORK if name in given]:
+        raise UserError(f"data.{fixed[0]} is that of the network, which was trained with it: leave the option out")
+    own = plain(trained.config.data)
+    if names_data(config):
+        absent: dict[str, Any] = dict.fromkeys(("root", "channels", "mean", "std"))
+        options = absent | {"image_size": trained.spec.image_size} | given
+    else:
+        options = own | given | {"root": str(own_root)}
+    kind = get_class(options["_target_"])
+    for name in ("on_error", "test_fraction"):
+        if name in given and not takes(kind, name):
+            raise UserError(f"data={options['name']} has no option data.{name}")
+    if issubclass(kind, ClassFolders):
+        # Each image is read once, and its path is needed.
+        options |= {"in_memory": False, "background": trained.spec.background}
+    if issubclass(kind, ImageFolder) and "test_fraction" not in given:
+        options["test_fraction"] = own.get("test_fraction", 0.0) if is_same_folder(options["root"], own_root) else 0.0
+    return options
+
+
+def takes(kind: type, argument: str) -> bool:
+    """Return whether the constructor of a class, or of one of its base classes, has an argument of this name."""
+    return any(argument in inspect.signature(base).parameters for base in kind.__mro__ if "__init__" in vars(base))
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(name): value for name, value in container.items()}
+
+
+def is_same_folder(folder: str | Path | None, other: Path) -> bool:
+    return folder is not None and Path(folder).resolve() == other.resolve()
+
+
+@contextmanager
+def advice_for_own_data(own: bool) -> Iterator[None]:
+    """Let messages about the run's own data set name the option of this command, `root`, instead of `data.root`."""
+    try:
+        yield
+    except UserError as error:
+        if not own:
+            raise
+        raise UserError(re.sub(r"\bdata\.root\b(?!=)", "root=…", str(error)).replace("data.root=", "root=")) from error
+
+
+def refuse_unknown_split(data: ImageFolder, trained: Trained, checkpoint: Path) -> None:
+    """Raise UserError if nothing tells which images of the run's own class folders it was trained on.
+
+    Runs before this record divided such a folder by another rule.
+    """
+    if "training_files" not in trained.classifier.record and data.root.is_dir() and not data.split_folders():
+        raise UserError(
+            f"{checkpoint} is of an older version, which did not record on which images of {data.root} the network was "
+            "trained: test it on other images, data=imagefolder data.root=<a folder with test/, or of classes>"
+        )
+
+
+# images that the network was trained on
+
+
+def without_training_images(split: Split, data: ImageDataModule, trained: Trained, own_root: Path) -> tuple[Split, int]:
+    """Leave out the test images that the network was trained on, which a warning counts.
+
+    Returns:
+        The other images, and how many were left out.
+
+    Raises:
+        UserError: there are no others.
+    """
+    record = trained.classifier.record.get("training_files")
+    if record is None or not isinstance(split.images, FolderImages):
+        return split, 0
+    names = [os.fsdecode(name) for name in names_within(split.images.paths, data.root)]
+    root, own = data.root.resolve(), own_root.resolve()
+    here = [f"{root}{os.sep}{name}" for name in names]
+    known = are_training_files(here, own, record) | are_training_files(list(map(os.path.realpath, here)), own, record)
+    chosen = known[split.indices]
+    count = int(chosen.sum())
+    if count == len(split):
+        raise UserError(f"the network was trained on all {count:,} test images of {data.root}: give other images")
+    if count:
+        log.warning("left out %s images that the network was trained on", f"{count:,}")
+    if root == own:
+        if isinstance(data, ImageFolder) and not data.split_folders() and (gone := len(record) - int(known.sum())):
+            log.warning("%s of the images that the network was trained on are no longer in %s", f"{gone:,}", data.root)
+    elif alike := int((are_training_files(split.images.paths, data.root, record) & ~known)[split.indices].sum()):
+        log.warning(
+            "%s of the %s test images have names of images that the network was trained on: if %s is the run's own "
+            "folder, test with root=%s instead of data=%s",
+            f"{alike:,}", f"{len(split):,}", data.root, data.root, data.name,
+        )  # fmt: skip
+    return split.subset((~chosen).nonzero().flatten()), count
+
+
+# classes
+
+
+def with_labels_of_network(
+    split: Split, data: ImageDataModule, known: list[str], unknown_classes: UnknownClasses, checkpoint: Path
+) -> tuple[Split, int]:
+    """Give the test images the labels of the network's classes.
+
+    Args:
+        split: the test images, with the labels of the data set.
+        data: the data set.
+        known: the names of the network's classes.
+        unknown_classes: what to do about images of other classes: see conf/evaluate.yaml.
+        checkpoint: the file of the network, for messages.
+
+    Returns:
+        The images, and how many of other classes were left out.
+
+    Raises:
+        UserError: the network does not know a class that has test images, or none that has.
+    """
+    if unknown_classes == "by_position":
+        if len(data.classes) != len(known):
+            raise UserError(
+                f"unknown_classes=by_position needs as many classes: {checkpoint} knows {len(known)} and "
+                f"data={data.name} has {len(data.classes)}"
+            )
+        return split, 0
+    labels = torch.tensor(labels_by_name(data.classes, known))[split.labels]  # -1: the network has no such class
+    is_unknown = labels[split.indices] < 0
+    count = int(is_unknown.sum())
+    if count:
+        numbers = split.labels[split.indices[is_unknown]].unique().tolist()
+        problem = f"{checkpoint} does not know {listed_classes([data.classes[number] for number in numbers])}"
+        if unknown_classes == "refuse" or count == len(split):
+            same = len(data.classes) == len(known)
+            position = ", by_position takes them in the network's order" if same else ""
+            raise UserError(
+                f"{problem} of data={data.name}, only {listed_classes(known)}: unknown_classes=skip leaves out images "
+                f"of classes that it does not know{position}"
+            )
+        log.warning("left out %s images of classes that the network does not know: %s", f"{count:,}", problem)
+    images = split.images
+    if isinstance(images, FolderImages):
+        images = FolderImages(images.paths, labels, images.read, images.on_error)
+    return Split(images, labels, split.indices[~is_unknown]), count
+
+
+def labels_by_name(classes: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Return the label of each of `classes` among the `known` ones, and -1 for one that is not known.
+
+    MNIST calls its classes "0 - zero" to "9 - nine"; other data sets call them "0" to "9", which is the same.
+
+    Example:
+        >>> labels_by_name(["dog", "cat", "7"], ["cat", "7 - seven"])
+        [-1, 0, 1]
+    """
+    labels = {short_name(name): label for label, name in enumerate(known)}
+    labels |= {name: label for label, name in enumerate(known)}
+    return [labels.get(name, labels.get(short_name(name), -1)) for name in classes]
+
+
+def short_name(name: str) -> str:
+    return name[0] if re.fullmatch(r"\d - [a-z]+", name) else name
+
+
+def listed_classes(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED_CLASSES} more" if len(names) > LISTED_CLASSES else ""
+    return ", ".join(names[:LISTED_CLASSES]) + more
