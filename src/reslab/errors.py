@@ -43,8 +43,13 @@ USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
 
 
 def is_mistake(error: BaseException) -> bool:
-    """Return whether the user can fix it. Lightning's error is recognised by its name, without importing Lightning."""
-    return isinstance(error, USER_ERRORS) or type(error).__name__ == "MisconfigurationException"
+    """Return whether the user can fix it.
+
+    Lightning's error is recognised by its name, without importing Lightning, and Hydra's for a class that does not
+    exist by its text.
+    """
+    names_no_class = isinstance(error, ImportError) and str(error).startswith("Error loading '")
+    return isinstance(error, USER_ERRORS) or type(error).__name__ == "MisconfigurationException" or names_no_class
 
 
 def one_line(error: BaseException, config_name: str, overrides: Sequence[str] | None = None) -> str:

@@ -149,7 +149,7 @@ def test_a_mistake_leaves_no_folder(tmp_path, no_torch):
         ("model=glob(none*)", "model=glob(none*) has no values"),
         ("outputs=", "outputs= must be a path (a number in quotes: \"'2024'\")"),
         ("outputs=a,b", "outputs=a,b must be one folder; a comma in its name needs quotes"),
-        ("outputs=notes", "outputs=notes is a file: name a folder"),
+        ("outputs=notes", "outputs=notes cannot be a folder: notes is a file"),
         ("hydra.sweeper.trials=3", "there is no option trials of this hydra.sweeper: hydra/sweeper=… chooses another"),
         ("hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size=0 must be an integer of at least 1 or null"),
         ("hydra/sweeper=optuna +hydra.sweeper.trails=3",

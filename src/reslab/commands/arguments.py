@@ -57,8 +57,9 @@ def check_places(arguments: Sequence[str]) -> None:
         if override.is_sweep_override():
             raise UserError(f"{argument} must be one folder; a comma in its name needs quotes")
         check_option(name, folder := override.value(), PATH)
-        if os.path.isfile(str(folder)):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
-            raise UserError(f"{name}={folder} is a file: name a folder")
+        for path in (Path(str(folder)), *Path(str(folder)).parents):
+            if os.path.isfile(path):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
+                raise UserError(f"{name}={folder} cannot be a folder: {path} is a file")
 
 
 @cache
