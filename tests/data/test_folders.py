@@ -62,8 +62,6 @@ def test_other_folders_are_classes(tmp_path, caplog):
         (split_files("train", "val", "valid"), "two folders for one split, val and valid: remove one"),
         (split_files("train", "Train"), "two folders for one split, Train and train: remove one"),
         (split_files("train", "test", "Testing"), "two folders for one split, Testing and test: remove one"),
-        (split_files("val", "test"), "has val, test and no train: put the class folders into train/"),
-        (["val/1.png", "test/1.png"], "has val, test and no train: put the class folders into train/"),
         ([*split_files("train"), *CLASSES], "holds class folders in train and images in cat, dog: "),
         ([*split_files("train", "test"), "extra/cat/1.png"], "holds class folders in train, test and images in extra"),
         (["train/steam/1.png", *CLASSES], "put the folders of all classes into train/"),

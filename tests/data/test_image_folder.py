@@ -114,6 +114,14 @@ def test_each_folder_is_listed_and_reported_once(composed, tmp_path, caplog):
     assert len([line for line in caplog.messages if "1 .heic" in line]) == 1
 
 
+def test_the_test_of_a_trained_network_needs_no_training_images(composed, tmp_path):
+    fill(tmp_path / "test", {"cat": 3, "dog": 4})
+    data = build(composed, tmp_path, stages=())
+    data.tests_all = True
+    data.setup("test")
+    assert (data.classes, counts(data.splits["test"])) == (["cat", "dog"], [3, 4])
+
+
 def test_train_alone_gives_validation_images_and_no_test(composed, tmp_path):
     fill(tmp_path / "train", {"cat": 10, "dog": 20})
     data = build(composed, tmp_path)
@@ -205,6 +213,18 @@ def hidden_class(root):
     return root
 
 
+def no_training(root):
+    fill(root / "val", {"cat": 3, "dog": 3})
+    fill(root / "Testing", {"cat": 3, "dog": 3})
+    return root
+
+
+def unsorted_splits(root):
+    for name in ("test", "val"):
+        save_noise(root / name / "000.png")
+    return root
+
+
 def nothing(root):
     return root
 
@@ -248,6 +268,8 @@ def unsorted_validation(root):
         (one_class, (), "{root} has 1 class folders: at least two are needed"),
         (unknown_class, (), "{root}/val has classes that {root}/train has not: eel"),
         (empty_class, (), "{root}/train/dog holds no images (.bmp, "),
+        (no_training, (), "{root} has val, test and no train: put the class folders into train/"),
+        (unsorted_splits, (), "{root} has val, test and no train: put the class folders into train/"),
         (unsorted_validation, (), "{root}/val holds no images in class folders: fill it or remove it"),
     ],
 )

@@ -58,7 +58,7 @@ def find_splits(root: Path) -> dict[SplitName, Path]:
 
 
 def one_folder_per_split(root: Path, split_of: dict[str, SplitName]) -> dict[SplitName, Path]:
-    """Return the folder of each split. Raise UserError if there are two for one, or none for training."""
+    """Return the folder of each split. Raise UserError if there are two for one."""
     found: dict[SplitName, Path] = {}
     for name, split in split_of.items():
         if name not in SPLIT_NAMES and not holds_images(root / name):
@@ -66,8 +66,6 @@ def one_folder_per_split(root: Path, split_of: dict[str, SplitName]) -> dict[Spl
         if split in found:
             raise UserError(f"{root} has two folders for one split, {found[split].name} and {name}: remove one")
         found[split] = root / name
-    if "train" not in found:
-        raise UserError(f"{root} has {first_few(list(split_of))} and no train: put the class folders into train/")
     return found
 
 

@@ -209,8 +209,8 @@ class ImageFolder(ClassFolders):
         options: those of ClassFolders.
 
     Attributes:
-        tests_all: whether all images are test images, if there are class folders only. A test of a trained network on
-            images of other origin sets it.
+        tests_all: whether all images are test images, if there are class folders only, and whether a folder with test/
+            and no train/ is enough. A test of a trained network on images of other origin sets it.
     """
 
     tests_all = False
@@ -230,11 +230,15 @@ class ImageFolder(ClassFolders):
     def read(self, split: SplitName) -> Split | None:
         if not self.root.is_dir():
             raise UserError(f"data={self.name}: there is no folder {self.root.absolute()}: set data.root")
-        if self.split_folders():
+        folders = self.split_folders()
+        if "train" in folders:
             return super().read(split)
+        if folders and not (split == "test" and self.tests_all and "test" in folders):
+            raise UserError(f"{self.root} has {', '.join(folders)} and no train: put the class folders into train/")
         if split == "val":
             return None
-        all_images = self.read_classes(self.root, split, self.root)
+        folder = folders.get(split, self.root)
+        all_images = self.read_classes(folder, split, folder)
         if split == "test" and self.tests_all:
             return all_images
         keys = file_keys(all_images, self.root, "test")  # so that an added image moves no other
