@@ -319,6 +319,14 @@ def test_what_is_found_later_is_one_line_too(run, trained_run, tmp_path, argumen
     assert contents(trained_run) == before
 
 
+@pytest.mark.parametrize(("name", "options"), [("evaluate", []), ("predict", ["images=file"])])
+def test_a_mistake_in_the_folder_of_an_unfinished_run_is_no_result_of_it(run, tmp_path, monkeypatch, name, options):
+    (tmp_path / ".hydra").mkdir()
+    monkeypatch.chdir(tmp_path)
+    check(run(name, "checkpoint=nothing", *options), "checkpoint=nothing: neither a checkpoint nor the folder of a run")
+    assert [path.name for path in tmp_path.iterdir()] == [".hydra"]
+
+
 @pytest.mark.parametrize(("name", "arguments", "line"), OTHERS)
 def test_the_other_commands(run, trained_run, tmp_path, name, arguments, line):
     before = contents(trained_run)

@@ -116,6 +116,19 @@ def test_the_result_says_which_weights_were_tested(run, trained):
     assert run()["checkpoint"] == str(trained.folder / "checkpoints" / "best.ckpt")
 
 
+def test_a_result_of_other_weights_is_said(run, trained, tmp_path, caplog):
+    run()
+    assert caplog.messages == []
+    shutil.copytree(trained.folder, tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result | {"best_step": 7}))
+    step = run(f"checkpoint={tmp_path}/run")["step"]
+    assert caplog.messages == [
+        f"{tmp_path}/run/checkpoints/best.ckpt is of step {step}; "
+        f"the result of the run, {tmp_path}/run/result.json, is of step 7"
+    ]
+
+
 def test_evaluation_uses_the_precision_of_the_run_unless_one_is_given(run, trained):
     repeated = metrics_of_test(trained.result)
     result = run("trainer.precision=32-true")

@@ -73,7 +73,8 @@ def checked_task(schema: Schema, task: Task) -> Task:
             hydra_config = HydraConfig.get()
             in_sweep = hydra_config.mode == RunMode.MULTIRUN
             folder = Path(hydra_config.runtime.output_dir)
-            record_failure(error, schema.config_name, Run(folder), in_sweep)
+            if hydra_config.run.dir != ".":  # evaluate and predict have no folder, and may be called in that of a run
+                record_failure(error, schema.config_name, Run(folder), in_sweep)
             if isinstance(error, Interrupted):
                 if schema is TRAINING_SCHEMA and not in_sweep and is_first_process():
                     print(f"interrupted ({error}): {resume_argument(folder)} continues the run", file=sys.stderr)

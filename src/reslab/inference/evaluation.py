@@ -12,6 +12,7 @@ from reslab.files import output_errors, write_json
 from reslab.inference.loading import Trained, find_checkpoint, restore_classifier
 from reslab.inference.test_data import build_test_data, names_data
 from reslab.machine import is_first_process
+from reslab.run import Run
 from reslab.training.build import build_trainer, require_accelerator, resolve_precision
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.process import quiet_lightning
@@ -45,6 +46,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     require_accelerator(config.trainer.accelerator)
     path = find_checkpoint(config.checkpoint)
     checkpoint = read_checkpoint(path)
+    warn_of_other_step(path, checkpoint["global_step"], config)
     trained = restore_classifier(path, checkpoint)
     use_image_size(trained, config)
     tested = build_test_data(trained, config, path)
@@ -83,6 +85,14 @@ def quiet_other_processes() -> None:
     if not is_first_process():
         logging.getLogger("reslab").setLevel(logging.ERROR)
         logging.getLogger("reslab.data.images").setLevel(logging.WARNING)
+
+
+def warn_of_other_step(path: Path, step: int, config: DictConfig) -> None:
+    """Say so if the result of the run whose folder is given is that of other weights, e.g. before it was resumed."""
+    run = Run(config.checkpoint)
+    tested = run.result.get("best_step") if path in (run.best, run.last) else None
+    if tested is not None and tested != step:
+        log.warning("%s is of step %d; the result of the run, %s, is of step %d", path, step, run.result_file, tested)
 
 
 def trainer_config(trained: Trained, config: DictConfig) -> DictConfig:
