@@ -3,7 +3,7 @@ import json
 from fake_runs import make_run
 
 from reslab.reports.configurations import mean_and_interval
-from reslab.reports.leaderboard import leaderboard, read_report
+from reslab.reports.leaderboard import leaderboard, notes_on_means, read_report
 
 
 def test_the_objectives_of_a_search_are_columns(tmp_path):
@@ -17,3 +17,28 @@ def test_the_objectives_of_a_search_are_columns(tmp_path):
     texts = {mean_and_interval(configuration, "parameters") for configuration in report.configurations}
     assert texts == {"77850", "272474"}
     assert {row["parameters mean"] for row in leaderboard(report)} == {77850, 272474}
+
+
+def result_of(used, available=540, step=60):
+    images = {"val/images": used, "val/images_available": available, "test/images": 359, "test/images_available": 359}
+    return {"best_step": step} | images
+
+
+def test_counts_of_images_and_steps_are_neither_metrics_nor_settings(tmp_path):
+    for number, step in enumerate((20, 40)):
+        make_run(tmp_path / f"{number}_", accuracy=0.5, seed=number, result=result_of(540, step=step))
+    report = read_report([tmp_path])
+    assert (report.metric_names, report.differing_settings) == (["val/accuracy", "test/accuracy"], [])
+    (row,) = leaderboard(report)
+    assert not [name for name in row if "images" in name or "best_step" in name]
+    assert notes_on_means(report) == []
+
+
+def test_one_line_says_which_runs_used_a_part_of_the_images(tmp_path):
+    for number, used in enumerate((64, 540, 64, 128)):
+        make_run(tmp_path / f"{number}_x", accuracy=0.5, optimizer__lr=number, result=result_of(used))
+    make_run(tmp_path / "4_x", optimizer__lr=9, result={"status": "failed", "error": "x"} | result_of(1))
+    (line,) = notes_on_means(read_report([tmp_path]))
+    start, _, parts = line.partition(": ")
+    assert start == "val/accuracy is that of a part of the images"
+    assert sorted(parts.split("; ")) == ["128 of 540 images (job 3)", "64 of 540 images (job 0, job 2)"]

@@ -1,7 +1,9 @@
 from fake_runs import make_run
 
+from reslab.reports.configurations import group_by_settings
 from reslab.reports.entries import read_entries
 from reslab.reports.settings import differing_settings, rounded_text
+from reslab.run import ABSENT
 
 
 def test_settings_that_a_choice_determines_are_left_out():
@@ -18,10 +20,22 @@ def test_settings_that_a_choice_determines_are_left_out():
 
 def test_choices_have_the_name_of_their_group(tmp_path):
     make_run(tmp_path / "run", accuracy=0.5)
-    assert read_entries([tmp_path])[0].settings == {
+    settings = read_entries([tmp_path])[0].settings
+    assert {name: value for name, value in settings.items() if name not in ABSENT} == {
         "model": "resnet8", "model.layers": [1, 1, 1], "data": "digits", "data.batch_size": 64, "optimizer": "SGD",
         "optimizer.lr": 0.1, "optimizer.momentum": 0.9, "trainer.max_epochs": 2,
     }  # fmt: skip
+
+
+def test_an_option_that_is_newer_than_a_run_is_no_difference(tmp_path):
+    make_run(tmp_path / "older", accuracy=0.5)
+    make_run(tmp_path / "newer", accuracy=0.6, seed=2, model__classifier_bias=True, model__logit_scale=1, mixup=0)
+    make_run(tmp_path / "other", accuracy=0.7, model__classifier_bias=False, model__logit_scale=1.0)
+    entries = read_entries([tmp_path / "older", tmp_path / "newer"])
+    assert differing_settings([entry.settings for entry in entries]) == []
+    assert [len(configuration.entries) for configuration in group_by_settings(entries)] == [2]
+    entries = read_entries([tmp_path])
+    assert differing_settings([entry.settings for entry in entries]) == ["model.classifier_bias"]
 
 
 def test_a_long_number_is_shown_with_four_digits():

@@ -1,4 +1,5 @@
 import csv
+import html
 import io
 import re
 
@@ -8,17 +9,28 @@ import torch
 import yaml
 from conftest import TRAINED, equal, last_weights
 from hydra.utils import instantiate
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import nn
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from reslab.training import build, fit
-from reslab.training.tensorboard import confusion_figure, layer_table, mark_as_varied, mistakes_figure, plain_settings
+from reslab.training.tensorboard import (
+    TensorBoardReport,
+    class_list,
+    confusion_figure,
+    layer_table,
+    mark_as_varied,
+    mistakes_figure,
+    plain_settings,
+    report_undrawable,
+)
 
 STEPS = [5, 11, 17, 19]  # those of an epoch's 20 steps that are logged: every sixth, and the last
 SHORT = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "test=false")
@@ -267,3 +279,56 @@ def test_a_large_confusion_figure_has_no_numbers():
     (axes,) = confusion_figure(torch.eye(31), [str(label) for label in range(31)]).axes
     assert len(axes.texts) == 0
     assert axes.images[0].get_array().shape == (31, 31)
+
+
+# names of classes
+
+NAMES = ["a_$x^$", "$\\frac{$", "_hidden", "日本語", "x" * 98, "a|b *c* `d` <b>e</b> & [f](g)", "1. h\\_i", "-", "~~j~~"]
+
+
+def test_names_of_classes_are_drawn_as_they_are():
+    images = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    figures = [confusion_figure(torch.eye(len(NAMES)), NAMES)]
+    figures += [mistakes_figure([(0.987, number, 0, image) for number in range(len(NAMES)) for image in images], NAMES)]
+    for figure in figures:
+        FigureCanvasAgg(figure).draw()  # a formula would raise ValueError
+    labels = [label.get_text() for label in figures[0].axes[0].get_xticklabels()]
+    titles = [axes.get_title().splitlines()[0] for axes in figures[1].axes if axes.images]
+    assert labels[:4] == titles[:4] == NAMES[:4]
+    assert (labels[4], titles[4]) == ("x" * 12 + "…" + "x" * 11, "x" * 10 + "…" + "x" * 9)
+
+
+def test_long_names_leave_room_for_the_matrix():
+    (axes,) = confusion_figure(torch.eye(3), [f"{letter * 97}{letter.upper()}" for letter in "abc"]).axes
+    FigureCanvasAgg(axes.figure).draw()
+    width, height = axes.get_window_extent().size / axes.figure.bbox.size
+    assert min(width, height) > 0.4
+    for label in axes.get_yticklabels():
+        assert label.get_window_extent().x0 >= 0
+
+
+def test_the_table_of_the_classes_has_their_complete_names():
+    page = markdown_to_safe_html(class_list(NAMES))  # as TensorBoard shows it
+    assert [html.unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", page)[1::2]] == NAMES
+    class_list(["byte \udcff", "two\nlines"]).encode()
+
+
+def test_the_classes_of_the_run_are_shown(events, trained):
+    classes = trained.classifier.record["spec"]["classes"]
+    assert text(events, "classes") == class_list(classes)
+
+
+def test_characters_that_no_font_has_are_one_line(monkeypatch, caplog):
+    monkeypatch.setattr("reslab.drawing.other_fonts", list)
+    report_undrawable(["cat", "日本"])
+    report_undrawable(["cat", "dog"])
+    (line,) = caplog.messages
+    assert line.startswith("no installed font has 日本: ")
+
+
+def test_an_image_of_nan_takes_no_place_among_the_mistakes():
+    report = TensorBoardReport(num_images=1, num_mistakes=2)
+    logits = torch.tensor([[float("nan")] * 2, [float("nan")] * 2, [3.0, 0.0], [0.0, 1.0]])
+    batch = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([1, 1, 1, 0])
+    report.on_test_batch_end(None, None, logits, batch, 0)
+    assert [mistake[1:3] for mistake in report.mistakes] == [(1, 0), (0, 1)]

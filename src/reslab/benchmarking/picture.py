@@ -8,22 +8,29 @@ from reslab.benchmarking.rows import PARTS, Row, describe_case, options_that_dif
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NAME_COLUMNS = 24  # of a model and of a data set in the title, in characters
+
 
 def draw(path: Path, result: dict[str, Any]) -> None:
     """Draw the images/s of every case, and next to it how the time of a step is divided into its parts."""
     from matplotlib.figure import Figure  # Importing it takes a third of a second.
 
+    from reslab.drawing import literal_text, shortened
+
     rows = result["cases"]
     names = options_that_differ(rows) or ["device"]
-    figure = Figure(figsize=(11, 1.8 + 0.4 * len(rows)), layout="constrained")
-    speeds, parts = figure.subplots(1, 2, sharey=True)
-    draw_speeds(speeds, rows)
-    speeds.set(title=f"{result['model']} on {result['data']}")
-    speeds.set_yticks(range(len(rows)), [describe_case(row, names) for row in rows])
-    speeds.invert_yaxis()  # The first case is at the top.
-    draw_parts(parts, rows)
-    figure.legend(*parts.get_legend_handles_labels(), ncols=len(PARTS), loc="outside lower right", fontsize="small")
-    figure.savefig(path, dpi=110)
+    title = f"{shortened(result['model'], NAME_COLUMNS)} on {shortened(result['data'], NAME_COLUMNS)}"
+    cases = [describe_case(row, names) for row in rows]
+    with literal_text(title, *cases):
+        figure = Figure(figsize=(11, 1.8 + 0.4 * len(rows)), layout="constrained")
+        speeds, parts = figure.subplots(1, 2, sharey=True)
+        draw_speeds(speeds, rows)
+        speeds.set(title=title)
+        speeds.set_yticks(range(len(rows)), cases)
+        speeds.invert_yaxis()  # The first case is at the top.
+        draw_parts(parts, rows)
+        figure.legend(*parts.get_legend_handles_labels(), ncols=len(PARTS), loc="outside lower right", fontsize="small")
+        figure.savefig(path, dpi=110)
 
 
 def draw_speeds(axes: "Axes", rows: list[Row]) -> None:

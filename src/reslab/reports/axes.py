@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from reslab.configuration import shown
+from reslab.drawing import shortened
 from reslab.reports.entries import natural_order
 from reslab.reports.settings import rounded_text
 
@@ -57,7 +58,8 @@ def ticks(values: Sequence[Any]) -> dict[float, str]:
     if len(distinct) == len(numbers) > MAX_TICKS:
         labels = round_numbers(numbers)
     else:
-        labels = {position: shortened(rounded_text(distinct[name])) for name, position in positions(values).items()}
+        texts = {name: shortened(rounded_text(value), MAX_LABEL_LENGTH) for name, value in distinct.items()}
+        labels = {position: texts[name] for name, position in positions(values).items()}
     kept: dict[float, str] = {}
     for position, label in labels.items():
         if not kept or position - max(kept) >= MIN_GAP:
@@ -71,10 +73,3 @@ def round_numbers(numbers: Sequence[float]) -> dict[float, str]:
     locator = LogLocator(subs=digits) if scale is math.log else MaxNLocator(5)
     marks = [float(mark) for mark in locator.tick_values(low, high) if low <= mark <= high]
     return {(scale(mark) - scale(low)) / (scale(high) - scale(low)): f"{mark:.4g}" for mark in marks}
-
-
-def shortened(name: str) -> str:
-    """Return the beginning and the end of a long name: similar names differ in one of them."""
-    if len(name) <= MAX_LABEL_LENGTH:
-        return name
-    return f"{name[: MAX_LABEL_LENGTH // 2]}…{name[1 - MAX_LABEL_LENGTH // 2 :]}"

@@ -18,7 +18,7 @@ class Entry:
     Attributes:
         settings: those that the result depends on, by dotted name; empty where they cannot be read.
         result: the final metrics and the status; without a result only the status and perhaps an error.
-        metrics: one row per epoch.
+        metrics: one row for each validation and each end of an epoch.
         ended: when the result was written, in seconds since 1970; 0 without one.
         objectives: the metrics that the run's search optimizes.
     """

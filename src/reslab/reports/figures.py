@@ -3,10 +3,10 @@
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from statistics import fmean
-from textwrap import shorten
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -18,12 +18,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from reslab.configuration import shown
+from reslab.drawing import shortened
 from reslab.reports.axes import positions, ticks
 from reslab.reports.configurations import Configuration
+from reslab.reports.curves import SPLITS, Curve, error_curves
 from reslab.reports.leaderboard import Report
 from reslab.reports.settings import ABSENT, Settings, canonical, rounded_text, setting_text
 
-SPLITS = {"train": "training", "val": "validation"}
 LABEL_LENGTH = 150  # characters of a row of the legend
 PANEL_WIDTH, AXIS_DISTANCE = 3.7, 1.4  # inches: a panel of effects, and from one parallel coordinate to the next
 CHARACTER_WIDTH = 0.03  # of a label, as a part of an effect's axis; for a vertical label it is the height of the line
@@ -39,7 +40,9 @@ def as_svg(draw: Callable[[Figure], None], width: float, height: float) -> str:
 
     The text of an artist whose gid is `name: text` appears where the mouse points at the artist.
     """
-    with matplotlib.rc_context(SVG_STYLE):
+    with matplotlib.rc_context(SVG_STYLE), warnings.catch_warnings():
+        # A browser writes the texts, in its own fonts. Matplotlib only measures them.
+        warnings.filterwarnings("ignore", message="Glyph")
         figure = FigureCanvasSVG(Figure(figsize=(width, height), dpi=72)).figure  # savefig measures with 72 dpi
         draw(figure)
         ConstrainedLayoutEngine().execute(figure)  # as the figure's own engine it would make savefig draw all twice
@@ -54,8 +57,6 @@ def settings_label(settings: Settings, names: Sequence[str]) -> str:
 
 
 # learning curves
-
-Curve = dict[float, float]  # the error in % by epoch
 
 
 def learning_curves(configurations: Sequence[Configuration], labels: Sequence[str]) -> str:
@@ -77,45 +78,32 @@ def learning_curves(configurations: Sequence[Configuration], labels: Sequence[st
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
         panels[0].set_ylim(0)  # the panels share the upper limit, which is known when all curves are drawn
-        short = [shorten(label, LABEL_LENGTH // columns, placeholder=" …") for label in labels]
+        short = [shortened(label, LABEL_LENGTH // columns) for label in labels]
         figure.legend(lines, short, loc="outside lower left", ncols=columns, frameon=False)
 
     return as_svg(draw, 11, 4 + 0.2 * rows)
 
 
-def error_curves(configuration: Configuration, split: str) -> list[Curve]:
-    """Return one curve per run. It is empty if the run has no accuracy on the split."""
-    metric = f"{split}/accuracy"
-    return [
-        {row["epoch"] + 1: 100 * (1 - row[metric]) for row in entry.metrics if metric in row}
-        for entry in configuration.entries
-    ]
-
-
-def has_uneven_curves(configuration: Configuration) -> bool:
-    """Return whether some runs have epochs that others do not have."""
-    return any(len({frozenset(curve) for curve in error_curves(configuration, split)}) > 1 for split in SPLITS)
-
-
 def draw_curves(axes: Axes, curves: Sequence[Curve], color: str, label: str) -> Line2D:
     """Draw the mean and the range over the seeds, and single curves where seeds have different epochs.
 
-    The mean ends where one seed ends: the mean of the others would jump there.
+    The mean is that of moments that all seeds have: elsewhere it would be that of other seeds, and jump.
     """
-    epochs = set(curves[0]).intersection(*curves)
-    mean = {epoch: fmean(curve[epoch] for curve in curves) for epoch in sorted(epochs)}
+    moments = set(curves[0]).intersection(*curves)
+    mean = {moment: fmean(curve[moment] for curve in curves) for moment in sorted(moments)}
     if len(curves) > 1:
-        low, high = ([extreme(curve[epoch] for curve in curves) for epoch in mean] for extreme in (min, max))
+        low, high = ([extreme(curve[moment] for curve in curves) for moment in mean] for extreme in (min, max))
         axes.fill_between(list(mean), low, high, color=color, alpha=0.15, linewidth=0)
     for curve in curves:
-        if curve.keys() - epochs:
+        if curve.keys() - moments:
             draw_curve(axes, curve, color=color, gid=f"name: {label}", linewidth=0.6)
     return draw_curve(axes, mean, color=color, gid=f"name: {label}", label=label)
 
 
 def draw_curve(axes: Axes, curve: Curve, **style: Any) -> Line2D:
-    epochs = sorted(curve)
-    (line,) = axes.plot(epochs, [curve[epoch] for epoch in epochs], marker="." if len(epochs) == 1 else "", **style)
+    moments = sorted(curve)
+    values = [curve[moment] for moment in moments]
+    (line,) = axes.plot(moments, values, marker="." if len(moments) == 1 else "", **style)
     return line
 
 

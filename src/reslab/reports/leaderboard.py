@@ -126,8 +126,8 @@ def run_table(report: Report) -> list[dict[str, Any]]:
 
 
 def notes_on_means(report: Report) -> list[str]:
-    """Return lines that say which runs no mean counts, and which means combine results of different provenance."""
-    lines = []
+    """Return lines that say what the means leave out or combine: runs, images, results of different provenance."""
+    lines = partial_lines(report)
     if report.pruned:
         lines.append(f"not counted: {plural(len(report.pruned), 'run')} that the search pruned")
     if report.superseded:
@@ -140,6 +140,21 @@ def notes_on_means(report: Report) -> list[str]:
                 rows = mixed.setdefault(f"{name} ({', '.join(values)})", [])
                 rows.append(report.display_name(configuration.best))
     return lines + [f"runs of one row differ in {difference}: {', '.join(rows)}" for difference, rows in mixed.items()]
+
+
+def partial_lines(report: Report) -> list[str]:
+    """Return one line per split of which some counted runs used only a part, e.g. with trainer.limit_test_batches."""
+    lines = []
+    for split in ("val", "test"):
+        parts: dict[str, list[str]] = {}
+        for entry in (entry for configuration in report.configurations for entry in configuration.entries):
+            used, available = (entry.result.get(f"{split}/{name}") for name in ("images", "images_available"))
+            if used is not None and available is not None and used < available:
+                parts.setdefault(f"{used} of {available} images", []).append(report.display_name(entry))
+        if parts:
+            texts = (f"{part} ({', '.join(names)})" for part, names in parts.items())
+            lines.append(f"{split}/accuracy is that of a part of the images: {'; '.join(texts)}")
+    return lines
 
 
 def failure_lines(report: Report) -> list[str]:

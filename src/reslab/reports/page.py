@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from html import escape
 
 from reslab.reports.configurations import LEGEND, Configuration, mean_and_interval
+from reslab.reports.curves import has_uneven_curves
 from reslab.reports.figures import (
     effect_panels,
     effect_points,
-    has_uneven_curves,
     learning_curves,
     parallel_coordinates,
     settings_label,

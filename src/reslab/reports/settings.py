@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reslab.configuration import flatten, has_prefix, shown
+from reslab.configuration import has_prefix, shown
+from reslab.run import identity
 
 Settings = dict[str, Any]  # by dotted name
 
@@ -22,10 +23,11 @@ def comparable_settings(config: dict[str, Any]) -> Settings:
     """Return the settings that the result of a run depends on, without those that are null.
 
     `model.name` and `optimizer._target_` are called `model` and `optimizer`. `data.root` is left out unless the data
-    set is an image folder: only there does it choose the images.
+    set is an image folder: only there does it choose the images. An option that is newer than the run has the value
+    that does what the run did.
     """
     settings: Settings = {}
-    for name, value in flatten(config).items():
+    for name, value in identity(config).items():
         group, _, option = name.rpartition(".")
         if option == "name" and group in config:
             settings[group] = value

@@ -1,5 +1,8 @@
 """What TensorBoard shows besides the curves: the configuration, layers, graph, images, figures and hparams of a run."""
 
+import html
+import logging
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_summary import ModelSummary
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[import-untyped]
 from torch import Tensor
@@ -21,12 +25,17 @@ from torchvision.utils import make_grid
 
 from reslab.configuration import name_of, task_overrides
 from reslab.data.batches import FolderImages
-from reslab.training.classifier import Classifier
+from reslab.drawing import literal_text, shortened, undrawable
+from reslab.training.classifier import Classifier, gather_by_rank
+
+log = logging.getLogger(__name__)
 
 matplotlib.use("agg")
 
 Mistake = tuple[float, int, int, Tensor]  # confidence, true class, predicted class, image: uint8 (C, H, W)
 LAYER_DEPTH = 4  # down to network.layer1.0.conv1
+MAX_NAMES = 30  # classes whose names have room at a confusion matrix
+LABEL_COLUMNS, TITLE_COLUMNS = 24, 20  # width of a class name at a confusion matrix and above an image, in characters
 GRAPH_LAYERS = 300  # tracing a network of a thousand layers takes minutes, and its graph is too large to read
 
 
@@ -53,7 +62,9 @@ class TensorBoardReport(Callback):
         if writer is None or trainer.global_step:
             return
         assert isinstance(pl_module, Classifier)
-        writer.add_text("config", "```\n" + yaml.safe_dump(pl_module.record["config"], sort_keys=False) + "```")
+        config = yaml.safe_dump(pl_module.record["config"], sort_keys=False, allow_unicode=True)
+        writer.add_text("config", f"```\n{config}```")
+        writer.add_text("classes", class_list(pl_module.record["spec"]["classes"]))
         writer.add_text("layers", layer_table(pl_module))
         if (grid := self.augmented_grid(trainer, pl_module)) is not None:
             writer.add_image("images/augmented_training", grid)
@@ -89,7 +100,7 @@ class TensorBoardReport(Callback):
     ) -> None:
         images, labels = batch
         confidence, predicted = outputs.softmax(1).max(1)
-        confidence = confidence.masked_fill(predicted == labels, 0)
+        confidence = confidence.masked_fill(predicted == labels, 0).nan_to_num(0)  # NaN is no confidence
         for index in confidence.topk(min(self.num_mistakes, len(labels))).indices.tolist():
             if confidence[index] > 0:
                 numbers = confidence[index].item(), labels[index].item(), predicted[index].item()
@@ -97,15 +108,32 @@ class TensorBoardReport(Callback):
         self.mistakes = sorted(self.mistakes, key=lambda mistake: -mistake[0])[: self.num_mistakes]
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        mistakes = [mistake for of_a_process in gather_by_rank(self.mistakes) for mistake in of_a_process]
+        self.mistakes = sorted(mistakes, key=lambda mistake: -mistake[0])[: self.num_mistakes]
         writer = summary_writer(trainer)
         if writer is None:
             return
         assert isinstance(pl_module, Classifier)
         classes = pl_module.record["spec"]["classes"]
         step = pl_module.record.get("step", 0)
-        writer.add_figure("test/confusion_matrix", confusion_figure(pl_module.confusion_matrix, classes), step)
+        figures = {"test/confusion_matrix": confusion_figure(pl_module.confusion_matrix, classes)}
         if self.mistakes:
-            writer.add_figure("test/most_confident_mistakes", mistakes_figure(self.mistakes, classes), step)
+            figures["test/most_confident_mistakes"] = mistakes_figure(self.mistakes, classes)
+        report_undrawable(classes)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # the line above has said it
+            for tag, figure in figures.items():
+                writer.add_figure(tag, figure, step)
+
+
+def report_undrawable(classes: list[str]) -> None:
+    """Log which characters of the class names no installed font has."""
+    if characters := undrawable(classes):
+        log.warning(
+            "no installed font has %s: the pictures in TensorBoard show boxes, the table of the classes shows the "
+            "names; pip install 'reslab[fonts]' brings fonts for many scripts",
+            shortened(characters, 20),
+        )
 
 
 def add_graph(writer: SummaryWriter, classifier: Classifier) -> None:
@@ -136,23 +164,41 @@ def layer_table(classifier: Classifier) -> str:
     return "\n".join(lines)
 
 
+def class_list(classes: list[str]) -> str:
+    """Return a Markdown table of the classes with their complete names. Figures shorten long names."""
+    rows = [f"| {number} | {as_markdown(name)} |" for number, name in enumerate(classes)]
+    return "\n".join(["| number | class |", "|--:|---|", *rows])
+
+
+def as_markdown(text: str) -> str:
+    """Return Markdown that shows a text of one line as it is."""
+    printable = text.encode("utf-8", "replace").decode()  # a file's name may have bytes that are no text
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|])", r"\\\1", html.escape(" ".join(printable.splitlines()), quote=False))
+
+
 def confusion_figure(confusion: Tensor, classes: list[str]) -> Figure:
     """Draw a confusion matrix (num_classes, num_classes). Each row is one true class, in fractions of its images."""
     share = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
     size = min(4 + 0.35 * len(classes), 16)
     figure = Figure(figsize=(size, size), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true")
-    if len(classes) <= 30:
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
-        for true, row in enumerate(share.tolist()):
-            for predicted, value in enumerate(row):
-                if value >= 0.005:
-                    color = "white" if value > 0.5 else "black"
-                    axes.text(predicted, true, f"{value:.2f}", ha="center", va="center", color=color, fontsize=7)
+    names = [shortened(name, LABEL_COLUMNS) for name in classes] if len(classes) <= MAX_NAMES else []
+    with literal_text(*names):
+        axes = figure.subplots()
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        axes.set(xlabel="predicted", ylabel="true")
+        if names:
+            axes.set_xticks(range(len(names)), names, rotation=90)
+            axes.set_yticks(range(len(names)), names)
+            write_shares(axes, share)
     return figure
+
+
+def write_shares(axes: Axes, share: Tensor) -> None:
+    for true, row in enumerate(share.tolist()):
+        for predicted, value in enumerate(row):
+            if value >= 0.005:
+                color = "white" if value > 0.5 else "black"
+                axes.text(predicted, true, f"{value:.2f}", ha="center", va="center", color=color, fontsize=7)
 
 
 def mistakes_figure(mistakes: list[Mistake], classes: list[str]) -> Figure:
@@ -160,14 +206,20 @@ def mistakes_figure(mistakes: list[Mistake], classes: list[str]) -> Figure:
     columns = 8
     rows = -(-len(mistakes) // columns)
     figure = Figure(figsize=(1.6 * columns, 2.0 * rows), layout="constrained")
-    for axes, mistake in zip(figure.subplots(rows, columns, squeeze=False).flat, mistakes, strict=False):
-        confidence, true, predicted, image = mistake
-        picture = image.permute(1, 2, 0)
-        axes.imshow(picture.expand(-1, -1, 3))
-        axes.set_title(f"{classes[true]}\nas {classes[predicted]} {confidence:.0%}", fontsize=8)
+    with literal_text(*(classes[number] for mistake in mistakes for number in mistake[1:3])):
+        for axes, mistake in zip(figure.subplots(rows, columns, squeeze=False).flat, mistakes, strict=False):
+            confidence, true, predicted, image = mistake
+            axes.imshow(image.permute(1, 2, 0).expand(-1, -1, 3))
+            axes.set_title(mistake_title(classes[true], classes[predicted], confidence), fontsize=8)
     for axes in figure.axes:
         axes.axis("off")
     return figure
+
+
+def mistake_title(true: str, predicted: str, confidence: float) -> str:
+    percent = f"{confidence:.0%}"
+    room = TITLE_COLUMNS - len(f"as  {percent}")
+    return f"{shortened(true, TITLE_COLUMNS)}\nas {shortened(predicted, room)} {percent}"
 
 
 def add_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
