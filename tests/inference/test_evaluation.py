@@ -213,12 +213,8 @@ def write_images(folder, count, seed):
         Image.fromarray(pixels).convert("RGB").save(folder / f"{number:02}.png")
 
 
-@pytest.fixture(scope="module")
-def pets(tmp_path_factory):
-    """A run on the class folders cat, frog and ship. Tests must not change it."""
-    root, folder = tmp_path_factory.mktemp("pets"), tmp_path_factory.mktemp("run")
-    for number, name in enumerate(PETS):
-        write_images(root / name, 20, seed=number)
+def train_on(root, folder):
+    """Train on a folder of images. Without a record, a checkpoint is that of an older version."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(
             "config",
@@ -233,6 +229,15 @@ def pets(tmp_path_factory):
         record_training_files(path, build_data(config, stages=("fit",)).training_files())
     classifier = load_classifier(folder / "checkpoints" / "best.ckpt").classifier
     return SimpleNamespace(root=root, folder=folder, result=result, classifier=classifier)
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    """A run on the class folders cat, frog and ship. Tests must not change it."""
+    root = tmp_path_factory.mktemp("pets")
+    for number, name in enumerate(PETS):
+        write_images(root / name, 20, seed=number)
+    return train_on(root, tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
@@ -442,6 +447,32 @@ def test_the_own_class_folders_of_an_older_run_are_refused(test_pets, pets, tmp_
             test_pets(f"checkpoint={tmp_path}/older.ckpt", *own)
     result = test_pets(f"checkpoint={tmp_path}/older.ckpt", *other_images(tmp_path / "others", *PETS))
     assert result["images"] == 36
+
+
+def test_a_part_of_the_own_folder_is_tested_if_it_was_not_in_the_training(tmp_path):
+    for number, name in enumerate(PETS):
+        write_images(tmp_path / "images" / "train" / name, 10, seed=number)
+        write_images(tmp_path / "images" / "test" / name, 4, seed=100 + number)
+    split = train_on(tmp_path / "images", tmp_path / "run")
+    older = shutil.copytree(split.folder, tmp_path / "older")
+    saved = torch.load(older / "checkpoints" / "best.ckpt", weights_only=True)
+    del saved["reslab"]["training_files"]
+    torch.save(saved, older / "checkpoints" / "best.ckpt")
+
+    def test(folder, place):
+        options = [f"checkpoint={folder}", "trainer=cpu", "data=imagefolder", f"data.root={place}"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return evaluate(compose("evaluate", [*options, "data.num_workers=0"]))
+
+    for folder in (split.folder, older):
+        for place in (split.root, split.root / "test"):
+            result = test(folder, place)
+            assert (result["images"], result["found"]) == (12, 12)
+            assert result["metrics"] == metrics_of_test(split.result)
+    with pytest.raises(UserError, match=r"^the network was trained on all 30 test images of .*/train: "):
+        test(split.folder, split.root / "train")
+    with pytest.raises(UserError, match=r"of an older version, which did not record on which images of .*/images "):
+        test(older, split.root / "train")
 
 
 # where the data set is

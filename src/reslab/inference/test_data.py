@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from reslab.data.base import ImageDataModule
 from reslab.data.batches import FolderImages
+from reslab.data.folders import SPLIT_NAMES
 from reslab.data.image_folder import ClassFolders, ImageFolder
 from reslab.data.splits import Split, are_training_files, names_within
 from reslab.errors import UserError
@@ -60,8 +61,7 @@ def build_test_data(trained: Trained, config: DictConfig, checkpoint: Path) -> T
         data: ImageDataModule = instantiate(options, seed=trained.config.seed, _convert_="all")
         if isinstance(data, ImageFolder):
             data.tests_all = not is_own and config.data.test_fraction is None
-            if is_own:
-                refuse_unknown_split(data, trained, checkpoint)
+            refuse_unknown_split(data, trained, own_root, checkpoint)
         data.setup("test")
     split = data.splits["test"]
     if split is None:
@@ -144,14 +144,19 @@ def advice_for_own_data(own: bool) -> Iterator[None]:
         raise UserError(re.sub(r"\bdata\.root\b(?!=)", "root=…", str(error)).replace("data.root=", "root=")) from error
 
 
-def refuse_unknown_split(data: ImageFolder, trained: Trained, checkpoint: Path) -> None:
-    """Raise UserError if nothing tells which images of the run's own class folders it was trained on.
+def refuse_unknown_split(data: ImageFolder, trained: Trained, own_root: Path, checkpoint: Path) -> None:
+    """Raise UserError if the images may be those of the training, and nothing tells.
 
-    Runs before this record divided such a folder by another rule.
+    Older runs did not record their images, and divided class folders by another rule. Their test/ is still known.
     """
-    if "training_files" not in trained.classifier.record and data.root.is_dir() and not data.split_folders():
+    root, own = data.root.resolve(), own_root.resolve()
+    if "training_files" in trained.classifier.record or not root.is_dir():
+        return
+    is_undivided = root == own and not data.split_folders()
+    is_part = own in root.parents and root.relative_to(own).parts[0].lower() not in SPLIT_NAMES["test"]
+    if is_undivided or is_part:
         raise UserError(
-            f"{checkpoint} is of an older version, which did not record on which images of {data.root} the network was "
+            f"{checkpoint} is of an older version, which did not record on which images of {own_root} the network was "
             "trained: test it on other images, data=imagefolder data.root=<a folder with test/, or of classes>"
         )
 
