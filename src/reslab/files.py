@@ -139,9 +139,13 @@ def write_waiting_lines() -> None:
         run_log.write_waiting()
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     with replaced(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="surrogateescape")  # names of files may hold any bytes
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode("utf-8", errors="surrogateescape"))  # names of files may hold any bytes
 
 
 def write_json(path: Path, value: Any) -> None:

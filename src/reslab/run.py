@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from reslab.configuration import flatten, has_prefix
+from reslab.configuration import flatten, has_prefix, shown
 from reslab.errors import UserError
 from reslab.files import write_csv, write_json, write_text, write_waiting_lines
 
@@ -33,8 +33,6 @@ MAY_NOT_DIFFER = ("callbacks.ema",)  # the exception within callbacks: it change
 ABSENT: dict[str, Any] = {
     "flip_averaging": False, "mixup": 0.0, "cutmix": 0.0, "model.whiten_stem": False, "data.augment.randaugment": 0,
     "data.on_error": "stop", "outputs": "outputs", "checkpoint.every_minutes": 10, "sweep.stop_on_failure": False,
-    "model.stem_activation": False, "model.relu_before_addition": False, "model.pooling": "average",
-    "model.classifier_bias": True, "model.logit_scale": 1.0,
     "model.stem_activation": False, "model.relu_before_addition": False, "model.pooling": "average",
     "model.classifier_bias": True, "model.logit_scale": 1.0,
     "model.train_norms": False, "data.background": None, "trainer.gradient_clip_algorithm": "norm",
@@ -268,6 +266,23 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     `~` stands for the home folder: a configuration that was saved before a run has resumed still has it.
     """
     return ABSENT | {name: present_value(name, value) for name, value in flatten(config).items()}
+
+
+def older_options(saved: Mapping[str, Any], today: Mapping[str, Any]) -> list[str]:
+    """Return the overrides that give a run which is older than some options what it did.
+
+    Args:
+        saved: the run's options by their dotted names.
+        today: the options that its choices have today.
+
+    Returns:
+        E.g. `data.background=null`; nothing for an option whose value today is what the run did.
+    """
+    return [
+        f"{name}={shown(value)}"
+        for name, value in ABSENT.items()
+        if name not in saved and name in today and today[name] != value
+    ]
 
 
 def present_value(name: str, value: Any) -> Any:

@@ -5,6 +5,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
 from reslab.errors import UserError
+from reslab.run import ABSENT
 from reslab.sweeps.jobs import Job, JobLauncher
 from reslab.sweeps.search import PRUNING_OVERRIDE
 
@@ -133,3 +134,17 @@ def test_a_job_keeps_its_folder_whatever_its_name_says_of_the_sweep(sweep_jobs, 
     assert jobs.launcher.launched == []
     assert jobs.compose(0, ["seed=6"]).folder.name == "0_seed=6"  # another job with this number
     assert jobs.compose(1, ["seed=5"]).folder.name == "1_seed=5"
+
+
+def test_a_job_that_is_older_than_an_option_does_what_it_did(sweep_jobs, monkeypatch):
+    """conf/ gives the option another value today than what the job did without it."""
+    jobs = sweep_jobs(RecordingLauncher())
+    for number, status in enumerate(["finished", "failed"]):
+        begin(jobs.compose(number, [f"seed={number}"]), status)
+    monkeypatch.setitem(ABSENT, "data.new", "before")
+    overrides = {number: [f"seed={number}", "+data.new=today"] for number in range(2)}
+    folders = [jobs.compose(*each).folder.name for each in overrides.items()]
+    assert folders == ["0_seed=0", "1_seed=1"]
+    jobs.run(overrides)
+    assert jobs.launcher.launched == [[1]]
+    assert jobs.compose(1, overrides[1]).config.data.new == "before"

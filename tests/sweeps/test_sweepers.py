@@ -84,6 +84,7 @@ def sweeper(tmp_path, sweep_config):
             def run(self, lines):
                 self.planned = 1
                 self.jobs.write_record()
+                self.jobs.launched = True
                 make_run(self.jobs.sweep.folder / "0_seed=1", result={"status": status, "error": "no memory"})
                 if error is not None:
                     raise error
@@ -178,6 +179,29 @@ def test_a_mistake_leaves_a_sweep_that_is_resumed(tmp_path, no_torch):
     done = run("train", "resume=sweep", cwd=tmp_path, **no_torch)
     assert (done.returncode, done.stderr.split(";")[0]) == (2, "error: model=no does not exist")
     assert (tmp_path / "sweep" / "multirun.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "line"),
+    [
+        ("hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size=0 must be an integer of at least 1 or null"),
+        ("sweep.stop_on_failure=maybe", "sweep.stop_on_failure=maybe must be true or false"),
+        ("hydra/launcher=parallel hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs=0 must be an integer of at least 1"),
+        ("hydra/launcher=slurm", "hydra/launcher=slurm needs the command sbatch: start the sweep where jobs are"),
+        ("seed=3", "resume=sweep is a sweep that was started with seed=1,2, not seed=3: start a new one"),
+    ],
+)
+def test_a_mistake_on_resuming_a_sweep_changes_no_byte(tmp_path, no_torch, mistake, line):
+    sweep = tmp_path / "sweep"
+    make_run(sweep / "7_seed=8", accuracy=0.5)
+    (sweep / "multirun.yaml").write_text("hydra: {overrides: {hydra: [hydra.mode=MULTIRUN], task: ['seed=1,2']}}")
+    (sweep / "result.json").write_text('{"status": "finished"}')
+    (sweep / ".lock").touch()
+    before = {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
+    done = run("train", "resume=sweep", *mistake.split(), cwd=tmp_path, PATH="/nowhere", **no_torch)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {line}")
+    assert {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()} == before
 
 
 # failures

@@ -4,10 +4,10 @@ import re
 import shlex
 from pathlib import Path
 
-from reslab.configuration import defaults, flatten, has_prefix, name_of, quoted, shown, unquoted
+from reslab.configuration import defaults, flatten, has_prefix, name_of, quoted, unquoted
 from reslab.errors import UserError
 from reslab.machine import is_first_process
-from reslab.run import ABSENT, SETTINGS_ERRORS, Run, resume_argument
+from reslab.run import ABSENT, SETTINGS_ERRORS, Run, older_options, resume_argument
 from reslab.sweeps.folder import Sweep
 
 LAUNCHER = "hydra/launcher"
@@ -63,22 +63,14 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
 
 
 def options_of_an_older_run(run: Run) -> list[str]:
-    """Return the options that are newer than a run, where its choices have another value today than what it did.
-
-    E.g. the description of model=resnet9 has options that earlier descriptions of it did not have.
-    """
+    """Return `older_options` as they are for the choices of a run, e.g. model=resnet9."""
     try:
         saved, overrides = flatten(run.config or {}), run.overrides
     except SETTINGS_ERRORS:
         return []
     if not saved or saved.keys() >= ABSENT.keys():
         return []
-    today = defaults("config", overrides)
-    return [
-        f"{name}={shown(value)}"
-        for name, value in ABSENT.items()
-        if name not in saved and name in today and today[name] != value
-    ]
+    return older_options(saved, defaults("config", overrides))
 
 
 def resumed_sweep_command_line(sweep: Sweep, others: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """The jobs of a sweep: composed, checked, and given to a launcher unless they have ended already."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from reslab.benchmarking.options import BENCHMARK_SCHEMA
-from reslab.configuration import has_prefix, quoted
+from reslab.configuration import flatten, has_prefix, quoted
 from reslab.errors import UserError
 from reslab.options import Schema
-from reslab.run import Result, Run, differences, identity
+from reslab.run import Result, Run, differences, identity, older_options
 from reslab.sweeps.folder import Sweep
 from reslab.training.options import TRAINING_SCHEMA
 
@@ -69,6 +69,9 @@ class JobLauncher(Launcher):
         numbered = enumerate(job_overrides, initial_job_idx)
         return self.launch_jobs([compose_job(self.config_loader, self.config, *each) for each in numbered])
 
+    def check_jobs(self, jobs: Sequence[Job]) -> None:
+        """Raise UserError for jobs that cannot be launched."""
+
     def launch_jobs(self, jobs: list[Job]) -> list[JobReturn]:
         raise NotImplementedError
 
@@ -82,6 +85,7 @@ class SweepJobs:
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         self.sweep = Sweep(config.hydra.sweep.dir)
+        self.launched = False  # whether any job was
         # The folder is named after the time. With its name among the settings, every process uses the same one.
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
 
@@ -105,6 +109,9 @@ class SweepJobs:
                 place = [f"hydra.sweep.subdir={quoted(job.folder.name)}", "hydra.output_subdir=null"]
                 job.overrides = [*job.overrides, f"resume={quoted(job.folder)}", *place]
         if unfinished and isinstance(self.launcher, JobLauncher):
+            self.launcher.check_jobs(unfinished)
+        self.launched = self.launched or bool(unfinished)
+        if unfinished and isinstance(self.launcher, JobLauncher):
             self.launcher.launch_jobs(unfinished)
         else:
             for group in consecutive(unfinished):
@@ -114,11 +121,20 @@ class SweepJobs:
     def compose(self, number: int, overrides: Sequence[str]) -> Job:
         """Return a job in the folder that it has already, which an older version or other options may have named."""
         job = compose_job(self.config_loader, self.config, number, overrides)
-        if not job.run.has_settings:
-            earlier = (run for run in self.sweep.jobs if run.folder.name.partition("_")[0] == str(number))
-            same = (run for run in earlier if is_run_of(run, job))
-            job.folder = max(same, key=lambda run: run.has_ended, default=job.run).folder
+        earlier = [run for run in self.sweep.jobs if run.folder.name.partition("_")[0] == str(number)]
+        for run in sorted(earlier, key=lambda run: (run.folder != job.folder, not run.has_ended)):
+            same = self.as_before(run, job)
+            if same is not None:
+                return same
         return job
+
+    def as_before(self, run: Run, job: Job) -> Job | None:
+        """Return the job in the folder of its earlier run; None if that was the run of another job."""
+        if (saved := saved_config(run)) is None:
+            return None
+        if options := older_options(flatten(saved), flatten(to_dict(job.config))):
+            job = compose_job(self.config_loader, self.config, job.number, [*job.overrides, *options])
+        return None if differences(saved, to_dict(job.config)) else replace(job, folder=run.folder)
 
     def check(self, jobs: list[Job]) -> None:
         """Raise UserError for a value that is wrong in any job, or a combination that is wrong in every job.
@@ -191,11 +207,6 @@ def saved_config(run: Run) -> dict[str, Any] | None:
     except (OSError, yaml.YAMLError):
         return None
     return to_dict(saved) if saved else None
-
-
-def is_run_of(run: Run, job: Job) -> bool:
-    saved = saved_config(run)
-    return saved is not None and not differences(saved, to_dict(job.config))
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 
 from reslab.configuration import as_list
 from reslab.errors import Failed, Interrupted, UserError
-from reslab.files import FolderInUseError, sole_user
-from reslab.options import NULL, check_option, integer
+from reslab.files import FolderInUseError, sole_user, write_bytes
+from reslab.options import NULL, TRUE_OR_FALSE, check_option, integer
 from reslab.run import resume_argument
 from reslab.sweeps.jobs import SweepJobs
 from reslab.sweeps.options import SEARCH, require_package
@@ -42,8 +42,10 @@ class ResumableSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run the jobs and print their report. Raise SweepFailed if a job failed."""
         lines = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
-        sweep, is_new = self.jobs.sweep, not self.jobs.sweep.exists
+        sweep = self.jobs.sweep
+        earlier_record = sweep.record_file.read_bytes() if sweep.exists else None
         try:
+            check_option("sweep.stop_on_failure", self.jobs.config.sweep.stop_on_failure, TRUE_OR_FALSE)
             with sole_user(sweep.folder):
                 self.run(lines)
         except FolderInUseError:
@@ -54,11 +56,13 @@ class ResumableSweeper(Sweeper):
             print(f"{what} ({error}): {resume_argument(sweep.folder)} continues the sweep", file=sys.stderr)
             raise
         except Exception as error:
-            if sweep.jobs:
+            if self.jobs.launched:
                 self.summarize("failed")
                 raise Failed(error) from error
-            if is_new:
+            if earlier_record is None:
                 sweep.remove_unused()
+            elif earlier_record != sweep.record_file.read_bytes():
+                write_bytes(sweep.record_file, earlier_record)
             raise
         if failed := self.summarize():
             raise SweepFailed(f"{failed} jobs failed")

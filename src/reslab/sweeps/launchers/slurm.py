@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +17,7 @@ from reslab.errors import Interrupted, RunError, UserError
 from reslab.files import write_text
 from reslab.machine import is_first_process
 from reslab.run import Run
+from reslab.sweeps.jobs import Job
 from reslab.sweeps.launchers.commands import CommandJob, CommandLauncher
 from reslab.sweeps.options import require_package
 
@@ -39,7 +41,6 @@ class SlurmLauncher(CommandLauncher):
         self.max_requeues, self.parameters = max_requeues, parameters
 
     def run_commands(self, jobs: list[CommandJob]) -> None:
-        self.check(jobs)
         queued = ids_in_queue()
         ids = {job_id: job for job in jobs if (job_id := last_id(job)) in queued}
         if ids:
@@ -53,7 +54,7 @@ class SlurmLauncher(CommandLauncher):
         if ids:
             subprocess.run(["scancel", *ids], check=False)  # it fails for a job that has ended by now
 
-    def check(self, jobs: list[CommandJob]) -> None:
+    def check_jobs(self, jobs: Sequence[Job]) -> None:
         """Raise UserError for what SLURM would accept but could not run."""
         if shutil.which("sbatch") is None:
             raise UserError("hydra/launcher=slurm needs the command sbatch: start the sweep where jobs are submitted")
