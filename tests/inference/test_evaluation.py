@@ -136,6 +136,15 @@ def test_evaluation_uses_the_precision_of_the_run_unless_one_is_given(run, train
     assert run("trainer.precision=bf16-mixed")["metrics"]["test/loss"] != repeated["test/loss"]
 
 
+@pytest.mark.parametrize("name", ["epoch", "global_step"])
+def test_a_checkpoint_that_does_not_say_its_step_is_one_line(run, trained, tmp_path, name):
+    saved = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    del saved[name]
+    torch.save(saved, tmp_path / "cut.ckpt")
+    with pytest.raises(UserError, match=r"cut.ckpt is not a complete checkpoint of ResLab: it does not say"):
+        run(f"checkpoint={tmp_path}/cut.ckpt")
+
+
 def test_another_precision_than_that_of_the_run_is_said(run, trained, tmp_path, caplog):
     saved = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
     saved["reslab"]["origin"]["precision"] = "bf16-mixed"  # of a GPU, where trainer.precision=auto was this

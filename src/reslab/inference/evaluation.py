@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, distributed
 
+from reslab.errors import UserError
 from reslab.files import output_errors, write_json
 from reslab.inference.loading import Trained, find_checkpoint, restore_classifier
 from reslab.inference.test_data import build_test_data, names_data
@@ -46,6 +47,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     require_accelerator(config.trainer.accelerator)
     path = find_checkpoint(config.checkpoint)
     checkpoint = read_checkpoint(path)
+    if not {"epoch", "global_step"} <= checkpoint.keys():
+        raise UserError(f"{path} is not a complete checkpoint of ResLab: it does not say of which epoch and step it is")
     warn_of_other_step(path, checkpoint["global_step"], config)
     trained = restore_classifier(path, checkpoint)
     use_image_size(trained, config)
@@ -99,7 +102,7 @@ def trainer_config(trained: Trained, config: DictConfig) -> DictConfig:
     """Return the run's configuration with the trainer of the evaluation, in the precision of the run unless given."""
     precision = config.trainer.precision or trained.config.trainer.precision
     resolved = resolve_precision(precision, config.trainer.accelerator)
-    before = trained.classifier.record["origin"]["precision"]
+    before = trained.classifier.record.get("origin", {}).get("precision", resolved)
     if config.trainer.precision is None and before != resolved:
         log.warning("the run computed in %s and this test computes in %s: trainer.precision sets it", before, resolved)
     trained.config.trainer = {**config.trainer, "precision": precision}
