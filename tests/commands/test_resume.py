@@ -291,8 +291,8 @@ def test_what_would_be_another_run_is_refused(composed, copied, overrides, told)
 
 def test_fewer_epochs_than_the_run_has_are_refused_and_lose_no_result(composed, copied):
     before = contents(copied)
-    with pytest.raises(UserError, match=r"^trainer\.max_epochs=2 is less than the 3 epochs that the run has trained$"):
-        resumed(composed, copied, "trainer.max_epochs=2")
+    with pytest.raises(UserError, match=r"^trainer\.max_epochs=3 is less than the 4 epochs that the run has begun$"):
+        resumed(composed, copied, "trainer.max_epochs=3")
     assert contents(copied) == before
 
 

@@ -243,7 +243,8 @@ def test_flip_averaging_is_the_mean_of_the_logits_of_an_image_and_its_mirror_ima
     torch.testing.assert_close(classifier.predict_step(images, 0), expected.softmax(1))
     classifier.val_metrics.reset()
     classifier.validation_step((images, labels), 0)
-    torch.testing.assert_close(classifier.val_metrics.compute()["loss"], F.cross_entropy(expected, labels).detach())
+    loss = classifier.val_metrics.compute()["loss"].float()
+    torch.testing.assert_close(loss, F.cross_entropy(expected, labels).detach())
     training_loss = classifier.training_step((images, labels), 0)
     torch.testing.assert_close(training_loss, F.cross_entropy(straight, labels))
 
@@ -262,17 +263,6 @@ def test_evaluate_and_predict_average_as_the_run_did(composed, trained, digit_fi
     probabilities = [entry["probability"] for entry in row["classes"]]
     assert probabilities == pytest.approx(logits[1].softmax(0).topk(3).values.tolist(), abs=1e-5)
     assert probabilities != pytest.approx(trained.probabilities[1].topk(3).values.tolist(), abs=1e-3)
-
-
-@pytest.mark.parametrize(("freeze", "backbone_moves"), [("true", False), ("1", True), ("5", False)])
-def test_freeze_trains_the_classifier_first(composed, freeze, backbone_moves):
-    config = composed(*SHORT, f"model.freeze={freeze}")
-    torch.manual_seed(config.seed)
-    start = build_network(config.model, 3, 10, 8).state_dict()
-    classifier, _ = fitted(config)
-    end = classifier.network.state_dict()
-    assert not torch.equal(start["fc.weight"], end["fc.weight"])
-    assert torch.equal(start["conv1.weight"], end["conv1.weight"]) != backbone_moves
 
 
 def test_the_learning_rate_follows_the_schedule_at_every_step(composed):

@@ -33,8 +33,8 @@ def test_a_run_learns_the_digits_and_records_its_origin(composed, tmp_path):
 def test_the_best_weights_by_validation_accuracy_are_tested(composed, tmp_path):
     result = fit.train(composed(*QUICK, "trainer.max_epochs=5", "optimizer.lr=0.4", "scheduler=constant"))
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
-    watcher = next(state for name, state in best["callbacks"].items() if "val/accuracy" in name)
-    assert watcher["best_model_score"].item() == pytest.approx(result["val/accuracy"])
+    assert best["callbacks"]["BestCheckpoint"]["best_score"] == result["val/accuracy"]
+    assert best["callbacks"]["BestCheckpoint"]["best_step"] == best["global_step"] == result["best_step"]
     again = evaluate(composed_evaluation(tmp_path))
     assert again["metrics"] == pytest.approx({name: result[name] for name in again["metrics"]})
     assert sum(row["images"] for row in again["classes"]) == 359
@@ -85,10 +85,15 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(composed):
 @pytest.mark.parametrize(
     ("overrides", "advice"),
     [
-        (["data.batch_size=64"], "=64: try data.batch_size=32 trainer.accumulate_grad_batches=2, which"),
+        (
+            ["data.batch_size=64"],
+            "=64: try data.batch_size=32 trainer.accumulate_grad_batches=2: an optimizer step then averages over 64 "
+            "images instead of 64, and a batch norm over 32 instead of 64",
+        ),
         (
             ["data.batch_size=9", "trainer.accumulate_grad_batches=3"],
-            "data.batch_size=4 trainer.accumulate_grad_batches=6",
+            "=9: try data.batch_size=4 trainer.accumulate_grad_batches=6: an optimizer step then averages over 24 "
+            "images instead of 27, and a batch norm over 4 instead of 9",
         ),
         (["data.batch_size=1"], "data.batch_size=1: the network is too large for it"),
     ],

@@ -71,15 +71,16 @@ def picture(events, tag):
 
 def test_these_scalars_are_shown_and_no_others(events, history, trained):
     steps = {f"step/{name}" for name in ("loss", "accuracy", "learning_rate", "images_per_second")}
-    tested = {name for name in trained.result if name.startswith("test/")}
+    tested = {name for name in trained.result if name.startswith("test/") and "/images" not in name}
     final = {f"result/{name}" for name in fit.HPARAMS_METRICS}
-    assert set(events.Tags()["scalars"]) == {"epoch"} | steps | (history[0].keys() - {"step"}) | tested | final
+    epochs = history[0].keys() - {"step", "val/images"}
+    assert set(events.Tags()["scalars"]) == {"epoch"} | steps | epochs | tested | final
     assert tested == {f"test/{n}" for n in ("loss", "accuracy", "top5_accuracy", "f1_macro", "calibration_error")}
 
 
 def test_every_epoch_is_a_point_at_its_last_step(events, history):
     assert dict(points(events, "epoch")) == {19: 0, 39: 1, 59: 2, 79: 3, 80: 4}  # 80: the test
-    for name in history[0].keys() - {"epoch", "step"}:
+    for name in history[0].keys() - {"epoch", "step", "val/images"}:
         expected = [(row["step"] - 1, pytest.approx(row[name])) for row in history]
         assert points(events, name) == expected
 
@@ -283,7 +284,17 @@ def test_a_large_confusion_figure_has_no_numbers():
 
 # names of classes
 
-NAMES = ["a_$x^$", "$\\frac{$", "_hidden", "日本語", "x" * 98, "a|b *c* `d` <b>e</b> & [f](g)", "1. h\\_i", "-", "~~j~~"]
+NAMES = [
+    "a_$x^$",
+    "$\\frac{$",
+    "_hidden",
+    "日本語",
+    "x" * 98,
+    "a|b *c* `d` <b>e</b> & [f](g)",
+    "1. h\\_i",
+    "-",
+    "~~j~~",
+]
 
 
 def test_names_of_classes_are_drawn_as_they_are():

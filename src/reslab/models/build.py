@@ -33,8 +33,8 @@ def build_network(model: DictConfig, channels: int, num_classes: int, image_size
     """
     description: dict[str, Any] = OmegaConf.to_container(model, resolve=True)  # type: ignore[assignment]
     weights = description.pop("weights")
-    description.pop("freeze")
-    description.pop("whiten_stem", None)  # whitening needs images, which are not known here
+    for option in ("freeze", "train_norms", "whiten_stem"):  # they concern training
+        description.pop(option, None)
     if description.get("stem") == "auto":
         description["stem"] = "cifar" if image_size <= SMALL_IMAGE else "imagenet"
         log.info("model.stem=auto: the %s stem for %d-pixel images", description["stem"], image_size)

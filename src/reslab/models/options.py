@@ -55,6 +55,7 @@ MODEL = {f"model.{name}": kind for name, kind in RESNET.items()} | {
     "model.whiten_stem": TRUE_OR_FALSE,
     "model.weights": PATH | NULL,
     "model.freeze": TRUE_OR_FALSE | integer(1),
+    "model.train_norms": TRUE_OR_FALSE,
     "model.timm_name": NAME,
     "model.pretrained": TRUE_OR_FALSE,
 }

@@ -2,25 +2,30 @@
 
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import lightning as L
 import torch
 from hydra.utils import get_class, instantiate
-from lightning.pytorch.callbacks import BackboneFinetuning, Callback, Checkpoint, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from reslab.configuration import as_list
 from reslab.data.base import ImageDataModule
 from reslab.errors import UserError
 from reslab.models.build import build_network, check_shapes
 from reslab.models.whitening import whiten_stem
-from reslab.training.checkpoints import CheckpointFiles
-from reslab.training.classifier import Classifier
+from reslab.training.checkpoints import BestCheckpoint, CheckpointFiles
+from reslab.training.classifier import Classifier, seed_generators
+from reslab.training.freezing import Freezing
 from reslab.training.history import History, ProgressBar
+from reslab.training.limits import TrainingLimits, seconds_of
+
+TOP5_ABOVE = 5  # classes: with fewer, every prediction would be among the first five
 
 # data and classifier
 
@@ -40,6 +45,7 @@ def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
         UserError: the network, the optimizer or the schedule cannot be built, or the images do not fit the network.
     """
     spec = data.spec
+    seed_generators(config.seed, torch.device("cpu"))  # the first weights depend on nothing but the seed
     network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
     check_shapes(network, data.batch_size, spec.channels, spec.image_size)
     classifier = Classifier(
@@ -53,6 +59,7 @@ def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
         cutmix=config.cutmix,
         flip_averaging=config.flip_averaging,
         seed=config.seed,
+        freezing=build_freezing(config.model, network),
     )
     if config.model.get("whiten_stem"):
         whiten(classifier, config, data)
@@ -60,6 +67,12 @@ def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
     if config.compile:
         network.compile()  # in place: a wrapper would change the names in checkpoints
     return classifier
+
+
+def build_freezing(model: DictConfig, network: nn.Module) -> Freezing | None:
+    if model.freeze is False:
+        return None
+    return Freezing(network, None if model.freeze is True else model.freeze, bool(model.get("train_norms")))
 
 
 def build_optimizer(options: DictConfig) -> functools.partial[torch.optim.Optimizer]:
@@ -101,29 +114,35 @@ def whiten(classifier: Classifier, config: DictConfig, data: ImageDataModule) ->
 
 
 def build_callbacks(config: DictConfig, data: ImageDataModule, history: History) -> list[Callback]:
-    """Build the callbacks of a run. Without validation images, the best checkpoint is left out."""
-    callbacks: list[Callback] = [history, *instantiate(config.callbacks, _convert_="all").values()]
-    if data.splits["val"] is None:
-        if any(isinstance(callback, EarlyStopping) for callback in callbacks):
-            raise UserError("early stopping needs validation images: set data.val_fraction")
-        callbacks = [callback for callback in callbacks if not watches_validation(callback)]
-    callbacks += freezing_callbacks(config)
+    """Build the callbacks of a run.
+
+    Where there are no validation images, or the test images take their place, no checkpoint is chosen by validation.
+
+    Raises:
+        UserError: a callback or the objective needs validation images, or a metric that the data set does not have.
+    """
+    chosen: list[Callback] = [*instantiate(config.callbacks, _convert_="all").values()]
+    monitors = [callback.monitor for callback in chosen if isinstance(callback, BestCheckpoint | EarlyStopping)]
+    refuse_absent_metrics([*monitors, *as_list(config.objective)], data)
+    if data.splits["val"] is None and any(isinstance(callback, EarlyStopping) for callback in chosen):
+        raise UserError("early stopping needs validation images: set data.val_fraction")
+    if data.splits["val"] is None or data.validate_on_test:
+        chosen = [callback for callback in chosen if not isinstance(callback, BestCheckpoint)]
+    # The limits come first: the other callbacks must know at the last step that it is the last one.
+    max_time = config.trainer.get("max_time")
+    limits = TrainingLimits(config.trainer.max_steps, None if max_time is None else seconds_of(max_time))
+    callbacks = [limits, history, *chosen]
     if config.trainer.enable_progress_bar and sys.stdout.isatty():
         callbacks.append(ProgressBar(history))
     return callbacks
 
 
-def freezing_callbacks(config: DictConfig) -> list[Callback]:
-    """Return the callback that `model.freeze` asks for, or none."""
-    freeze = config.model.freeze
-    if freeze is False:
-        return []
-    epoch = config.trainer.max_epochs if freeze is True else freeze  # with true, the backbone is never unfrozen
-    return [BackboneFinetuning(unfreeze_backbone_at_epoch=epoch)]
-
-
-def watches_validation(callback: Callback) -> bool:
-    return isinstance(callback, ModelCheckpoint) and (callback.monitor or "").startswith("val/")
+def refuse_absent_metrics(names: Iterable[str], data: ImageDataModule) -> None:
+    """Raise UserError for a metric that exists only with more classes."""
+    for name in names:
+        if name.endswith("/top5_accuracy") and len(data.classes) <= TOP5_ABOVE:
+            has = f"data={data.name} has {len(data.classes)}"
+            raise UserError(f"{name} needs more than {TOP5_ABOVE} classes, and {has}")
 
 
 # trainer and logger
@@ -142,15 +161,27 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger 
     options = config.trainer
     return instantiate(
         options,
+        strategy=resolve_strategy(config),
         precision=resolve_precision(options.precision, options.accelerator),
         benchmark=not options.deterministic,  # cuDNN times its algorithms once per shape
         callbacks=callbacks,
         plugins=[CheckpointFiles()],
+        default_root_dir=config.folder,
+        max_time=None,  # TrainingLimits obeys it
         logger=logger or False,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         _convert_="all",
     )
+
+
+def resolve_strategy(config: DictConfig) -> str:
+    """Return the strategy, with DDP's search for parameters without gradients where `model.freeze` needs it."""
+    options = config.trainer
+    several = options.devices != 1 or options.num_nodes != 1
+    if config.model.freeze is not False and (options.strategy == "ddp" or (options.strategy == "auto" and several)):
+        return "ddp_find_unused_parameters_true"
+    return str(options.strategy)
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:

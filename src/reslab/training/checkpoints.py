@@ -1,16 +1,20 @@
 """The checkpoints of a run: when and how they are written, and which one a resumed run continues from."""
 
 import logging
+import math
+import shutil
 import signal
 import time
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -23,14 +27,13 @@ log = logging.getLogger(__name__)
 
 
 class LastCheckpoint(Checkpoint):
-    """Write last.ckpt after each epoch, every few minutes within an epoch, and when a signal interrupts the run.
+    """Write last.ckpt after each epoch, every few minutes within an epoch, at the end, and at an interruption.
 
     Within an epoch, it is written only after an optimizer step that is not the epoch's last one: a checkpoint never
     holds gradients that are being accumulated, and Lightning (2.6) would skip the validation of an epoch that is
     resumed at its last step. With several processes, they decide together, at logged steps only.
 
     Args:
-        dirpath: the folder of the checkpoints.
         every_minutes: minutes between two checkpoints within an epoch.
 
     Raises:
@@ -38,8 +41,11 @@ class LastCheckpoint(Checkpoint):
         Interrupted: during training, after the checkpoint that a signal asked for.
     """
 
-    def __init__(self, dirpath: str, every_minutes: float) -> None:
-        self.path, self.every_seconds = Path(dirpath) / LAST, 60 * every_minutes
+    def __init__(self, every_minutes: float) -> None:
+        self.every_seconds = 60 * every_minutes
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.path = Run(trainer.default_root_dir).last
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.step, self.saved_at = trainer.global_step, time.monotonic()
@@ -57,11 +63,16 @@ class LastCheckpoint(Checkpoint):
         if trainer.world_size == 1 or logged:
             interrupted = any_process(trainer, signals.caught is not None)
             due = any_process(trainer, time.monotonic() - self.saved_at >= self.every_seconds)
-        # Also save at max_steps, so that a resumed run can take more steps.
+        # Also save where a limit ends the training, so that a resumed run can take more steps.
         if interrupted or due or trainer.global_step == trainer.max_steps:
             self.save(trainer)
         if interrupted:
             raise interruption_error()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save where a callback has ended the training at a validation within an epoch."""
+        if is_validated_in_training(trainer) and trainer.should_stop and not trainer.is_last_batch:
+            self.save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_last_batch:
@@ -72,14 +83,90 @@ class LastCheckpoint(Checkpoint):
             raise interruption_error()
 
     def save(self, trainer: L.Trainer) -> None:
-        assert trainer.lightning_module is not None
-        for name, tensor in trainer.lightning_module.state_dict().items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise divergence_error(f"{name} is no longer finite after step {trainer.global_step}", trainer)
         for logger in trainer.loggers:
             logger.save()  # so that the points before this checkpoint are not lost if the process is killed
         trainer.save_checkpoint(self.path)
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+
+
+class BestCheckpoint(Checkpoint):
+    """Write best.ckpt for the validation with the best value of `monitor`.
+
+    Among equal values the latest counts, because its learning rate was the lowest. A value that is not a number is
+    never better than another one.
+
+    Args:
+        monitor: a metric of validation.
+        mode: max if more is better, min if less is.
+
+    Attributes:
+        best_score: the best value; None before the first validation.
+        best_step: the number of optimizer steps of the weights in best.ckpt.
+    """
+
+    def __init__(self, monitor: str, mode: str) -> None:
+        self.monitor, self.mode = monitor, mode
+        self.best_score: float | None = None
+        self.best_step: int | None = None
+        self.is_due = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.run = Run(trainer.default_root_dir)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"monitor": self.monitor, "best_score": self.best_score, "best_step": self.best_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["monitor"] == self.monitor:  # else the values cannot be compared
+            self.best_score, self.best_step = state["best_score"], state["best_step"]
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Read the state of an older checkpoint, where it was that of Lightning's ModelCheckpoint."""
+        states = checkpoint["callbacks"]
+        older = next((state for key, state in states.items() if key.startswith(f"{self.state_key}{{")), None)
+        if older is not None and older["monitor"] == self.monitor and older["best_model_score"] is not None:
+            self.best_score = float(older["best_model_score"])
+            rows = [row for row in states["History"]["rows"] if row.get(self.monitor) == self.best_score]
+            self.best_step = rows[-1]["step"] if rows else None
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not is_validated_in_training(trainer):
+            return
+        self.is_due = self.is_best(float(trainer.callback_metrics[self.monitor]), trainer.global_step)
+        if self.is_due and not trainer.is_last_batch:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.is_due:  # a checkpoint of the last batch is complete only now
+            self.save(trainer)
+
+    def is_best(self, score: float, step: int) -> bool:
+        """Return whether no validation before had a better value, and if so, remember this one."""
+        best = self.best_score
+        if best is not None and not math.isnan(best) and not (score >= best if self.mode == "max" else score <= best):
+            return False
+        self.best_score, self.best_step = score, step
+        return True
+
+    def save(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.run.best)
+        self.is_due = False
+
+    def compare_last(self, trainer: L.Trainer) -> None:
+        """Take last.ckpt as the best checkpoint if the validation after training says that it is.
+
+        A run that is resumed would not have validated these weights, so it goes back to the best checkpoint of before.
+        """
+        is_best = self.is_best(float(trainer.callback_metrics[self.monitor]), trainer.global_step)
+        if is_best and trainer.is_global_zero and self.run.last.is_file():
+            with replaced(self.run.best, keep=self.run.best_before_end) as partial:
+                shutil.copyfile(self.run.last, partial)
+        trainer.strategy.barrier()
+
+
+def is_validated_in_training(trainer: L.Trainer) -> bool:
+    """Return whether the present validation is one of the training; the others only check or repeat something."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
 def any_process(trainer: L.Trainer, answer: bool) -> bool:
@@ -89,6 +176,20 @@ def any_process(trainer: L.Trainer, answer: bool) -> bool:
 
 def interruption_error() -> Interrupted:
     return Interrupted(signals.caught or signal.SIGTERM)  # another process may have caught the signal
+
+
+def refuse_lost_weights(checkpoint: Mapping[str, Any], trainer: L.Trainer) -> None:
+    """Raise RunError if a value of a checkpoint that is about to be written is no longer finite."""
+    weights = {**checkpoint["state_dict"], **checkpoint.get("last_weights", {})}
+    for name, tensor in [*weights.items(), *optimizer_tensors(checkpoint)]:
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise divergence_error(f"{name} is no longer finite after step {trainer.global_step}", trainer)
+
+
+def optimizer_tensors(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    for optimizer in checkpoint.get("optimizer_states", ()):
+        for state in optimizer["state"].values():
+            yield from ((f"the optimizer's {key}", value) for key, value in state.items() if isinstance(value, Tensor))
 
 
 def divergence_error(problem: str, trainer: L.Trainer) -> RunError:
@@ -114,58 +215,52 @@ class CheckpointFiles(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Write best.ckpt for the epoch with the best value of `monitor`.
+class Resumed(NamedTuple):
+    """What a resumed run continues from.
 
-    Among equal epochs the latest counts, because its learning rate was the lowest. The arguments are those of
-    Lightning's ModelCheckpoint.
+    Attributes:
+        checkpoint: the file.
+        step: the number of optimizer steps of its weights.
+        record: what the classifier had recorded (`Classifier.record`).
+        broken: newer checkpoints of the folder that cannot be read.
     """
 
-    def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
-        equal = current is not None and current == self.best_model_score
-        return super().check_monitor_top_k(trainer, current) or equal
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue with the best score, also where the run's folder was moved: Lightning would then forget it."""
-
-        def moved(path: str) -> str:
-            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
-
-        paths = {name: moved(path) for name, path in state_dict.items() if name.endswith("_path")}
-        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
+    checkpoint: Path
+    step: int
+    record: dict[str, Any]
+    broken: list[Path]
 
 
-def resumed_checkpoint(resume: Path, config: DictConfig) -> tuple[Path | None, int]:
-    """Find the checkpoint that a resumed run continues from.
-
-    A broken checkpoint of the folder is renamed to *.broken, and the one before it is used.
+def resumed_checkpoint(resume: Path, config: DictConfig) -> Resumed | None:
+    """Find the checkpoint that a resumed run continues from. Nothing in its folder changes.
 
     Args:
         resume: the run's folder, or one of its checkpoints.
         config: the configuration of the resumed run.
 
     Returns:
-        The checkpoint and its step; (None, 0) if the run has not written any, so that it starts again.
+        The newest checkpoint that can be read; None if the run has not written any, so that it starts again.
 
     Raises:
         UserError: the configuration would make it another run, or the named checkpoint is broken.
     """
+    broken: list[Path] = []
     for path in Run(resume).resumable_checkpoints() if resume.is_dir() else [resume]:
         try:
             checkpoint = read_checkpoint(path)
         except UserError as error:
             if path == resume:
                 raise
-            path.replace(path.with_suffix(".broken"))
-            log.warning("%s: renamed to %s", error, path.with_suffix(".broken").name)
+            broken.append(path)
+            log.warning("%s: it is renamed to %s", error, path.with_suffix(".broken").name)
             continue
-        refuse_another_run(resume, checkpoint["reslab"]["config"], config)
-        refuse_fewer_epochs(checkpoint["epoch"], config)
+        record = checkpoint["reslab"]
+        refuse_another_run(resume, record["config"], config)
+        refuse_shorter_run(checkpoint, config)
         log.info("resumed from %s, step %d", path, checkpoint["global_step"])
-        return path, checkpoint["global_step"]
+        return Resumed(path, checkpoint["global_step"], record, broken)
     log.warning("resume=%s: no checkpoint was written, so the run starts again", resume)
-    return None, 0
+    return None
 
 
 def refuse_another_run(resume: Path, saved: dict[str, Any], config: DictConfig) -> None:
@@ -176,11 +271,17 @@ def refuse_another_run(resume: Path, saved: dict[str, Any], config: DictConfig) 
         raise UserError(f"resume={resume} would be another run: {'; '.join(different)}; start a new one instead")
 
 
-def refuse_fewer_epochs(epoch: int, config: DictConfig) -> None:
-    """Raise UserError if the run has more epochs than are asked for. Lightning would refuse it too late."""
-    if 0 <= config.trainer.max_epochs < epoch:
+def refuse_shorter_run(checkpoint: Mapping[str, Any], config: DictConfig) -> None:
+    """Raise UserError if the run has trained longer than is asked for, or was frozen by an older version."""
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["started"]
+    for unit, done in (("epochs", epochs), ("steps", checkpoint["global_step"])):
+        asked = config.trainer[f"max_{unit}"]
+        if 0 <= asked < done:
+            raise UserError(f"trainer.max_{unit}={asked} is less than the {done} {unit} that the run has begun")
+    if any(key.startswith("BackboneFinetuning") for key in checkpoint["callbacks"]):
         raise UserError(
-            f"trainer.max_epochs={config.trainer.max_epochs} is less than the {epoch} epochs that the run has trained"
+            "this run was begun with model.freeze in an older version, which froze other parts of the network and "
+            "cannot be resumed: start a new run"
         )
 
 

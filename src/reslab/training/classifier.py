@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import lightning as L
@@ -19,6 +20,8 @@ from reslab.data.batches import Batch, derive_seed
 from reslab.data.transforms import Preprocessing
 from reslab.errors import UserError
 from reslab.options import check_option
+from reslab.training.checkpoints import refuse_lost_weights
+from reslab.training.freezing import Freezing
 from reslab.training.metrics import Metrics, without_accidental_hits
 from reslab.training.options import RUN
 from reslab.training.schedules import optimizer_steps
@@ -42,6 +45,7 @@ class Classifier(L.LightningModule):
         cutmix: alpha of CutMix's Beta distribution; 0 turns it off. With both, each batch uses one of them at random.
         flip_averaging: evaluate each image and its mirror image, and average their logits.
         seed: with the step and the rank, it determines everything that a training step draws.
+        freezing: freezes a part of the network in some epochs.
 
     Attributes:
         record: the configuration, spec and origin of the run, as plain values. A checkpoint holds it as "reslab".
@@ -73,6 +77,7 @@ class Classifier(L.LightningModule):
         cutmix: float = 0.0,
         flip_averaging: bool = False,
         seed: int = 0,
+        freezing: Freezing | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -82,6 +87,7 @@ class Classifier(L.LightningModule):
         self.augment = augmentation or nn.Identity()
         self.optimizer, self.schedule = optimizer, schedule
         self.label_smoothing, self.flip_averaging, self.seed = label_smoothing, flip_averaging, seed
+        self.freezing = freezing
         self.record: dict[str, Any] = {}
         self.evaluated_images: dict[str, int] = {}
         self.example_input_array: Tensor = torch.zeros(
@@ -105,6 +111,16 @@ class Classifier(L.LightningModule):
         return (logits + self(images.flip(3)).float()) / 2 if self.flip_averaging else logits
 
     # steps
+
+    def on_train_start(self) -> None:
+        self._freeze()  # a run that is resumed within an epoch does not start this epoch again
+
+    def on_train_epoch_start(self) -> None:
+        self._freeze()
+
+    def _freeze(self) -> None:
+        if self.freezing is not None:
+            self.freezing.apply(self.trainer.current_epoch)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, labels = batch
@@ -199,7 +215,8 @@ class Classifier(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         assert self.optimizer is not None
         assert self.schedule is not None
-        optimizer = self.optimizer(parameter_groups(self.network))
+        frozen = self.freezing.parameters if self.freezing else frozenset[nn.Parameter]()
+        optimizer = self.optimizer(parameter_groups(self.network, frozen))
         schedule, total_steps = self.schedule, optimizer_steps(self.trainer)
         scheduler = LambdaLR(optimizer, lambda step: schedule(min(step, total_steps - 1), total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -252,10 +269,15 @@ def seed_generators(seed: int, device: torch.device) -> None:
         torch.get_device_module(device).manual_seed(seed)
 
 
-def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Return two groups: weights with the optimizer's weight decay, and biases and norms without weight decay."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
+def parameter_groups(network: nn.Module, frozen: AbstractSet[nn.Parameter] = frozenset()) -> list[dict[str, Any]]:
+    """Return groups: weights with the optimizer's weight decay, and biases and norms without weight decay.
+
+    What is frozen at first has groups of its own: torch's fused optimizers (2.15) refuse a group in which only some
+    parameters have had gradients before.
+    """
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = []
+    for part in ([p for p in trained if p not in frozen], [p for p in trained if p in frozen]):
+        groups.append({"params": [parameter for parameter in part if parameter.ndim > 1]})
+        groups.append({"params": [parameter for parameter in part if parameter.ndim <= 1], "weight_decay": 0.0})
+    return groups if frozen else groups[:2]

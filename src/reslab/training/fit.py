@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import distributed
@@ -26,9 +27,8 @@ from reslab.training.build import (
     build_logger,
     build_trainer,
     require_accelerator,
-    watches_validation,
 )
-from reslab.training.checkpoints import resumed_checkpoint
+from reslab.training.checkpoints import BestCheckpoint, Resumed, read_checkpoint, resumed_checkpoint
 from reslab.training.classifier import Classifier
 from reslab.training.history import History
 from reslab.training.process import prepare_process
@@ -68,25 +68,97 @@ def train(config: DictConfig) -> Result:
 
 def fit_and_test(config: DictConfig, run: Run) -> Result:
     """Train in the run's folder, or continue there if `config.resume` is set, then test and write the result."""
-    checkpoint, step = resumed_checkpoint(Path(config.resume), config) if config.resume else (None, 0)
+    resumed = resumed_checkpoint(Path(config.resume), config) if config.resume else None
     prepare_process(config.seed)
     data = build_data(config, stages=("fit", "test") if config.test else ("fit",))
+    if resumed:  # an older version may have computed other statistics
+        data.mean, data.std = (resumed.record["spec"][name] for name in ("mean", "std"))
     classifier = build_classifier(config, data)
     history = History(run)
-    trainer = build_trainer(config, build_callbacks(config, data, history), build_logger(config, step))
+    callbacks = build_callbacks(config, data, history)
+    best = next((callback for callback in callbacks if isinstance(callback, BestCheckpoint)), None)
+    beginning = Beginning(config, run, resumed, chooses_best=best is not None)
+    trainer = build_trainer(config, [beginning, *callbacks], build_logger(config, resumed.step if resumed else 0))
     origin = provenance(config, data, classifier, trainer)
     classifier.record["origin"] = origin
-    begin(config, run)
     with signals.deferred(), memory_advice(config):
+        checkpoint = resumed.checkpoint if resumed else None
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    best = best_checkpoint(trainer, data)
+        beginning.take_place()  # where nothing was left to train, Lightning has not called it
+        validate_last_weights(trainer, classifier, data, history, best)
     pruned = was_pruned(trainer)
-    result = {name: value for name, value in history.best().items() if name.startswith(("train/", "val/"))}
-    result |= {"epochs": len(history.rows), "steps": trainer.global_step}
+    metrics = history.metrics_at(best.best_step if best else None)
+    result = {name: value for name, value in metrics.items() if name.startswith(("train/", "val/"))}
+    result |= {"epochs": history.epochs, "steps": trainer.global_step, "best_step": metrics.get("step")}
     result |= {"train/seconds": history.train_seconds, "train/images_per_second": history.images_per_second}
     if config.test and not pruned:
-        result |= test(trainer, classifier, data, best)
+        result |= test(trainer, classifier, data, tested_checkpoint(run, best))
+    for name, split in data.splits.items():
+        if split is not None and f"{name}/images" in result:
+            result[f"{name}/images_available"] = len(split)
     return finish(trainer, classifier, run, result | origin, pruned)
+
+
+class Beginning(Callback):
+    """Change the run's folder when training has truly begun or resumed, so that a mistake before leaves it as it was.
+
+    An earlier result is removed, and the settings are written with which a resumed run continues.
+
+    Args:
+        config: the configuration of the run.
+        run: the run.
+        resumed: what it continues from; None for a new run.
+        chooses_best: whether the run has a best checkpoint.
+    """
+
+    def __init__(self, config: DictConfig, run: Run, resumed: Resumed | None, chooses_best: bool) -> None:
+        self.config, self.run, self.resumed, self.chooses_best = config, run, resumed, chooses_best
+        self.has_taken_place = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.take_place()
+
+    @rank_zero_only
+    def take_place(self) -> None:
+        if self.has_taken_place:
+            return
+        self.has_taken_place = True
+        self.run.reopen()
+        for path in self.resumed.broken if self.resumed else ():
+            path.replace(path.with_suffix(".broken"))
+        if not self.chooses_best:
+            self.run.best.unlink(missing_ok=True)  # an older version wrote it beside data.validate_on_test
+        if self.config.resume and HydraConfig.initialized():
+            overrides = [argument for argument in task_overrides() if not argument.startswith("resume=")]
+            self.run.write_settings(OmegaConf.to_yaml(OmegaConf.merge(self.config, {"resume": None})), overrides)
+
+
+def validate_last_weights(
+    trainer: L.Trainer,
+    classifier: Classifier,
+    data: ImageDataModule,
+    history: History,
+    best: BestCheckpoint | None,
+) -> None:
+    """Validate the last weights where training ended without that, and compare them with the best ones.
+
+    A limit may have ended it within an epoch, or trainer.check_val_every_n_epoch have left out the last one.
+    """
+    if data.splits["val"] is None or trainer.limit_val_batches == 0 or history.validated_step == trainer.global_step:
+        return
+    if history.run.last.is_file():  # with callbacks=ema it holds the averages
+        classifier.load_state_dict(read_checkpoint(history.run.last)["state_dict"])
+    trainer.validate(classifier, datamodule=data, verbose=False)
+    history.add_validation(trainer, classifier)
+    if best is not None:
+        best.compare_last(trainer)
+
+
+def tested_checkpoint(run: Run, best: BestCheckpoint | None) -> Path | None:
+    """Return the best checkpoint, or the last one where none was chosen by validation; None for the present weights."""
+    if best is not None and best.best_step is not None:
+        return run.best
+    return run.last if run.last.is_file() else None
 
 
 def finish(trainer: L.Trainer, classifier: Classifier, run: Run, result: Result, pruned: bool) -> Result:
@@ -99,15 +171,6 @@ def finish(trainer: L.Trainer, classifier: Classifier, run: Run, result: Result,
     return run.finish(result, pruned=pruned)
 
 
-@rank_zero_only
-def begin(config: DictConfig, run: Run) -> None:
-    """Remove an earlier result, and write the settings with which a resumed run continues."""
-    run.reopen()
-    if config.resume and HydraConfig.initialized():
-        overrides = [argument for argument in task_overrides() if not argument.startswith("resume=")]
-        run.write_settings(OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None})), overrides)
-
-
 @contextmanager
 def memory_advice(config: DictConfig) -> Iterator[None]:
     """Turn an error of a GPU that is out of memory into a RunError that says what to do."""
@@ -115,20 +178,13 @@ def memory_advice(config: DictConfig) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         size, accumulated = config.data.batch_size, config.trainer.accumulate_grad_batches
-        smaller = f"data.batch_size={size // 2} trainer.accumulate_grad_batches={2 * accumulated}"
-        advice = f"try {smaller}, which takes the same steps" if size > 1 else "the network is too large for it"
+        half, twice = size // 2, 2 * accumulated
+        advice = (
+            f"try data.batch_size={half} trainer.accumulate_grad_batches={twice}: an optimizer step then averages over "
+            f"{half * twice} images instead of {size * accumulated}, and a batch norm over {half} instead of {size}"
+        )
+        advice = advice if size > 1 else "the network is too large for it"
         raise RunError(f"out of memory on the GPU with data.batch_size={size}: {advice}") from error
-
-
-def best_checkpoint(trainer: L.Trainer, data: ImageDataModule) -> str | None:
-    """Return the path of the best checkpoint by validation accuracy.
-
-    None stands for the last weights: there were no validation images, or the test images took their place.
-    """
-    if data.splits["val"] is None or data.validate_on_test:
-        return None
-    watching = [callback for callback in trainer.checkpoint_callbacks if watches_validation(callback)]
-    return watching[0].best_model_path or None if watching else None  # type: ignore[attr-defined]
 
 
 def was_pruned(trainer: L.Trainer) -> bool:
@@ -136,11 +192,11 @@ def was_pruned(trainer: L.Trainer) -> bool:
     return any(getattr(callback, "pruned", False) for callback in trainer.callbacks)  # type: ignore[attr-defined]
 
 
-def test(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule, checkpoint: str | None) -> Result:
+def test(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule, checkpoint: Path | None) -> Result:
     """Return the test metrics by name; nothing if the data set has no test images."""
     if data.splits["test"] is None:
         log.info("data=%s has no test set, so the network is not tested", data.name)
         return {}
     classifier.record["step"] = trainer.global_step
     (metrics,) = trainer.test(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    return dict(metrics)
+    return dict(metrics) | {"test/images": classifier.evaluated_images["test"]}

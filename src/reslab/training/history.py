@@ -11,13 +11,15 @@ import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from reslab.run import Run
-from reslab.training.checkpoints import divergence_error
+from reslab.training.checkpoints import divergence_error, is_validated_in_training
 from reslab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
 # The attributes that a checkpoint holds, under their own names.
-SAVED_ATTRIBUTES = ("rows", "train_seconds", "train_images", "epoch_images", "logged_images", "logged_sums")
+SAVED_ATTRIBUTES = (
+    "rows", "train_seconds", "train_images", "epoch_images", "logged_images", "logged_sums", "learning_rate",
+)  # fmt: skip
 
 
 class History(Callback):
@@ -27,10 +29,12 @@ class History(Callback):
     only for a step that is logged, so that otherwise a GPU never waits.
 
     Args:
-        run: receives metrics.csv, one row per epoch.
+        run: receives metrics.csv.
 
     Attributes:
-        rows: the metrics of each epoch, by name.
+        rows: the metrics by name, one row for each validation and for each end of an epoch. All metrics of a row are of
+            the weights after `step` optimizer steps: `train/…` are means over the epoch so far, `val/…` are absent
+            where these weights were not validated.
         latest: the metrics of the last logged step, for the progress bar.
         train_seconds: of all finished epochs.
         train_images: of all finished epochs, over all processes.
@@ -42,7 +46,9 @@ class History(Callback):
         self.latest: dict[str, float] = {}
         self.train_seconds = 0.0
         self.train_images = 0
+        self.learning_rate = 0.0
         self.elapsed = (0.0, 0.0)  # at the checkpoint: seconds since the epoch began and since the last logged step
+        self.validated_step: int | None = None
         self.start_epoch()
 
     def start_epoch(self) -> None:
@@ -61,7 +67,7 @@ class History(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.elapsed = state["spent"]
         for name in SAVED_ATTRIBUTES:
-            setattr(self, name, state[name])
+            setattr(self, name, state.get(name, getattr(self, name)))  # older checkpoints have no learning rate
 
     # training
 
@@ -83,7 +89,7 @@ class History(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.epoch_images += len(batch[1]) * trainer.world_size
-        last = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+        last = trainer.is_last_batch or trainer.global_step == trainer.max_steps  # in between, a limit has ended it
         if last or (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             assert isinstance(pl_module, Classifier)
             self.log_step(trainer, pl_module)
@@ -106,25 +112,57 @@ class History(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=self.step)
 
-    # epochs
+    # validation within an epoch
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not is_validated_in_training(trainer):
+            return
+        assert isinstance(pl_module, Classifier)
+        if self.logged_images < self.epoch_images:  # the time of validation must not count as training
+            self.log_step(trainer, pl_module)
+        self.validation_start = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not is_validated_in_training(trainer):
+            return
+        assert isinstance(pl_module, Classifier)
+        seconds = time.perf_counter() - self.validation_start
+        self.epoch_start, self.logged_at = self.epoch_start + seconds, self.logged_at + seconds
+        self.validated_step = trainer.global_step
+        if not trainer.is_last_batch:
+            self.add_row(trainer, pl_module, self.epoch_metrics(trainer, pl_module))
+
+    # ends of epochs
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
-        train = self.finish_epoch(trainer, pl_module)
+        train = self.end_epoch(trainer, pl_module)
         pl_module.log_dict(train, logger=False, sync_dist=trainer.world_size > 1)  # other callbacks read them there
-        # An epoch that max_steps cut short is logged one step later, so that purge_step removes it on resume.
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """End the epoch of a run that was resumed where a limit ends it, so that no batch was left to train."""
+        assert isinstance(pl_module, Classifier)
+        if self.epoch_images and trainer.global_step > self.latest_step:
+            self.end_epoch(trainer, pl_module)
+
+    def end_epoch(self, trainer: L.Trainer, classifier: Classifier) -> dict[str, torch.Tensor]:
+        """Log and record the training metrics of an epoch, and return them."""
+        train = self.epoch_metrics(trainer, classifier)
+        classifier.train_metrics.reset()
+        self.train_seconds += self.logged_at - self.epoch_start
+        self.train_images += self.epoch_images
+        # An epoch that a limit cut short is logged one step later, so that purge_step removes it on resume.
         step = trainer.global_step - 1 if trainer.is_last_batch else trainer.global_step
         for logger in trainer.loggers:
             logger.log_metrics({name: value.item() for name, value in train.items()}, step=step)
-        self.add_row(trainer, train)
+        if trainer.global_step > self.latest_step:  # else a validation within the epoch has ended the training
+            self.add_row(trainer, classifier, train)
+        return train
 
-    def finish_epoch(self, trainer: L.Trainer, classifier: Classifier) -> dict[str, torch.Tensor]:
-        """Return the training metrics of an epoch, as scalars and means over all processes."""
+    def epoch_metrics(self, trainer: L.Trainer, classifier: Classifier) -> dict[str, torch.Tensor]:
+        """Return the training metrics of the epoch so far, as scalars and means over all processes."""
         seconds = self.logged_at - self.epoch_start
-        self.train_seconds += seconds
-        self.train_images += self.epoch_images
         train = {f"train/{name}": value for name, value in classifier.train_metrics.compute().items()}
-        classifier.train_metrics.reset()
         train |= {
             "train/learning_rate": torch.tensor(self.learning_rate),
             "train/images_per_second": torch.tensor(self.epoch_images / seconds),
@@ -132,32 +170,54 @@ class History(Callback):
         }
         return {name: trainer.strategy.reduce(value, reduce_op="mean") for name, value in train.items()}
 
-    def add_row(self, trainer: L.Trainer, train: Mapping[str, torch.Tensor]) -> None:
-        """Add an epoch, with the validation metrics that Lightning has by now, to metrics.csv and to the log."""
-        val = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    # rows
+
+    @property
+    def latest_step(self) -> int:
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    def add_row(self, trainer: L.Trainer, classifier: Classifier, train: Mapping[str, torch.Tensor]) -> None:
+        """Add a row to metrics.csv and to the log, with the validation of its weights if there was one."""
         row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        row |= {name: float(value) for name, value in (dict(train) | val).items()}
+        row |= {name: float(value) for name, value in train.items()}
+        if self.validated_step == trainer.global_step:
+            row |= validation_metrics(trainer, classifier)
         self.rows.append(row)
+        self.write(trainer)
+
+    def add_validation(self, trainer: L.Trainer, classifier: Classifier) -> None:
+        """Complete the last row with the validation that Trainer.validate has just done."""
+        self.rows[-1] |= validation_metrics(trainer, classifier)
+        self.validated_step = trainer.global_step
+        self.write(trainer)
+
+    def write(self, trainer: L.Trainer) -> None:
         if trainer.is_global_zero:
             self.run.write_metrics(self.rows)
             level = logging.DEBUG if shows_progress(trainer) else logging.INFO
-            log.log(level, "epoch %d  %s", row["epoch"] + 1, epoch_line(row))
+            log.log(level, "epoch %d  %s", self.rows[-1]["epoch"] + 1, epoch_line(self.rows[-1]))
 
     # after training
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs, with one that a limit cut short."""
+        return len({row["epoch"] for row in self.rows})
 
     @property
     def images_per_second(self) -> float:
         return self.train_images / self.train_seconds if self.train_seconds else 0.0
 
-    def best(self) -> dict[str, float]:
-        """Return the row with the highest validation accuracy, among equal ones the latest.
+    def metrics_at(self, step: int | None) -> dict[str, float]:
+        """Return the row of the weights after `step` optimizer steps; the last one for None or without such a row."""
+        rows = [row for row in self.rows if row["step"] == step] or self.rows[-1:]
+        return rows[-1] if rows else {}
 
-        Without validation, return the last row; an empty one if a resumed run had nothing left to train.
-        """
-        validated = [row for row in reversed(self.rows) if "val/accuracy" in row]
-        if validated:
-            return max(validated, key=lambda row: row["val/accuracy"])
-        return self.rows[-1] if self.rows else {}
+
+def validation_metrics(trainer: L.Trainer, classifier: Classifier) -> dict[str, float]:
+    """Return what the last validation measured, and over how many images."""
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    return metrics | {"val/images": classifier.evaluated_images["val"]}
 
 
 def epoch_line(row: Mapping[str, float]) -> str:

@@ -1,5 +1,6 @@
 """The values that each option of a run may take. Nothing here imports torch."""
 
+import re
 from typing import Any
 
 from reslab.configuration import as_list
@@ -30,6 +31,10 @@ BATCHES = integer(1) | Kind(  # 1 is one batch, 1.0 is all of them
     "a fraction above 0.0 and up to 1.0", lambda value: isinstance(value, float) and 0 < value <= 1
 )
 NO_BATCHES = one_of(0, 0.0)
+DURATION = Kind(
+    "days:hours:minutes:seconds, e.g. 00:12:00:00",
+    lambda value: isinstance(value, str) and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value) is not None,
+)
 # torch's Beta distribution refuses a smaller alpha.
 ALPHA = number("of at least 0.001, or 0", lambda value: value >= 1e-3 or value == 0)
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
@@ -44,14 +49,17 @@ TRAINER = {
     "trainer.precision": one_of("auto", *PRECISIONS),
     "trainer.max_epochs": integer(1) | one_of(-1),
     "trainer.max_steps": integer(1) | one_of(-1),
+    "trainer.max_time": DURATION | NULL,
     "trainer.limit_train_batches": BATCHES | NULL,
     "trainer.limit_val_batches": BATCHES | NO_BATCHES | NULL,
     "trainer.limit_test_batches": BATCHES | NO_BATCHES | NULL,
     "trainer.overfit_batches": BATCHES | NO_BATCHES,
     "trainer.log_every_n_steps": integer(1),
     "trainer.check_val_every_n_epoch": integer(1),
+    "trainer.val_check_interval": BATCHES | NULL,
     "trainer.accumulate_grad_batches": integer(1),
     "trainer.gradient_clip_val": POSITIVE | NULL,
+    "trainer.gradient_clip_algorithm": one_of("norm", "value"),
     "trainer.sync_batchnorm": TRUE_OR_FALSE,
     "trainer.deterministic": TRUE_OR_FALSE | one_of("warn"),
     "trainer.detect_anomaly": TRUE_OR_FALSE,
@@ -88,19 +96,14 @@ RUN = {
     "scheduler.milestones": list_of(FRACTION),
     "scheduler.gamma": POSITIVE,
     "scheduler.warmup_steps": integer(0),
-    "callbacks.best_checkpoint.dirpath": PATH,
-    "callbacks.best_checkpoint.filename": NAME,
     "callbacks.best_checkpoint.monitor": one_of(*VALIDATION_METRICS),
     "callbacks.best_checkpoint.mode": one_of("max", "min"),
-    "callbacks.best_checkpoint.enable_version_counter": TRUE_OR_FALSE,
-    "callbacks.last_checkpoint.dirpath": PATH,
     "callbacks.last_checkpoint.every_minutes": POSITIVE,
     "callbacks.tensorboard_report.num_images": integer(0),
     "callbacks.tensorboard_report.num_mistakes": integer(0),
     "callbacks.early_stopping.monitor": one_of(*VALIDATION_METRICS),
     "callbacks.early_stopping.mode": one_of("max", "min"),
     "callbacks.early_stopping.patience": integer(1),
-    "callbacks.early_stopping.strict": TRUE_OR_FALSE,
     "callbacks.ema.decay": FRACTION,
     "callbacks.ema.warmup": TRUE_OR_FALSE,
     "logger.save_dir": PATH,
@@ -124,6 +127,11 @@ def check_together(value: dict[str, Any]) -> None:
     untested = set(TEST_METRICS).intersection(as_list(value.get("objective", [])))
     if untested and not value["test"]:
         raise UserError(f"objective={min(untested)} needs test=true")
+    if value.get("trainer.val_check_interval") not in (None, 1.0) and value["trainer.accumulate_grad_batches"] > 1:
+        raise UserError(
+            "trainer.val_check_interval would validate between the batches of one optimizer step: "
+            "it needs trainer.accumulate_grad_batches=1"
+        )
     if "callbacks.early_stopping" in value and value["trainer.limit_val_batches"] == 0:
         raise UserError("callbacks=early_stopping needs validation, which trainer.limit_val_batches=0 leaves out")
     if "model.layers" in value:

@@ -31,7 +31,8 @@ def quiet_lightning() -> None:
         "Precision .* is not supported by the model summary",  # it is about megabytes; our table shows parameters
         "The `srun` command is available",  # docs/sweeps.md explains how to use SLURM
         "You requested to overfit",  # our loader does not shuffle in that case
-        "The provided params to be frozen already exist",  # BackboneFinetuning leaves norms trainable
+        "Be aware that when using `ckpt_path`",  # the callbacks of an older version had other names
+        "The ``compute`` method of metric",  # its sums are those of a checkpoint
     ):
         warnings.filterwarnings("ignore", message=message)
 

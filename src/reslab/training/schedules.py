@@ -6,10 +6,9 @@ arguments.
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import lightning as L
-from torch.optim.lr_scheduler import LambdaLR
 
 from reslab.errors import UserError
 
@@ -73,17 +72,6 @@ def multi_step(step: int, total_steps: int, milestones: Sequence[float], gamma: 
     if step < warmup_steps:
         return 0.1
     return gamma ** sum(step >= round(milestone * total_steps) for milestone in milestones)
-
-
-class ScheduledLR(LambdaLR):
-    """torch's LambdaLR, except that parameter groups that were added later keep their learning rate.
-
-    Lightning's BackboneFinetuning adds such a group and controls its learning rate itself.
-    """
-
-    def get_lr(self) -> list[Any]:
-        added = self.optimizer.param_groups[len(self.base_lrs) :]
-        return [*super().get_lr(), *(group["lr"] for group in added)]
 
 
 def optimizer_steps(trainer: L.Trainer) -> int:

@@ -1,0 +1,208 @@
+"""All figures of a row, of result.json and of a checkpoint speak of the same weights."""
+
+import csv
+from collections.abc import Iterator
+
+import pytest
+import torch
+from conftest import equal, last_weights
+from hydra import compose
+from torch.nn import functional as F
+
+from reslab.errors import UserError
+from reslab.inference.evaluation import evaluate
+from reslab.inference.loading import load_classifier
+from reslab.run import Run
+from reslab.training import build, fit
+from reslab.training.checkpoints import BestCheckpoint
+
+DIGITS = ("model=resnet8", "trainer=cpu", "logger=none", "test=false")  # 20 steps of 64 images in an epoch
+RESTLESS = ("optimizer.lr=0.3", "scheduler=constant")  # the accuracy goes up and down
+
+
+def validation_of(checkpoint, config):
+    """Return the accuracy and the loss of a checkpoint on the validation images, with torch alone."""
+    classifier = load_classifier(checkpoint).classifier
+    split = build.build_data(config, stages=("fit",)).splits["val"]
+    images, labels = split.images[split.indices], split.labels[split.indices]
+    with torch.inference_mode():
+        logits = classifier(images)
+    return (logits.argmax(1) == labels).float().mean().item(), F.cross_entropy(logits, labels).item()
+
+
+def rows_of(folder):
+    return list(csv.DictReader((folder / "metrics.csv").open()))
+
+
+def assert_speaks_of_its_best_checkpoint(result, config, folder):
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    accuracy, loss = validation_of(folder / "checkpoints" / "best.ckpt", config)
+    assert result["val/accuracy"] == pytest.approx(accuracy)
+    assert result["val/loss"] == pytest.approx(loss, rel=1e-4)
+    assert result["best_step"] == checkpoint["global_step"]
+    (row,) = (row for row in rows_of(folder) if int(row["step"]) == result["best_step"])
+    for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
+        assert result[name] == float(row[name])
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "validated"),
+    [
+        (("trainer.max_steps=50",), [20, 40, 50], [20, 40, 50]),
+        (("trainer.max_steps=7",), [7], [7]),
+        (("trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"), [20, 40, 60, 80, 100], [40, 80, 100]),
+        (("trainer.max_epochs=2", "+trainer.val_check_interval=0.25"), list(range(5, 41, 5)), list(range(5, 41, 5))),
+        (("trainer.max_steps=27", "+trainer.val_check_interval=10"), [10, 20, 27], [10, 20, 27]),
+        (("trainer.max_epochs=2", "trainer.limit_val_batches=0"), [20, 40], []),
+        (
+            (
+                "trainer.max_epochs=3",
+                "callbacks.best_checkpoint.monitor=val/loss",
+                "callbacks.best_checkpoint.mode=min",
+            ),
+            [20, 40, 60],
+            [20, 40, 60],
+        ),
+        (("trainer.max_steps=27", "callbacks=ema", "trainer.accumulate_grad_batches=2"), [10, 20, 27], [10, 20, 27]),
+    ],
+)
+def test_each_row_is_of_one_moment_and_the_result_of_the_best(composed, tmp_path, options, steps, validated):
+    config = composed(*DIGITS, *RESTLESS, *options)
+    result = fit.train(config)
+    rows = rows_of(tmp_path)
+    assert [int(row["step"]) for row in rows] == steps
+    assert [int(row["step"]) for row in rows if row.get("val/accuracy")] == validated
+    if not validated:
+        assert "val/accuracy" not in result
+        assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+        return
+    assert_speaks_of_its_best_checkpoint(result, config, tmp_path)
+    monitor, choose = config.callbacks.best_checkpoint.monitor, {"max": max, "min": min}
+    values = [float(row[monitor]) for row in rows if row[monitor]]
+    assert result[monitor] == choose[config.callbacks.best_checkpoint.mode](values)
+    assert result["val/images"] == 143  # round(0.1 * n) of each class
+
+
+def test_the_last_row_measures_the_last_weights(composed, tmp_path):
+    config = composed(*DIGITS, *RESTLESS, "trainer.max_steps=27")
+    fit.train(config)
+    accuracy, loss = validation_of(tmp_path / "checkpoints" / "last.ckpt", config)
+    last = rows_of(tmp_path)[-1]
+    assert float(last["val/accuracy"]) == pytest.approx(accuracy)
+    assert float(last["val/loss"]) == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that advances by one second whenever the limits look at it."""
+    ticks: Iterator[int] = iter(range(10**6))
+    monkeypatch.setattr("reslab.training.limits.time.monotonic", lambda: float(next(ticks)))
+
+
+@pytest.mark.usefixtures("clock")
+def test_max_time_ends_a_run_after_a_whole_optimizer_step(composed, tmp_path):
+    options = (*DIGITS, *RESTLESS, "trainer.max_time=00:00:00:12", "trainer.accumulate_grad_batches=3")
+    result = fit.train(composed(*options))
+    assert result["status"] == "finished"
+    assert_speaks_of_its_best_checkpoint(result, composed(*options), tmp_path)
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == result["steps"]
+    fit.train(composed(*options, f"resume={tmp_path}", "trainer.max_time=null", "trainer.max_epochs=2"))
+    resumed = last_weights(tmp_path)
+    fit.train(composed(*DIGITS, *RESTLESS, options[-1], f"folder={tmp_path}/whole", "trainer.max_epochs=2"))
+    assert equal(resumed, last_weights(tmp_path / "whole"))
+
+
+def test_the_validation_at_a_limit_changes_nothing_in_a_run_that_is_resumed(composed, tmp_path):
+    options = (*DIGITS, *RESTLESS, "trainer.max_epochs=3", "test=true")
+    whole = fit.train(composed(*options, f"folder={tmp_path}/whole"))
+    parts = tmp_path / "parts"
+    for limit in ("trainer.max_steps=7", "trainer.max_steps=20", "trainer.max_steps=33", "trainer.max_steps=-1"):
+        resume = [f"resume={parts}"] if parts.exists() else []
+        result = fit.train(composed(*options, f"folder={parts}", limit, *resume))
+    same = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "best_step", "steps", "train/loss")
+    assert {name: result[name] for name in same} == {name: whole[name] for name in same}
+    assert equal(last_weights(tmp_path / "whole"), last_weights(parts))
+    assert [row["step"] for row in rows_of(parts)] == [row["step"] for row in rows_of(tmp_path / "whole")]
+    assert not Run(parts).best_before_end.exists()
+
+
+def test_a_run_that_was_killed_before_its_last_validation_repeats_it(composed, tmp_path, monkeypatch):
+    options = (*DIGITS, *RESTLESS, "trainer.max_steps=27", "test=true")
+    whole = fit.train(composed(*options, f"folder={tmp_path}/whole"))
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "validate_last_weights", kill)
+        with pytest.raises(KeyboardInterrupt):
+            fit.train(composed(*options, f"folder={tmp_path}/parts"))
+    result = fit.train(composed(*options, f"folder={tmp_path}/parts", f"resume={tmp_path}/parts"))
+    same = ("val/accuracy", "val/loss", "test/accuracy", "best_step", "steps", "train/loss", "epochs")
+    assert {name: result[name] for name in same} == {name: whole[name] for name in same}
+
+
+@pytest.mark.parametrize("checkpoint", ["best.ckpt", "previous.ckpt", "last.ckpt"])
+@pytest.mark.parametrize("options", [(), ("+trainer.val_check_interval=7",), ("callbacks=ema",)])
+def test_every_checkpoint_continues_to_the_same_weights(composed, tmp_path, checkpoint, options):
+    options = (*DIGITS, *RESTLESS, *options)
+    fit.train(composed(*options, "trainer.max_epochs=3", f"folder={tmp_path}/whole"))
+    parts = tmp_path / "parts"
+    fit.train(composed(*options, "trainer.max_epochs=2", f"folder={parts}"))
+    resumed = composed(*options, "trainer.max_epochs=3", f"folder={parts}", f"resume={parts}/checkpoints/{checkpoint}")
+    fit.train(resumed)
+    assert equal(last_weights(tmp_path / "whole"), last_weights(parts))
+    columns = ("epoch", "step", "train/loss", "val/accuracy", "val/loss")
+    whole, again = (
+        [[row[name] for name in columns] for row in rows_of(folder)] for folder in (tmp_path / "whole", parts)
+    )
+    assert whole == again
+
+
+@pytest.mark.parametrize("validation", [(), ("data.val_fraction=0",), ("trainer.check_val_every_n_epoch=2",)])
+def test_more_steps_after_a_complete_epoch(composed, tmp_path, validation):
+    options = (*DIGITS, *RESTLESS, *validation)
+    fit.train(composed(*options, "trainer.max_steps=45", f"folder={tmp_path}/whole"))
+    parts = tmp_path / "parts"
+    fit.train(composed(*options, "trainer.max_steps=20", f"folder={parts}"))
+    result = fit.train(composed(*options, "trainer.max_steps=45", f"folder={parts}", f"resume={parts}"))
+    assert result["steps"] == 45
+    assert equal(last_weights(tmp_path / "whole"), last_weights(parts))
+
+
+@pytest.mark.parametrize(("option", "done"), [("max_steps=5", "27 steps"), ("max_epochs=1", "3 epochs")])
+def test_less_than_was_trained_is_refused(composed, tmp_path, option, done):
+    limit = "trainer.max_steps=27" if "steps" in option else "trainer.max_epochs=3"
+    fit.train(composed(*DIGITS, limit))
+    with pytest.raises(UserError, match=rf"^trainer\.{option} is less than the {done} that the run has begun$"):
+        fit.train(composed(*DIGITS, limit, f"resume={tmp_path}", f"trainer.{option}"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "scores", "best"),
+    [
+        ("max", [0.5, 0.7, 0.6, 0.7, 0.1], 4),  # of equal values the latest
+        ("min", [0.5, 0.7, 0.5, 0.6], 3),
+        ("max", [float("nan"), 0.1, float("nan")], 2),
+        ("min", [0.3, float("nan")], 1),
+    ],
+)
+def test_the_best_of_several_validations(mode, scores, best):
+    checkpoint = BestCheckpoint(monitor="val/accuracy", mode=mode)
+    for step, score in enumerate(scores, start=1):
+        checkpoint.is_best(score, step)
+    assert checkpoint.best_step == best
+
+
+def test_evaluate_measures_what_the_run_has_tested(composed, tmp_path):
+    for number, options in enumerate(
+        [("trainer.max_steps=27",), ("data.validate_on_test=true", "trainer.max_epochs=3"), ("callbacks=ema",)]
+    ):
+        folder = tmp_path / str(number)
+        result = fit.train(
+            composed(*DIGITS, *RESTLESS, "test=true", "trainer.max_epochs=2", *options, f"folder={folder}")
+        )
+        again = evaluate(compose("evaluate", overrides=[f"checkpoint={folder}", "trainer=cpu"]))
+        assert again["metrics"] == pytest.approx({name: result[name] for name in again["metrics"]})
+        assert result["test/images"] == again["images"] == 359
