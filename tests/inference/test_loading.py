@@ -54,7 +54,8 @@ def test_the_loaded_classifier_has_the_outputs_of_the_trained_one(trained):
         assert torch.equal(classifier.predict_step(trained.images, 0), trained.probabilities)
     assert spec.classes == [str(digit) for digit in range(10)]
     assert (spec.channels, spec.image_size) == (1, 8)
-    assert classifier.record == {name: trained.classifier.record[name] for name in ("config", "spec", "origin")}
+    names = ("config", "spec", "origin", "requested", "training_files")
+    assert classifier.record == {name: trained.classifier.record[name] for name in names}
     assert config == OmegaConf.create(OmegaConf.to_container(trained.config, resolve=True))
 
 

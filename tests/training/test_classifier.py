@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import equal, last_weights
 from hydra import compose
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
@@ -14,7 +15,7 @@ from reslab.models.build import build_network
 from reslab.run import Run
 from reslab.training import fit
 from reslab.training.build import build_callbacks, build_classifier, build_data, build_trainer
-from reslab.training.classifier import batch_mixing, parameter_groups
+from reslab.training.classifier import Classifier, batch_mixing, parameter_groups
 from reslab.training.history import History
 
 TINY = ("model=resnet8", "data=synthetic", "data.num_images=64", "data.image_size=8", "data.batch_size=16")
@@ -279,3 +280,62 @@ def test_the_learning_rate_follows_the_schedule_at_every_step(composed):
     # two epochs of three steps: 58 training images (a tenth of every class of 64 is 6) in whole batches of 16
     # milestones round to steps 3 and 4 of 6
     assert rates == pytest.approx([0.5, 0.5, 0.5, 0.05, 0.005, 0.005])
+
+
+@pytest.mark.parametrize("accumulated", [2, 3, 4])
+def test_an_incomplete_accumulation_is_the_mean_of_its_batches(composed, tmp_path, accumulated):
+    """Plain SGD: the step's gradient is the difference of the weights, whatever the rate."""
+    options = (
+        *SHORT, "scheduler=constant", "optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.weight_decay=0",
+        "trainer.max_epochs=1", "trainer.limit_train_batches=1", "test=false",
+    )  # fmt: skip
+    weights = []
+    for number, options_of_step in enumerate(((), (f"trainer.accumulate_grad_batches={accumulated}",))):
+        fit.train(composed(*options, *options_of_step, f"folder={tmp_path}/{number}"))
+        weights.append(last_weights(tmp_path / str(number)))
+    assert equal(*weights)
+
+
+def test_the_steps_of_an_epoch_average_over_the_batches_that_they_have(composed, monkeypatch):
+    factors = []
+    step = Classifier.training_step
+
+    def record(self, batch, batch_index):
+        factors.append(self._accumulation_factor(batch_index))
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(Classifier, "training_step", record)
+    fit.train(composed(*SHORT, "trainer.max_epochs=2", "trainer.accumulate_grad_batches=2"))
+    assert factors == [1, 1, 2] * 2  # three batches are a step of two and a step of one
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_as_asked(composed, tmp_path, algorithm):
+    """One step of plain SGD with rate 1: the weights move by the clipped gradient."""
+    options = (
+        *SHORT, "scheduler=constant", "optimizer.lr=1", "optimizer.momentum=0", "optimizer.nesterov=false",
+        "optimizer.weight_decay=0", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "test=false",
+    )  # fmt: skip
+    clip = ("trainer.gradient_clip_val=0.01", f"trainer.gradient_clip_algorithm={algorithm}")
+    config = composed(*options)
+    torch.manual_seed(config.seed)
+    start = build_network(config.model, 3, 10, 8).state_dict()
+    moves = []
+    for number, more in enumerate(((), clip)):
+        fit.train(composed(*options, *more, f"folder={tmp_path}/{number}"))
+        end = last_weights(tmp_path / str(number))
+        names = [name for name in start if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+        moves.append(torch.cat([(start[name] - end[f"network.{name}"]).flatten() for name in names]))
+    gradient, clipped = moves
+    expected = gradient.clamp(-0.01, 0.01) if algorithm == "value" else gradient * 0.01 / gradient.norm()
+    torch.testing.assert_close(clipped, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_first_weights_depend_on_nothing_but_the_seed(composed):
+    config = composed(*SHORT)
+    weights = []
+    for draws in (0, 5):
+        data = build_data(config, stages=("fit",))
+        torch.rand(draws)
+        weights.append(build_classifier(config, data).state_dict())
+    assert equal(*weights)

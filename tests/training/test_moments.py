@@ -9,7 +9,7 @@ from conftest import equal, last_weights
 from hydra import compose
 from torch.nn import functional as F
 
-from reslab.errors import UserError
+from reslab.errors import RunError, UserError
 from reslab.inference.evaluation import evaluate
 from reslab.inference.loading import load_classifier
 from reslab.run import Run
@@ -206,3 +206,65 @@ def test_evaluate_measures_what_the_run_has_tested(composed, tmp_path):
         again = evaluate(compose("evaluate", overrides=[f"checkpoint={folder}", "trainer=cpu"]))
         assert again["metrics"] == pytest.approx({name: result[name] for name in again["metrics"]})
         assert result["test/images"] == again["images"] == 359
+
+
+@pytest.mark.parametrize("kill_at", ["validate_last_weights", "test"])
+def test_early_stopping_is_not_forgotten(composed, tmp_path, monkeypatch, kill_at):
+    options = (*DIGITS, "callbacks=early_stopping", "callbacks.early_stopping.patience=2", "test=true")
+    options = (*options, "optimizer.lr=0.5", "scheduler=constant", "trainer.max_epochs=12")
+    whole = fit.train(composed(*options, f"folder={tmp_path}/whole"))
+    assert whole["epochs"] < 12
+    values = [float(row["val/accuracy"]) for row in rows_of(tmp_path / "whole")]
+    assert max(values[:-2]) >= max(values[-2:])  # two validations without improvement
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, kill_at, kill)
+        with pytest.raises(KeyboardInterrupt):
+            fit.train(composed(*options, f"folder={tmp_path}/parts"))
+    result = fit.train(composed(*options, f"folder={tmp_path}/parts", f"resume={tmp_path}/parts"))
+    same = ("epochs", "steps", "best_step", "val/accuracy", "test/accuracy")
+    assert {name: result[name] for name in same} == {name: whole[name] for name in same}
+
+
+def test_more_patience_lets_a_stopped_run_continue(composed, tmp_path):
+    options = (*DIGITS, "callbacks=early_stopping", "optimizer.lr=0.5", "scheduler=constant", "trainer.max_epochs=9")
+    stopped = fit.train(composed(*options, "callbacks.early_stopping.patience=1"))
+    assert stopped["epochs"] < 9
+    more = fit.train(composed(*options, "callbacks.early_stopping.patience=9", f"resume={tmp_path}"))
+    assert more["epochs"] == 9
+
+
+@pytest.mark.parametrize("options", [("optimizer=adam", "optimizer.lr=3e38"), ("optimizer=sgd", "optimizer.lr=1e39")])
+def test_no_checkpoint_holds_a_value_that_is_not_finite(composed, tmp_path, options):
+    options = (*options, "data.batch_size=1294", "scheduler=constant")
+    with pytest.raises(RunError, match=r"no longer finite after step 1, .* no checkpoint was written yet$"):
+        fit.train(composed(*DIGITS, *options, "trainer.max_epochs=2"))
+    assert list((tmp_path / "checkpoints").glob("*.ckpt")) == []
+
+
+def test_a_run_that_was_resumed_for_longer_says_so(composed, tmp_path):
+    options = (*DIGITS, "trainer.max_epochs=1")
+    assert "requested" not in fit.train(composed(*options))
+    assert "requested" not in fit.train(composed(*options, f"resume={tmp_path}"))
+    fit.train(composed(*options, f"resume={tmp_path}", "trainer.max_epochs=2"))
+    result = fit.train(composed(*options, f"resume={tmp_path}", "trainer.max_steps=50", "trainer.max_epochs=-1"))
+    length = ("step", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+    requested = [(0, 1, -1, None), (20, 2, -1, None), (40, -1, 50, None)]
+    assert result["requested"] == [dict(zip(length, values, strict=True)) for values in requested]
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("callbacks.best_checkpoint.monitor=val/top5_accuracy", "val/top5_accuracy needs more than 5 classes"),
+        ("objective=test/top5_accuracy", "test/top5_accuracy needs more than 5 classes"),
+    ],
+)
+def test_a_metric_that_will_not_exist_is_refused_before_training(composed, tmp_path, option, told):
+    options = ("data=synthetic", "data.num_classes=5", "test=true")
+    with pytest.raises(UserError, match=told):
+        fit.train(composed(*DIGITS, *options, option))
+    assert not (tmp_path / "metrics.csv").exists()

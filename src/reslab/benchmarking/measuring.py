@@ -16,7 +16,7 @@ from reslab.benchmarking.memory import limited_memory, peak_memory
 from reslab.benchmarking.options import MEMORY_FORMATS
 from reslab.benchmarking.rows import PARTS, Row
 from reslab.errors import USER_ERRORS, one_line
-from reslab.training.build import build_classifier, build_data, build_trainer, freezing_callbacks
+from reslab.training.build import build_classifier, build_data, build_trainer
 from reslab.training.process import prepare_process
 from reslab.training.provenance import provenance
 
@@ -95,7 +95,7 @@ def measure_steps(config: DictConfig) -> Row:
     """Train, and return the speed, the time of each step and of its parts, the peak memory, and the provenance."""
     prepare_process(config.seed)
     stopwatch = Stopwatch()
-    trainer = build_trainer(config, [stopwatch, *freezing_callbacks(config)], logger=None)
+    trainer = build_trainer(config, [stopwatch], logger=None)
     device = trainer.strategy.root_device
     with limited_memory(device, config.benchmark.memory_limit_mb):
         data = build_data(config, stages=("fit",))

@@ -195,20 +195,22 @@ class Classifier(L.LightningModule):
             return
         before, now = checkpoint["reslab"]["origin"], self.record["origin"]
         if before["data_checksum"] != now["data_checksum"]:
-            self._check_changed_images()
+            self._accept_changed_images(checkpoint["reslab"].get("training_files"))
         if before["precision"] != now["precision"]:
             log.warning("the run began in %s and continues in %s", before["precision"], now["precision"])
         states = checkpoint["train_metrics"]
         if len(states) == self.trainer.world_size:
             self.train_metrics.load_state(states[self.global_rank])
 
-    def _check_changed_images(self) -> None:
-        """Raise UserError for a resumed run whose images are others, unless `data.allow_changes` allows that."""
+    def _accept_changed_images(self, earlier_files: Tensor | None) -> None:
+        """Continue with other images than before if `data.allow_changes` is true; raise UserError otherwise."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         changed = f"data={data.name}: the images differ from those that the run began with"
         if not data.allow_changes:
             raise UserError(f"{changed}; start a new run, or set data.allow_changes=true to continue with these")
-        log.warning(changed)
+        log.warning("%s", changed)
+        if earlier_files is not None and self.record["training_files"] is not None:
+            self.record["training_files"] = torch.cat([earlier_files, self.record["training_files"]]).unique()
 
     # optimization
 
@@ -276,7 +278,7 @@ def parameter_groups(network: nn.Module, frozen: AbstractSet[nn.Parameter] = fro
     parameters have had gradients before.
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = []
+    groups: list[dict[str, Any]] = []
     for part in ([p for p in trained if p not in frozen], [p for p in trained if p in frozen]):
         groups.append({"params": [parameter for parameter in part if parameter.ndim > 1]})
         groups.append({"params": [parameter for parameter in part if parameter.ndim <= 1], "weight_decay": 0.0})

@@ -32,7 +32,7 @@ from reslab.training.checkpoints import BestCheckpoint, Resumed, read_checkpoint
 from reslab.training.classifier import Classifier
 from reslab.training.history import History
 from reslab.training.process import prepare_process
-from reslab.training.provenance import provenance
+from reslab.training.provenance import provenance, requested_lengths
 from reslab.training.tensorboard import add_hparams, summary_writer
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,8 @@ def fit_and_test(config: DictConfig, run: Run) -> Result:
     beginning = Beginning(config, run, resumed, chooses_best=best is not None)
     trainer = build_trainer(config, [beginning, *callbacks], build_logger(config, resumed.step if resumed else 0))
     origin = provenance(config, data, classifier, trainer)
-    classifier.record["origin"] = origin
+    lengths = requested_lengths(config, resumed.record if resumed else None, resumed.step if resumed else 0)
+    classifier.record |= {"origin": origin, "requested": lengths, "training_files": data.training_files()}
     with signals.deferred(), memory_advice(config):
         checkpoint = resumed.checkpoint if resumed else None
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -88,9 +89,11 @@ def fit_and_test(config: DictConfig, run: Run) -> Result:
         validate_last_weights(trainer, classifier, data, history, best)
     pruned = was_pruned(trainer)
     metrics = history.metrics_at(best.best_step if best else None)
-    result = {name: value for name, value in metrics.items() if name.startswith(("train/", "val/"))}
+    result: Result = {name: value for name, value in metrics.items() if name.startswith(("train/", "val/"))}
     result |= {"epochs": history.epochs, "steps": trainer.global_step, "best_step": metrics.get("step")}
     result |= {"train/seconds": history.train_seconds, "train/images_per_second": history.images_per_second}
+    if len(lengths) > 1:
+        result["requested"] = lengths
     if config.test and not pruned:
         result |= test(trainer, classifier, data, tested_checkpoint(run, best))
     for name, split in data.splits.items():

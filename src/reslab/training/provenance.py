@@ -2,16 +2,21 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import lightning as L
 import torch
 import torchvision
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from reslab.configuration import CONF, PACKAGE
+from reslab.configuration import CONF, PACKAGE, flatten
 from reslab.data.base import ImageDataModule
 from reslab.run import Result
 from reslab.training.classifier import Classifier
+
+# The options that say how long a run trains.
+LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 
 
 def provenance(config: DictConfig, data: ImageDataModule, classifier: Classifier, trainer: L.Trainer) -> Result:
@@ -29,6 +34,28 @@ def provenance(config: DictConfig, data: ImageDataModule, classifier: Classifier
         "git_commit": git_commit(),
         "data_checksum": data.checksum(),
     }
+
+
+def requested_lengths(config: DictConfig, earlier: Mapping[str, Any] | None, step: int) -> list[dict[str, Any]]:
+    """Return how long the run was asked to train, and from which optimizer step on.
+
+    A schedule depends on the length, so a run that is resumed with another length is not the run that began with it.
+
+    Args:
+        config: the configuration of the run.
+        earlier: the record of the checkpoint that it continues from; None for a new run.
+        step: the step of that checkpoint.
+
+    Returns:
+        One dictionary for the beginning and one for each change: "step", and the options of the length.
+    """
+    now = {option: OmegaConf.select(config, option) for option in LENGTH}
+    if earlier is None:
+        return [{"step": 0} | now]
+    before = flatten(earlier["config"])
+    history = earlier.get("requested") or [{"step": 0} | {option: before.get(option) for option in LENGTH}]
+    last = {option: history[-1][option] for option in LENGTH}
+    return [*history, {"step": step} | now] if last != now else [*history]
 
 
 def versions() -> dict[str, str]:
