@@ -1,14 +1,17 @@
 """Whether a configuration would be the same run, also where the saved one is older than some options."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from reslab import run
 from reslab.configuration import CONF, flatten, shown
-from reslab.run import ABSENT, differences
+from reslab.run import ABSENT, Run, differences
 from reslab.sweeps.jobs import job_identity
 
 # A value that changes what a run does, for each option of ABSENT that a resumed run may not change.
@@ -54,3 +57,16 @@ def test_a_new_option_is_looked_up_when_configurations_are_compared(monkeypatch:
     monkeypatch.setitem(run.ABSENT, "data.new", "before")
     assert differences({"data": {}}, {"data": {"new": "before"}}) == []
     assert differences({"data": {}}, {"data": {"new": "after"}}) == ["data.new was before and is after"]
+
+
+def test_settings_with_a_path_of_any_bytes_are_read_again(tmp_path: Path) -> None:
+    """A path that is no text in the encoding of the locale has surrogates, e.g. every umlaut in LC_ALL=C."""
+    saved = Run(tmp_path)
+    path = os.fsdecode(b"\xc3\x84pfel-\xff")
+    saved.write_settings(OmegaConf.to_yaml({"data": {"root": path}}), [f"data.root='{path}'"])
+    assert saved.config == {"data": {"root": path}}
+    assert saved.overrides == [f"data.root='{path}'"]
+    assert OmegaConf.load(saved.config_file).data.root == path
+    saved.config_file.write_text("seed: [1")
+    with pytest.raises(yaml.YAMLError):
+        _ = saved.config

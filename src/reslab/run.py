@@ -104,12 +104,12 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The composed configuration, with its interpolations. Raises OSError or YAMLError where it is incomplete."""
-        return yaml.load(self.config_file.read_bytes(), SafeLoader)  # a safe one
+        return read_yaml(self.config_file)
 
     @property
     def overrides(self) -> list[str]:
         """The command line, one override per entry. Raises OSError or YAMLError where it is incomplete."""
-        return yaml.load(self.overrides_file.read_bytes(), SafeLoader) or []
+        return read_yaml(self.overrides_file) or []
 
     @property
     def has_settings(self) -> bool:
@@ -235,6 +235,15 @@ def check_config_dir(config_dir: str | Path | None) -> None:
 def resume_argument(folder: Path) -> str:
     """Return `resume=<folder>` as a shell takes it."""
     return shlex.quote(f"resume={folder}")
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file. Raises OSError or YAMLError."""
+    content = path.read_bytes()
+    try:
+        return yaml.load(content, SafeLoader)  # a safe one
+    except yaml.YAMLError:
+        return yaml.safe_load(content)  # libyaml refuses a path with bytes that are no text: "\uDCFF"
 
 
 def read_result(folder: Path) -> Result:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import run
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -103,16 +104,16 @@ def test_a_folder_that_cannot_be_made_is_refused_before_hydra_makes_it(tmp_path,
 
 @pytest.mark.parametrize("path", [PATHS[0], "it's", "!x", "a$b`c", "日本"])
 def test_what_is_printed_for_copying_works_in_a_shell(tmp_path, path):
-    run = Run(tmp_path / path.lstrip("/"))
-    run.write_settings("{}", ["seed=7"])
+    made = Run(tmp_path / path.lstrip("/"))
+    made.write_settings("{}", ["seed=7"])
     code = "import json, sys; print(json.dumps(sys.argv[1:]))"
-    line = f"{sys.executable} -c '{code}' {resume_argument(run.folder)}"
+    line = f"{sys.executable} -c '{code}' {resume_argument(made.folder)}"
     shell = subprocess.run(["bash", "-c", line], capture_output=True, encoding="utf-8", check=True)
     (argument,) = json.loads(shell.stdout)
-    assert argument == f"resume={run.folder}"
+    assert argument == f"resume={made.folder}"
     arguments = resumed_command_line([quote_if_needed(argument, TRAINING_SCHEMA.kinds)])
     assert "seed=7" in arguments
-    assert [as_hydra_reads(each) for each in arguments if each.startswith("hydra.run.dir")] == [str(run.folder)]
+    assert [as_hydra_reads(each) for each in arguments if each.startswith("hydra.run.dir")] == [str(made.folder)]
 
 
 @pytest.mark.parametrize("path", ["a, b", "[new] (1)", "it's", "a=b"])
@@ -120,3 +121,15 @@ def test_an_own_folder_of_configuration_may_have_any_name(path):
     assert own_folders([searchpath_override(path)]) == [Path(path).absolute()]
     assert own_folders(["--config-dir", path]) == own_folders([f"--config-dir={path}"]) == [Path(path)]
     assert os.fspath(own_folders(["hydra.searchpath=[file:///a,pkg://b]"])[0]) == "/a"
+
+
+@pytest.mark.slow
+def test_a_run_resumes_in_a_locale_without_its_letters(tmp_path):
+    """Every umlaut is then two bytes that are no text. TensorBoard refuses these in the name of its own folder."""
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    new = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "data.root=Äpfel", "hydra.run.dir=run")
+    for arguments in (new, ("resume=run", "trainer.max_epochs=2")):
+        done = run("train", *arguments, cwd=tmp_path, **locale)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert Run(tmp_path / "run").result["epochs"] == 2
+    assert run("evaluate", "checkpoint=run", cwd=tmp_path, **locale).returncode == 0

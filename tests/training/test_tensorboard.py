@@ -142,6 +142,7 @@ def test_settings_of_the_command_line_are_shown_first():
 def test_plain_settings():
     nested = {"a": {"_target_": "pkg.Class", "_partial_": True, "lr": 0.1, "none": None}, "list": [1, 2], "on": False}
     assert plain_settings(nested) == {"a": "Class", "a.lr": 0.1, "list": "[1, 2]", "on": False}
+    assert plain_settings({"root": "\udcffx"}) == {"root": "?x"}
 
 
 # text and graph

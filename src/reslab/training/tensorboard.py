@@ -265,5 +265,7 @@ def plain_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str
         elif key == "_target_":
             flat[prefix.removesuffix(".")] = value.rpartition(".")[2]
         elif value is not None and key != "_partial_":
-            flat[prefix + key] = value if isinstance(value, str | int | float | bool) else str(value)
+            # TensorBoard refuses a path with bytes that are no text.
+            text = str(value).encode(errors="replace").decode()
+            flat[prefix + key] = value if isinstance(value, int | float | bool) else text
     return flat
