@@ -1,3 +1,5 @@
+import json
+
 from fake_runs import make_run
 
 from reslab.reports.configurations import group_by_settings
@@ -43,3 +45,15 @@ def test_a_long_number_is_shown_with_four_digits():
     assert [rounded_text(value) for value in values] == [
         "0.0003796", "1e-05", "0.0001", "1024", "123456789", "a" * 30, "true",
     ]  # fmt: skip
+
+
+def test_a_run_that_was_resumed_for_longer_is_not_a_seed_of_the_others(tmp_path):
+    for number in range(3):
+        make_run(tmp_path / str(number), accuracy=0.5, seed=number)
+    path = tmp_path / "2" / "result.json"
+    requested = [{"step": 0, "trainer.max_epochs": 1}, {"step": 20, "trainer.max_epochs": 2}]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"requested": requested}))
+    entries = read_entries([tmp_path])
+    assert [len(configuration.entries) for configuration in group_by_settings(entries)] == [2, 1]
+    assert differing_settings([entry.settings for entry in entries]) == ["requested"]
+    assert entries[2].settings["requested"] == "max_epochs=1, from step 20 max_epochs=2"

@@ -268,3 +268,23 @@ def test_a_metric_that_will_not_exist_is_refused_before_training(composed, tmp_p
     with pytest.raises(UserError, match=told):
         fit.train(composed(*DIGITS, *options, option))
     assert not (tmp_path / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize("mixing", ["mixup=1", "cutmix=1"])
+def test_the_accuracy_of_mixed_images_has_a_name_of_its_own(composed, tmp_path, mixing):
+    result = fit.train(composed(*DIGITS, "trainer.max_epochs=1", mixing))
+    (row,) = rows_of(tmp_path)
+    assert result["train/mixed_accuracy"] == float(row["train/mixed_accuracy"])
+    assert not {"train/accuracy", "train/top5_accuracy"} & (result.keys() | row.keys())
+    assert {"train/loss", "train/mixed_top5_accuracy", "val/accuracy"} <= result.keys()
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3])
+def test_a_limited_validation_says_how_many_images_it_used(composed, batches):
+    limits = (f"trainer.limit_val_batches={batches}", f"trainer.limit_test_batches={batches}")
+    result = fit.train(composed(*DIGITS, "trainer.max_epochs=1", "test=true", *limits))
+    used = {name: result[name] for name in result if "/images" in name and not name.startswith("train/")}
+    assert used == {
+        "val/images": min(64 * batches, 143), "val/images_available": 143,
+        "test/images": 64 * batches, "test/images_available": 359,
+    }  # fmt: skip

@@ -23,12 +23,18 @@ def print_result(result: Result) -> None:
     table = Table(title=f"{result['model']} on {result['data']}", title_justify="left", show_header=False)
     for name in SHOWN:
         if name in result:
-            table.add_row(name, f"{result[name]:.4f}")
+            table.add_row(name, f"{result[name]:.4f}{share_of_images(result, name.partition('/')[0])}")
     table.add_row("training", f"{result['train/seconds']:.1f} s, {result['train/images_per_second']:,.0f} images/s")
     console.print(table)
     console.print(f"run:    {folder}", soft_wrap=True, highlight=False)
     if list(folder.glob("events.out.tfevents*")):  # another logger may have been chosen
         console.print(f"curves: tensorboard --logdir {folder}", soft_wrap=True, highlight=False)
+
+
+def share_of_images(result: Result, split: str) -> str:
+    """Return how many images were used, if a limit or unreadable files have left out some."""
+    used, available = (result.get(f"{split}/{name}") for name in ("images", "images_available"))
+    return "" if used == available else f" ({used:,.0f} of {available:,.0f} images)"
 
 
 @rank_zero_only

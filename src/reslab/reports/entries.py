@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reslab.configuration import as_list
 from reslab.errors import UserError, suggest
-from reslab.reports.settings import Settings, comparable_settings
+from reslab.reports.settings import Settings, comparable_settings, requested_text
 from reslab.run import ENDED, FINISHED, PRUNED, UNREADABLE, Result, Run
 
 
@@ -92,8 +92,11 @@ def read_entry(run: Run) -> Entry:
         config = run.config
         objectives = as_list(config.get("objective", []))
         ended = run.result_file.stat().st_mtime if run.result_file.is_file() else 0.0
+        result = run.result
         settings = comparable_settings(config)
-        return Entry(run.folder, settings, config["seed"], run.result, run.metrics, ended, objectives)
+        if "requested" in result:
+            settings["requested"] = requested_text(result["requested"])
+        return Entry(run.folder, settings, config["seed"], result, run.metrics, ended, objectives)
     except Exception as error:  # people edit these files, so anything can be in them
         return Entry(run.folder, {}, None, {"status": UNREADABLE, "error": " ".join(str(error).split())}, [])
 

@@ -39,6 +39,21 @@ def comparable_settings(config: dict[str, Any]) -> Settings:
     return {name: value for name, value in settings.items() if not has_prefix(name, ignored)}
 
 
+def requested_text(requested: Sequence[Mapping[str, Any]]) -> str:
+    """Return how long a run was asked to train that was resumed with another length.
+
+    Example:
+        >>> requested_text([{"step": 0, "trainer.max_epochs": 2}, {"step": 40, "trainer.max_epochs": 4}])
+        'max_epochs=2, from step 40 max_epochs=4'
+    """
+    parts = []
+    for each in requested:
+        limits = {name.rpartition(".")[2]: value for name, value in each.items() if name != "step"}
+        text = " ".join(f"{name}={value}" for name, value in limits.items() if value not in (None, -1))
+        parts.append(f"from step {each['step']} {text}" if each["step"] else text)
+    return ", ".join(parts)
+
+
 def canonical(value: Any) -> str:
     """Return a text that is equal for equal settings. It is the same for 1 and 1.0, but not for 1 and true."""
     return json.dumps(json.loads(json.dumps(value, default=str), parse_int=float), sort_keys=True)

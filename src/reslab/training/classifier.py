@@ -147,6 +147,15 @@ class Classifier(L.LightningModule):
         first = batch_index - batch_index % accumulated
         return accumulated / min(accumulated, int(self.trainer.num_training_batches) - first)
 
+    def training_metrics(self) -> dict[str, Tensor]:
+        """Return the metrics of the epoch so far, by name, as scalars of this process.
+
+        MixUp and CutMix give each image two labels. An accuracy that counts only its own one is called "mixed_accuracy"
+        then, because it cannot be compared with that of validation.
+        """
+        values = self.train_metrics.compute()
+        return {mixed_name(name) if self.mixing else name: value for name, value in values.items()}
+
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         self._evaluate(self.val_metrics, batch)
 
@@ -250,6 +259,11 @@ def batch_mixing(mixup: float, cutmix: float, num_classes: int) -> nn.Module | N
         if alpha:
             choices.append(kind(alpha=float(alpha), num_classes=num_classes))  # torch's Beta refuses an integer
     return v2.RandomChoice(choices) if choices else None
+
+
+def mixed_name(metric: str) -> str:
+    """Return the name of a metric over mixed images, e.g. mixed_accuracy."""
+    return f"mixed_{metric}" if metric.endswith("accuracy") else metric
 
 
 def gather_by_rank(value: Any) -> list[Any]:

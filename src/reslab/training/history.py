@@ -36,6 +36,7 @@ class History(Callback):
             the weights after `step` optimizer steps: `train/…` are means over the epoch so far, `val/…` are absent
             where these weights were not validated.
         latest: the metrics of the last logged step, for the progress bar.
+        running: the means over the epoch up to the last logged step.
         train_seconds: of all finished epochs.
         train_images: of all finished epochs, over all processes.
     """
@@ -44,6 +45,7 @@ class History(Callback):
         self.run = run
         self.rows: list[dict[str, float]] = []
         self.latest: dict[str, float] = {}
+        self.running: dict[str, float] = {}
         self.train_seconds = 0.0
         self.train_images = 0
         self.learning_rate = 0.0
@@ -54,7 +56,7 @@ class History(Callback):
     def start_epoch(self) -> None:
         self.epoch_start = self.logged_at = time.perf_counter()
         self.epoch_images = self.logged_images = 0
-        self.logged_sums = {"loss": 0.0, "accuracy": 0.0}  # over the images of this epoch, up to the last logged step
+        self.logged_sums: dict[str, float] = {}  # over the images of this epoch, up to the last logged step
 
     # checkpoints
 
@@ -96,18 +98,19 @@ class History(Callback):
 
     def log_step(self, trainer: L.Trainer, classifier: Classifier) -> None:
         """Log the means over the steps since the last logged one. Reading them waits for the device."""
-        values = classifier.train_metrics.compute()
-        running = {name: values[name].item() for name in self.logged_sums}
+        values = classifier.training_metrics()
+        running = {name: value.item() for name, value in values.items() if not name.endswith("top5_accuracy")}
         now, images = time.perf_counter(), self.epoch_images - self.logged_images
         sums = {name: value * self.epoch_images for name, value in running.items()}
-        metrics = {f"step/{name}": (sums[name] - self.logged_sums[name]) / images for name in sums}
+        metrics = {f"step/{name}": (sums[name] - self.logged_sums.get(name, 0.0)) / images for name in sums}
         if not math.isfinite(loss := metrics["step/loss"]):
             raise divergence_error(f"the loss became {loss} by step {trainer.global_step}", trainer)
         metrics |= {
             "step/learning_rate": self.learning_rate,
             "step/images_per_second": images / (now - self.logged_at),
         }
-        self.latest = metrics | {"running_accuracy": running["accuracy"]}
+        self.latest = metrics
+        self.running = running
         self.logged_sums, self.logged_images, self.logged_at = sums, self.epoch_images, now
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=self.step)
@@ -162,7 +165,7 @@ class History(Callback):
     def epoch_metrics(self, trainer: L.Trainer, classifier: Classifier) -> dict[str, torch.Tensor]:
         """Return the training metrics of the epoch so far, as scalars and means over all processes."""
         seconds = self.logged_at - self.epoch_start
-        train = {f"train/{name}": value for name, value in classifier.train_metrics.compute().items()}
+        train = {f"train/{name}": value for name, value in classifier.training_metrics().items()}
         train |= {
             "train/learning_rate": torch.tensor(self.learning_rate),
             "train/images_per_second": torch.tensor(self.epoch_images / seconds),
@@ -221,7 +224,8 @@ def validation_metrics(trainer: L.Trainer, classifier: Classifier) -> dict[str, 
 
 
 def epoch_line(row: Mapping[str, float]) -> str:
-    parts = [f"train loss {row['train/loss']:.4f} accuracy {row['train/accuracy']:.4f}"]
+    accuracy = "mixed_accuracy" if "train/mixed_accuracy" in row else "accuracy"
+    parts = [f"train loss {row['train/loss']:.4f} {accuracy.replace('_', ' ')} {row[f'train/{accuracy}']:.4f}"]
     if "val/accuracy" in row:
         parts.append(f"val loss {row['val/loss']:.4f} accuracy {row['val/accuracy']:.4f}")
     parts.append(f"{row['train/epoch_seconds']:.1f} s, {row['train/images_per_second']:,.0f} images/s")
@@ -249,7 +253,7 @@ class ProgressBar(RichProgressBar):
             return {}
         shown: dict[str, Any] = {
             "loss": latest["step/loss"],
-            "accuracy": latest["running_accuracy"],
+            **{name.replace("_", " "): value for name, value in self.history.running.items() if name != "loss"},
             "images/s": f"{latest['step/images_per_second']:,.0f}",
         }
         if "val/accuracy" in trainer.callback_metrics:

@@ -124,6 +124,9 @@ def check_together(value: dict[str, Any]) -> None:
         raise UserError("optimizer.nesterov=true needs optimizer.momentum above 0")
     if value.get("optimizer.fused") and value["trainer.gradient_clip_val"] and value["trainer.precision"] == "16-mixed":
         raise UserError("trainer.gradient_clip_val in trainer.precision=16-mixed needs optimizer.fused=false")
+    mixed = {"train/accuracy", "train/top5_accuracy"}.intersection(as_list(value.get("objective", [])))
+    if mixed and (value.get("mixup") or value.get("cutmix")):
+        raise UserError(f"objective={min(mixed)} is not measured with mixup or cutmix, which give images two labels")
     untested = set(TEST_METRICS).intersection(as_list(value.get("objective", [])))
     if untested and not value["test"]:
         raise UserError(f"objective={min(untested)} needs test=true")
