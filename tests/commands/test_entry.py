@@ -1,5 +1,6 @@
 import itertools
 import json
+import logging
 import signal
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 from reslab.commands.entry import check, fail, record_failure, use_present_names
 from reslab.commands.resolvers import job_folder, new_folder
 from reslab.errors import Interrupted, UserError
+from reslab.files import RunLog
 from reslab.inference.options import PREDICT_SCHEMA
 from reslab.run import Run
 
@@ -39,6 +41,14 @@ def test_the_exit_status_tells_mistakes_from_failures(capsys, error, line, statu
     assert shown.out == ""
     assert shown.err.splitlines()[0] == line
     assert len(shown.err.splitlines()) == lines  # a failure also tells how to see the traceback
+    assert "the run's log" not in shown.err  # there is none
+
+
+def test_a_failure_names_the_log_of_its_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("reslab"), "handlers", [RunLog(tmp_path / "train.log")])
+    with pytest.raises(SystemExit):
+        fail(RuntimeError("out of memory"), "config")
+    assert capsys.readouterr().err.splitlines()[1].endswith("the traceback; the run's log has it too")
 
 
 def test_what_must_be_given(composed):

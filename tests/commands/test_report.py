@@ -114,3 +114,9 @@ def test_help_shows_examples(tmp_path, no_torch):
     done = run("report", "--help", cwd=tmp_path, **no_torch)
     assert (done.returncode, done.stderr) == (0, "")
     assert "  python src/report.py outputs/resnet20-digits versus outputs/resnet32-digits" in done.stdout.splitlines()
+
+
+def test_a_tilde_is_the_home_folder(sweep, no_torch):
+    done = run("report", "~/sweep", "output=~/there", cwd=sweep.parent, HOME=str(sweep.parent), **no_torch)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (sweep.parent / "there" / "report.html").is_file()

@@ -22,7 +22,7 @@ from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
 from reslab.commands.arguments import check_flags, expand_home, hydra_arguments_of, own_environment
 from reslab.configuration import CONF, flatten, task_overrides
 from reslab.errors import FULL_ERROR, Failed, Interrupted, UserError, is_mistake, one_line
-from reslab.files import held_log
+from reslab.files import held_log, run_logs
 from reslab.interruption import signals
 from reslab.machine import check_processes, is_first_process
 from reslab.options import Schema
@@ -144,7 +144,8 @@ def fail(error: Exception, config_name: str) -> NoReturn:
     print(f"error: {one_line(error, config_name)}", file=sys.stderr)
     if is_mistake(error):
         sys.exit(2)
-    print("HYDRA_FULL_ERROR=1 shows the traceback; the run's log has it too", file=sys.stderr)
+    in_log = "; the run's log has it too" if run_logs() else ""
+    print(f"HYDRA_FULL_ERROR=1 shows the traceback{in_log}", file=sys.stderr)
     sys.exit(1)
 
 

@@ -58,7 +58,7 @@ def report(arguments: list[str]) -> None:
     from reslab.reports.writing import FILES, write_report
 
     outputs = [argument.removeprefix("output=") for argument in arguments if argument.startswith("output=")]
-    named = (Path(argument) for argument in arguments if not argument.startswith("output="))
+    named = (Path(argument).expanduser() for argument in arguments if not argument.startswith("output="))
     folders = [path for path in named if path.name not in FILES or path.is_dir()]  # a shell's * finds an old report
     if "" in outputs:
         raise UserError("output= must name a folder")
@@ -69,7 +69,7 @@ def report(arguments: list[str]) -> None:
             raise UserError(f"output={outputs[-1]}: versus prints its comparison and writes no file")
         compare(folders)
         return
-    place = Path(outputs[-1]) if outputs else common_folder(folders)
+    place = Path(outputs[-1]).expanduser() if outputs else common_folder(folders)
     found = read_report(folders)
     print_report(found)
     write_report(found, place)
