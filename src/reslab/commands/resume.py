@@ -53,7 +53,11 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     if not run.has_settings:
         missing = f"{run.overrides_file.relative_to(folder)} or {sweep.record_file.name}"
         raise UserError(f"resume={given['resume']} is not the folder of a run or a sweep: it has no {missing}")
-    kept = [argument for argument in [*options_of_an_older_run(run), *run.overrides] if name_of(argument) not in given]
+    kept = [
+        argument
+        for argument in [*options_of_an_older_run(run, others), *run.overrides]
+        if name_of(argument) not in given
+    ]
     checkpoint = folder if given["resume"] == "auto" else Path(given["resume"])
     # Hydra leaves the run's settings as they are; training replaces them once it knows that the run is the same.
     place = {"resume": quoted(checkpoint), "hydra.run.dir": quoted(folder), "hydra.output_subdir": "null"}
@@ -62,15 +66,18 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     return [*kept, *added, *(f"{name}={value}" for name, value in place.items()), *flags]
 
 
-def options_of_an_older_run(run: Run) -> list[str]:
-    """Return `older_options` as they are for the choices of a run, e.g. model=resnet9."""
+def options_of_an_older_run(run: Run, arguments: list[str]) -> list[str]:
+    """Return `older_options` for the choices of a run, e.g. model=resnet9.
+
+    The arguments may name the user's own folder of configuration, which the choices need.
+    """
     try:
         saved, overrides = flatten(run.config or {}), run.overrides
     except SETTINGS_ERRORS:
         return []
     if not saved or saved.keys() >= ABSENT.keys():
         return []
-    return older_options(saved, defaults("config", overrides))
+    return older_options(saved, defaults("config", [*overrides, *arguments]))
 
 
 def resumed_sweep_command_line(sweep: Sweep, others: list[str]) -> list[str]:
