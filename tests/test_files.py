@@ -62,6 +62,11 @@ def test_csv(tmp_path):
     assert list(csv.reader((tmp_path / "a.csv").open())) == [["b", "a"], ["2", "1"], ["x,y", ""]]
 
 
+def test_a_spreadsheet_takes_no_cell_for_a_formula(tmp_path):
+    write_csv(tmp_path / "a.csv", [{"=b": -2, "a": "=1"}, {"=b": -0.5, "a": Path("-x")}])
+    assert list(csv.reader((tmp_path / "a.csv").open())) == [["'=b", "a"], ["-2", "'=1"], ["-0.5", "'-x"]]
+
+
 def test_a_held_log_is_written_once_the_run_has_resumed_and_not_at_all_for_a_mistake(tmp_path):
     log_file, logger = RunLog(tmp_path / "train.log"), logging.getLogger("reslab")
 

@@ -1,15 +1,18 @@
 """Files that are written completely or not at all, a log that waits, and a folder that only one process uses."""
 
 import csv
+import errno
 import json
 import logging
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from reslab.errors import UserError, is_mistake
+from reslab.text import spreadsheet_text
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +156,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table with a column for each name in any row. A cell is empty where its row lacks the column."""
+    """Write a table with a column for each name in any row. A cell is empty where its row lacks the column.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it.
+    """
+    rows = [{spreadsheet_text(name): cell(value) for name, value in row.items()} for row in rows]
     with (
         replaced(path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
@@ -161,6 +168,30 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def cell(value: Any) -> Any:
+    return spreadsheet_text(str(value)) if isinstance(value, str | Path) else value
+
+
+def plain_bytes(path: Path, limit: int) -> bytes:
+    """Return the content of a regular file. A pipe would keep the program waiting, a huge file would fill the memory.
+
+    Args:
+        path: the file.
+        limit: its largest size in bytes.
+
+    Raises:
+        OSError: there is no such file, it is not a regular file, or it is larger.
+    """
+    at_once = getattr(os, "O_NONBLOCK", 0)  # to open a pipe would wait for its other end; Windows has no such pipes
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | at_once)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        if status.st_size > limit:
+            raise OSError(errno.EFBIG, f"it is larger than {limit >> 10} KB", str(path))
+        return file.read(limit)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import yaml
 
 from reslab.configuration import flatten, has_prefix, shown
 from reslab.errors import UserError
-from reslab.files import write_csv, write_json, write_text, write_waiting_lines
+from reslab.files import plain_bytes, write_csv, write_json, write_text, write_waiting_lines
 
 if TYPE_CHECKING:
     from reslab.training.classifier import Classifier
@@ -51,6 +51,10 @@ ENDED = (FINISHED, PRUNED)  # the statuses of a run that is never resumed
 UNREADABLE = "unreadable"  # the status in a report of a run whose files cannot be read
 # What reading the settings of a run can raise if its process was killed while it wrote them.
 SETTINGS_ERRORS = (OSError, yaml.YAMLError, KeyError, TypeError)
+# The largest sizes of the files of a run, in bytes. A configuration and a result have a few thousand.
+MAX_SETTINGS_SIZE, MAX_METRICS_SIZE = 256 << 10, 64 << 20
+SHALLOW = 4096  # bytes: a document so short cannot nest deeply enough to crash libyaml
+MAX_DEPTH = 100
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast, where it is installed
 
 
@@ -96,7 +100,7 @@ class Run:
     def below(cls, folder: str | Path) -> Iterator["Run"]:
         """Yield every run in a folder or below it, in no order. The folder of a benchmark holds no run."""
         for settings in Path(folder).rglob(".hydra"):
-            if not (settings.parent / BENCHMARK_FILE).exists():
+            if not os.path.exists(settings.parent / BENCHMARK_FILE):  # noqa: PTH110  # Path raises without permission
                 yield cls(settings.parent)
 
     # settings
@@ -149,11 +153,15 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        """One row for each validation and each end of an epoch, without the cells that are empty."""
-        if not self.metrics_file.is_file():
+        """One row for each validation and each end of an epoch, without the cells that are empty.
+
+        Raises OSError, or ValueError where metrics.csv is not a table of numbers.
+        """
+        try:
+            content = plain_bytes(self.metrics_file, MAX_METRICS_SIZE)
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        rows = csv.DictReader(self.metrics_file.read_text(encoding="utf-8").splitlines())
-        return [{name: float(value) for name, value in row.items() if value} for row in rows]
+        return metric_rows(content.decode("utf-8"))
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write the rows, with a column for every name in any of them."""
@@ -239,18 +247,61 @@ def resume_argument(folder: Path) -> str:
 
 def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file. Raises OSError or YAMLError."""
-    content = path.read_bytes()
+    content = plain_bytes(path, MAX_SETTINGS_SIZE)
     try:
-        return yaml.load(content, SafeLoader)  # a safe one
+        return load_yaml(content, SafeLoader)
     except yaml.YAMLError:
-        return yaml.safe_load(content)  # libyaml refuses a path with bytes that are no text: "\uDCFF"
+        if b"\\uD" not in content:
+            raise
+        return load_yaml(content, yaml.SafeLoader)  # libyaml refuses a path with bytes that are no text: "\uDCFF"
+
+
+def load_yaml(content: bytes, loader: Any) -> Any:
+    """Return the content of a YAML document. Raises YAMLError, also for one whose values would fill the memory."""
+    try:
+        if b"*" in content or len(content) > SHALLOW:
+            check_structure(content, loader)
+        return yaml.load(content, loader)  # a safe one
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, bytes that are not UTF-8
+        raise yaml.YAMLError(str(error)) from error
+
+
+def check_structure(content: bytes, loader: Any) -> None:
+    """Raise YAMLError for aliases, a few of which can stand for billions of values, and for very deep nesting.
+
+    No program writes either of them into a run's folder. libyaml crashes where a document nests too deeply.
+    """
+    depth = 0
+    for event in yaml.parse(content, loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"it has an alias, *{event.anchor}")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"it nests deeper than {MAX_DEPTH} levels")
+
+
+def metric_rows(text: str) -> list[dict[str, float]]:
+    """Return the rows of metrics.csv without the empty cells. Raises ValueError where it is not a table of numbers."""
+    try:
+        table = list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    names, rows = table[0] if table else [], []
+    for number, cells in enumerate(table[1:], 2):
+        if len(cells) > len(names):
+            raise ValueError(f"line {number} has {len(cells)} cells, and there are {len(names)} columns")
+        try:
+            rows.append({name: float(value) for name, value in zip(names, cells, strict=False) if value})
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+    return [row for row in rows if row]
 
 
 def read_result(folder: Path) -> Result:
     """Return the result.json of a run or a sweep; only a status where there is none or an incomplete one."""
     try:
-        result = json.loads(Run(folder).result_file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        result = json.loads(plain_bytes(Run(folder).result_file, MAX_SETTINGS_SIZE))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         result = None
     return result if isinstance(result, dict) and "status" in result else {"status": "unfinished"}
 

@@ -174,6 +174,12 @@ def test_csv_byte_by_byte(tmp_path):
     )
 
 
+def test_a_spreadsheet_computes_no_name(tmp_path):
+    prediction = {"image": "=1+1.png", "classes": [{"class": "@SUM(A1)", "probability": 1.0}]}
+    write_predictions([prediction], tmp_path / "classes.csv")
+    assert (tmp_path / "classes.csv").read_text().splitlines()[1] == "'=1+1.png,'@SUM(A1),1.0"
+
+
 def test_json_byte_by_byte(tmp_path):
     prediction = {"image": "c.png", "classes": [{"class": 'a "dog"', "probability": 1.0}]}
     write_predictions([prediction], tmp_path / "classes.json")

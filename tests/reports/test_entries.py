@@ -48,13 +48,6 @@ def test_a_run_with_a_broken_file_is_unreadable(tmp_path, file, text):
     assert len(entry.failure.splitlines()) == 1
 
 
-@pytest.mark.parametrize("text", ["{", "7", "{}"])
-def test_a_run_with_a_broken_result_is_unfinished(tmp_path, text):
-    folder = make_run(tmp_path / "run", accuracy=0.5)
-    (folder / "result.json").write_text(text)
-    assert read_entry(Run(folder)).failure == "unfinished: no result"
-
-
 def test_a_run_without_a_result_is_unfinished(tmp_path):
     entry = read_entry(Run(make_run(tmp_path / "run", curve=[(0.5, ""), (0.75, 0.7)])))
     assert entry.failure == "unfinished: no result"

@@ -15,6 +15,7 @@ from reslab.reports.settings import rounded_text
 LOGARITHMIC_RATIO = 10  # the smallest ratio of the largest to the smallest value on a logarithmic axis
 MAX_TICKS = 8  # an axis of more numbers has ticks at round numbers
 MAX_LABEL_LENGTH = 20  # characters
+LARGEST = 1e100  # the largest number on an axis: Matplotlib squares numbers and doubles their differences
 MIN_GAP = 0.05  # between two labels on an axis of length 1
 
 
@@ -33,22 +34,33 @@ def positions(values: Sequence[Any]) -> dict[str, float]:
         numbers = sorted((name for name in distinct if is_number(distinct[name])), key=lambda name: distinct[name])
         names = [*numbers, *sorted(distinct.keys() - set(numbers), key=natural_order)]
         sizes = [float(number) for number in range(len(names))]
-    length = sizes[-1] - sizes[0] or 1.0
-    return {name: (size - sizes[0]) / length for name, size in zip(names, sizes, strict=True)}
+    return {name: fraction(size, sizes[0], sizes[-1]) for name, size in zip(names, sizes, strict=True)}
 
 
-def is_number(value: object) -> bool:
-    return type(value) in (int, float)
+def is_number(value: Any) -> bool:
+    """Return whether a value has a place among numbers: infinity and NaN have the place of a name."""
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def is_drawable(number: float) -> bool:
+    """Return whether an axis can show a number, which NaN, infinity and very large numbers would spoil."""
+    return abs(number) <= LARGEST
+
+
+def fraction(value: float, low: float, high: float) -> float:
+    """Return where a value lies between two others, from 0 to 1. Their difference may be too large for a number."""
+    return (value / 2 - low / 2) / (high / 2 - low / 2 or 1.0)
 
 
 def scale_for(numbers: Sequence[float]) -> Callable[[float], float]:
     """Return math.log for a logarithmic axis or float for a linear one: where the median is nearer to the middle."""
-    low, middle, high = min(numbers), median(numbers), max(numbers)
-    if low <= 0 or high < LOGARITHMIC_RATIO * low:
+    low, high = min(numbers), max(numbers)
+    if low <= 0 or high / LOGARITHMIC_RATIO < low:
         return float
-    off_centre = (2 * middle - low - high) / (high - low)
-    off_centre_by_logarithm = math.log(middle**2 / low / high) / math.log(high / low)
-    return math.log if abs(off_centre_by_logarithm) < abs(off_centre) else float
+    middle = 2 * median(number / 2 for number in numbers)  # the sum of two huge numbers would be infinite
+    centre = fraction(middle, low, high)
+    centre_by_logarithm = fraction(math.log(middle), math.log(low), math.log(high))
+    return math.log if abs(centre_by_logarithm - 0.5) < abs(centre - 0.5) else float
 
 
 def ticks(values: Sequence[Any]) -> dict[float, str]:
@@ -72,4 +84,4 @@ def round_numbers(numbers: Sequence[float]) -> dict[float, str]:
     digits = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)
     locator = LogLocator(subs=digits) if scale is math.log else MaxNLocator(5)
     marks = [float(mark) for mark in locator.tick_values(low, high) if low <= mark <= high]
-    return {(scale(mark) - scale(low)) / (scale(high) - scale(low)): f"{mark:.4g}" for mark in marks}
+    return {fraction(scale(mark), scale(low), scale(high)): f"{mark:.4g}" for mark in marks}

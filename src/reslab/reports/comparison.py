@@ -8,11 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from reslab.errors import UserError
-from reslab.reports.configurations import ACCURACIES, Configuration, mean_and_deviation
+from reslab.reports.configurations import ACCURACIES, Configuration, mean_and_deviation, metric_text
 from reslab.reports.entries import natural_order
 from reslab.reports.leaderboard import Report, failure_lines, notes_on_means, plural, read_report
 from reslab.reports.settings import ABSENT, canonical, differing_settings, setting_text
 from reslab.reports.statistics import CONFIDENCE, PERCENT, Statistics, welch
+from reslab.text import printable
 from reslab.training.options import TEST_METRICS, VALIDATION_METRICS
 
 SIGNIFICANCE_LEVEL = round(1 - CONFIDENCE, 6)
@@ -32,7 +33,7 @@ def read_side(name: str, folders: Sequence[Path]) -> Report:
     report = read_report(folders)
     found = report.configurations
     if not found:
-        raise UserError(f"{name}: no run of {', '.join(map(str, folders))} has finished")
+        raise UserError(printable(f"{name}: no run of {', '.join(map(str, folders))} has finished"))
     if len(found) > 1:
         settings = ", ".join(differing_settings([configuration.settings for configuration in found]))
         raise UserError(f"{name} has {len(found)} configurations, which differ in {settings}: give the runs of one")
@@ -52,7 +53,7 @@ def print_comparison(*reports: Report) -> None:
     for name, side, report in zip("AB", sides, reports, strict=True):
         seeds = ", ".join(sorted((str(entry.seed) for entry in side.entries), key=natural_order))
         runs = plural(len(side.entries), "run")
-        console.print(f"{name}: {runs} (seed {seeds}), the best one {side.best.folder}", soft_wrap=True)
+        console.print(f"{name}: {runs} (seed {seeds}), the best one {side.best.location}", soft_wrap=True)
         for line in (*notes_on_means(report), *failure_lines(report)):
             console.print(f"{name}: {line}", soft_wrap=True)
     settings = settings_table(first, second)
@@ -88,23 +89,24 @@ def results_table(first: Configuration, second: Configuration) -> Table:
         if a and b:
             texts, difference = [mean_and_deviation(side, metric) for side in (first, second)], welch(a, b)
             p = "" if difference.p is None else f"{difference.p:.2g}"
-            table.add_row(metric, *texts, f"{difference.mean:+.4f}", p)
+            table.add_row(metric, *texts, metric_text(difference.mean, "+"), p)
     return table
 
 
 def verdict(first: Statistics, second: Statistics) -> str:
     """Say whether two means differ by more than the variation between seeds explains."""
     difference = welch(first, second)
-    text = f"B - A = {difference.mean:+.4f}"
+    text = f"B - A = {metric_text(difference.mean, '+')}"
     if first.deviation is None or second.deviation is None:
         return f"{text}: a side of one run does not show the variation between seeds; repeat it with -m seed=1,2,3"
     if difference.p is None:
         is_nan = math.isnan(difference.mean)
         reason = "a result is not a number" if is_nan else "the seeds of each side have equal results"
         return f"{text}: no test applies, because {reason}"
+    low, high = (metric_text(bound, "+") for bound in (difference.low, difference.high))  # type: ignore[arg-type]
     is_more, relation = ("more", "below") if difference.p < SIGNIFICANCE_LEVEL else ("not more", "not below")
     return (
-        f"{text}, {PERCENT} confidence interval {difference.low:+.4f} to {difference.high:+.4f}: {is_more} than the "
+        f"{text}, {PERCENT} confidence interval {low} to {high}: {is_more} than the "
         f"variation between seeds explains (Welch's t-test over {first.n} and {second.n} seeds: "
         f"p = {difference.p:.2g}, {relation} {SIGNIFICANCE_LEVEL})"
     )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from reslab.configuration import flatten
 from reslab.reports.entries import Entry
@@ -87,6 +88,11 @@ def mean_and_interval(configuration: Configuration, metric: str) -> str:
     return f"{text} [{metric_text(statistics.low)}, {metric_text(statistics.high)}]"
 
 
-def metric_text(number: float) -> str:
-    """Return a number with four decimals, or a large one, such as a number of parameters, with seven digits."""
-    return f"{number:.4f}" if abs(number) < 1000 else f"{number:.7g}"
+def metric_text(number: float, sign: Literal["", "+"] = "") -> str:
+    """Return a number with four decimals, or a large one, such as a number of parameters, with seven digits.
+
+    Args:
+        number: the number.
+        sign: "+" for a sign before a positive number too.
+    """
+    return f"{number:{sign}.4f}" if abs(number) < 1000 else f"{number:{sign}.7g}"

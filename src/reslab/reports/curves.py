@@ -1,7 +1,9 @@
 """The learning curves of runs, from their metrics.csv."""
 
+import math
 from collections.abc import Sequence
 
+from reslab.reports.axes import is_drawable
 from reslab.reports.configurations import Configuration
 
 SPLITS = {"train": "training", "val": "validation"}
@@ -10,7 +12,7 @@ Curve = dict[float, float]  # the error in % by the number of epochs that have p
 
 
 def error_curves(configuration: Configuration, split: str) -> list[Curve]:
-    """Return one curve per run. It is empty if the run has no accuracy on the split.
+    """Return one curve per run. It is empty if the run has no accuracy on the split, and NaN where none can be drawn.
 
     A validation within an epoch is a point at its own moment. The training accuracy is a mean over an epoch, so only
     the last row of each epoch has it complete.
@@ -21,7 +23,7 @@ def error_curves(configuration: Configuration, split: str) -> list[Curve]:
         last = {row["epoch"]: number for number, row in enumerate(entry.metrics)}
         curves.append(
             {
-                moment: 100 * (1 - row[metric])
+                moment: 100 * (1 - row[metric]) if is_drawable(row[metric]) else math.nan
                 for number, (moment, row) in enumerate(zip(moments(entry.metrics), entry.metrics, strict=True))
                 if metric in row and (split != "train" or number == last[row["epoch"]])
             }

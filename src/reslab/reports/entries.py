@@ -7,8 +7,10 @@ from pathlib import Path
 
 from reslab.configuration import as_list
 from reslab.errors import UserError, suggest
+from reslab.reports.reading import UnreadableError, brief, checked_config, checked_metrics, checked_result
 from reslab.reports.settings import Settings, comparable_settings, requested_text
 from reslab.run import ENDED, FINISHED, PRUNED, UNREADABLE, Result, Run
+from reslab.text import printable
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,12 @@ class Entry:
     @property
     def failure(self) -> str:
         """The status and the reason, e.g. `failed: out of memory`."""
-        return f"{self.result['status']}: {self.result.get('error', 'no result')}"
+        return brief(f"{self.result['status']}: {self.result.get('error', 'no result')}")
+
+    @property
+    def location(self) -> str:
+        """The folder as printable text."""
+        return printable(self.folder)
 
 
 def read_entries(folders: Iterable[Path]) -> list[Entry]:
@@ -70,13 +77,14 @@ def runs_below(folder: Path) -> list[Run]:
     if not folder.is_dir():
         siblings = [path.name for path in folder.parent.glob("*/")]
         advice = "give the folder of a run or a sweep, or a folder that contains some"
-        raise UserError(f"there is no folder {folder}{suggest(folder.name, siblings, advice)}")
+        raise UserError(printable(f"there is no folder {folder}{suggest(folder.name, siblings, advice)}"))
     named = folder.resolve() if folder.name in ("", "..") else folder  # a report shows the name of a run's folder
     runs = sorted(Run.below(named), key=lambda run: natural_order(run.folder))
     if not runs:
         settings = Run(folder).hydra_folder.name
         raise UserError(
-            f"{folder} contains no run: a run's folder has {settings} in it, a sweep's folder has the folders of runs"
+            f"{printable(folder)} contains no run: a run's folder has {settings} in it, "
+            "a sweep's folder has the folders of runs"
         )
     return runs
 
@@ -87,18 +95,18 @@ def natural_order(name: object) -> list[int | str]:
 
 
 def read_entry(run: Run) -> Entry:
-    """Read a run from its folder. A file that cannot be read makes the entry unreadable."""
+    """Read a run from its folder. A file that cannot be read, or has a wrong value, makes the entry unreadable."""
     try:
-        config = run.config
+        config = checked_config(run)
         objectives = as_list(config.get("objective", []))
+        result = checked_result(run, objectives)
         ended = run.result_file.stat().st_mtime if run.result_file.is_file() else 0.0
-        result = run.result
         settings = comparable_settings(config)
         if "requested" in result:
             settings["requested"] = requested_text(result["requested"])
-        return Entry(run.folder, settings, config["seed"], result, run.metrics, ended, objectives)
-    except Exception as error:  # people edit these files, so anything can be in them
-        return Entry(run.folder, {}, None, {"status": UNREADABLE, "error": " ".join(str(error).split())}, [])
+        return Entry(run.folder, settings, config["seed"], result, checked_metrics(run), ended, objectives)
+    except UnreadableError as error:
+        return Entry(run.folder, {}, None, {"status": UNREADABLE, "error": str(error)}, [])
 
 
 def share_root_of_copies(entries: Sequence[Entry]) -> None:

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from reslab.configuration import shown
 from reslab.drawing import shortened
-from reslab.reports.axes import positions, ticks
+from reslab.reports.axes import is_drawable, positions, ticks
 from reslab.reports.configurations import Configuration
 from reslab.reports.curves import SPLITS, Curve, error_curves
 from reslab.reports.leaderboard import Report
@@ -121,10 +121,10 @@ class Point(NamedTuple):
 def effect_points(report: Report, setting: str) -> list[Point]:
     """Return one point per finished run, or none if these runs have the same value of the setting."""
     points = [
-        Point(configuration.settings.get(setting, ABSENT), metric, str(entry.folder))
+        Point(configuration.settings.get(setting, ABSENT), metric, entry.location)
         for configuration in report.configurations
         for entry in configuration.entries
-        if math.isfinite(metric := entry.result.get(report.metric_names[0], math.nan))
+        if is_drawable(metric := entry.result.get(report.metric_names[0], math.nan))
     ]
     return points if len({canonical(point.value) for point in points}) > 1 else []
 
@@ -169,7 +169,7 @@ def draw_effect(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def parallel_coordinates(report: Report, settings: Sequence[str]) -> str:
-    """Draw one line per configuration, through its settings to its mean metric; return "" if no mean is finite.
+    """Draw one line per configuration, through its settings to its mean metric; return "" if no mean can be drawn.
 
     The figure keeps its width in a narrow window, which scrolls.
     """
@@ -177,7 +177,7 @@ def parallel_coordinates(report: Report, settings: Sequence[str]) -> str:
     means = [
         (configuration, statistics.mean)
         for configuration in reversed(report.configurations)  # the best is drawn last, above the others
-        if (statistics := configuration.statistics(metric_name)) and math.isfinite(statistics.mean)
+        if (statistics := configuration.statistics(metric_name)) and is_drawable(statistics.mean)
     ]
     if not means:
         return ""

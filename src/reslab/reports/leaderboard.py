@@ -10,6 +10,7 @@ from reslab.reports.configurations import ACCURACIES, Configuration, group_by_se
 from reslab.reports.entries import Entry, read_entries
 from reslab.reports.settings import differing_settings, setting_text
 from reslab.reports.statistics import PERCENT
+from reslab.text import printable
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Report:
         """Return a short name for a run: `job 3` in a sweep, otherwise the name of its folder."""
         number, _, rest = entry.folder.name.partition("_")
         if not rest or not number.isdecimal():
-            return entry.folder.name
-        return f"job {number}" if self.is_of_one_sweep else f"{entry.folder.absolute().parent.name}/{number}"
+            return printable(entry.folder.name)
+        return f"job {number}" if self.is_of_one_sweep else printable(f"{entry.folder.absolute().parent.name}/{number}")
 
     @cached_property
     def is_of_one_sweep(self) -> bool:
@@ -107,7 +108,7 @@ def leaderboard(report: Report) -> list[dict[str, Any]]:
                 row |= dict(zip(columns, statistics, strict=True))
         if seconds := configuration.statistics("train/seconds"):
             row["train/seconds mean"] = seconds.mean
-        rows.append(row | {"best run": str(configuration.best.folder)})
+        rows.append(row | {"best run": configuration.best.location})
     return rows
 
 
@@ -117,7 +118,7 @@ def run_table(report: Report) -> list[dict[str, Any]]:
         {name: setting_text(entry.settings, name) for name in report.differing_settings}
         | {"seed": entry.seed}
         | {name: value for name, value in entry.result.items() if not isinstance(value, dict)}
-        | {"folder": entry.folder}
+        | {"folder": entry.location}
         for entry in sorted(report.entries, key=lambda entry: ranking_key(entry.result), reverse=True)
     ]
 

@@ -92,7 +92,7 @@ def leaderboard_row(report: Report, place: int, configuration: Configuration) ->
         cells.append(table_cell(rounded_text(settings.get(name, ABSENT)), value))
     seconds = configuration.statistics("train/seconds")
     cells.append(table_cell(f"{seconds.mean:.4g}", seconds.mean) if seconds else table_cell("", ""))
-    folder = escape(str(configuration.best.folder))
+    folder = escape(configuration.best.location)
     return f'<tr>{"".join(cells)}<td class="folder" data-value="{folder}">{folder}</td></tr>'
 
 
@@ -100,7 +100,7 @@ def table_cell(text: object, sorted_by: str | float) -> str:
     """Return a cell that is sorted by another value than its text. "" and NaN are last in both directions."""
     if isinstance(sorted_by, str):
         return f'<td data-value="{escape(sorted_by)}">{escape(str(text))}</td>'
-    value = "" if math.isnan(sorted_by) else sorted_by
+    value = "" if math.isnan(sorted_by) else str(sorted_by).replace("inf", "Infinity")  # as JavaScript writes it
     return f'<td class="number" data-value="{value}">{escape(str(text)).replace(" [", "<br>[")}</td>'
 
 

@@ -46,16 +46,27 @@ def sample_statistics(values: Sequence[float]) -> Statistics | None:
     """Return the statistics of some values, or None without any."""
     if not values:
         return None
-    n, mean = len(values), fmean(values)
+    n, mean = len(values), mean_of(values)
     if n == 1:
         return Statistics(n, mean, None, None, None)
     if not math.isfinite(mean):
         return Statistics(n, mean, math.nan, math.nan, math.nan)
     from scipy.special import stdtrit  # importing SciPy takes 0.25 s, which a report without seeds saves
 
-    deviation = stdev(values)
+    try:
+        deviation = stdev(values)
+    except OverflowError:
+        deviation = math.inf
     margin = float(stdtrit(n - 1, QUANTILE)) * deviation / math.sqrt(n)
     return Statistics(n, mean, deviation, mean - margin, mean + margin)
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """Return the mean. It is infinite or NaN where the sum has no other value, which fmean raises errors for."""
+    try:
+        return fmean(values)
+    except (OverflowError, ValueError):
+        return sum(map(float, values)) / len(values)
 
 
 def welch(first: Statistics, second: Statistics) -> MeanDifference:
@@ -73,9 +84,10 @@ def welch(first: Statistics, second: Statistics) -> MeanDifference:
         return MeanDifference(difference)
     from scipy.special import stdtr, stdtrit
 
-    variances = first.deviation**2 / first.n, second.deviation**2 / second.n  # of the two means
-    error = math.sqrt(sum(variances))
-    freedom = error**4 / (variances[0] ** 2 / (first.n - 1) + variances[1] ** 2 / (second.n - 1))
+    unit = max(first.deviation, second.deviation)  # the square of a deviation may be too large or too small
+    variances = (first.deviation / unit) ** 2 / first.n, (second.deviation / unit) ** 2 / second.n  # of the two means
+    error = unit * math.sqrt(sum(variances))
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / (first.n - 1) + variances[1] ** 2 / (second.n - 1))
     margin = float(stdtrit(freedom, QUANTILE)) * error
     p = 2 * float(stdtr(freedom, -abs(difference) / error))
     return MeanDifference(difference, difference - margin, difference + margin, p)
