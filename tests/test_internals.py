@@ -81,3 +81,15 @@ def test_run_hydra_job(tmp_path: Path) -> None:
 def test_asks_for_sweep(override: str, sweep: bool) -> None:
     with initialized_hydra():
         assert internals.asks_for_sweep("config", [override]) is sweep
+
+
+def test_overrides_dirname() -> None:
+    from hydra import compose
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    written = ["seed=1", "outputs=x", "model=resnet8", "hydra.verbose=true"]
+    with initialized_hydra():
+        config = compose("config", written, return_hydra_config=True)
+    parsed = OverridesParser.create().parse_overrides(written)
+    assert internals.overrides_dirname(config.hydra, parsed) == config.hydra.job.override_dirname
+    assert config.hydra.job.override_dirname == "model=resnet8,seed=1"

@@ -5,7 +5,7 @@ inside the functions: commands must not wait for torch before the configuration 
 """
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     import optuna
+    from hydra.core.override_parser.types import Override
     from torch.utils.data import DataLoader
 
 
@@ -42,6 +43,19 @@ def asks_for_sweep(config_name: str, overrides: Sequence[str]) -> bool:
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     return bool(hydra.get_mode(config_name, list(overrides)) == RunMode.MULTIRUN)
+
+
+def overrides_dirname(hydra: DictConfig, overrides: Iterable["Override"]) -> str:
+    """Return what `${hydra.job.override_dirname}` is for a job with these overrides.
+
+    hydra._internal.config_loader_impl.get_overrides_dirname: Hydra computes it within a composition only, and the jobs
+    of a sweep share one.
+    """
+    from hydra._internal.config_loader_impl import get_overrides_dirname
+
+    form = hydra.job.config.override_dirname
+    task = [override for override in overrides if not override.is_hydra_override()]
+    return get_overrides_dirname(task, list(form.exclude_keys), form.item_sep, form.kv_sep)
 
 
 def run_hydra_job(config_name: str, task: Callable[[DictConfig], Any], overrides: Sequence[str]) -> None:

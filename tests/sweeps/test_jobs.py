@@ -6,7 +6,8 @@ from omegaconf import OmegaConf
 
 from reslab.errors import UserError
 from reslab.run import ABSENT
-from reslab.sweeps.jobs import Job, JobLauncher
+from reslab.sweeps.composition import Job
+from reslab.sweeps.jobs import JobLauncher, holds_its_result
 from reslab.sweeps.search import PRUNING_OVERRIDE
 
 
@@ -54,16 +55,16 @@ def begin(job, status=None):
     ],
 )
 def test_a_job_has_ended_if_it_has_a_result_and_the_same_configuration(tmp_path, status, saved, ended):
-    job = Job(0, [], tmp_path, OmegaConf.create({"seed": 1, "resume": None}))
-    assert not job.holds_its_result()
+    job = Job(0, [], tmp_path, {"seed": 1, "resume": None})
+    assert not holds_its_result(job)
     (tmp_path / ".hydra").mkdir()
     OmegaConf.save(OmegaConf.create(saved), tmp_path / ".hydra" / "config.yaml")
     if status:
         (tmp_path / "result.json").write_text(json.dumps({"status": status}))
-    assert job.holds_its_result() == ended
-    job.config.seed = 2
+    assert holds_its_result(job) == ended
+    job.options["seed"] = 2
     with pytest.raises(UserError, match=f"{tmp_path} was another job: seed was 1 and is 2; start a new sweep instead"):
-        job.holds_its_result()
+        holds_its_result(job)
 
 
 def test_only_the_jobs_that_have_not_ended_are_launched_and_those_that_have_begun_are_resumed(sweep_jobs):
@@ -132,8 +133,8 @@ def test_a_job_keeps_its_folder_whatever_its_name_says_of_the_sweep(sweep_jobs, 
     begin(job, "finished")
     assert jobs.run({0: ["seed=5", *option]})[0]["status"] == "finished"
     assert jobs.launcher.launched == []
-    assert jobs.compose(0, ["seed=6"]).folder.name == "0_seed=6"  # another job with this number
-    assert jobs.compose(1, ["seed=5"]).folder.name == "1_seed=5"
+    assert jobs.compose(0, ["seed=6"], [job.run]).folder.name == "0_seed=6"  # another job with this number
+    assert jobs.sweep.jobs_by_number().keys() == {0}
 
 
 def test_a_job_that_is_older_than_an_option_does_what_it_did(sweep_jobs, monkeypatch):
@@ -143,8 +144,9 @@ def test_a_job_that_is_older_than_an_option_does_what_it_did(sweep_jobs, monkeyp
         begin(jobs.compose(number, [f"seed={number}"]), status)
     monkeypatch.setitem(ABSENT, "data.new", "before")
     overrides = {number: [f"seed={number}", "+data.new=today"] for number in range(2)}
-    folders = [jobs.compose(*each).folder.name for each in overrides.items()]
-    assert folders == ["0_seed=0", "1_seed=1"]
+    begun = jobs.sweep.jobs_by_number()
+    earlier = [jobs.compose(number, overrides[number], begun[number]) for number in range(2)]
+    assert [job.folder.name for job in earlier] == ["0_seed=0", "1_seed=1"]
+    assert [job.config.data.new for job in earlier] == ["before", "before"]
     jobs.run(overrides)
     assert jobs.launcher.launched == [[1]]
-    assert jobs.compose(1, overrides[1]).config.data.new == "before"

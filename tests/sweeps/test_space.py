@@ -74,7 +74,7 @@ def test_of_two_overrides_with_one_name_the_later_one_counts():
 def test_a_value_that_no_trial_can_have_is_reported_before_the_first(tmp_path, monkeypatch, sweep_jobs, space, message):
     monkeypatch.setattr(sys, "argv", ["train.py"])
     jobs = sweep_jobs()
-    loader = jobs.config_loader
+    loader = jobs.composer.config_loader
     assert read_space(["trainer=glob(ddp*)"], loader)[1] == {"trainer": CategoricalDistribution(["ddp", "ddp_cpu"])}
     fixed, choices = read_space(["model.block=basic,bottleneck", "model.groups=1,32", "test=false"], loader)
     check_space(jobs, fixed, choices)  # one of the four combinations fails

@@ -33,6 +33,15 @@ class Sweep:
         runs = (Run(folder) for folder in self.folder.glob("[0-9]*"))
         return [run for run in runs if run.hydra_folder.is_dir()]
 
+    def jobs_by_number(self) -> dict[int, list[Run]]:
+        """Return the jobs that have begun by their numbers. One number has two folders if other options named them."""
+        found: dict[int, list[Run]] = {}
+        for run in self.jobs:
+            number = run.folder.name.partition("_")[0]
+            if number.isdecimal():
+                found.setdefault(int(number), []).append(run)
+        return found
+
     @property
     def storage(self) -> str | None:
         """The URL of the database of a search; None for the one in the folder. It may hold a password."""

@@ -1,8 +1,6 @@
 """The jobs of a sweep: composed, checked, and given to a launcher unless they have ended already."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -11,48 +9,19 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
 from reslab.benchmarking.options import BENCHMARK_SCHEMA
 from reslab.configuration import flatten, has_prefix, quoted
 from reslab.errors import UserError
-from reslab.options import Schema
+from reslab.options import Schema, check_option
 from reslab.run import Result, Run, differences, identity, older_options
+from reslab.sweeps.composition import Composer, Job
 from reslab.sweeps.folder import Sweep
 from reslab.training.options import TRAINING_SCHEMA
 
 # Options that may differ between a job that has ended and the same job of a resumed sweep.
 NO_PART_OF_A_JOB = ("resume", "sweep", "outputs", "checkpoint", "callbacks.pruning")
-
-
-@dataclass
-class Job:
-    """One run that is to be launched.
-
-    Args:
-        number: its place in the sweep, from 0.
-        overrides: its command line, with `resume=` where its folder exists.
-        folder: where it writes.
-        config: its composed configuration.
-    """
-
-    number: int
-    overrides: list[str]
-    folder: Path
-    config: DictConfig
-
-    @property
-    def run(self) -> Run:
-        return Run(self.folder)
-
-    def holds_its_result(self) -> bool:
-        """Return whether the folder holds the result of this very job. Raise UserError for the run of another job."""
-        then, now = saved_config(self.run), to_dict(self.config)
-        if then is None:
-            return False
-        if different := differences(then, now):
-            raise UserError(f"{self.folder} was another job: {'; '.join(different)}; start a new sweep instead")
-        return job_identity(then) == job_identity(now) and self.run.has_ended
 
 
 class JobLauncher(Launcher):
@@ -67,7 +36,8 @@ class JobLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Compose and launch jobs for a sweeper that passes overrides only."""
         numbered = enumerate(job_overrides, initial_job_idx)
-        return self.launch_jobs([compose_job(self.config_loader, self.config, *each) for each in numbered])
+        composer = Composer(self.config_loader, self.config)
+        return self.launch_jobs([composer.compose(*each) for each in numbered])
 
     def check_jobs(self, jobs: Sequence[Job]) -> None:
         """Raise UserError for jobs that cannot be launched."""
@@ -80,7 +50,7 @@ class SweepJobs:
     """The jobs of a sweep. A launcher receives those whose folders do not hold their results yet."""
 
     def __init__(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config_loader, self.config = hydra_context.config_loader, config
+        self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -88,6 +58,7 @@ class SweepJobs:
         self.launched = False  # whether any job was
         # The folder is named after the time. With its name among the settings, every process uses the same one.
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
+        self.composer = Composer(hydra_context.config_loader, config)
 
     def run(self, overrides_by_number: Mapping[int, list[str]]) -> dict[int, Result]:
         """Run jobs.
@@ -101,8 +72,9 @@ class SweepJobs:
         Raises:
             UserError: a folder holds the run of another job, or an option is wrong. No job is launched then.
         """
-        jobs = [self.compose(*each) for each in overrides_by_number.items()]
-        unfinished = [job for job in jobs if not job.holds_its_result()]
+        begun = self.sweep.jobs_by_number()
+        jobs = [self.compose(number, each, begun.get(number, ())) for number, each in overrides_by_number.items()]
+        unfinished = [job for job in jobs if not holds_its_result(job)]
         self.check(unfinished)
         for job in unfinished:
             if job.run.has_settings:  # training replaces them once the job has resumed
@@ -118,44 +90,76 @@ class SweepJobs:
                 self.launcher.launch([job.overrides for job in group], initial_job_idx=group[0].number)
         return {job.number: job.run.result for job in jobs}
 
-    def compose(self, number: int, overrides: Sequence[str]) -> Job:
-        """Return a job in the folder that it has already, which an older version or other options may have named."""
-        job = compose_job(self.config_loader, self.config, number, overrides)
-        earlier = [run for run in self.sweep.jobs if run.folder.name.partition("_")[0] == str(number)]
-        for run in sorted(earlier, key=lambda run: (run.folder != job.folder, not run.has_ended)):
-            same = self.as_before(run, job)
-            if same is not None:
-                return same
-        return job
+    def compose(self, number: int, overrides: Sequence[str], earlier: Sequence[Run] = ()) -> Job:
+        """Return a job in the folder that it has already, which an older version or other options may have named.
 
-    def as_before(self, run: Run, job: Job) -> Job | None:
+        Args:
+            number: its place in the sweep, from 0.
+            overrides: its command line.
+            earlier: the runs in the sweep's folder that have this number.
+        """
+        named = self.composer.folder(number, overrides) if len(earlier) > 1 else None
+        for run in sorted(earlier, key=lambda run: (run.folder != named, not run.has_ended)):
+            if (job := self.as_before(run, number, overrides)) is not None:
+                return job
+        return self.composer.compose(number, overrides)
+
+    def as_before(self, run: Run, number: int, overrides: Sequence[str]) -> Job | None:
         """Return the job in the folder of its earlier run; None if that was the run of another job."""
         if (saved := saved_config(run)) is None:
             return None
-        if options := older_options(flatten(saved), flatten(to_dict(job.config))):
-            job = compose_job(self.config_loader, self.config, job.number, [*job.overrides, *options])
-        return None if differences(saved, to_dict(job.config)) else replace(job, folder=run.folder)
+        now = self.composer.options(overrides)
+        if options := older_options(flatten(saved), flatten(now)):
+            overrides = [*overrides, *options]
+            now = self.composer.options(overrides)
+        return None if differences(saved, now) else Job(number, list(overrides), run.folder, now, saved)
 
-    def check(self, jobs: list[Job]) -> None:
+    def check(self, jobs: Sequence[Job]) -> None:
         """Raise UserError for a value that is wrong in any job, or a combination that is wrong in every job.
 
         A combination that is wrong in some jobs only is left to these jobs: the others can run.
         """
-        errors = [error for job in jobs if (error := self.combination_error(job))]
-        if len(errors) == len(jobs) and len(set(errors)) == 1:
-            raise UserError(errors[0])
+        for job in self.with_new_values(jobs):
+            self.values(job)
+        errors = (self.combination_error(job) for job in jobs)
+        first = next(errors, None)
+        if first is not None and all(error == first for error in errors):
+            raise UserError(first)
+
+    def with_new_values(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """Yield jobs that together have all values. Values that differ in their numbers only are checked here."""
+        seen: set[object] = set()
+        for job in jobs:
+            new = {self.checked(override) for override in job.overrides} - seen
+            if new or not seen:
+                yield job
+            seen |= new | {None}
+
+    def checked(self, override: str) -> object:
+        """Return what a job of its own must check of an override; None if its value has been found to be right."""
+        parsed = self.composer.parse(override)
+        name, value = parsed.key_or_group, parsed.value()
+        if not self.composer.is_plain(parsed) or "$" in str(value):
+            return override
+        if name not in self.schema.kinds:  # a user's own option: its kind is the type of its default
+            return override if isinstance(value, str) else (name, type(value))
+        check_option(name, value, self.schema.kinds[name])
+        return None
 
     def combination_error(self, job: Job) -> str | None:
         """Return what is wrong with the values of a job in combination. Raise UserError for a single wrong value."""
-        config = job.config.copy()
-        if "folder" in config:  # Hydra sets it when the job begins
-            config.folder = str(job.folder)
-        values = self.schema.check_each(config, job.overrides)
         try:
-            self.schema.check_together(values)
+            self.schema.check_together(self.values(job))
         except UserError as error:
             return str(error)
         return None
+
+    def values(self, job: Job) -> dict[str, Any]:
+        """Return every option of a job by its name. Raise UserError for one that is wrong by itself."""
+        config = job.config
+        if "folder" in config:  # Hydra sets it when the job begins
+            config.folder = str(job.folder)
+        return self.schema.check_each(config, job.overrides)
 
     @property
     def are_benchmarks(self) -> bool:
@@ -170,22 +174,6 @@ class SweepJobs:
         self.sweep.write_record(self.config)
 
 
-def compose_job(config_loader: ConfigLoader, sweep: DictConfig, number: int, overrides: Sequence[str]) -> Job:
-    """Return the job with its composed configuration.
-
-    Raises:
-        UserError: the name of the job's folder does not begin with its number, which distinguishes the jobs.
-    """
-    config = config_loader.load_sweep_config(sweep, list(overrides))
-    with open_dict(config):
-        config.hydra.job.id = config.hydra.job.num = number
-        sweep_folder, name = config.hydra.sweep.dir, str(config.hydra.sweep.subdir)
-        del config["hydra"]
-    if name.partition("_")[0] != str(number) or "/" in name:
-        raise UserError(f"hydra.sweep.subdir={name} must be ${{hydra.job.num}}, or begin with ${{hydra.job.num}}_")
-    return Job(number, list(overrides), Path(sweep_folder, name), config)
-
-
 def consecutive(jobs: list[Job]) -> list[list[Job]]:
     """Return groups of jobs with consecutive numbers."""
     groups: list[list[Job]] = []
@@ -197,20 +185,26 @@ def consecutive(jobs: list[Job]) -> list[list[Job]]:
     return groups
 
 
+def holds_its_result(job: Job) -> bool:
+    """Return whether a job's folder holds the result of this very job. Raise UserError for the run of another job."""
+    then, now = job.saved or saved_config(job.run), job.options
+    if then is None:
+        return False
+    if different := differences(then, now):
+        raise UserError(f"{job.folder} was another job: {'; '.join(different)}; start a new sweep instead")
+    return job_identity(then) == job_identity(now) and job.run.has_ended
+
+
 def saved_config(run: Run) -> dict[str, Any] | None:
     """Return the saved configuration of a run; None where it is absent or incomplete.
 
     A process that was killed while it wrote this file leaves it empty. The checkpoint has the configuration too.
     """
     try:
-        saved = OmegaConf.load(run.config_file)
+        saved = run.config
     except (OSError, yaml.YAMLError):
         return None
-    return to_dict(saved) if saved else None
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    return {str(name): value for name, value in OmegaConf.to_container(config).items()}  # type: ignore[union-attr]
+    return saved if isinstance(saved, dict) and saved else None
 
 
 def job_identity(config: dict[str, Any]) -> dict[str, Any]:

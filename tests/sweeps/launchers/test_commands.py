@@ -1,14 +1,12 @@
 import sys
 
 import pytest
-from omegaconf import OmegaConf
 
 from reslab.sweeps.launchers.commands import CommandJob, own_share
 
 
 def command_job(folder, *overrides):
-    config = OmegaConf.create({"objective": ["val/accuracy", "val/loss"], "seed": 3})
-    return CommandJob(0, ["seed=3", *overrides], folder, config)
+    return CommandJob(0, ["seed=3", *overrides], folder, {"objective": ["val/accuracy", "val/loss"], "seed": 3})
 
 
 def test_the_command_of_a_job_has_the_users_own_configuration_and_writes_into_the_folder(tmp_path, monkeypatch):

@@ -17,7 +17,8 @@ from reslab.configuration import as_list, quoted
 from reslab.errors import FULL_ERROR, RunError
 from reslab.internals import hydra_arguments
 from reslab.machine import gpus, processors
-from reslab.sweeps.jobs import Job, JobLauncher
+from reslab.sweeps.composition import Job
+from reslab.sweeps.jobs import JobLauncher
 from reslab.sweeps.summary import SweepFailed
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from reslab.errors import Interrupted, RunError, UserError
 from reslab.files import write_text
 from reslab.machine import is_first_process
 from reslab.run import Run
-from reslab.sweeps.jobs import Job
+from reslab.sweeps.composition import Job
 from reslab.sweeps.launchers.commands import CommandJob, CommandLauncher
 from reslab.sweeps.options import require_package
 
