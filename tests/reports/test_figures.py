@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from fake_runs import make_run
 
@@ -56,11 +58,28 @@ def test_only_the_best_curves_are_drawn(tmp_path, figures):
 def test_an_effect_has_one_dot_per_run_and_the_mean_by_value(sweep, figures):
     text = html_page(read_report([sweep]))
     (axes,) = figures[1].axes
-    *dots, means = (line.get_xydata().tolist() for line in axes.lines)
-    assert sorted(dot for (dot,) in dots) == [[0, 0.5], [0, 0.7], [1, 0.9], [1, 0.9]]
-    assert means == [[0, pytest.approx(0.6)], [1, 0.9]]
+    (dots,), (means,) = axes.collections, axes.lines
+    assert sorted(dots.get_offsets().tolist()) == [[0, 0.5], [0, 0.7], [1, 0.9], [1, 0.9]]
+    assert means.get_xydata().tolist() == [[0, pytest.approx(0.6)], [1, 0.9]]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["resnet8", "resnet20"]
-    assert f"<title>{sweep}/1_resnet8: 0.7000</title>" in text
+    shapes = re.findall(r'<use xlink:href="#\w+" x="([\d.]+)" y="([\d.]+)"><title>(.*?)</title></use>', text)
+    places = {name: (float(x), float(y)) for x, y, name in shapes}
+    assert len(places) == 4
+    low, high = places[f"{sweep}/0_resnet8: 0.5000"], places[f"{sweep}/1_resnet8: 0.7000"]
+    best = places[f"{sweep}/2_resnet20: 0.9000"]
+    assert low[0] == high[0] < best[0]
+    assert low[1] - high[1] == pytest.approx(high[1] - best[1], abs=0.03)  # pixels, downwards
+
+
+def test_many_dots_have_no_names(tmp_path, figures, monkeypatch):
+    """A page of 5,000 runs would otherwise have several megabytes of them."""
+    monkeypatch.setattr("reslab.reports.figures.MAX_NAMES", 3)
+    for number in range(4):
+        make_run(tmp_path / f"{number}_x", accuracy=0.5 + number / 8, optimizer__lr=number + 1.0)
+    text = html_page(read_report([tmp_path]))
+    assert len(re.findall(r'<use xlink:href="#\w+" x="[\d.]+" y="[\d.]+"/>', text)) == 4
+    assert "<title>" not in text[text.index("<body>") :]
+    assert len(figures[0].axes[0].collections[0].get_offsets()) == 4
 
 
 def test_parallel_coordinates_have_one_line_per_configuration(tmp_path, figures):
@@ -69,15 +88,14 @@ def test_parallel_coordinates_have_one_line_per_configuration(tmp_path, figures)
     make_run(tmp_path / "2_", accuracy=0.8, model__name="resnet20")
     make_run(tmp_path / "3_", accuracy=1.0, model__name="resnet20", optimizer__lr=0.2)
     text = html_page(read_report([tmp_path]))
-    lines = {
-        line.get_gid(): line.get_ydata()
-        for line in figures[2].axes[0].lines
-        if (line.get_gid() or "").startswith("name")
-    }
-    assert {gid: pytest.approx(list(heights)) for gid, heights in lines.items()} == {
-        "name: model=resnet8, optimizer.lr=0.1: 0.6000": [0, 0, 0],
-        "name: model=resnet20, optimizer.lr=0.1: 0.8000": [1, 0, 0.5],
-        "name: model=resnet20, optimizer.lr=0.2: 1.0000": [1, 1, 1],
+    (collection,) = figures[2].axes[0].collections
+    svg = text[text.index("Parallel coordinates") :]
+    names = re.findall("<path d=[^>]*><title>(.*?)</title></path>", svg)
+    lines = [segment.tolist() for segment in collection.get_segments()]
+    assert dict(zip(names, lines, strict=True)) == {
+        "model=resnet8, optimizer.lr=0.1: 0.6000": [[0, 0], [1, 0], [2, 0]],
+        "model=resnet20, optimizer.lr=0.1: 0.8000": [[0, 1], [1, 0], [2, pytest.approx(0.5)]],
+        "model=resnet20, optimizer.lr=0.2: 1.0000": [[0, 1], [1, 1], [2, 1]],
     }
     assert "Parallel coordinates" in text
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from reslab.configuration import flatten
@@ -28,7 +29,15 @@ class Configuration:
 
     def statistics(self, metric: str) -> Statistics | None:
         """Return the statistics over the runs that have the metric, or None if no run has it."""
-        return sample_statistics([entry.result[metric] for entry in self.entries if metric in entry.result])
+        if metric not in self.computed:
+            values = [entry.result[metric] for entry in self.entries if metric in entry.result]
+            self.computed[metric] = sample_statistics(values)
+        return self.computed[metric]
+
+    @cached_property
+    def computed(self) -> dict[str, Statistics | None]:
+        """The statistics that were asked for, by metric."""
+        return {}
 
     def provenance(self) -> dict[str, list[str]]:
         """Return where the results come from, e.g. `versions.torch`: one value each if all runs agree."""

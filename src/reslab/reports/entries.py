@@ -1,7 +1,9 @@
 """The entries of a report: runs as they are read from their folders."""
 
+import gc
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,9 +69,22 @@ def read_entries(folders: Iterable[Path]) -> list[Entry]:
     found: dict[Path, Run] = {}
     for folder in folders:
         found |= {run.folder.resolve(): run for run in runs_below(folder)}
-    entries = [read_entry(run) for run in found.values()]
+    with without_garbage_collection():
+        entries = [read_entry(run) for run in found.values()]
     share_root_of_copies([entry for entry in entries if "data.root" in entry.settings])
     return entries
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Do not look for cycles of objects, of which the values of files have none. It takes a fifth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def runs_below(folder: Path) -> list[Run]:

@@ -5,6 +5,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from html import escape
 from itertools import pairwise
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -20,11 +22,15 @@ from matplotlib.lines import Line2D
 from reslab.configuration import shown
 from reslab.drawing import shortened
 from reslab.reports.axes import is_drawable, positions, ticks
-from reslab.reports.configurations import Configuration
+from reslab.reports.configurations import Configuration, metric_text
 from reslab.reports.curves import SPLITS, Curve, error_curves
 from reslab.reports.leaderboard import Report
 from reslab.reports.settings import ABSENT, Settings, canonical, rounded_text, setting_text
 
+MAX_NAMES = 1000  # shapes of one figure that have a name where the mouse points at them, which a page has room for
+COLLECTION = re.compile('<g id="names">(.*?(?=<g id=|\\Z))', re.DOTALL)
+SHAPE = re.compile(r"<(use|path) ((?:xlink:href|d)=[^>]*)/>")
+LONG_DECIMAL = re.compile(r"(\d\.\d\d)\d+")
 LABEL_LENGTH = 150  # characters of a row of the legend
 PANEL_WIDTH, AXIS_DISTANCE = 3.7, 1.4  # inches: a panel of effects, and from one parallel coordinate to the next
 CHARACTER_WIDTH = 0.03  # of a label, as a part of an effect's axis; for a vertical label it is the height of the line
@@ -35,10 +41,11 @@ SVG_STYLE: Any = {
 }  # fmt: skip
 
 
-def as_svg(draw: Callable[[Figure], None], width: float, height: float) -> str:
+def as_svg(draw: Callable[[Figure], None], width: float, height: float, names: Sequence[str] = ()) -> str:
     """Return what `draw` draws on a figure of a size in inches.
 
-    The text of an artist whose gid is `name: text` appears where the mouse points at the artist.
+    The text of an artist whose gid is `name: text` appears where the mouse points at the artist, and so do the texts of
+    `names` at the shapes of the collection whose gid is `names`. More than `MAX_NAMES` are left out.
     """
     with matplotlib.rc_context(SVG_STYLE), warnings.catch_warnings():
         # A browser writes the texts, in its own fonts. Matplotlib only measures them.
@@ -49,7 +56,24 @@ def as_svg(draw: Callable[[Figure], None], width: float, height: float) -> str:
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
-    return re.sub(r'<g id="name: ([^"]*)">', r"<g><title>\1</title>", text[text.index("<svg") :])
+    text = re.sub(r'<g id="name: ([^"]*)">', r"<g><title>\1</title>", text[text.index("<svg") :])
+    kept = names if len(names) <= MAX_NAMES else ()
+    return COLLECTION.sub(lambda found: named_collection(found[1], kept), text)
+
+
+def named_collection(shapes: str, names: Sequence[str]) -> str:
+    """Return the SVG of a collection with a name for each shape. The style that all dots share is written once."""
+    remaining = iter(names)
+
+    def named(found: re.Match[str]) -> str:
+        kind, attributes = found.groups()
+        if kind == "use":
+            attributes = LONG_DECIMAL.sub(r"\1", attributes.partition(" style=")[0])
+        name = next(remaining, "")
+        return f"<{kind} {attributes}><title>{escape(name)}</title></{kind}>" if name else f"<{kind} {attributes}/>"
+
+    style = re.search(r'<use [^>]*( style="[^"]*")', shapes)
+    return f"<g{style[1] if style else ''}>{SHAPE.sub(named, shapes)}"
 
 
 def settings_label(settings: Settings, names: Sequence[str]) -> str:
@@ -149,17 +173,18 @@ def effect_panel(setting: str, points: Sequence[Point], limits: tuple[float, flo
         axes.set(title=setting, xlim=(-0.15, 1.15), ylim=limits, ylabel=metric_name)
         axes.grid(alpha=0.3)
 
-    return as_svg(draw, PANEL_WIDTH, 2.8 + (0.07 * longest if is_vertical else 0))
+    names = [f"{point.folder}: {metric_text(point.metric)}" for point in points]
+    return as_svg(draw, PANEL_WIDTH, 2.8 + (0.07 * longest if is_vertical else 0), names)
 
 
 def draw_effect(axes: Axes, points: Sequence[Point]) -> None:
     """Draw a dot per run, and the means by value if the runs share values."""
     position_of = positions([point.value for point in points])
     groups: dict[float, list[float]] = {}
-    for value, metric, folder in points:
-        position = position_of[shown(value)]
-        groups.setdefault(position, []).append(metric)
-        axes.plot(position, metric, "o", color="C0", alpha=0.5, gid=f"name: {folder}: {metric:.4f}", in_layout=False)
+    for value, metric, _ in points:
+        groups.setdefault(position_of[shown(value)], []).append(metric)
+    places = [position_of[shown(point.value)] for point in points]
+    axes.scatter(places, [point.metric for point in points], color="C0", alpha=0.5, gid="names", in_layout=False)
     if 2 * len(groups) <= len(points):  # in a search every run may have its own value
         means = [sum(metrics) / len(metrics) for _, metrics in sorted(groups.items())]
         axes.plot(sorted(groups), means, color="C1", marker="_", markersize=14)
@@ -193,7 +218,10 @@ def parallel_coordinates(report: Report, settings: Sequence[str]) -> str:
         axes.set(xlim=(-0.05, len(settings) + 0.2), ylim=(-0.05, 1.08), yticks=[], frame_on=False)
 
     width = max(11, AXIS_DISTANCE * (len(settings) + 1))
-    return f'<div style="min-width: {width}in">{as_svg(draw, width, 4)}</div>'
+    names = [
+        f"{settings_label(configuration.settings, settings)}: {metric_text(mean)}" for configuration, mean in means
+    ]
+    return f'<div style="min-width: {width}in">{as_svg(draw, width, 4, names)}</div>'
 
 
 def draw_configurations(
@@ -203,13 +231,14 @@ def draw_configurations(
     position_of: Sequence[dict[str, float]],
     scale: Normalize,
 ) -> None:
-    colors = matplotlib.colormaps["viridis_r"]
-    linewidth = 2 if len(means) <= THIN_FROM else 1
+    lines = []
     for configuration, mean in means:
         texts = [setting_text(configuration.settings, name) for name in settings]
-        heights = [*(each[text] for each, text in zip(position_of, texts, strict=True)), scale(mean)]
-        gid = f"name: {settings_label(configuration.settings, settings)}: {mean:.4f}"
-        axes.plot(heights, color=colors(scale(mean)), linewidth=linewidth, alpha=0.8, gid=gid)
+        heights = [*(each[text] for each, text in zip(position_of, texts, strict=True)), float(scale(mean))]
+        lines.append(list(enumerate(heights)))
+    colors = matplotlib.colormaps["viridis_r"](scale([mean for _, mean in means]))
+    linewidth = 2 if len(means) <= THIN_FROM else 1
+    axes.add_collection(LineCollection(lines, colors=colors, linewidths=linewidth, alpha=0.8, gid="names"))
 
 
 def draw_coordinates(axes: Axes, labels: Sequence[dict[float, str]]) -> None:

@@ -5,12 +5,12 @@ People edit these files, and others send them, so anything can be in them.
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reslab.configuration import as_list, nodes
+from reslab.configuration import as_list
 from reslab.files import plain_bytes
 from reslab.run import MAX_SETTINGS_SIZE, Result, Run
 from reslab.text import printable
@@ -54,9 +54,6 @@ def checked_config(run: Run) -> dict[str, Any]:
             all(isinstance(name, str) for name in objectives),
             f"objective is {json.dumps(objectives)}, not a list of names",
         )
-        for name, value in nodes(config):
-            is_class = name.rpartition(".")[2] == "_target_"
-            check(not is_class or isinstance(value, str), f"{name} is {json.dumps(value)}, not the name of a class")
         return config
 
 
@@ -124,7 +121,9 @@ def plain(value: Any, name: str) -> Any:
         return value
     if isinstance(value, list):
         return [plain(each, name) for each in value]
-    check(isinstance(value, Mapping), f"{name} is a {type(value).__name__}")
+    check(isinstance(value, dict), f"{name} is a {type(value).__name__}")
+    target = value.get("_target_", "")
+    check(isinstance(target, str), f"{name}._target_ is {json.dumps(target)}, not the name of a class")
     return {printable(key): plain(each, f"{name}.{key}" if name else str(key)) for key, each in value.items()}
 
 

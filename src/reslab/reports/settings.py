@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from reslab.configuration import has_prefix, shown
@@ -35,8 +36,13 @@ def comparable_settings(config: dict[str, Any]) -> Settings:
             settings.setdefault(group, value.rpartition(".")[2])
         elif option != "_partial_" and value is not None:
             settings[name] = value
-    ignored = IGNORED if settings.get("data") == "imagefolder" else (*IGNORED, "data.root")
-    return {name: value for name, value in settings.items() if not has_prefix(name, ignored)}
+    ignores_root = settings.get("data") != "imagefolder"
+    return {name: value for name, value in settings.items() if not is_ignored(name, ignores_root)}
+
+
+@cache
+def is_ignored(name: str, ignores_root: bool) -> bool:
+    return has_prefix(name, (*IGNORED, "data.root") if ignores_root else IGNORED)
 
 
 def requested_text(requested: Sequence[Mapping[str, Any]]) -> str:
@@ -56,6 +62,10 @@ def requested_text(requested: Sequence[Mapping[str, Any]]) -> str:
 
 def canonical(value: Any) -> str:
     """Return a text that is equal for equal settings. It is the same for 1 and 1.0, but not for 1 and true."""
+    if value is None or isinstance(value, bool | str):
+        return json.dumps(value)
+    if isinstance(value, int | float):
+        return json.dumps(float(value))
     return json.dumps(json.loads(json.dumps(value, default=str), parse_int=float), sort_keys=True)
 
 
@@ -64,7 +74,8 @@ def differing_settings(settings: Sequence[Settings]) -> list[str]:
 
     A setting that another choice determines is left out: `model.layers` where every model has its own layers.
     """
-    canonicals = [{name: canonical(value) for name, value in each.items()} for each in settings]
+    different = {json.dumps(each): each for each in settings}  # most runs of a sweep differ only in their seeds
+    canonicals = [{name: canonical(value) for name, value in each.items()} for each in different.values()]
     names = dict.fromkeys(name for each in canonicals for name in each)
     differing = [name for name in names if len({each.get(name) for each in canonicals}) > 1]
 
