@@ -24,7 +24,7 @@ from torchvision.models import ResNet18_Weights
 from reslab.data.transforms import Preprocessing
 from reslab.errors import UserError
 from reslab.models.build import build_network
-from reslab.models.weights import load_weights
+from reslab.models.weights import load_weights, read_state_dict
 
 Compose = Callable[..., DictConfig]
 StateDict = dict[str, Tensor]
@@ -419,3 +419,27 @@ def test_published_networks_classify_as_many_images_correctly_as_published(
         answers = network(preprocessing(images)).argmax(1)
     assert len(labels) == 1017
     assert (answers == labels).sum() == right
+
+
+def flip_a_bit_of_a_weight(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "resnet.pth"
+    torch.save({"fc.weight": torch.zeros(64, 64)}, path)
+    flip_a_bit_of_a_weight(path)
+    assert torch.load(path, weights_only=True)["fc.weight"].any()  # torch loads a number that was not saved
+    with pytest.raises(UserError) as error:
+        read_state_dict(path)
+    part = "the checksum of its part resnet/data/0 is wrong"
+    assert str(error.value) == f"model.weights: {path} is not a file of weights ({part})"
+
+
+def test_a_damaged_file_in_the_cache_is_one_line(resnet18: nn.Module, hub: Path, published: StateDict) -> None:
+    load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
+    flip_a_bit_of_a_weight(hub / Path(V1.url).name)
+    with pytest.raises(UserError, match=r"^cannot get .* \(the checksum of its part .* is wrong\): put the file into "):
+        load_weights(resnet18, "IMAGENET1K_V1", "resnet18")

@@ -55,7 +55,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     tested = build_test_data(trained, config, path)
     trainer = build_trainer(trainer_config(trained, config), callbacks=[], logger=None)
     try:
-        (metrics,) = trainer.test(trained.classifier, datamodule=tested.data, verbose=False)
+        (metrics,) = trainer.test(trained.classifier, datamodule=tested.data, weights_only=True, verbose=False)
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()

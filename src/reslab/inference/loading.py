@@ -1,22 +1,30 @@
 """Load a trained network. A checkpoint may come from a stranger: only classes that conf/ names are called for it."""
 
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from reslab.configuration import CONF, own_folders
+from reslab.configuration import CONF, nodes, own_folders
 from reslab.data.base import ImageSpec
 from reslab.errors import UserError
 from reslab.models.build import build_network
 from reslab.models.weights import StateDict, is_state_dict, listed, mismatches
-from reslab.run import Run
+from reslab.run import Run, SafeLoader
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.classifier import Classifier
+
+# The options without which a network cannot be built and tested.
+NEEDED = (
+    "model._target_", "model.name", "model.freeze", "data._target_", "data.name", "data.root", "seed",
+    "trainer.precision",
+)  # fmt: skip
 
 
 class Trained(NamedTuple):
@@ -24,7 +32,7 @@ class Trained(NamedTuple):
 
     Attributes:
         classifier: in evaluation mode, on the CPU.
-        config: the configuration of its run.
+        config: the options of its run that an evaluation needs: see `recorded_options`.
         spec: the classes, the shape and the statistics of its images.
     """
 
@@ -70,27 +78,49 @@ def restore_classifier(path: Path, checkpoint: dict[str, Any], config_dir: str |
     """Build the classifier of a checkpoint that has been read: see `load_classifier`."""
     record = checkpoint["reslab"]
     own = own_folders(sys.argv[1:]) if config_dir is None else [Path(config_dir)]
-    refuse_unknown_classes(path, record["config"], [CONF, *own])
-    config = OmegaConf.create(record["config"])
-    assert isinstance(config, DictConfig)
-    spec = read_spec(path, record)
-    config.model.weights = None  # the checkpoint's own weights are loaded below
+    config = recorded_options(path, record["config"], [CONF, *own])
+    spec = ImageSpec(**record["spec"])
     network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
     network.to(memory_format=torch.channels_last)  # as in training, so that results are equal to the last bit
-    flip_averaging = bool(config.get("flip_averaging"))  # older runs do not have this option
-    classifier = Classifier(network, spec, flip_averaging=flip_averaging)
+    classifier = Classifier(network, spec, flip_averaging=config.flip_averaging)
     classifier.record = record
     own_state = classifier.state_dict()
     classifier.load_state_dict(own_state | read_weights(path, checkpoint, own_state))
     return Trained(classifier.eval(), config, spec)
 
 
-def read_spec(path: Path, record: dict[str, Any]) -> ImageSpec:
-    """Return the image spec of a checkpoint. Raise UserError if it is missing or has other fields than an ImageSpec."""
-    try:
-        return ImageSpec(**record["spec"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a complete checkpoint of ResLab: its image spec is missing or wrong") from error
+def recorded_options(path: Path, recorded: Mapping[str, Any], folders: Sequence[Path]) -> DictConfig:
+    """Return the options of a run that an evaluation needs; whatever else the checkpoint says does not count.
+
+    Args:
+        path: the checkpoint, for messages.
+        recorded: the configuration in its record, whose values have their types checked.
+        folders: conf/ and the user's own folders of configuration.
+
+    Returns:
+        The groups `model` and `data`, `seed`, `flip_averaging`, `trainer.precision`, and a `folder` in which nothing is
+        written. Nothing in them is an interpolation, and they call only classes that a file of the folders names.
+
+    Raises:
+        UserError: something else would be called or computed, or an option is missing.
+    """
+    groups = {name: recorded.get(name, {}) for name in ("model", "data")}
+    for name, options in groups.items():
+        refuse_calls(path, name, options, folders)
+    present = dict(nodes(recorded))
+    if missing := [name for name in NEEDED if name not in present]:
+        raise UserError(f"{path} is not a complete checkpoint of ResLab: its configuration has no {missing[0]}")
+    options = groups | {
+        "seed": recorded["seed"],
+        "flip_averaging": recorded.get("flip_averaging", False),  # older runs do not have this option
+        "trainer": {"precision": recorded["trainer"]["precision"]},
+        "folder": ".",
+    }
+    # The checkpoint's own weights are loaded. Nothing is downloaded for it.
+    options["model"] |= {"weights": None} | ({"pretrained": False} if "pretrained" in options["model"] else {})
+    config = OmegaConf.create(options)
+    assert isinstance(config, DictConfig)
+    return config
 
 
 def read_weights(path: Path, checkpoint: dict[str, Any], own: StateDict) -> StateDict:
@@ -109,29 +139,41 @@ def read_weights(path: Path, checkpoint: dict[str, Any], own: StateDict) -> Stat
     return state
 
 
-def refuse_unknown_classes(path: Path, config: dict[str, Any], folders: Sequence[Path]) -> None:
-    """Raise UserError for a class that Hydra would call for the model or the data, unless one of the folders names it.
+def refuse_calls(path: Path, group: str, options: Mapping[str, Any], folders: Sequence[Path]) -> None:
+    """Raise UserError for what Hydra or OmegaConf would call or compute, unless a file of the folders names it too.
 
-    The folders are conf/ and the user's own: whoever wrote a checkpoint must not choose what is called.
+    Args:
+        path: the checkpoint, for messages.
+        group: model or data.
+        options: the options of that group in the checkpoint. Whoever wrote it must not choose what is called.
+        folders: conf/ and the user's own folders of configuration.
     """
-    files = [file for folder in folders for group in ("model", "data") for file in folder.glob(f"{group}/*.yaml")]
-    known = {OmegaConf.select(OmegaConf.load(file), "_target_") for file in files}
-    for target in targets([config["model"], config["data"]]):
-        if target not in known:
+    known = [
+        each
+        for folder in folders
+        for file in folder.glob(f"{group}/*.yaml")
+        for each in instructions(yaml.load(file.read_bytes(), SafeLoader))
+    ]
+    for name, value in instructions(options):
+        if is_interpolation(value) or (name, value) not in known:
+            what = f"call {value}" if name.endswith("_target_") else f"compute {group}.{name}={value}"
             raise UserError(
-                f"{path} would call {target}, which no file in conf/model or conf/data names: refused; "
+                f"{path} would {what}, which no file in conf/{group} names: refused; "
                 "if the class is your own, give your folder of configuration: --config-dir, in Python config_dir="
             )
 
 
-def targets(node: Any) -> Iterator[Any]:
-    """Yield the names that Hydra would call, and the text that OmegaConf would replace by another value."""
-    if isinstance(node, str) and "${" in node:
-        yield node
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield node["_target_"]
-        node = list(node.values())
-    if isinstance(node, list):
-        for part in node:
-            yield from targets(part)
+def instructions(options: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield, with their names, Hydra's own keys (`_target_`, `_args_`, …) and text that OmegaConf would replace."""
+    if is_interpolation(options):
+        yield name, options
+    parts = options.items() if isinstance(options, Mapping) else enumerate(options) if isinstance(options, list) else ()
+    for key, value in parts:
+        place = f"{name}.{key}" if name else str(key)
+        if re.fullmatch("_.*_", str(key)):
+            yield place, value
+        yield from instructions(value, place)
+
+
+def is_interpolation(value: Any) -> bool:
+    return isinstance(value, str) and "${" in value

@@ -3,6 +3,7 @@
 import logging
 import re
 import warnings
+import zipfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -90,7 +91,9 @@ def download_weights(name: str, weights: str) -> StateDict:
     except (ValueError, KeyError) as error:
         raise UserError(f"torchvision has no weights {weights} for {name}") from error
     try:
-        return dict(entry.get_state_dict(map_location="cpu", check_hash=True, weights_only=True))
+        state = dict(entry.get_state_dict(map_location="cpu", check_hash=True, weights_only=True))
+        verify_checksums(Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name))  # torch checks downloads only
+        return state
     except Exception as error:  # the network, the checksum, or a broken file in the cache
         raise UserError(
             f"cannot get {entry.url} ({describe_load_error(error)}): put the file into "
@@ -109,12 +112,34 @@ def read_state_dict(path: Path) -> StateDict:
             content: Any = load_file(path)
         else:
             # torchvision's training scripts save their options as a Namespace, a class that only holds attributes.
-            with warnings.catch_warnings(), safe_globals([Namespace]):
-                warnings.simplefilter("ignore")  # about other pickle protocols; the error below says what is refused
-                content = torch.load(path, map_location="cpu", weights_only=True)
+            with safe_globals([Namespace]):
+                content = load_tensors(path)
     except Exception as error:  # each format has its own ways to fail
         raise UserError(f"model.weights: {path} is not a file of weights ({describe_load_error(error)})") from error
     return with_standard_names(choose_state_dict(path, content))
+
+
+def load_tensors(path: Path) -> Any:
+    """Return what torch.save has written into a file, on the CPU: tensors and plain values. It can run no code.
+
+    Raises:
+        BadZipFile: the file was damaged.
+        Exception: torch.load raises many kinds of errors for other files.
+    """
+    verify_checksums(path)
+    with warnings.catch_warnings(action="ignore"):  # torch warns about some of the files that it then refuses
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def verify_checksums(path: Path) -> None:
+    """Raise BadZipFile if a part of a file that torch.save wrote differs from its checksum, which torch.load ignores.
+
+    Files of versions before 1.6, which are not zip archives, have no checksums.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"the checksum of its part {damaged} is wrong")
 
 
 def is_state_dict(value: Any) -> TypeGuard[StateDict]:

@@ -5,10 +5,10 @@ import math
 import shutil
 import signal
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import lightning as L
 import torch
@@ -21,7 +21,9 @@ from torch import Tensor
 from reslab.errors import Interrupted, RunError, UserError
 from reslab.files import replaced
 from reslab.interruption import signals
+from reslab.models.weights import load_tensors
 from reslab.run import LAST, PREVIOUS, Run, differences
+from reslab.training.record import checked_record
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.step, self.saved_at = trainer.global_step, time.monotonic()
-        self.saved_step = self.step if trainer.ckpt_path else None
+        self.saved = (trainer.ckpt_path, self.step) if trainer.ckpt_path else None
         signals.listen()  # again: Lightning's own handler of SIGTERM could end the run without this checkpoint
 
     def on_train_batch_end(
@@ -58,21 +60,30 @@ class LastCheckpoint(Checkpoint):
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
         if trainer.is_last_batch or not stepped:
             return
-        logged = (batch_idx + 1) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        # Lightning (2.6) leaves out a validation that comes after the batch of the checkpoint, so that is saved after it.
+        if not is_validated_next(trainer, batch_idx):
+            self.save_if_due(trainer, trainer.world_size == 1 or is_logged(trainer, batch_idx))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if is_validated_in_training(trainer) and not trainer.is_last_batch:
+            self.save_if_due(trainer, looks=True)
+
+    def save_if_due(self, trainer: L.Trainer, looks: bool) -> None:
+        """Save where the time has come, at a signal, and where the training ends within an epoch.
+
+        Args:
+            trainer: the trainer.
+            looks: look at the clock and for signals, which all processes do together.
+        """
         interrupted = due = False
-        if trainer.world_size == 1 or logged:
+        if looks:
             interrupted = any_process(trainer, signals.caught is not None)
             due = any_process(trainer, time.monotonic() - self.saved_at >= self.every_seconds)
-        # Also save where a limit ends the training, so that a resumed run can take more steps.
-        if interrupted or due or trainer.global_step == trainer.max_steps:
+        # Also where a limit or a callback ends the training, so that a resumed run can take more steps.
+        if interrupted or due or trainer.should_stop or trainer.global_step == trainer.max_steps:
             self.save(trainer)
         if interrupted:
             raise interruption_error()
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save where a callback has ended the training at a validation within an epoch."""
-        if is_validated_in_training(trainer) and trainer.should_stop and not trainer.is_last_batch:
-            self.save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_last_batch:
@@ -86,7 +97,7 @@ class LastCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             logger.save()  # so that the points before this checkpoint are not lost if the process is killed
         trainer.save_checkpoint(self.path)
-        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+        self.saved_at, self.saved = time.monotonic(), (self.path, trainer.global_step)
 
 
 class BestCheckpoint(Checkpoint):
@@ -113,15 +124,28 @@ class BestCheckpoint(Checkpoint):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.run = Run(trainer.default_root_dir)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.forget_replaced()
+
+    def forget_replaced(self) -> None:
+        """Forget the best validation if best.ckpt holds other weights by now.
+
+        A run that is resumed from an older checkpoint repeats the validations that came after it.
+        """
+        if self.best_step is not None and step_of(self.run.best) != self.best_step:
+            self.best_score = self.best_step = None
+
     def state_dict(self) -> dict[str, Any]:
         return {"monitor": self.monitor, "best_score": self.best_score, "best_step": self.best_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["monitor"] == self.monitor:  # else the values cannot be compared
+        if state["monitor"] == self.monitor:
             self.best_score, self.best_step = state["best_score"], state["best_step"]
+        else:
+            log.warning("earlier validations chose by %s and do not count for %s", state["monitor"], self.monitor)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Read the state of an older checkpoint, where it was that of Lightning's ModelCheckpoint."""
+        """Read the state that older versions saved with Lightning's ModelCheckpoint."""
         states = checkpoint["callbacks"]
         older = next((state for key, state in states.items() if key.startswith(f"{self.state_key}{{")), None)
         if older is not None and older["monitor"] == self.monitor and older["best_model_score"] is not None:
@@ -152,16 +176,39 @@ class BestCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.run.best)
         self.is_due = False
 
-    def compare_last(self, trainer: L.Trainer) -> None:
-        """Take last.ckpt as the best checkpoint if the validation after training says that it is.
+    def compare_last(self, trainer: L.Trainer, source: Path) -> None:
+        """Take a checkpoint of the last weights as the best one if the validation after training says that it is.
 
         A run that is resumed would not have validated these weights, so it goes back to the best checkpoint of before.
         """
         is_best = self.is_best(float(trainer.callback_metrics[self.monitor]), trainer.global_step)
-        if is_best and trainer.is_global_zero and self.run.last.is_file():
+        if is_best and trainer.is_global_zero and source != self.run.best:
             with replaced(self.run.best, keep=self.run.best_before_end) as partial:
-                shutil.copyfile(self.run.last, partial)
+                shutil.copyfile(source, partial)
         trainer.strategy.barrier()
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """Return the number of optimizer steps of the weights in a checkpoint; None if it cannot be read."""
+    try:
+        return int(read_checkpoint(checkpoint)["global_step"])
+    except UserError:
+        return None
+
+
+def is_logged(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Return whether a batch is one of those at which the processes of a run look at their values together."""
+    last = trainer.is_last_batch or trainer.global_step == trainer.max_steps  # in between, a limit has ended the run
+    return last or (batch_idx + 1) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
+
+def is_validated_next(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Return whether trainer.val_check_interval asks for a validation after a batch."""
+    every = trainer.val_check_batch
+    if not trainer.enable_validation or not every or math.isinf(every):
+        return False
+    is_epoch = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+    return is_epoch and (batch_idx + 1) % every == 0
 
 
 def is_validated_in_training(trainer: L.Trainer) -> bool:
@@ -197,8 +244,8 @@ def divergence_error(problem: str, trainer: L.Trainer) -> RunError:
     rate = trainer.optimizers[0].param_groups[0]["lr"]
     kept = "no checkpoint was written yet"
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, LastCheckpoint) and callback.saved_step is not None:
-            kept = f"{callback.path} is of step {callback.saved_step}"
+        if isinstance(callback, LastCheckpoint) and callback.saved is not None:
+            kept = "{} is of step {}".format(*callback.saved)
     return RunError(f"{problem}, at learning rate {rate:g}: lower optimizer.lr; {kept}")
 
 
@@ -213,6 +260,9 @@ class CheckpointFiles(TorchCheckpointIO):
         keep = path.with_name(PREVIOUS) if path.name == LAST else None
         with replaced(path, keep) as partial, partial.open("wb") as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
+        return read_checkpoint(Path(path))  # on the CPU, whatever Lightning asks for
 
 
 class Resumed(NamedTuple):
@@ -259,6 +309,9 @@ def resumed_checkpoint(resume: Path, config: DictConfig) -> Resumed | None:
         refuse_shorter_run(checkpoint, config)
         log.info("resumed from %s, step %d", path, checkpoint["global_step"])
         return Resumed(path, checkpoint["global_step"], record, broken)
+    if broken:
+        names = ", ".join(path.name for path in broken)
+        raise UserError(f"resume={resume}: none of its checkpoints can be read ({names}); start a new run")
     log.warning("resume=%s: no checkpoint was written, so the run starts again", resume)
     return None
 
@@ -286,11 +339,16 @@ def refuse_shorter_run(checkpoint: Mapping[str, Any], config: DictConfig) -> Non
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint on the CPU. Raise UserError if it is not one of ResLab."""
+    """Return the content of a checkpoint on the CPU. All that reads one starts here.
+
+    Raises:
+        UserError: it is not a checkpoint of ResLab, it is damaged, or its record has a value of a wrong type.
+    """
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch warns about some of the files that it then refuses
-            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = load_tensors(path)
         checkpoint["reslab"]["config"]
+    except BadZipFile as error:
+        raise UserError(f"{path} is damaged: {error}; use another checkpoint") from error
     except Exception as error:  # torch.load raises many kinds of errors for other files
         raise UserError(f"{path} is not a checkpoint of ResLab ({type(error).__name__})") from error
-    return checkpoint
+    return checkpoint | {"reslab": checked_record(path, checkpoint)}

@@ -14,9 +14,7 @@ from reslab.configuration import CONF, PACKAGE, flatten
 from reslab.data.base import ImageDataModule
 from reslab.run import Result
 from reslab.training.classifier import Classifier
-
-# The options that say how long a run trains.
-LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+from reslab.training.record import LENGTH
 
 
 def provenance(config: DictConfig, data: ImageDataModule, classifier: Classifier, trainer: L.Trainer) -> Result:

@@ -1,0 +1,125 @@
+"""What a checkpoint says of its run. A stranger may have written it, so every value has its type checked."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reslab.configuration import nodes
+from reslab.data.base import ImageSpec
+from reslab.data.options import DATA
+from reslab.errors import UserError
+from reslab.options import FRACTION, GROUP, NULL, POSITIVE, Kind, check_option, integer, list_of
+from reslab.training.options import RUN, TRAINER
+
+TEXT = Kind("text", lambda value: isinstance(value, str))
+FILES = "training_files"  # the entry that is a tensor
+# The options that say how long a run trains.
+LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+# The parts of a record and of its checkpoint, as far as a later command uses them, by their dotted names.
+KINDS = {
+    "epoch": integer(0),
+    "global_step": integer(0),
+    "reslab.step": integer(0),
+    "reslab.config": GROUP,
+    "reslab.config.model": GROUP,
+    "reslab.config.data": GROUP,
+    "reslab.config.data.root": DATA["data.root"],
+    "reslab.config.seed": RUN["seed"],
+    "reslab.config.flip_averaging": RUN["flip_averaging"],
+    "reslab.config.trainer": GROUP,
+    "reslab.config.trainer.precision": TRAINER["trainer.precision"],
+    "reslab.origin": GROUP,
+    "reslab.origin.precision": TEXT,
+    "reslab.origin.data_checksum": TEXT | NULL,
+}
+SPEC = {
+    "classes": list_of(TEXT),
+    "channels": integer(1),
+    "image_size": integer(1),
+    "mean": list_of(FRACTION),
+    "std": list_of(POSITIVE),
+    "background": DATA["data.background"],
+}
+REQUESTED = {"step": integer(0)} | {name: TRAINER[name] for name in LENGTH}
+
+
+def checked_record(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a checkpoint, its entry "reslab", as plain values.
+
+    Args:
+        path: the file, for messages.
+        checkpoint: its content.
+
+    Raises:
+        UserError: a value is of another type than ResLab writes.
+    """
+    try:
+        entries = dict(checkpoint["reslab"])
+        files = {FILES: check_training_files(entries.pop(FILES))} if FILES in entries else {}
+        record: dict[str, Any] = plain(entries, "reslab", set())
+        values = {name: checkpoint[name] for name in ("epoch", "global_step") if name in checkpoint}
+        values |= dict(nodes(record, "reslab."))
+        for name, kind in KINDS.items():
+            if name in values:
+                check_option(name, values[name], kind)
+        check_requested(record.get("requested", []))
+    except (UserError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a checkpoint of ResLab: {error}") from error
+    if not is_spec(record.get("spec")):
+        raise UserError(f"{path} is not a complete checkpoint of ResLab: its image spec is missing or wrong")
+    return record | files
+
+
+def plain(value: Any, name: str, seen: set[int]) -> Any:
+    """Return a value as dictionaries, lists, text, numbers, booleans and None. A tuple becomes a list.
+
+    Args:
+        value: the value.
+        name: its dotted name, for messages.
+        seen: the containers that were read before: one that is in several places could stand for billions of values.
+
+    Raises:
+        UserError: there is a value of another type.
+    """
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if type(value) not in (dict, list, tuple):
+        raise UserError(f"{name} is a {type(value).__name__}, and only plain values are read")
+    if id(value) in seen and value != ():  # Python has one empty tuple only
+        raise UserError(f"{name} is also in another place")
+    seen.add(id(value))
+    if isinstance(value, list | tuple):
+        return [plain(part, name, seen) for part in value]
+    if any(type(key) not in (str, int, float, bool) for key in value):
+        raise UserError(f"{name} has a key of another type than text and numbers")
+    return {key: plain(part, f"{name}.{key}", seen) for key, part in value.items()}
+
+
+def check_training_files(value: Any) -> Any:
+    """Return what `ImageDataModule.training_files` returns. Raise UserError for anything else."""
+    is_list = isinstance(value, Tensor) and value.dtype == torch.int64 and value.ndim == 1
+    if value is not None and not is_list:
+        raise UserError("reslab.training_files is not a list of hashes")
+    return value
+
+
+def check_requested(value: Any) -> None:
+    """Raise UserError unless a value is what `provenance.requested_lengths` returns."""
+    entries = value if isinstance(value, list) else [value]
+    if value != entries or not all(isinstance(each, dict) and each.keys() == REQUESTED.keys() for each in entries):
+        raise UserError("reslab.requested is not a list of steps and lengths")
+    for each in entries:
+        for name, kind in REQUESTED.items():
+            check_option(f"reslab.requested.{name}", each[name], kind)
+
+
+def is_spec(value: Any) -> bool:
+    """Return whether a value has the fields of an ImageSpec, each of its kind; runs of older versions lack the last."""
+    known = {field.name for field in fields(ImageSpec)}
+    if not isinstance(value, dict) or not known - {"background"} <= value.keys() <= known:
+        return False
+    return all(SPEC[name].allows(each) for name, each in value.items()) and len(value["mean"]) == len(value["std"])
