@@ -4,8 +4,10 @@ import torch
 from sklearn.metrics import f1_score, top_k_accuracy_score
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchmetrics.classification import MulticlassF1Score
 
-from reslab.training.metrics import MeanLoss, Metrics
+from reslab.training.metrics import MacroF1, MeanLoss, Metrics
 
 NAN = float("nan")
 
@@ -162,3 +164,41 @@ def test_a_state_is_continued_exactly_in_bfloat16():
     first.add(torch.tensor(1.2345), torch.eye(7), torch.arange(7))
     second.load_state(first.state())
     assert second.compute() == first.compute()
+
+
+def test_macro_f1_equals_torchmetrics_bit_for_bit():
+    """A class that is neither true nor predicted does not count."""
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (kind(9, average="macro") for kind in (MacroF1, MulticlassF1Score))
+    for size in (64, 64, 5):
+        logits = torch.randn(size, 9, generator=generator)
+        logits[:, 8] = -9
+        labels = torch.randint(0, 8, (size,), generator=generator)
+        ours.update(logits, labels)
+        theirs.update(logits, labels)
+    assert ours.compute().item() == theirs.compute().item()
+    for name in ("tp", "fp", "tn", "fn"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+
+
+class LargestTensor(TorchDispatchMode):
+    """The number of elements of the largest tensor that an operation has returned."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        outputs = function(*args, **(kwargs or {}))
+        for output in outputs if isinstance(outputs, tuple | list) else [outputs]:
+            if isinstance(output, torch.Tensor):
+                self.size = max(self.size, output.numel())
+        return outputs
+
+
+def test_no_metric_has_memory_for_each_pair_of_classes():
+    images, classes = 16, 2000
+    with LargestTensor() as largest:
+        metrics = Metrics(classes, final=True)
+        logits, labels = torch.randn(images, classes), torch.arange(images)
+        metrics.add(torch.tensor(1.0), logits, labels)
+        metrics.compute()
+    assert largest.size == images * classes

@@ -288,3 +288,81 @@ def test_a_limited_validation_says_how_many_images_it_used(composed, batches):
         "val/images": min(64 * batches, 143), "val/images_available": 143,
         "test/images": 64 * batches, "test/images_available": 359,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [("callbacks=ema",), ("trainer.check_val_every_n_epoch=2",), ()])
+def test_a_run_with_nothing_left_to_train_has_the_same_result_again(composed, tmp_path, options):
+    options = (*DIGITS, *RESTLESS, *options, "test=true", "trainer.max_epochs=3")
+    first = fit.train(composed(*options))
+    again = fit.train(composed(*options, f"resume={tmp_path}"))
+    times = ("train/seconds", "train/images_per_second", "train/epoch_seconds")
+    assert {name: first[name] for name in first if name not in times} == {
+        name: again[name] for name in again if name not in times
+    }
+
+
+@pytest.mark.parametrize("name", ["previous.ckpt", "best.ckpt"])
+def test_an_earlier_checkpoint_with_nothing_left_to_train_is_tested_itself(composed, tmp_path, name):
+    options = (*DIGITS, *RESTLESS, "trainer.max_epochs=4", "data.val_fraction=0.1")
+    fit.train(composed(*options))
+    path = tmp_path / "checkpoints" / name
+    step = torch.load(path, weights_only=True)["global_step"]
+    accuracy, _ = validation_of(path, composed(*options))
+    result = fit.train(composed(*options, f"resume={path}", f"trainer.max_epochs={step // 20}"))
+    assert result["steps"] == step
+    assert float(rows_of(tmp_path)[-1]["step"]) == step
+    assert float(rows_of(tmp_path)[-1]["val/accuracy"]) == pytest.approx(accuracy)
+    assert_speaks_of_its_best_checkpoint(result, composed(*options), tmp_path)
+
+
+@pytest.mark.parametrize("steps", [5, 10, 14, 15])
+def test_a_validation_within_an_epoch_is_not_left_out_by_a_resumed_run(composed, tmp_path, steps):
+    options = (*DIGITS, *RESTLESS, "trainer.max_epochs=1", "+trainer.val_check_interval=5")
+    whole = fit.train(composed(*options, f"folder={tmp_path}/whole"))
+    parts = tmp_path / "parts"
+    fit.train(composed(*options, f"trainer.max_steps={steps}", f"folder={parts}"))
+    result = fit.train(composed(*options, f"folder={parts}", f"resume={parts}"))
+    assert [row["step"] for row in rows_of(parts)] == [row["step"] for row in rows_of(tmp_path / "whole")]
+    assert (result["best_step"], result["val/loss"]) == (whole["best_step"], whole["val/loss"])
+
+
+def test_another_monitor_keeps_the_best_checkpoint_until_a_better_one(composed, tmp_path):
+    options = (*DIGITS, *RESTLESS, "trainer.max_epochs=3")
+    before = fit.train(composed(*options))
+    loss = ("callbacks.best_checkpoint.monitor=val/loss", "callbacks.best_checkpoint.mode=min")
+    result = fit.train(composed(*options, *loss, f"resume={tmp_path}", "trainer.max_epochs=5"))
+    assert_speaks_of_its_best_checkpoint(result, composed(*options), tmp_path)
+    assert result["val/loss"] <= before["val/loss"]
+    later = [float(row["val/loss"]) for row in rows_of(tmp_path) if int(row["step"]) > 60]
+    assert result["val/loss"] == min([before["val/loss"], *later])
+
+
+def test_a_limit_of_no_test_batches_is_no_test(composed):
+    result = fit.train(composed(*DIGITS, "trainer.max_epochs=1", "test=true", "trainer.limit_test_batches=0"))
+    assert result["status"] == "finished"
+    assert not [name for name in result if name.startswith("test/")]
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("+trainer.val_check_interval=21", "val_check_interval=21 is more than the 20 batches of an epoch"),
+        ("~callbacks.last_checkpoint", "callbacks.last_checkpoint cannot be removed"),
+        (
+            "+callbacks.x={_target_:lightning.pytorch.callbacks.GradientAccumulationScheduler,scheduling:{0:2}}",
+            "GradientAccumulationScheduler changes the steps of a run",
+        ),
+    ],
+)
+def test_what_a_run_cannot_do_is_refused_before_training(composed, tmp_path, option, told):
+    with pytest.raises(UserError, match=told):
+        fit.train(composed(*DIGITS, option))
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_a_finished_run_is_not_overwritten_by_a_process_that_waited_for_it(composed, tmp_path):
+    fit.train(composed(*DIGITS, "trainer.max_epochs=1"))
+    before = (tmp_path / "result.json").read_bytes()
+    with pytest.raises(UserError, match="holds a finished run"):
+        fit.train(composed(*DIGITS, "trainer.max_epochs=1", "seed=7"))
+    assert (tmp_path / "result.json").read_bytes() == before

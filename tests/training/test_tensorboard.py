@@ -21,7 +21,10 @@ from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from reslab.training import build, fit
+from reslab.training.confusion import Confusion
 from reslab.training.tensorboard import (
+    MAX_CLASSES,
+    MAX_NAMES,
     TensorBoardReport,
     class_list,
     confusion_figure,
@@ -264,12 +267,20 @@ def test_mistakes_figure(channels, count):
         assert np.array_equal(axes.images[0].get_array(), image.expand(3, 4, 6).permute(1, 2, 0))
 
 
+def confusion_of(true, predicted, num_classes):
+    return Confusion.of_codes([torch.from_numpy(true * num_classes + predicted)], num_classes)
+
+
+def all_right(num_classes):
+    return confusion_of(np.arange(num_classes), np.arange(num_classes), num_classes)
+
+
 def test_confusion_figure():
     generator = np.random.default_rng(0)
     true, predicted = generator.integers(0, 4, 300), generator.integers(0, 5, 300)  # no image of the fifth class
     counts = confusion_matrix(true, predicted, labels=range(5))
     share = np.nan_to_num(counts / counts.sum(1, keepdims=True).clip(1))
-    (axes,) = confusion_figure(torch.from_numpy(counts), list("abcde")).axes
+    (axes,) = confusion_figure(confusion_of(true, predicted, 5), list("abcde")).axes
     np.testing.assert_allclose(axes.images[0].get_array(), share, rtol=1e-6)
     written = {tuple(reversed(label.get_position())): label.get_text() for label in axes.texts}  # (true, predicted)
     assert written == {place: f"{value:.2f}" for place, value in np.ndenumerate(share) if value >= 0.005}
@@ -278,9 +289,29 @@ def test_confusion_figure():
 
 
 def test_a_large_confusion_figure_has_no_numbers():
-    (axes,) = confusion_figure(torch.eye(31), [str(label) for label in range(31)]).axes
+    (axes,) = confusion_figure(all_right(31), [str(label) for label in range(31)]).axes
     assert len(axes.texts) == 0
     assert axes.images[0].get_array().shape == (31, 31)
+
+
+def test_the_confusion_figure_of_thousands_of_classes_shows_the_most_confused_ones():
+    """A matrix of 10,000 classes would need 8 GB."""
+    num_classes = MAX_CLASSES + 1
+    others = np.arange(num_classes - 2)
+    true = np.concatenate([others, [700] * 3, [20] * 2, [900]])
+    predicted = np.concatenate([others, [20] * 3, [900] * 2, [700]])
+    figure = confusion_figure(
+        confusion_of(true, predicted, num_classes), [f"c{number}" for number in range(num_classes)]
+    )
+    (axes,) = figure.axes
+    share = axes.images[0].get_array()
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert share.shape == (MAX_NAMES, MAX_NAMES)
+    assert axes.get_title() == "the 30 of 1,001 classes that are confused most often"
+    places = [labels.index(name) for name in ("c20", "c700", "c900")]
+    np.testing.assert_allclose(
+        share[np.ix_(places, places)], [[1 / 3, 0, 2 / 3], [3 / 4, 1 / 4, 0], [0, 1 / 2, 1 / 2]], rtol=1e-6
+    )
 
 
 # names of classes
@@ -300,7 +331,7 @@ NAMES = [
 
 def test_names_of_classes_are_drawn_as_they_are():
     images = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
-    figures = [confusion_figure(torch.eye(len(NAMES)), NAMES)]
+    figures = [confusion_figure(all_right(len(NAMES)), NAMES)]
     figures += [mistakes_figure([(0.987, number, 0, image) for number in range(len(NAMES)) for image in images], NAMES)]
     for figure in figures:
         FigureCanvasAgg(figure).draw()  # a formula would raise ValueError
@@ -311,7 +342,7 @@ def test_names_of_classes_are_drawn_as_they_are():
 
 
 def test_long_names_leave_room_for_the_matrix():
-    (axes,) = confusion_figure(torch.eye(3), [f"{letter * 97}{letter.upper()}" for letter in "abc"]).axes
+    (axes,) = confusion_figure(all_right(3), [f"{letter * 97}{letter.upper()}" for letter in "abc"]).axes
     FigureCanvasAgg(axes.figure).draw()
     width, height = axes.get_window_extent().size / axes.figure.bbox.size
     assert min(width, height) > 0.4

@@ -1,5 +1,6 @@
 """Results on the terminal."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def print_result(result: Result) -> None:
     console.print(table)
     console.print(f"run:    {folder}", soft_wrap=True, highlight=False)
     if list(folder.glob("events.out.tfevents*")):  # another logger may have been chosen
-        console.print(f"curves: tensorboard --logdir {folder}", soft_wrap=True, highlight=False)
+        console.print(f"curves: tensorboard --logdir {shlex.quote(str(folder))}", soft_wrap=True, highlight=False)
 
 
 def share_of_images(result: Result, split: str) -> str:

@@ -192,7 +192,8 @@ def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> tuple
     for batch, batch_labels, batch_unreadable in make_data_loader(images, batches, num_workers):
         if not labels and len(batch):
             pixels = torch.empty(len(indices), *batch.shape[1:], dtype=torch.uint8)
-        pixels[len(labels) : len(labels) + len(batch)] = batch
+        if len(batch):
+            pixels[len(labels) : len(labels) + len(batch)] = batch
         labels += batch_labels.tolist()
         unreadable += batch_unreadable
     report_unreadable(unreadable, len(indices), images.on_error)

@@ -203,11 +203,14 @@ class Preprocessing(nn.Module):
 
     mean: Tensor
     std: Tensor
+    grey_weights: Tensor
     memory_format = torch.channels_last  # as the network's
 
     def __init__(self, *, mean: list[float], std: list[float], channels: int, image_size: int) -> None:
         super().__init__()
         self.channels, self.image_size = channels, image_size
+        # In a buffer, so that no step waits for a copy to the GPU.
+        self.register_buffer("grey_weights", torch.tensor(GREY_WEIGHTS).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1) * 255, persistent=False)
 
@@ -218,6 +221,6 @@ class Preprocessing(nn.Module):
         if x.shape[1] == 1 and self.channels == 3:
             x = x.expand(-1, 3, -1, -1)
         elif x.shape[1] == 3 and self.channels == 1:
-            x = (x * x.new_tensor(GREY_WEIGHTS).view(1, 3, 1, 1)).sum(1, keepdim=True)
+            x = (x * self.grey_weights).sum(1, keepdim=True)
         # `mean` has half precision if trainer.precision is bf16-true or 16-true.
         return x.contiguous(memory_format=self.memory_format).to(self.mean.dtype)

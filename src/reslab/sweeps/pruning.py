@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 
 from reslab.sweeps.folder import Sweep
 from reslab.sweeps.options import require_package
+from reslab.training.checkpoints import is_validated_in_training
 
 if TYPE_CHECKING:
     import optuna
@@ -40,7 +41,7 @@ class Pruning(Callback):
         self.end_if(trainer, self.trial is not None and last_answer(self.trial) == (trainer.current_epoch, True))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.sanity_checking:
+        if is_validated_in_training(trainer):
             self.end_if(trainer, self.trial is not None and self.falls_behind(self.trial, trainer))
 
     def end_if(self, trainer: L.Trainer, falls_behind: bool) -> None:

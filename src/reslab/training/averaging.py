@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from reslab.options import check_option
+from reslab.training.checkpoints import is_validated_in_training
 from reslab.training.classifier import Classifier
 from reslab.training.options import RUN
 
@@ -70,10 +71,14 @@ class WeightAverage(Callback):
     # validation during training
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not is_validated_in_training(trainer):  # the network has the averages already
+            return
         self.last_weights = {name: weight.clone() for name, weight in self.weights.items()}
         copy_tensors(self.average, self.weights)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not is_validated_in_training(trainer):
+            return
         copy_tensors(self.last_weights, self.weights)
         self.last_weights = {}
 

@@ -9,7 +9,15 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import get_class, instantiate
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -19,13 +27,16 @@ from reslab.data.base import ImageDataModule
 from reslab.errors import UserError
 from reslab.models.build import build_network, check_shapes
 from reslab.models.whitening import whiten_stem
-from reslab.training.checkpoints import BestCheckpoint, CheckpointFiles
+from reslab.training.checkpoints import BestCheckpoint, CheckpointFiles, LastCheckpoint
 from reslab.training.classifier import Classifier, seed_generators
 from reslab.training.freezing import Freezing
 from reslab.training.history import History, ProgressBar
 from reslab.training.limits import TrainingLimits, seconds_of
 
 TOP5_ABOVE = 5  # classes: with fewer, every prediction would be among the first five
+
+# They change the length of a run or its optimizer steps, which schedules and resumed runs must know.
+UNSUPPORTED = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder, StochasticWeightAveraging)
 
 # data and classifier
 
@@ -119,9 +130,15 @@ def build_callbacks(config: DictConfig, data: ImageDataModule, history: History)
     Where there are no validation images, or the test images take their place, no checkpoint is chosen by validation.
 
     Raises:
-        UserError: a callback or the objective needs validation images, or a metric that the data set does not have.
+        UserError: a callback needs validation images, or a callback or the objective a metric that will not exist.
     """
     chosen: list[Callback] = [*instantiate(config.callbacks, _convert_="all").values()]
+    for callback in chosen:
+        if isinstance(callback, UNSUPPORTED):
+            name = type(callback).__name__
+            raise UserError(f"callbacks: {name} changes the steps of a run in a way that checkpoints do not hold")
+    if not any(isinstance(callback, LastCheckpoint) for callback in chosen):
+        raise UserError("callbacks.last_checkpoint cannot be removed: the run could not be resumed")
     monitors = [callback.monitor for callback in chosen if isinstance(callback, BestCheckpoint | EarlyStopping)]
     refuse_absent_metrics([*monitors, *as_list(config.objective)], data)
     if data.splits["val"] is None and any(isinstance(callback, EarlyStopping) for callback in chosen):
@@ -129,7 +146,7 @@ def build_callbacks(config: DictConfig, data: ImageDataModule, history: History)
     if data.splits["val"] is None or data.validate_on_test:
         chosen = [callback for callback in chosen if not isinstance(callback, BestCheckpoint)]
     # The limits come first: the other callbacks must know at the last step that it is the last one.
-    max_time = config.trainer.get("max_time")
+    max_time = config.trainer.max_time
     limits = TrainingLimits(config.trainer.max_steps, None if max_time is None else seconds_of(max_time))
     callbacks = [limits, history, *chosen]
     if config.trainer.enable_progress_bar and sys.stdout.isatty():
@@ -150,7 +167,8 @@ def refuse_absent_metrics(names: Iterable[str], data: ImageDataModule) -> None:
 
 def require_accelerator(name: str, option: str = "trainer.accelerator") -> None:
     """Raise UserError if there is no such accelerator, before a data set is downloaded for it."""
-    if name in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.mps.is_available():
+    cuda, mps = torch.cuda.is_available(), torch.mps.is_available()
+    if not {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(name, True):
         raise UserError(
             f"{option}={name}, but torch {torch.__version__} finds no GPU here: {option}=cpu runs the same on the CPU"
         )
@@ -178,7 +196,8 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger 
 def resolve_strategy(config: DictConfig) -> str:
     """Return the strategy, with DDP's search for parameters without gradients where `model.freeze` needs it."""
     options = config.trainer
-    several = options.devices != 1 or options.num_nodes != 1
+    devices = options.devices if isinstance(options.devices, int | str) else len(options.devices)
+    several = devices != 1 or options.num_nodes != 1
     if config.model.freeze is not False and (options.strategy == "ddp" or (options.strategy == "auto" and several)):
         return "ddp_find_unused_parameters_true"
     return str(options.strategy)

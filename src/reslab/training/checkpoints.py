@@ -60,7 +60,7 @@ class LastCheckpoint(Checkpoint):
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
         if trainer.is_last_batch or not stepped:
             return
-        # Lightning (2.6) leaves out a validation that comes after the batch of the checkpoint, so that is saved after it.
+        # On resume, Lightning (2.6) would leave out a validation that is due after the batch of the checkpoint.
         if not is_validated_next(trainer, batch_idx):
             self.save_if_due(trainer, trainer.world_size == 1 or is_logged(trainer, batch_idx))
 
@@ -120,6 +120,7 @@ class BestCheckpoint(Checkpoint):
         self.best_score: float | None = None
         self.best_step: int | None = None
         self.is_due = False
+        self.earlier_rows: list[dict[str, float]] = []  # of the checkpoint that a resumed run continues from
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.run = Run(trainer.default_root_dir)
@@ -133,25 +134,28 @@ class BestCheckpoint(Checkpoint):
         A run that is resumed from an older checkpoint repeats the validations that came after it.
         """
         if self.best_step is not None and step_of(self.run.best) != self.best_step:
-            self.best_score = self.best_step = None
+            self.best_score, self.best_step = None, None
 
     def state_dict(self) -> dict[str, Any]:
         return {"monitor": self.monitor, "best_score": self.best_score, "best_step": self.best_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["monitor"] == self.monitor:
-            self.best_score, self.best_step = state["best_score"], state["best_step"]
-        else:
-            log.warning("earlier validations chose by %s and do not count for %s", state["monitor"], self.monitor)
+        self.best_score, self.best_step = state["best_score"], state["best_step"]
+        if state["monitor"] != self.monitor and self.best_step is not None:
+            row = next((row for row in self.earlier_rows if row["step"] == self.best_step), {})
+            self.best_score = row.get(self.monitor)
+            message = "best.ckpt was chosen by %s and stays until a later validation is better by %s"
+            log.warning(message, state["monitor"], self.monitor)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Read the state that older versions saved with Lightning's ModelCheckpoint."""
         states = checkpoint["callbacks"]
+        self.earlier_rows = states["History"]["rows"]
         older = next((state for key, state in states.items() if key.startswith(f"{self.state_key}{{")), None)
         if older is not None and older["monitor"] == self.monitor and older["best_model_score"] is not None:
             self.best_score = float(older["best_model_score"])
-            rows = [row for row in states["History"]["rows"] if row.get(self.monitor) == self.best_score]
-            self.best_step = rows[-1]["step"] if rows else None
+            rows = [row for row in self.earlier_rows if row.get(self.monitor) == self.best_score]
+            self.best_step = int(rows[-1]["step"]) if rows else None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not is_validated_in_training(trainer):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.transforms import v2
 
 from reslab.data.base import ImageSpec
@@ -21,6 +20,7 @@ from reslab.data.transforms import Preprocessing
 from reslab.errors import UserError
 from reslab.options import check_option
 from reslab.training.checkpoints import refuse_lost_weights
+from reslab.training.confusion import Confusion
 from reslab.training.freezing import Freezing
 from reslab.training.metrics import Metrics, without_accidental_hits
 from reslab.training.options import RUN
@@ -50,7 +50,7 @@ class Classifier(L.LightningModule):
     Attributes:
         record: the configuration, spec and origin of the run, as plain values. A checkpoint holds it as "reslab".
         evaluated_images: the number of images of the last validation, "val", and of the last test, "test".
-        confusion_matrix: of the last test, int64 (num_classes, num_classes), true by predicted class.
+        confusion: how often each pair of a true and a predicted class occurred in the last test.
 
     Raises:
         UserError: `mixup` or `cutmix` has a value that it may not take.
@@ -62,7 +62,7 @@ class Classifier(L.LightningModule):
         torch.Size([3, 2])
     """
 
-    confusion_matrix: Tensor
+    confusion: Confusion
 
     def __init__(
         self,
@@ -100,7 +100,8 @@ class Classifier(L.LightningModule):
         self.train_metrics = Metrics(num_classes, local=True)
         self.val_metrics = Metrics(num_classes)
         self.test_metrics = Metrics(num_classes, final=True)
-        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        self.num_classes = num_classes
+        self.tested_pairs: list[Tensor] = []  # as `Confusion.of_codes` takes them
 
     def forward(self, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> logits (N, num_classes)
         return self.network(self.preprocess(images))
@@ -161,7 +162,8 @@ class Classifier(L.LightningModule):
 
     def test_step(self, batch: Batch, batch_index: int) -> Tensor:
         logits = self._evaluate(self.test_metrics, batch)
-        self.confusion.update(without_accidental_hits(logits, batch[1]), batch[1])
+        predicted = without_accidental_hits(logits, batch[1]).argmax(1)
+        self.tested_pairs.append(batch[1] * self.num_classes + predicted)
         return logits
 
     def predict_step(self, batch: Tensor, batch_index: int) -> Tensor:
@@ -179,11 +181,13 @@ class Classifier(L.LightningModule):
         self._log_and_reset("val", self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
-        self.confusion.reset()
+        self.tested_pairs = []
 
     def on_test_epoch_end(self) -> None:
         self._log_and_reset("test", self.test_metrics)
-        self.confusion_matrix = self.confusion.compute().cpu()  # compute here, where all processes take part
+        parts = [torch.cat(self.tested_pairs).cpu()] if self.tested_pairs else []
+        gathered = gather_by_rank(parts)  # here, where all processes take part
+        self.confusion = Confusion.of_codes([part for parts in gathered for part in parts], self.num_classes)
 
     def _log_and_reset(self, name: str, metrics: Metrics) -> None:
         values = {f"{name}/{metric}": value for metric, value in metrics.compute().items()}
@@ -204,22 +208,30 @@ class Classifier(L.LightningModule):
             return
         before, now = checkpoint["reslab"]["origin"], self.record["origin"]
         if before["data_checksum"] != now["data_checksum"]:
-            self._accept_changed_images(checkpoint["reslab"].get("training_files"))
+            self._accept_changed_images()
+        self._keep_training_files(checkpoint["reslab"])
         if before["precision"] != now["precision"]:
             log.warning("the run began in %s and continues in %s", before["precision"], now["precision"])
         states = checkpoint["train_metrics"]
         if len(states) == self.trainer.world_size:
             self.train_metrics.load_state(states[self.global_rank])
 
-    def _accept_changed_images(self, earlier_files: Tensor | None) -> None:
+    def _keep_training_files(self, earlier: dict[str, Any]) -> None:
+        """Add the files that the run has trained on before; an older version has not recorded them."""
+        if "training_files" not in earlier:
+            self.record.pop("training_files", None)
+        elif earlier["training_files"] is not None and self.record["training_files"] is not None:
+            self.record["training_files"] = torch.cat(
+                [earlier["training_files"], self.record["training_files"]]
+            ).unique()
+
+    def _accept_changed_images(self) -> None:
         """Continue with other images than before if `data.allow_changes` is true; raise UserError otherwise."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         changed = f"data={data.name}: the images differ from those that the run began with"
         if not data.allow_changes:
             raise UserError(f"{changed}; start a new run, or set data.allow_changes=true to continue with these")
         log.warning("%s", changed)
-        if earlier_files is not None and self.record["training_files"] is not None:
-            self.record["training_files"] = torch.cat([earlier_files, self.record["training_files"]]).unique()
 
     # optimization
 

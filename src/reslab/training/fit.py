@@ -9,13 +9,12 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import distributed
 
 from reslab.configuration import task_overrides
 from reslab.data.base import ImageDataModule
-from reslab.errors import RunError
+from reslab.errors import RunError, UserError
 from reslab.files import sole_user
 from reslab.interruption import signals
 from reslab.machine import is_first_process
@@ -59,6 +58,8 @@ def train(config: DictConfig) -> Result:
     require_accelerator(config.trainer.accelerator)
     run = Run(config.folder)
     with sole_user(run.folder) if is_first_process() else nullcontext():
+        if not config.resume and run.has_ended:  # by a process that was waited for
+            raise UserError(f"{run.folder} holds a finished run: another hydra.run.dir begins a new one")
         try:
             return fit_and_test(config, run)
         finally:
@@ -77,16 +78,24 @@ def fit_and_test(config: DictConfig, run: Run) -> Result:
     history = History(run)
     callbacks = build_callbacks(config, data, history)
     best = next((callback for callback in callbacks if isinstance(callback, BestCheckpoint)), None)
-    beginning = Beginning(config, run, resumed, chooses_best=best is not None)
-    trainer = build_trainer(config, [beginning, *callbacks], build_logger(config, resumed.step if resumed else 0))
+    folder_update = FolderUpdate(config, run, resumed, chooses_best=best is not None)
+    trainer = build_trainer(config, [folder_update, *callbacks], build_logger(config, resumed.step if resumed else 0))
     origin = provenance(config, data, classifier, trainer)
     lengths = requested_lengths(config, resumed.record if resumed else None, resumed.step if resumed else 0)
     classifier.record |= {"origin": origin, "requested": lengths, "training_files": data.training_files()}
     with signals.deferred(), memory_advice(config):
         checkpoint = resumed.checkpoint if resumed else None
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        beginning.take_place()  # where nothing was left to train, Lightning has not called it
-        validate_last_weights(trainer, classifier, data, history, best)
+        source = run.last  # the checkpoint of the last weights
+        if resumed and not folder_update.is_done:  # nothing was left to train, and Lightning has called no hook
+            log.info("nothing is left to train: the run has ended at step %d", resumed.step)
+            source = resumed.checkpoint
+            classifier.load_state_dict(read_checkpoint(source)["state_dict"])  # with callbacks=ema, the averages
+            folder_update.apply()
+        if best is not None:
+            best.forget_replaced()
+        if validate_last_weights(trainer, classifier, data, history) and best is not None:
+            best.compare_last(trainer, source)
     pruned = was_pruned(trainer)
     metrics = history.metrics_at(best.best_step if best else None)
     result: Result = {name: value for name, value in metrics.items() if name.startswith(("train/", "val/"))}
@@ -95,14 +104,15 @@ def fit_and_test(config: DictConfig, run: Run) -> Result:
     if len(lengths) > 1:
         result["requested"] = lengths
     if config.test and not pruned:
-        result |= test(trainer, classifier, data, tested_checkpoint(run, best))
+        chosen = run.best if best is not None and best.best_step is not None else None  # None: the last weights
+        result |= test(trainer, classifier, data, chosen)
     for name, split in data.splits.items():
         if split is not None and f"{name}/images" in result:
             result[f"{name}/images_available"] = len(split)
     return finish(trainer, classifier, run, result | origin, pruned)
 
 
-class Beginning(Callback):
+class FolderUpdate(Callback):
     """Change the run's folder when training has truly begun or resumed, so that a mistake before leaves it as it was.
 
     An earlier result is removed, and the settings are written with which a resumed run continues.
@@ -116,16 +126,16 @@ class Beginning(Callback):
 
     def __init__(self, config: DictConfig, run: Run, resumed: Resumed | None, chooses_best: bool) -> None:
         self.config, self.run, self.resumed, self.chooses_best = config, run, resumed, chooses_best
-        self.has_taken_place = False
+        self.is_done = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.take_place()
+        self.apply()
 
-    @rank_zero_only
-    def take_place(self) -> None:
-        if self.has_taken_place:
+    def apply(self) -> None:
+        """Change the folder. Only the first process does so."""
+        self.is_done = True
+        if not is_first_process():
             return
-        self.has_taken_place = True
         self.run.reopen()
         for path in self.resumed.broken if self.resumed else ():
             path.replace(path.with_suffix(".broken"))
@@ -136,32 +146,18 @@ class Beginning(Callback):
             self.run.write_settings(OmegaConf.to_yaml(OmegaConf.merge(self.config, {"resume": None})), overrides)
 
 
-def validate_last_weights(
-    trainer: L.Trainer,
-    classifier: Classifier,
-    data: ImageDataModule,
-    history: History,
-    best: BestCheckpoint | None,
-) -> None:
-    """Validate the last weights where training ended without that, and compare them with the best ones.
+def validate_last_weights(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule, history: History) -> bool:
+    """Validate the last weights where training ended without that, and return whether it did.
 
     A limit may have ended it within an epoch, or trainer.check_val_every_n_epoch have left out the last one.
     """
-    if data.splits["val"] is None or trainer.limit_val_batches == 0 or history.validated_step == trainer.global_step:
-        return
-    if history.run.last.is_file():  # with callbacks=ema it holds the averages
-        classifier.load_state_dict(read_checkpoint(history.run.last)["state_dict"])
+    if data.splits["val"] is None or trainer.limit_val_batches == 0 or not history.rows:
+        return False
+    if history.validated_step == trainer.global_step:
+        return False
     trainer.validate(classifier, datamodule=data, verbose=False)
     history.add_validation(trainer, classifier)
-    if best is not None:
-        best.compare_last(trainer)
-
-
-def tested_checkpoint(run: Run, best: BestCheckpoint | None) -> Path | None:
-    """Return the best checkpoint, or the last one where none was chosen by validation; None for the present weights."""
-    if best is not None and best.best_step is not None:
-        return run.best
-    return run.last if run.last.is_file() else None
+    return True
 
 
 def finish(trainer: L.Trainer, classifier: Classifier, run: Run, result: Result, pruned: bool) -> Result:
@@ -199,6 +195,9 @@ def test(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule, chec
     """Return the test metrics by name; nothing if the data set has no test images."""
     if data.splits["test"] is None:
         log.info("data=%s has no test set, so the network is not tested", data.name)
+        return {}
+    if trainer.limit_test_batches == 0:
+        log.info("trainer.limit_test_batches=0, so the network is not tested")
         return {}
     classifier.record["step"] = trainer.global_step
     (metrics,) = trainer.test(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)

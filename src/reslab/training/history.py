@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from reslab.run import Run
-from reslab.training.checkpoints import divergence_error, is_validated_in_training
+from reslab.training.checkpoints import any_process, divergence_error, is_logged, is_validated_in_training
 from reslab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -91,8 +91,7 @@ class History(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.epoch_images += len(batch[1]) * trainer.world_size
-        last = trainer.is_last_batch or trainer.global_step == trainer.max_steps  # in between, a limit has ended it
-        if last or (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if is_logged(trainer, batch_idx):
             assert isinstance(pl_module, Classifier)
             self.log_step(trainer, pl_module)
 
@@ -103,7 +102,7 @@ class History(Callback):
         now, images = time.perf_counter(), self.epoch_images - self.logged_images
         sums = {name: value * self.epoch_images for name, value in running.items()}
         metrics = {f"step/{name}": (sums[name] - self.logged_sums.get(name, 0.0)) / images for name in sums}
-        if not math.isfinite(loss := metrics["step/loss"]):
+        if any_process(trainer, not math.isfinite(loss := metrics["step/loss"])):
             raise divergence_error(f"the loss became {loss} by step {trainer.global_step}", trainer)
         metrics |= {
             "step/learning_rate": self.learning_rate,
@@ -143,9 +142,9 @@ class History(Callback):
         pl_module.log_dict(train, logger=False, sync_dist=trainer.world_size > 1)  # other callbacks read them there
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """End the epoch of a run that was resumed where a limit ends it, so that no batch was left to train."""
+        """End the epoch of a run that was resumed where it ends within one, so that no batch was left to train."""
         assert isinstance(pl_module, Classifier)
-        if self.epoch_images and trainer.global_step > self.latest_step:
+        if self.epoch_images and not trainer.is_last_batch:
             self.end_epoch(trainer, pl_module)
 
     def end_epoch(self, trainer: L.Trainer, classifier: Classifier) -> dict[str, torch.Tensor]:
@@ -160,6 +159,7 @@ class History(Callback):
             logger.log_metrics({name: value.item() for name, value in train.items()}, step=step)
         if trainer.global_step > self.latest_step:  # else a validation within the epoch has ended the training
             self.add_row(trainer, classifier, train)
+        self.epoch_images = self.logged_images = 0
         return train
 
     def epoch_metrics(self, trainer: L.Trainer, classifier: Classifier) -> dict[str, torch.Tensor]:
@@ -167,9 +167,9 @@ class History(Callback):
         seconds = self.logged_at - self.epoch_start
         train = {f"train/{name}": value for name, value in classifier.training_metrics().items()}
         train |= {
-            "train/learning_rate": torch.tensor(self.learning_rate),
-            "train/images_per_second": torch.tensor(self.epoch_images / seconds),
-            "train/epoch_seconds": torch.tensor(seconds),
+            "train/learning_rate": torch.tensor(self.learning_rate, device=classifier.device),
+            "train/images_per_second": torch.tensor(self.epoch_images / seconds, device=classifier.device),
+            "train/epoch_seconds": torch.tensor(seconds, device=classifier.device),
         }
         return {name: trainer.strategy.reduce(value, reduce_op="mean") for name, value in train.items()}
 

@@ -1,6 +1,5 @@
 """The limits of a training: a number of optimizer steps, and a time."""
 
-import re
 import time
 from datetime import timedelta
 from typing import Any
@@ -8,11 +7,13 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from reslab.training.checkpoints import is_logged
+
 
 class TrainingLimits(Callback):
     """End the training after the optimizer step that reaches `trainer.max_steps` or `trainer.max_time`.
 
-    Lightning's own limit of steps restarts an epoch that was complete when a run is resumed (2.6), and its own limit of
+    When a run is resumed, Lightning's own limit of steps (2.6) repeats an epoch that was complete, and its limit of
     time may end a run between the batches of one optimizer step. Here Lightning knows the limit only while it trains,
     and time is up only where a step is complete.
 
@@ -24,13 +25,12 @@ class TrainingLimits(Callback):
     def __init__(self, max_steps: int, max_time: float | None) -> None:
         self.max_steps, self.max_time = max_steps, max_time
         self.seconds = 0.0  # of the earlier parts of a resumed run
+        self.started: float | None = None
 
     @property
     def elapsed(self) -> float:
         """Seconds since the run began, without those between its parts."""
         return self.seconds + (time.monotonic() - self.started if self.started is not None else 0.0)
-
-    started: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.elapsed}
@@ -50,8 +50,7 @@ class TrainingLimits(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
-        logged = (batch_idx + 1) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if stepped and (trainer.world_size == 1 or logged):  # several processes decide together
+        if stepped and (trainer.world_size == 1 or is_logged(trainer, batch_idx)):  # several processes decide together
             self.end_if_time_is_up(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -68,5 +67,5 @@ def limit_steps(trainer: L.Trainer, steps: int) -> None:
 
 def seconds_of(duration: str) -> float:
     """Return the seconds of a duration as days:hours:minutes:seconds, e.g. 00:12:00:00."""
-    days, hours, minutes, seconds = map(int, re.split(":", duration))
+    days, hours, minutes, seconds = map(int, duration.split(":"))
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()

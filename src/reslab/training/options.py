@@ -32,8 +32,12 @@ BATCHES = integer(1) | Kind(  # 1 is one batch, 1.0 is all of them
 )
 NO_BATCHES = one_of(0, 0.0)
 DURATION = Kind(
-    "days:hours:minutes:seconds, e.g. 00:12:00:00",
-    lambda value: isinstance(value, str) and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value) is not None,
+    "days:hours:minutes:seconds, e.g. 00:12:00:00, and above 0",
+    lambda value: (
+        isinstance(value, str)
+        and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value) is not None
+        and re.search("[1-9]", value) is not None
+    ),
 )
 # torch's Beta distribution refuses a smaller alpha.
 ALPHA = number("of at least 0.001, or 0", lambda value: value >= 1e-3 or value == 0)
@@ -130,7 +134,9 @@ def check_together(value: dict[str, Any]) -> None:
     untested = set(TEST_METRICS).intersection(as_list(value.get("objective", [])))
     if untested and not value["test"]:
         raise UserError(f"objective={min(untested)} needs test=true")
-    if value.get("trainer.val_check_interval") not in (None, 1.0) and value["trainer.accumulate_grad_batches"] > 1:
+    interval = value.get("trainer.val_check_interval")
+    within_epoch = isinstance(interval, int) or interval not in (None, 1.0)  # 1 is one batch
+    if within_epoch and value["trainer.accumulate_grad_batches"] > 1:
         raise UserError(
             "trainer.val_check_interval would validate between the batches of one optimizer step: "
             "it needs trainer.accumulate_grad_batches=1"

@@ -84,6 +84,9 @@ def optimizer_steps(trainer: L.Trainer) -> int:
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     if batches == 0:
         raise UserError(f"trainer.limit_train_batches={limit} leaves none of the batches of an epoch: raise it")
+    interval = trainer.val_check_interval
+    if isinstance(interval, int) and interval > batches:
+        raise UserError(f"trainer.val_check_interval={interval} is more than the {batches} batches of an epoch")
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
     if trainer.max_steps < 0:
         return steps
