@@ -26,6 +26,7 @@ from reslab.files import held_log, run_logs
 from reslab.interruption import signals
 from reslab.machine import check_processes, is_first_process
 from reslab.options import Schema
+from reslab.processes import end_with_first_process, first_process, kill_further_processes
 from reslab.run import Run, current_class_path, resume_argument
 from reslab.sweeps.summary import SweepFailed
 from reslab.training.options import TRAINING_SCHEMA
@@ -40,10 +41,12 @@ def command(schema: Schema, task: Task) -> None:
 
     The process exits with status 2 for a mistake of the user, with 1 for a failure, and with 128 + n for signal n.
     """
+    end_with_first_process(sys.argv)
     signals.listen()
     replace_unprintable_characters()
     logging.raiseExceptions = False  # on a full disk, logging would print a long traceback for each line
-    with errors_as_one_line(schema.config_name), command_line(sys.argv, own_environment(sys.argv)):
+    environment = own_environment(sys.argv) | first_process(sys.argv)
+    with errors_as_one_line(schema.config_name), command_line(sys.argv, environment):
         check_flags()
         arguments = hydra_arguments_of(sys.argv[1:], schema)
         checked = checked_task(schema, task)
@@ -70,6 +73,8 @@ def checked_task(schema: Schema, task: Task) -> Task:
                 with as_own_command(full_error):
                     return task(config)
         except (Exception, Interrupted) as error:
+            if isinstance(error, Exception):
+                kill_further_processes()
             hydra_config = HydraConfig.get()
             in_sweep = hydra_config.mode == RunMode.MULTIRUN
             folder = Path(hydra_config.runtime.output_dir)

@@ -6,6 +6,7 @@ Hydra takes over a tenth of a second for one composition, most of which it spend
 import copy
 import functools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.utils import filter_overrides
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from reslab.configuration import flatten, has_prefix
@@ -47,6 +49,14 @@ class Job:
     def config(self) -> DictConfig:
         """The options in a form that resolves their interpolations."""
         return OmegaConf.create(self.options)
+
+    def write_failure(self, error: str) -> None:
+        """Write the error into the job's folder, with settings if it has none: reports and `resume=` need them."""
+        with suppress(OSError):  # the place in which its folder was may be gone too, or the disk full
+            if not self.run.has_settings:
+                task = [override for override in filter_overrides(self.overrides) if not override.startswith("resume=")]
+                self.run.write_settings(OmegaConf.to_yaml(self.config), task)
+            self.run.fail(error)
 
 
 class Composer:

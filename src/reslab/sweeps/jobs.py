@@ -56,6 +56,7 @@ class SweepJobs:
         )
         self.sweep = Sweep(config.hydra.sweep.dir)
         self.launched = False  # whether any job was
+        self.unrecorded = 0  # failed jobs whose folders could not be written
         # The folder is named after the time. With its name among the settings, every process uses the same one.
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
         self.composer = Composer(hydra_context.config_loader, config)
@@ -88,7 +89,19 @@ class SweepJobs:
         else:
             for group in consecutive(unfinished):
                 self.launcher.launch([job.overrides for job in group], initial_job_idx=group[0].number)
+        for job in unfinished if not self.are_benchmarks else ():
+            if not job.run.result_file.exists():
+                self.record_missing_result(job)
         return {job.number: job.run.result for job in jobs}
+
+    def record_missing_result(self, job: Job) -> None:
+        """Write that a job has failed, because it ended without a result, e.g. because its folder has disappeared."""
+        job.write_failure(
+            "it ended without a result" + ("" if job.run.has_settings else ": its folder has disappeared")
+        )
+        if not job.run.has_failed:
+            print(f"job {job.number} failed: {job.folder} cannot be written")
+            self.unrecorded += 1
 
     def compose(self, number: int, overrides: Sequence[str], earlier: Sequence[Run] = ()) -> Job:
         """Return a job in the folder that it has already, which an older version or other options may have named.

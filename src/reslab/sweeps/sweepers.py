@@ -69,7 +69,11 @@ class ResumableSweeper(Sweeper):
 
     def summarize(self, status: str = "finished") -> int:
         """Print the report of the jobs and return how many failed; a benchmark has no accuracies to report."""
-        return 0 if self.jobs.are_benchmarks else print_summary(self.jobs.sweep, self.planned, status)
+        return (
+            0
+            if self.jobs.are_benchmarks
+            else print_summary(self.jobs.sweep, self.planned, status, self.jobs.unrecorded)
+        )
 
     def run(self, lines: list[str]) -> None:
         """Run the jobs. Each line is an override in Hydra's grammar, which may have several values: `seed=1,2`."""

@@ -10,7 +10,7 @@ from reslab.sweeps.launchers.parallel import ParallelLauncher
 
 # What a job does depends on its seed. The jobs with the seeds 1 and 2 wait until both have begun.
 SCRIPT = """
-import json, os, pathlib, signal, sys
+import json, os, pathlib, shutil, signal, sys
 given = dict(argument.split("=", 1) for argument in sys.argv[1:])
 folder = pathlib.Path(given.pop("hydra.run.dir").strip("'"))
 environment = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HYDRA_FULL_ERROR")}
@@ -34,12 +34,24 @@ if seed == 8 and not (folder / "began").exists():  # kills the process that star
     os.kill(os.getppid(), signal.SIGKILL)
     signal.sigtimedwait([signal.SIGTERM], 10) and (folder / "saved").touch()
     sys.exit(143)
+if seed == 11:  # succeeds without a result
+    sys.exit(0)
+if seed == 12:  # hangs, also when it is asked to end, as does the process that it has started
+    os.fork()
+    (folder / "began").touch()
+    signal.sigwait([signal.SIGTERM])
+    (folder / "asked").touch()
+    while True:
+        signal.pause()
 (folder / "result.json").write_text(json.dumps(result))
 if seed == 6:  # is interrupted
     signal.sigwait([signal.SIGTERM])
     (folder / "result.json").write_text('{"status": "interrupted"}')
 if seed == 9:  # fails after it has written its result
     os.kill(os.getpid(), signal.SIGSEGV)
+if seed == 10:  # its folder disappears
+    shutil.rmtree(folder)
+    sys.exit(1)
 sys.exit(1 if seed == 4 else 0)
 """
 

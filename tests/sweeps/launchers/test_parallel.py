@@ -10,6 +10,7 @@ from reslab.errors import Interrupted, RunError, UserError
 from reslab.interruption import signals
 from reslab.reports.leaderboard import read_report
 from reslab.run import Run
+from reslab.sweeps.launchers import commands
 from reslab.sweeps.launchers.parallel import ParallelLauncher
 from reslab.sweeps.summary import SweepFailed
 
@@ -59,10 +60,44 @@ def test_the_failure_of_an_earlier_start_is_not_reported_again(launch, results, 
     assert [result["error"] for result in results()] == ["the folder is in use"]
 
 
+def test_a_job_whose_folder_disappears_is_the_only_one_that_fails(launch, results):
+    returned = launch(10, 3)
+    assert [job.status.name for job in returned] == ["FAILED", "COMPLETED"]
+    with pytest.raises(RunError, match=r"^exit status 1, see .*10/output.txt$"):
+        _ = returned[0].return_value
+    assert [result["status"] for result in results()] == ["failed", "finished"]
+
+
+def test_a_job_that_cannot_be_started_is_the_only_one_that_fails(launch, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "0_model=resnet8_seed=1").touch()
+    returned = launch(1, 3)
+    assert [job.status.name for job in returned] == ["FAILED", "COMPLETED"]
+    with pytest.raises(RunError, match=r"^its command cannot be started: .*File exists"):
+        _ = returned[0].return_value
+
+
+def test_a_job_that_succeeds_without_a_result_has_failed(launch, results, tmp_path):
+    (job,) = launch(11)
+    error = f"it ended without a result, see {tmp_path}/sweep/0_model=resnet8_seed=11/output.txt"
+    assert (job.status.name, results()[0]["error"]) == ("FAILED", error)
+    with pytest.raises(SweepFailed):
+        launch(11, 11, 11, 3, stop_on_failure=True)
+
+
+def test_a_job_that_is_out_of_time_saves_and_has_failed(launch, results):
+    saved, finished = launch(6, 3, launcher=ParallelLauncher(n_jobs=1, timeout_min=0.05))
+    assert [saved.status.name, finished.status.name] == ["FAILED", "COMPLETED"]
+    error = "out of time after hydra.launcher.timeout_min=0.05: resume=<the sweep> continues it"
+    assert [result.get("error") for result in results()] == [error, None]
+
+
 @pytest.mark.parametrize("n_jobs", [0, 1.5, "2", True])
 def test_a_wrong_number_of_jobs_is_one_line(n_jobs):
     with pytest.raises(UserError, match=r"^hydra\.launcher\.n_jobs=\S+ must be an integer of at least 1"):
         ParallelLauncher(n_jobs)
+    with pytest.raises(UserError, match=r"^hydra\.launcher\.timeout_min=0 must be a number above 0 or null"):
+        ParallelLauncher(1, timeout_min=0)
 
 
 def was_interrupted_before_the_third_job(sweep):
@@ -76,17 +111,54 @@ def test_a_failure_ends_the_sweep_if_it_should(launch, tmp_path):
     assert was_interrupted_before_the_third_job(tmp_path / "sweep")
 
 
-def test_after_a_signal_the_running_jobs_save_and_no_other_begins(launch, tmp_path, monkeypatch):
+@pytest.fixture
+def interrupted(tmp_path, monkeypatch):
+    """A function that sends Ctrl-C to this process each time a file of job 0 appears."""
     monkeypatch.setattr(signals, "caught", None)  # restored at the end
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signals.listen()
-    result = tmp_path / "sweep" / "0_model=resnet8_seed=6" / "result.json"
-    sender = subprocess.Popen(["bash", "-c", f"while [ ! -f {result} ]; do :; done; kill -INT {os.getpid()}"])
-    try:
-        with pytest.raises(Interrupted):
-            launch(6, 6, 3)
-    finally:
+    senders = []
+
+    def send(seed, *files):
+        folder = tmp_path / "sweep" / f"0_model=resnet8_seed={seed}"
+        script = "".join(f"while [ ! -f {folder / file} ]; do :; done; kill -INT {os.getpid()}; " for file in files)
+        senders.append(subprocess.Popen(["bash", "-c", script]))
+        return folder
+
+    yield send
+    for sender in senders:
         sender.wait()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_after_a_signal_the_running_jobs_save_and_no_other_begins(launch, tmp_path, interrupted, capfd):
+    interrupted(6, "result.json")
+    with pytest.raises(Interrupted):
+        launch(6, 6, 3)
     assert was_interrupted_before_the_third_job(tmp_path / "sweep")
+    line = "Waiting up to 60 s until #0, #1 have saved; Ctrl-C again kills them"
+    assert capfd.readouterr().out.splitlines().count(line) == 1
+
+
+def processes_of(folder):
+    """Return the command lines of the processes that belong to a job."""
+    found = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in found if str(folder) in line and not line.startswith("Z")]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_job_that_hangs_is_killed_with_all_its_processes(launch, interrupted, monkeypatch, twice):
+    monkeypatch.setattr(commands, "SAVING_SECONDS", 3600 if twice else 0.2)
+    folder = interrupted(12, *["began", "asked"][: 1 + twice])
+    with pytest.raises(Interrupted):
+        launch(12, 3, launcher=ParallelLauncher(n_jobs=1))
+    assert processes_of(folder) == []
+    assert not (folder.parent / "1_model=resnet8_seed=3").exists()
+
+
+def test_a_job_that_hangs_is_killed_when_it_is_out_of_time(launch, results, monkeypatch, tmp_path):
+    monkeypatch.setattr(commands, "SAVING_SECONDS", 0.2)
+    launch(12, 3, launcher=ParallelLauncher(n_jobs=1, timeout_min=0.03))
+    assert [result["status"] for result in results()] == ["failed", "finished"]
+    assert processes_of(tmp_path / "sweep") == []

@@ -1,29 +1,28 @@
 """Jobs of a sweep that run as commands, each in a process of its own. The launchers differ in where these run."""
 
-import ctypes
 import logging
 import math
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
-from omegaconf import OmegaConf
 
 from reslab.configuration import as_list, quoted
 from reslab.errors import FULL_ERROR, RunError
 from reslab.internals import hydra_arguments
 from reslab.machine import gpus, processors
+from reslab.processes import Guard
+from reslab.run import BENCHMARK_FILE
 from reslab.sweeps.composition import Job
 from reslab.sweeps.jobs import JobLauncher
 from reslab.sweeps.summary import SweepFailed
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.1  # between two checks whether a job has ended
-PR_SET_PDEATHSIG = 1  # from Linux's sys/prctl.h
+SAVING_SECONDS = 60  # that a job has to save and end, once it was asked to
 
 
 @dataclass
@@ -58,12 +57,11 @@ class CommandJob(Job):
         if self.run.has_failed:
             self.run.reopen()
 
-    def start(self, slot: int, slots: int) -> "subprocess.Popen[bytes]":
+    def start(self, guard: Guard, slot: int, slots: int) -> "subprocess.Popen[bytes]":
         """Start the command on this machine, with its part of the processors and the GPUs.
 
-        It gets a session of its own, so that Ctrl-C reaches only the sweep. The sweep then sends SIGTERM to its jobs.
-
         Args:
+            guard: ends the command if the sweep ends first.
             slot: the number of this job among those that run at the same time, from 0.
             slots: how many jobs may run at the same time.
         """
@@ -73,31 +71,40 @@ class CommandJob(Job):
         if devices := gpus():
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(own_share(devices, slot, slots))
         with self.output.open("ab") as output:
-            return subprocess.Popen(
-                self.command, env=environment, stdout=output, stderr=output, start_new_session=True,
-                preexec_fn=end_with_parent,
-            )  # fmt: skip
+            return guard.start(self.command, env=environment, stdout=output, stderr=output)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the folder holds the result of a run, or of a benchmark."""
+        return self.run.has_ended or (self.folder / BENCHMARK_FILE).exists()
 
     def error_of(self, exit_status: int) -> str | None:
         """Describe the exit status of the command; None for success. A command that was refused has printed why."""
         if exit_status == 0:
             return None
-        lines = self.output.read_text(encoding="utf-8", errors="replace").splitlines()
-        refused = exit_status == 2 and lines
-        return lines[-1].removeprefix("error: ") if refused else f"exit status {exit_status}, see {self.output}"
+        refused = exit_status == 2 and self.last_line()
+        return refused.removeprefix("error: ") if refused else f"exit status {exit_status}, see {self.output}"
+
+    def last_line(self) -> str:
+        """Return the last line that the command has printed; nothing if its folder has disappeared."""
+        try:
+            lines = self.output.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return ""
+        return lines[-1] if lines else ""
 
     def end(self, error: str | None) -> str:
         """Set what the job returns.
 
         Args:
-            error: how the command failed, for a job that has not written why; None for success. It does not count if
-                the command failed after the job had written its result.
+            error: how the command failed, for a job that has not written why. It does not count if the command failed
+                after the job had written its result. None: the command succeeded; without a result, the job did not.
 
         Returns:
             One line for the log.
         """
         result = self.run.result
-        if error is None or self.run.has_ended:
+        if self.has_ended:
             values = {name: result.get(name, math.nan) for name in as_list(self.config.objective)}
             self.returned.status, self.returned.return_value = JobStatus.COMPLETED, list(values.values())
             shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
@@ -105,22 +112,10 @@ class CommandJob(Job):
         if self.run.has_failed:
             error = str(result["error"])
         else:
+            error = error or f"it ended without a result, see {self.output}"
             self.write_failure(error)
         self.returned.status, self.returned.return_value = JobStatus.FAILED, RunError(error)
         return f"#{self.number} failed: {error}"
-
-    def write_failure(self, error: str) -> None:
-        """Write the error into the job's folder, with settings if it has none: reports and `resume=` need them."""
-        if not self.run.has_settings:
-            task = [override for override in filter_overrides(self.overrides) if not override.startswith("resume=")]
-            self.run.write_settings(OmegaConf.to_yaml(self.config), task)
-        self.run.fail(error)
-
-
-def end_with_parent() -> None:
-    """Send SIGTERM to this process when its parent ends, so that a job saves and ends. Only Linux can do so."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def own_share(devices: list[str], slot: int, slots: int) -> list[str]:
@@ -151,6 +146,15 @@ class CommandLauncher(JobLauncher):
     def run_commands(self, jobs: list[CommandJob]) -> None:
         """Run the jobs until all have ended or `must_stop` is true, and report the end of each."""
         raise NotImplementedError
+
+    def is_prepared(self, job: CommandJob, jobs: list[CommandJob]) -> bool:
+        """Make the folder of a job that another program is to start. Report the job as failed if that is impossible."""
+        try:
+            job.prepare_folder()
+        except OSError as error:
+            self.report_end(job, f"its folder cannot be made: {error}", jobs)
+            return False
+        return True
 
     def report_end(self, job: CommandJob, error: str | None, jobs: list[CommandJob]) -> None:
         """Log how a job has ended, and how many have."""

@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from reslab import processes
 from reslab.errors import UserError
 from reslab.interruption import signals
+from reslab.processes import Guard
 from reslab.sweeps.launchers import commands
-from reslab.sweeps.launchers.commands import POLL_SECONDS, CommandJob, CommandLauncher, end_with_parent, log
+from reslab.sweeps.launchers.commands import POLL_SECONDS, SAVING_SECONDS, CommandJob, CommandLauncher, log
 from reslab.sweeps.options import require_package
 
 
@@ -35,7 +38,11 @@ class RayLauncher(CommandLauncher):
         with ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR):
             signals.listen()  # Ray has installed a handler of its own
             self.check_resources(ray.cluster_resources())
-            for name in (__name__, commands.__name__):  # a node need not be able to import the task's code
+            for name in (
+                __name__,
+                commands.__name__,
+                processes.__name__,
+            ):  # a node need not be able to import the task's code
                 ray.cloudpickle.register_pickle_by_value(sys.modules[name])
             remote: Any = ray.remote
             self.run_tasks(jobs, remote(**self.resources, max_retries=-1)(run_command))
@@ -53,7 +60,8 @@ class RayLauncher(CommandLauncher):
         log.info("Submitted %d jobs", len(jobs))
         running = {}
         for job in jobs:
-            job.prepare_folder()
+            if not self.is_prepared(job, jobs):
+                continue
             running[task.remote(job.restartable_command, str(job.output.absolute()))] = job
         with signals.deferred():
             while running and signals.caught is None and not self.must_stop(jobs):
@@ -71,13 +79,13 @@ def run_command(command: list[str], output: str) -> int:
 
     If the task's process is killed, the command saves and ends, and Ray starts the task again, which resumes the run.
     """
-    with Path(output).open("ab") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, start_new_session=True, preexec_fn=end_with_parent
-        )
+    with Path(output).open("ab") as file, Guard() as guard:
+        process = guard.start(command, stdout=file, stderr=file)
         try:
             while process.poll() is None:  # process.wait() would not notice that the task is cancelled
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             process.send_signal(signal.SIGTERM)
-        return process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SAVING_SECONDS)
+        return guard.end(process)

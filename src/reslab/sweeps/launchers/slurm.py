@@ -76,10 +76,9 @@ class SlurmLauncher(CommandLauncher):
         require_package("submitit", "hydra/launcher=slurm", "slurm")
         import submitit
 
+        jobs = [job for job in jobs if self.is_prepared(job, jobs)]
         if not jobs:
             return {}
-        for job in jobs:
-            job.prepare_folder()
         executor = submitit.AutoExecutor(self.logs, cluster="slurm")
         executor.update_parameters(**self.parameters, stderr_to_stdout=True, slurm_setup=setup_commands())
         tasks = [SlurmTask(job.restartable_command, job.folder, self.max_requeues) for job in jobs]
