@@ -9,7 +9,7 @@ from conftest import FP32
 from conftest import run as run_command
 from hydra import compose, initialize_config_dir
 from PIL import Image
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from torchvision.io import write_png
 
 from reslab.commands.printing import print_evaluation
@@ -21,6 +21,7 @@ from reslab.inference.loading import load_classifier
 from reslab.inference.test_data import labels_by_name
 from reslab.training import fit
 from reslab.training.build import build_data
+from reslab.training.confusion import Confusion
 
 
 @pytest.fixture
@@ -56,7 +57,8 @@ def test_the_class_table_is_sklearns():
         generator.integers(0, 4, 200),
         generator.integers(1, 5, 200),
     )  # 0 is never predicted, 4 never occurs
-    table = class_table(torch.from_numpy(confusion_matrix(true, predicted, labels=range(6))), list("abcdef"))
+    confusion = Confusion.of_codes([torch.from_numpy(6 * true + predicted)], 6)
+    table = class_table(confusion, list("abcdef"))
     assert_classes(table, true, predicted, list("abcdef"))
     assert table[5] == {"class": "f", "images": 0, "precision": 0, "recall": 0, "f1": 0}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor, distributed
+from torch import distributed
 
 from reslab.errors import UserError
 from reslab.files import output_errors, write_json
@@ -16,6 +16,7 @@ from reslab.machine import is_first_process
 from reslab.run import Run
 from reslab.training.build import build_trainer, require_accelerator, resolve_precision
 from reslab.training.checkpoints import read_checkpoint
+from reslab.training.confusion import Confusion
 from reslab.training.process import quiet_lightning
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
-    confusion = trained.classifier.confusion_matrix
+    confusion = trained.classifier.confusion
     table = class_table(confusion, trained.spec.classes)
     result = {
         "checkpoint": str(path),
@@ -67,7 +68,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         "step": checkpoint["global_step"],
         "data": tested.data.name,
         "root": str(tested.data.root),
-        "images": int(confusion.sum()),
+        "images": confusion.images,
         "found": tested.found,
         "left_out": tested.left_out,
         "matched": "by_position" if config.unknown_classes == "by_position" else "by_name",
@@ -127,18 +128,18 @@ def macro_f1(table: list[dict[str, Any]]) -> dict[str, float]:
     return {} if len(scores) == len(table) else {"test/f1_macro": sum(scores) / len(scores)}
 
 
-def class_table(confusion: Tensor, classes: list[str]) -> list[dict[str, Any]]:
+def class_table(confusion: Confusion, classes: list[str]) -> list[dict[str, Any]]:
     """Return the precision, recall and F1 score of each class.
 
     Args:
-        confusion: int64 (num_classes, num_classes), true by predicted class.
+        confusion: the pairs of a true and a predicted class of a test.
         classes: the names of the classes.
 
     Returns:
         One row per class. A score is 0 if the class has no images or was never predicted.
     """
-    confusion = confusion.double().cpu()
-    right, images, predicted = confusion.diag(), confusion.sum(1), confusion.sum(0)
+    numbers = confusion.right(), confusion.by_true_class(), confusion.by_predicted_class()
+    right, images, predicted = (each.double() for each in numbers)
     precision = torch.where(predicted > 0, right / predicted, 0)
     recall = torch.where(images > 0, right / images, 0)
     f1 = torch.where(right > 0, 2 * right / (images + predicted), 0)

@@ -31,7 +31,7 @@ class Metrics(nn.Module):
         if num_classes > 5:
             scores["top5_accuracy"] = top_accuracy(num_classes, 5, options)
         if final:
-            scores["f1_macro"] = MulticlassF1Score(num_classes, average="macro", validate_args=False, **options)
+            scores["f1_macro"] = MacroF1(num_classes, average="macro", validate_args=False, **options)
         self.loss = MeanLoss(**options)
         self.scores = MetricCollection(scores, compute_groups=False)  # type: ignore[arg-type]
         self.calibration_error = CalibrationError(**options) if final else None
@@ -82,6 +82,21 @@ def top_accuracy(num_classes: int, k: int, options: dict[str, Any]) -> Metric:
     return MulticlassAccuracy(num_classes, top_k=k, average="micro", validate_args=False, **options)
 
 
+class MacroF1(MulticlassF1Score):
+    """The macro F1 score. torchmetrics (1.9) counts each batch in a matrix of num_classes**2 numbers."""
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:  # (N, num_classes), int64 (N,)
+        predicted = logits.argmax(1)
+        right = predicted == labels
+
+        def count(classes: Tensor, counted: Tensor) -> Tensor:  # (N,), bool (N,) -> int64 (num_classes,)
+            return labels.new_zeros(logits.shape[1]).index_add_(0, classes, counted.long())
+
+        true, false_positive = count(labels, right), count(predicted, ~right)
+        false_negative = count(labels, ~right)
+        self._update_state(true, false_positive, len(labels) - true - false_positive - false_negative, false_negative)
+
+
 def without_accidental_hits(logits: Tensor, labels: Tensor) -> Tensor:  # (N, C), (N,) -> (N, C)
     """Return logits in which an image without a softmax has its own class in the last place.
 
@@ -117,6 +132,8 @@ class MeanLoss(Metric):
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, images: int) -> None:
+        if images == 0:  # the share of a process may be empty, whose mean loss is NaN
+            return
         self.total = self.total.to(sum_dtype()) + loss.to(sum_dtype()) * images  # bf16-true has made it bfloat16
         self.images += images
 

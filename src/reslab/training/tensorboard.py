@@ -27,6 +27,7 @@ from reslab.configuration import name_of, task_overrides
 from reslab.data.batches import FolderImages
 from reslab.drawing import literal_text, shortened, undrawable
 from reslab.training.classifier import Classifier, gather_by_rank
+from reslab.training.confusion import Confusion
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ matplotlib.use("agg")
 Mistake = tuple[float, int, int, Tensor]  # confidence, true class, predicted class, image: uint8 (C, H, W)
 LAYER_DEPTH = 4  # down to network.layer1.0.conv1
 MAX_NAMES = 30  # classes whose names have room at a confusion matrix
+MAX_CLASSES = 1000  # of a complete confusion matrix: the figure has fewer pixels than twice as many rows
 LABEL_COLUMNS, TITLE_COLUMNS = 24, 20  # width of a class name at a confusion matrix and above an image, in characters
 GRAPH_LAYERS = 300  # tracing a network of a thousand layers takes minutes, and its graph is too large to read
 
@@ -116,7 +118,7 @@ class TensorBoardReport(Callback):
         assert isinstance(pl_module, Classifier)
         classes = pl_module.record["spec"]["classes"]
         step = pl_module.record.get("step", 0)
-        figures = {"test/confusion_matrix": confusion_figure(pl_module.confusion_matrix, classes)}
+        figures = {"test/confusion_matrix": confusion_figure(pl_module.confusion, classes)}
         if self.mistakes:
             figures["test/most_confident_mistakes"] = mistakes_figure(self.mistakes, classes)
         report_undrawable(classes)
@@ -176,16 +178,24 @@ def as_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|])", r"\\\1", html.escape(" ".join(printable.splitlines()), quote=False))
 
 
-def confusion_figure(confusion: Tensor, classes: list[str]) -> Figure:
-    """Draw a confusion matrix (num_classes, num_classes). Each row is one true class, in fractions of its images."""
-    share = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
+def confusion_figure(confusion: Confusion, classes: list[str]) -> Figure:
+    """Draw a confusion matrix, or of more than `MAX_CLASSES` classes the part of those that are confused most often.
+
+    Each row is one true class, in fractions of its images.
+    """
+    drawn, title = torch.arange(len(classes)), ""
+    if len(classes) > MAX_CLASSES:
+        drawn = confusion.most_confused(MAX_NAMES)
+        title = f"the {len(drawn)} of {len(classes):,} classes that are confused most often"
+    share = confusion.matrix(drawn) / confusion.by_true_class()[drawn, None].clamp(min=1)
+    classes = [classes[number] for number in drawn.tolist()]
     size = min(4 + 0.35 * len(classes), 16)
     figure = Figure(figsize=(size, size), layout="constrained")
     names = [shortened(name, LABEL_COLUMNS) for name in classes] if len(classes) <= MAX_NAMES else []
     with literal_text(*names):
         axes = figure.subplots()
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        axes.set(xlabel="predicted", ylabel="true")
+        axes.set(xlabel="predicted", ylabel="true", title=title)
         if names:
             axes.set_xticks(range(len(names)), names, rotation=90)
             axes.set_yticks(range(len(names)), names)
