@@ -1,10 +1,14 @@
+import sqlite3
+
 import optuna
 import pytest
 from fake_searches import FakeJobs, accuracy, make_search, trials
 from optuna.distributions import FloatDistribution
 
-from reslab.errors import UserError
-from reslab.sweeps.study import open_study
+from reslab.errors import RunError, UserError
+from reslab.sweeps import study
+from reslab.sweeps.folder import Sweep
+from reslab.sweeps.study import open_running_trial, open_storage, open_study
 
 
 @pytest.mark.parametrize("name", ["e?1", "a%20b", "{b}", "it's", "a\\b", "# é"])
@@ -92,3 +96,92 @@ def test_optunas_tools_read_the_database(tmp_path):
     importance = optuna.importance.get_param_importances(study)
     assert sum(importance.values()) == pytest.approx(1)
     assert set(importance) == {"x", "kind"}
+
+
+# a database that another process uses
+
+IN_USE = "the database of the search is in use: another process has held it for 0.05 s; end it, then resume="
+
+
+@pytest.fixture
+def held(tmp_path, monkeypatch):
+    """A function that lets another connection hold the database of a search; it returns the connection."""
+    monkeypatch.setattr(study, "WAIT_SECONDS", 0.05)
+
+    def hold():
+        other = sqlite3.connect(tmp_path / "search.db", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        return other
+
+    return hold
+
+
+def test_a_connection_waits_a_minute_for_another_process(tmp_path):
+    engine = open_storage(f"sqlite:///{tmp_path}/all.db").engine
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
+
+
+def test_a_database_that_is_in_use_is_not_said_to_be_broken(tmp_path, held):
+    search = make_search(tmp_path, trials=3)
+    search.start_trial(0)
+    other = held()
+    with pytest.raises(UserError, match=f"^{IN_USE}"):
+        make_search(tmp_path, trials=3)
+    (tmp_path / "multirun.yaml").write_text("hydra: {sweeper: {storage: null}}")
+    with pytest.raises(RunError, match=f"^{IN_USE}"):
+        open_running_trial(Sweep(tmp_path), 0)
+    other.close()
+    assert make_search(tmp_path, trials=3).study.trials[0].number == 0
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_search_whose_database_is_held_has_all_its_trials_when_it_is_resumed(tmp_path, held, number):
+    others = []
+
+    def result(values):
+        if len(others) == 0 and len(jobs.launched) == number + 1:
+            others.append(held())
+        return accuracy(values)
+
+    jobs = FakeJobs(result)
+    search = make_search(tmp_path, trials=4)
+    with pytest.raises(RunError, match=f"^{IN_USE}"):
+        search.run(jobs)
+    others[0].close()
+    make_search(tmp_path, trials=4).run(jobs)
+    make_search(tmp_path / "free", trials=4).run(FakeJobs(accuracy))
+    assert trials(tmp_path) == trials(tmp_path / "free")
+
+
+def test_a_trial_that_could_not_reach_the_database_runs_when_the_search_is_resumed(tmp_path, capsys):
+    refused = {"status": "failed", "error": f"{study.IN_USE}: another process has held it"}
+
+    def result(values):
+        return refused if jobs.launched.count(1) == 1 and jobs.launched[-1] == 1 else accuracy(values)
+
+    jobs = FakeJobs(result)
+    make_search(tmp_path, trials=3).run(jobs)
+    assert jobs.launched == [0, 1, 2]
+    line = "job 1 could not reach the database of the search: resume= runs it again"
+    assert capsys.readouterr().out.splitlines().count(line) == 1
+    make_search(tmp_path, trials=3).run(jobs)
+    assert jobs.launched == [0, 1, 2, 1]
+    assert {state.name for _, state, _, _ in trials(tmp_path)} == {"COMPLETE"}
+
+
+def test_two_searches_can_begin_at_once_in_a_new_database(tmp_path, monkeypatch):
+    """Another process makes the tables after this one has found that there are none."""
+    metadata = optuna.storages._rdb.models.BaseModel.metadata
+    make, calls = metadata.create_all, []
+
+    def make_twice(engine):
+        calls.append(engine)
+        make(engine)
+        if len(calls) == 1:
+            make(engine, checkfirst=False)
+
+    monkeypatch.setattr(metadata, "create_all", make_twice)
+    monkeypatch.setattr(study, "POLL_SECONDS", 0)
+    make_search(tmp_path, trials=1, storage=f"sqlite:///{tmp_path}/all.db").run(FakeJobs(accuracy))
+    assert len(calls) == 2

@@ -1,5 +1,6 @@
 """A callback that reports each validation of a run to Optuna's pruner, and ends the run if its trial falls behind."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,14 +39,15 @@ class Pruning(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop at once if the pruner had already ended this trial before an interruption."""
-        self.end_if(trainer, self.trial is not None and last_answer(self.trial) == (trainer.current_epoch, True))
+        self.end_if(trainer, lambda trial: last_answer(trial) == (trainer.current_epoch, True))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if is_validated_in_training(trainer):
-            self.end_if(trainer, self.trial is not None and self.falls_behind(self.trial, trainer))
+            self.end_if(trainer, lambda trial: self.falls_behind(trial, trainer))
 
-    def end_if(self, trainer: L.Trainer, falls_behind: bool) -> None:
-        self.pruned = trainer.strategy.broadcast(falls_behind)
+    def end_if(self, trainer: L.Trainer, falls_behind: "Callable[[optuna.Trial], bool]") -> None:
+        """End the run if its trial falls behind. Raise RunError if another process holds the database for too long."""
+        self.pruned = trainer.strategy.broadcast(self.trial is not None and asked(self.trial, falls_behind))
         trainer.should_stop = trainer.should_stop or self.pruned  # early stopping may have set it
 
     def falls_behind(self, trial: "optuna.Trial", trainer: L.Trainer) -> bool:
@@ -67,6 +69,13 @@ def running_trial(folder: Path) -> "optuna.Trial | None":
     from reslab.sweeps.study import open_running_trial
 
     return open_running_trial(sweep, int(number))
+
+
+def asked(trial: "optuna.Trial", question: "Callable[[optuna.Trial], bool]") -> bool:
+    from reslab.sweeps.study import errors_of_use
+
+    with errors_of_use():
+        return question(trial)
 
 
 def objective_of(trial: "optuna.Trial") -> str:

@@ -21,7 +21,7 @@ from reslab.run import FINISHED, PRUNED, Result, Run
 from reslab.sweeps.jobs import SweepJobs
 from reslab.sweeps.options import SEARCH
 from reslab.sweeps.space import Space, grid_values, suggest_parameters
-from reslab.sweeps.study import create_study
+from reslab.sweeps.study import IN_USE, create_study, errors_of_use
 from reslab.training.options import VALIDATION_METRICS
 
 # The callback reads the database's URL from the sweep's record, so that a password is not on the command line.
@@ -70,14 +70,25 @@ class Search:
         described = {name: distribution_to_json(distribution) for name, distribution in space.items()}
         definition = {"space": described, "fixed": fixed, "objectives": list(objectives), "pruner": pruner}
         self.study = create_study(folder, storage, objectives, definition)
+        self.postponed: set[int] = set()  # the numbers of trials that could not reach the database
 
     def run(self, jobs: SweepJobs) -> None:
-        """Run the trials that have no result, and print the best one."""
-        while trials := self.next_trials():
-            results = jobs.run({trial.number: self.overrides(trial) for trial in trials})
-            for trial in trials:
-                self.report_result(trial, results[trial.number])
-        self.print_best()
+        """Run the trials that have no result, and print the best one.
+
+        Raises:
+            RunError: another process held the database for too long. A resumed search reports the results it missed.
+        """
+        while True:
+            with errors_of_use():
+                overrides = {trial: self.overrides(trial) for trial in self.next_trials()}
+            if not overrides:
+                break
+            results = jobs.run({trial.number: own for trial, own in overrides.items()})
+            with errors_of_use():
+                for trial in overrides:
+                    self.report_result(trial, results[trial.number])
+        with errors_of_use():
+            self.print_best()
 
     def next_trials(self) -> list[optuna.Trial]:
         """Return the trials to launch: those that were interrupted, and new ones up to a multiple of `n_jobs`.
@@ -85,7 +96,8 @@ class Search:
         Trials enqueued with `Study.enqueue_trial` come first among the new ones.
         """
         trials = self.study.get_trials(deepcopy=False)
-        interrupted = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        interrupted = [trial for trial in running if trial.number not in self.postponed]
         begun = sum(trial.state != TrialState.WAITING for trial in trials)
         # If the search was killed while it asked for trials, the last group of them is incomplete.
         missing = -begun % self.n_jobs if interrupted else self.n_jobs
@@ -124,7 +136,14 @@ class Search:
         return [*self.fixed, *self.pruning, *(f"{name}={trial.params[name]}" for name in self.space)]
 
     def report_result(self, trial: optuna.Trial, result: Result) -> None:
-        """Report the result of a job to Optuna. Raise UserError if it does not contain an objective."""
+        """Report the result of a job to Optuna. Raise UserError if it does not contain an objective.
+
+        A trial that could not reach the database has no result: it stays running, and a resumed search runs it.
+        """
+        if str(result.get("error", "")).startswith(IN_USE):
+            print(f"job {trial.number} could not reach the database of the search: resume= runs it again")
+            self.postponed.add(trial.number)
+            return
         if result["status"] != FINISHED:
             self.study.tell(trial, state=TrialState.PRUNED if result["status"] == PRUNED else TrialState.FAIL)
             return
