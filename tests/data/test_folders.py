@@ -1,8 +1,14 @@
-import logging
-
 import pytest
 
-from reslab.data.folders import SPLIT_NAMES, class_images, find_splits, report_same_folders, subfolders
+from reslab.data import folders
+from reslab.data.folders import (
+    SPLIT_NAMES,
+    class_folders,
+    find_splits,
+    list_classes,
+    subfolders,
+    without_images_of,
+)
 from reslab.errors import UserError
 
 
@@ -10,6 +16,10 @@ def touch(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
+
+
+def class_images(folder, classes):
+    return folders.class_images(folder, classes, list_classes(folder, classes))
 
 
 def relative(root, paths):
@@ -60,10 +70,12 @@ def test_other_folders_are_classes(tmp_path, caplog):
     ("files", "message"),
     [
         (split_files("train", "val", "valid"), "two folders for one split, val and valid: remove one"),
+        (["val/1.png", "valid/1.png"], "val and valid: remove one, or put the folders into train/ if they are classes"),
+        ([*split_files("train"), "holdout/cat/1.png"], "holds class folders in train and also in holdout: "),
         (split_files("train", "Train"), "two folders for one split, Train and train: remove one"),
         (split_files("train", "test", "Testing"), "two folders for one split, Testing and test: remove one"),
         ([*split_files("train"), *CLASSES], "holds class folders in train and images in cat, dog: "),
-        ([*split_files("train", "test"), "extra/cat/1.png"], "holds class folders in train, test and images in extra"),
+        ([*split_files("train", "test"), "extra/cat/1.png"], "holds class folders in train, test and also in extra"),
         (["train/steam/1.png", *CLASSES], "put the folders of all classes into train/"),
     ],
 )  # fmt: skip
@@ -189,10 +201,82 @@ def test_a_class_folder_and_a_root_may_be_links(tmp_path, caplog):
     assert caplog.messages == []
 
 
-def test_a_split_that_is_the_training_folder_is_reported(tmp_path, caplog):
-    touch(tmp_path, *split_files("train", "test"))
-    (tmp_path / "val").symlink_to("train")
-    caplog.set_level(logging.INFO)
-    for name in ("train", "test", "val"):
-        report_same_folders(tmp_path / name, tmp_path / "train", ["cat", "dog"])
-    assert caplog.messages == [f"{tmp_path}/val holds the training images themselves, by a link: cat, dog"]
+# splits that share images
+
+
+def own_images(root, split, other):
+    found = list_classes(root / split, ["cat", "dog"])
+    paths = folders.class_images(root / split, ["cat", "dog"], found)
+    return relative(
+        root, without_images_of(root / other, list_classes(root / other, ["cat", "dog"]), root / split, found, paths)
+    )
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("test/cat/9.png", "../../train/cat/1.png"),
+        ("test/cat/deep", "../../train/cat"),
+        ("train/cat/9.png", "../../test/cat/0.png"),
+        ("test/dog/9.png", "../../train/cat/1.png"),  # also of another class
+        ("train/dog/deep", "../../test/cat"),
+    ],
+)
+def test_images_that_links_bring_into_two_splits_are_left_out_of_the_later_one(tmp_path, link, target, caplog):
+    touch(tmp_path, *split_files("train"), "test/cat/0.png", "test/dog/0.png")
+    (tmp_path / link).symlink_to(target)
+    kept = [["test/cat/0.png"] if link.startswith("test") else [], ["test/dog/0.png"]]
+    assert own_images(tmp_path, "test", "train") == kept
+    name = "cat/0.png" if link.startswith("train") else link.removeprefix("test/")
+    name += "/1.png" if link == "test/cat/deep" else ""
+    assert caplog.messages == [
+        f"left out 1 of the images in {tmp_path}/test, which are also in {tmp_path}/train, by links: {name}"
+    ]
+
+
+@pytest.mark.parametrize("links", [["test"], ["test/cat", "test/dog"], ["test/cat/1.png", "test/dog/1.png"]])
+def test_a_split_of_nothing_but_links_into_another_is_refused(tmp_path, links):
+    touch(tmp_path, *split_files("train"))
+    for link in links:
+        (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / link).symlink_to(tmp_path / link.replace("test", "train"))
+    with pytest.raises(UserError, match=rf"^the images in {tmp_path}/test are those in {tmp_path}/train, by links: "):
+        own_images(tmp_path, "test", "train")
+
+
+def test_links_to_images_of_no_other_split_are_kept(tmp_path, caplog):
+    touch(tmp_path, *split_files("pool"), "pool/cat/2.png", "test/dog/1.png")
+    for link, target in (("train", "pool"), ("test/cat", "../more")):
+        (tmp_path / link).symlink_to(target)
+    touch(tmp_path, "more/1.png")
+    assert own_images(tmp_path, "test", "train") == [["test/cat/1.png"], ["test/dog/1.png"]]
+    assert caplog.messages == []
+
+
+# links to nothing
+
+
+@pytest.mark.parametrize("target", ["nothing", "c", "a/1.png/x"])
+def test_a_dead_link_among_the_class_folders_is_refused(tmp_path, target):
+    touch(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "c").symlink_to(target)
+    with pytest.raises(UserError, match=f"^{tmp_path} holds links whose targets are not there: c: "):
+        class_folders(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["val", "Test", "training"])
+def test_a_dead_link_with_the_name_of_a_split_is_refused(tmp_path, name):
+    touch(tmp_path, *split_files("train"))
+    (tmp_path / name).symlink_to("/nothing/there")
+    with pytest.raises(UserError, match=f"^{tmp_path} holds links whose targets are not there: {name}: "):
+        find_splits(tmp_path)
+
+
+def test_dead_links_in_a_class_are_named(tmp_path, caplog):
+    touch(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "a" / "more").symlink_to("nothing")
+    (tmp_path / "b" / "loop").symlink_to("loop")
+    assert relative(tmp_path, class_images(tmp_path, ["a", "b"])) == [["a/1.png"], ["b/1.png"]]
+    assert caplog.messages == [
+        f"left out 2 links in {tmp_path} whose targets are not there: {tmp_path}/a/more, {tmp_path}/b/loop"
+    ]

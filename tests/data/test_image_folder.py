@@ -84,6 +84,55 @@ def test_other_names_of_the_splits_are_used(composed, tmp_path):
     assert data.classes == ["cat", "dog"]
 
 
+IN_MEMORY = ("data.in_memory=true", "data.augment.scale=null")
+
+
+@pytest.mark.parametrize("overrides", [(), IN_MEMORY])
+def test_no_link_brings_an_image_into_two_splits(composed, tmp_path, overrides):
+    for split, number in (("train", 4), ("val", 3), ("test", 2)):
+        fill(tmp_path / split, {"cat": number, "dog": number})
+    for link, target in (("val/cat/x.png", "train/cat/000.png"), ("test/cat/x.png", "train/cat/001.png"),
+                         ("test/dog/x.png", "val/dog/000.png"), ("train/dog/x.png", "test/dog/001.png")):  # fmt: skip
+        (tmp_path / link).symlink_to(tmp_path / target)
+    data = build(composed, tmp_path, *overrides)
+    assert {name: counts(split) for name, split in data.splits.items()} == {
+        "train": [4, 5], "val": [3, 3], "test": [2, 1],
+    }  # fmt: skip
+
+
+def test_the_test_of_a_trained_network_leaves_out_the_same_images(composed, tmp_path, caplog):
+    for split in ("train", "test"):
+        fill(tmp_path / split, {"cat": 3, "dog": 3})
+    (tmp_path / "test" / "cat" / "x.png").symlink_to(tmp_path / "train" / "cat" / "000.png")
+    assert counts(build(composed, tmp_path, stages=("test",)).splits["test"]) == [3, 3]
+    assert caplog.messages == [
+        f"left out 1 of the images in {tmp_path}/test, which are also in {tmp_path}/train, by links: cat/x.png"
+    ]
+
+
+@pytest.mark.parametrize(("link", "target"), [("val", "train"), ("test", "train"), ("test", "val")])
+def test_a_split_that_is_a_link_to_another_is_refused(composed, tmp_path, link, target):
+    for split in {"train", target}:
+        fill(tmp_path / split, {"cat": 3, "dog": 3})
+    (tmp_path / link).symlink_to(target)
+    with pytest.raises(UserError, match=f"^the images in {tmp_path}/{link} are those in {tmp_path}/{target}, by links"):
+        build(composed, tmp_path)
+
+
+def test_validation_on_the_test_images_does_not_use_val(composed, tmp_path):
+    for split in ("train", "val"):
+        fill(tmp_path / split, {"cat": 3, "dog": 3})
+    (tmp_path / "test").symlink_to("val")
+    assert counts(build(composed, tmp_path, "data.validate_on_test=true").splits["test"]) == [3, 3]
+
+
+def test_a_split_of_imagenet_that_is_a_dead_link_is_refused(composed, tmp_path):
+    fill(tmp_path / "train", {"n01": 3, "n02": 3})
+    (tmp_path / "val").symlink_to("/nothing/there")
+    with pytest.raises(UserError, match="whose targets are not there: val: "):
+        build(composed, tmp_path, "data=imagenet")
+
+
 def test_a_class_may_be_named_train(composed, tmp_path):
     fill(tmp_path, {"car": 10, "train": 20})
     data = build(composed, tmp_path)

@@ -374,6 +374,13 @@ def test_images_below_a_folder_are_found_once_also_through_links(tmp_path):
         list_images(inside / "b.png")
 
 
+def test_a_link_to_itself_is_an_image_that_cannot_be_read(tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    assert list_images(tmp_path).paths == [str(tmp_path / "loop.png")]
+    with pytest.raises(UnreadableImageError, match="not a file, or a link to nothing"):
+        read_image(tmp_path / "loop.png", 3)
+
+
 def touch(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,11 @@ from reslab.data.images import (
     SUFFIXES,
     ImageFiles,
     first_few,
+    is_dead_link,
+    is_folder,
     is_hidden,
     list_images,
+    report_dead_links,
     report_not_read,
     suffix_of,
 )
@@ -25,6 +28,7 @@ SPLIT_NAMES: dict[SplitName, tuple[str, ...]] = {  # in lower case; folders may 
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
+ALL_SPLIT_NAMES = frozenset(name for names in SPLIT_NAMES.values() for name in names)
 
 
 # splits
@@ -40,15 +44,18 @@ def find_splits(root: Path) -> dict[SplitName, Path]:
         UserError: the folders have names of splits and are neither splits nor classes beyond doubt.
     """
     folders = subfolders(root)
+    refuse_dead_links(root, [name for name in dead_links(root) if name.lower() in ALL_SPLIT_NAMES])
     split_of = {name: split for split, names in SPLIT_NAMES.items() for name in folders if name.lower() in names}
     if not split_of:
         return {}
     others = [name for name in folders if name not in split_of and holds_images(root / name)]
+    splits = [name for name in split_of if holds_class_folders(root / name)]
     if not others:
-        return one_folder_per_split(root, split_of)
-    if splits := [name for name in split_of if holds_class_folders(root / name)]:
+        return one_folder_per_split(root, split_of, splits)
+    if splits:
+        kind = "also in" if any(holds_class_folders(root / name) for name in others) else "images in"
         raise UserError(
-            f"{root} holds class folders in {first_few(splits)} and images in {first_few(others)}: name the splits "
+            f"{root} holds class folders in {first_few(splits)} and {kind} {first_few(others)}: name the splits "
             "train, val and test and remove what is none, or put the folders of all classes into train/"
         )
     log.warning(
@@ -57,14 +64,23 @@ def find_splits(root: Path) -> dict[SplitName, Path]:
     return {}
 
 
-def one_folder_per_split(root: Path, split_of: dict[str, SplitName]) -> dict[SplitName, Path]:
-    """Return the folder of each split. Raise UserError if there are two for one."""
+def one_folder_per_split(
+    root: Path, split_of: dict[str, SplitName], with_classes: Sequence[str]
+) -> dict[SplitName, Path]:
+    """Return the folder of each split. Raise UserError if there are two for one.
+
+    Args:
+        root: the folder of the data set.
+        split_of: the split of each folder.
+        with_classes: those of the folders that hold class folders.
+    """
     found: dict[SplitName, Path] = {}
     for name, split in split_of.items():
         if name not in SPLIT_NAMES and not holds_images(root / name):
             continue
         if split in found:
-            raise UserError(f"{root} has two folders for one split, {found[split].name} and {name}: remove one")
+            advice = "" if with_classes else ", or put the folders into train/ if they are classes"
+            raise UserError(f"{root} has two folders for one split, {found[split].name} and {name}: remove one{advice}")
         found[split] = root / name
     return found
 
@@ -83,10 +99,35 @@ def holds_class_folders(folder: Path) -> bool:
 def subfolders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder that are not hidden, sorted."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+        return sorted(entry.name for entry in entries if is_folder(entry) and not is_hidden(entry.name))
 
 
-def class_images(folder: Path, classes: Sequence[str]) -> list[list[str]]:
+def class_folders(folder: Path) -> list[str]:
+    """Return the names of the class folders in the folder of a split, sorted. Raise UserError for a dead link."""
+    refuse_dead_links(folder, dead_links(folder))
+    return subfolders(folder)
+
+
+def dead_links(folder: Path) -> list[str]:
+    """Return the names of the links to nothing in a folder that may have led to a folder, sorted."""
+    with os.scandir(folder) as entries:
+        dead = [entry.name for entry in entries if is_dead_link(entry) and not is_hidden(entry.name)]
+    return sorted(name for name in dead if suffix_of(name) not in SUFFIXES)
+
+
+def refuse_dead_links(folder: Path, names: Sequence[str]) -> None:
+    if names:
+        raise UserError(
+            f"{folder} holds links whose targets are not there: {first_few(names)}: correct them or remove them"
+        )
+
+
+def list_classes(folder: Path, classes: Sequence[str]) -> list[ImageFiles]:
+    """Return what each class folder in `folder` holds. A class without a folder has no images."""
+    return [list_images(folder / name) if (folder / name).is_dir() else ImageFiles.none() for name in classes]
+
+
+def class_images(folder: Path, classes: Sequence[str], found: Sequence[ImageFiles]) -> list[list[str]]:
     """Return the image files of each class folder in `folder`.
 
     Each file counts once, whatever links lead to it. What could make a number mean something else is reported in the
@@ -94,28 +135,63 @@ def class_images(folder: Path, classes: Sequence[str]) -> list[list[str]]:
 
     Args:
         folder: the folder of a split.
-        classes: the names of the class folders. One that is not there has no images.
+        classes: the names of the class folders.
+        found: what they hold: see `list_classes`.
 
     Raises:
         OSError: a folder cannot be read.
         UserError: a file is in two classes.
     """
-    absent = ImageFiles([], {}, [], Counter())
-    found = [list_images(folder / name) if (folder / name).is_dir() else absent for name in classes]
     report_not_read(folder, sum((files.not_read for files in found), Counter()))
+    report_dead_links(folder, [link for files in found for link in files.dead_links])
     report_images_outside(folder)
     report_repeated_subfolders(folder, classes, found)
     report_similar_names(folder, classes)
     return once_each(folder, classes, found)
 
 
-def report_same_folders(folder: Path, training_folder: Path, classes: Sequence[str]) -> None:
-    """Warn about class folders of a split that are those of the training images, by a link."""
-    if folder == training_folder:
-        return
-    shared = [name for name in classes if os.path.realpath(folder / name) == os.path.realpath(training_folder / name)]
-    if shared:
-        log.warning("%s holds the training images themselves, by a link: %s", folder, first_few(shared))
+def without_images_of(
+    other: Path, others: Sequence[ImageFiles], folder: Path, found: Sequence[ImageFiles], paths: list[list[str]]
+) -> list[list[str]]:
+    """Return the images of a split that are not also in another split, by a symbolic link. The rest is reported.
+
+    Args:
+        other: the folder of the other split.
+        others: what its class folders hold.
+        folder: the folder of the split.
+        found: what its class folders hold.
+        paths: the images of each class among `found`.
+
+    Raises:
+        UserError: all images are also in the other split.
+    """
+    if not leaves(other, others) and not leaves(folder, found):
+        return paths
+    taken = {real for files in others for real in files.real_paths()}
+    shared = {
+        path for files in found for path, real in zip(files.paths, files.real_paths(), strict=True) if real in taken
+    }
+    left = [[path for path in of_class if path not in shared] for of_class in paths]
+    total, count = sum(map(len, paths)), sum(map(len, paths)) - sum(map(len, left))
+    if count and count == total:
+        raise UserError(
+            f"the images in {folder} are those in {other}, by links: give it images of its own or remove {folder}"
+        )
+    if count:
+        names = [os.path.relpath(path, folder) for of_class in paths for path in of_class if path in shared]
+        log.warning(
+            "left out %s of the images in %s, which are also in %s, by links: %s",
+            f"{count:,}", folder, other, first_few(names),
+        )  # fmt: skip
+    return left
+
+
+def leaves(folder: Path, found: Sequence[ImageFiles]) -> bool:
+    """Return whether links may lead from the folder of a split to images elsewhere."""
+    real = os.path.realpath(folder)
+    class_places = [files.folders[next(iter(files.folders))] for files in found if files.folders]
+    moved = any(os.path.dirname(place) != real for place in class_places)  # noqa: PTH120
+    return moved or folder.is_symlink() or any(files.links for files in found)
 
 
 def report_images_outside(folder: Path) -> None:

@@ -14,8 +14,16 @@ from torchvision.transforms import v2
 
 from reslab.data.base import ImageDataModule
 from reslab.data.batches import FolderImages, derive_seed, make_data_loader
-from reslab.data.folders import class_images, find_splits, report_same_folders, subfolders
-from reslab.data.images import COMMON_SUFFIXES, center_square, read_image, report_unreadable
+from reslab.data.folders import (
+    class_folders,
+    class_images,
+    dead_links,
+    find_splits,
+    list_classes,
+    refuse_dead_links,
+    without_images_of,
+)
+from reslab.data.images import COMMON_SUFFIXES, ImageFiles, center_square, read_image, report_unreadable
 from reslab.data.options import ImagenetteSize, OnError, check_data
 from reslab.data.splits import Split, SplitName, file_keys, test_split
 from reslab.data.transforms import Augmentation
@@ -102,7 +110,8 @@ class ClassFolders(ImageDataModule):
         check_data({"in_memory": in_memory, "on_error": on_error, "background": background})
         super().__init__(**options)
         self.in_memory, self.on_error, self.background = in_memory, on_error, background
-        self.listed: dict[Path, list[list[str]]] = {}  # the images of each class, by the folder of the split
+        self.found: dict[Path, list[ImageFiles]] = {}  # what the class folders of a split hold, by its folder
+        self.listed: dict[Path, list[list[str]]] = {}  # the images of each class that the split uses
         augment = self.augment or {}
         self.read_augmentations = {name: augment[name] for name in READ_AUGMENTATIONS if augment.get(name)}
         if in_memory and self.read_augmentations:
@@ -121,7 +130,9 @@ class ClassFolders(ImageDataModule):
         return folders
 
     def split_folders(self) -> dict[SplitName, Path]:
-        """Return the folder of each split that is there."""
+        """Return the folder of each split that is there. Raise UserError for one that is a dead link."""
+        if self.folder.is_dir():
+            refuse_dead_links(self.folder, [name for name in dead_links(self.folder) if name in self.folders.values()])
         folders = {split: self.folder / name for split, name in self.folders.items()}
         return {split: folder for split, folder in folders.items() if folder.is_dir()}
 
@@ -135,15 +146,14 @@ class ClassFolders(ImageDataModule):
 
     def read_classes(self, folder: Path, split: SplitName, training_folder: Path) -> Split:
         """Find the images of every class folder. The training images define the classes, and so the labels."""
-        folders = subfolders(training_folder)
+        folders = class_folders(training_folder)
         if len(folders) < 2 and split == "train":
             raise UserError(f"{training_folder} has {len(folders)} class folders: at least two are needed")
-        if unknown := set(subfolders(folder)) - set(folders):
+        if unknown := set(class_folders(folder)) - set(folders):
             raise UserError(f"{folder} has classes that {training_folder} has not: {', '.join(sorted(unknown))}")
         self.classes = self.class_names(folders)
-        report_same_folders(folder, training_folder, folders)
         if folder not in self.listed:
-            self.listed[folder] = class_images(folder, folders)
+            self.listed[folder] = self.own_images(folder, split, folders)
         found = self.listed[folder]
         empty = [name for name, paths in zip(folders, found, strict=True) if not paths]
         if empty and split == "train":
@@ -153,6 +163,26 @@ class ClassFolders(ImageDataModule):
         labels = torch.tensor([label for label, paths in enumerate(found) for _ in paths])
         paths = [path for paths in found for path in paths]
         return Split(FolderImages(paths, labels, self.reader(split), self.on_error), labels)
+
+    def own_images(self, folder: Path, split: SplitName, classes: Sequence[str]) -> list[list[str]]:
+        """Return the images of each class of a split, without those that links make images of an earlier split too."""
+        paths = class_images(folder, classes, self.found_in(folder, classes))
+        for other in self.earlier_folders(split):
+            there, here = self.found_in(other, classes), self.found_in(folder, classes)
+            paths = without_images_of(other, there, folder, here, paths)
+        return paths
+
+    def earlier_folders(self, split: SplitName) -> list[Path]:
+        """Return the folders of the splits whose images a split must not hold."""
+        before: dict[SplitName, list[SplitName]] = {"train": [], "val": ["train"], "test": ["train", "val"]}
+        there = self.split_folders()
+        unused = "val" if self.validate_on_test else None
+        return [there[name] for name in before[split] if name in there and name != unused]
+
+    def found_in(self, folder: Path, classes: Sequence[str]) -> list[ImageFiles]:
+        if folder not in self.found:
+            self.found[folder] = list_classes(folder, classes)
+        return self.found[folder]
 
     def to_memory(self, split: Split) -> Split:
         """Return the split with its images decoded into memory, or as it is if `in_memory` is false."""
@@ -227,6 +257,9 @@ class ImageFolder(ClassFolders):
         if self.found_splits is None:
             self.found_splits = find_splits(self.root)
         return self.found_splits
+
+    def earlier_folders(self, split: SplitName) -> list[Path]:
+        return [] if self.tests_all else super().earlier_folders(split)  # the network was trained on other images
 
     def read(self, split: SplitName) -> Split | None:
         if not self.root.is_dir():

@@ -1,5 +1,6 @@
 """Image files: finding them, reading their pixels, and reporting in one line those that cannot be read."""
 
+import errno
 import logging
 import os
 import warnings
@@ -62,12 +63,18 @@ class ImageFiles(NamedTuple):
         folders: the real path of each folder that holds them, by the path under which it was read.
         links: the links to files and folders that were found.
         not_read: how many files have the suffix of an image that is not read, or none, by suffix.
+        dead_links: the links to nothing that do not have the suffix of an image: they may have led to folders.
     """
 
     paths: list[str]
     folders: dict[str, str]
     links: list[str]
     not_read: Counter[str]
+    dead_links: list[str]
+
+    @classmethod
+    def none(cls) -> "ImageFiles":
+        return cls([], {}, [], Counter(), [])
 
     def real_paths(self) -> list[str]:
         """Return each path without links."""
@@ -87,7 +94,7 @@ def list_images(folder: str | os.PathLike[str]) -> ImageFiles:
     Raises:
         OSError: a folder cannot be read.
     """
-    found = ImageFiles([], {}, [], Counter())
+    found = ImageFiles.none()
     add_images(os.fspath(folder), os.path.realpath(folder), found, set())
     return found
 
@@ -100,11 +107,14 @@ def add_images(folder: str, real: str, found: ImageFiles, seen: set[str]) -> Non
     with os.scandir(folder) as entries:  # it knows the kinds of most entries without a system call for each
         for entry in entries:
             name = entry.name
-            if entry.is_dir():
+            if is_folder(entry):
                 if is_hidden(name):
                     continue
                 folders[name] = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}{os.sep}{name}"
             elif name[0] != ".":
+                if is_dead_link(entry) and suffix_of(name) not in SUFFIXES:
+                    found.dead_links.append(prefix + name)
+                    continue
                 files.append(name)
             if entry.is_symlink():
                 found.links.append(prefix + name)
@@ -121,6 +131,21 @@ def add_images(folder: str, real: str, found: ImageFiles, seen: set[str]) -> Non
             found.paths.append(prefix + name)
         elif below not in seen and not is_inside(real, below):
             add_images(prefix + name, below, found, seen)
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Return whether an entry is a folder or a link to one. A link to itself is neither."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        return False
+
+
+def is_dead_link(entry: "os.DirEntry[str]") -> bool:
+    """Return whether an entry is a link to nothing, or to itself."""
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110
 
 
 def is_inside(folder: str, other: str) -> bool:
@@ -154,6 +179,15 @@ def report_not_read(folder: str | os.PathLike[str], not_read: Counter[str]) -> N
         )  # fmt: skip
 
 
+def report_dead_links(folder: str | os.PathLike[str], dead_links: Sequence[str]) -> None:
+    """Warn in one line about links to nothing below a folder, if there are any."""
+    if dead_links:
+        log.warning(
+            "left out %s in %s whose targets are not there: %s",
+            counted(len(dead_links), "link"), folder, first_few(sorted(dead_links)),
+        )  # fmt: skip
+
+
 # reading
 
 
@@ -181,6 +215,16 @@ def report_unreadable(unreadable: list[str], total: int, on_error: str, option: 
     if len(unreadable) == total:
         raise UserError(f"none of {total:,} images can be read: {first_few(unreadable)}")
     log.warning("left out %d of %d images, which cannot be read: %s", len(unreadable), total, first_few(unreadable))
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count and its noun.
+
+    Example:
+        >>> counted(1, "image"), counted(1200, "image")
+        ('1 image', '1,200 images')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def first_few(names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reslab.data.batches import FolderImages
 from reslab.data.image_folder import ReadCenter
-from reslab.data.images import SYSTEM_FOLDERS, list_images, report_not_read, report_unreadable
+from reslab.data.images import SYSTEM_FOLDERS, list_images, report_dead_links, report_not_read, report_unreadable
 from reslab.data.options import OnError
 from reslab.errors import UserError
 from reslab.files import output_errors, write_csv, write_json
@@ -104,9 +104,10 @@ def find_images(images: Images) -> list[Path]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return the images below a folder. Files that look like images and are not read are reported in the log."""
+    """Return the images below a folder. Files that look like images and are not read, and dead links, are logged."""
     files = list_images(folder)
     report_not_read(folder, files.not_read)
+    report_dead_links(folder, files.dead_links)
     return [Path(path) for path in files.paths]
 
 
