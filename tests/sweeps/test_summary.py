@@ -75,3 +75,21 @@ def test_a_sweep_records_whether_all_of_its_jobs_finished(tmp_path):
     assert [(each["status"], each["jobs"], each["failed"]) for each in recorded] == [
         ("failed", 2, 1), ("interrupted", 2, 1), ("finished", 2, 0),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("part", ["leaderboard.read_report", "terminal.print_report", "writing.write_report"])
+def test_an_error_of_the_report_does_not_hide_how_the_sweep_ended(sweep, capsys, monkeypatch, part):
+    """An OverflowError ended a sweep without a result, because gradient_clip_val was 1e300."""
+
+    def fail(*arguments):
+        raise OverflowError("cannot convert float infinity\nto integer")
+
+    monkeypatch.setattr(f"reslab.reports.{part}", fail)
+    assert print_summary(sweep, planned=5, unrecorded=1) == 3
+    shown = capsys.readouterr()
+    reason = "OverflowError: cannot convert float infinity to integer"
+    assert shown.err == f"error: a part of the report of {sweep.folder} failed ({reason})\n"
+    assert ("report.html" in shown.out) == (part == "terminal.print_report")
+    assert shown.out.splitlines()[-1] == f"curves: tensorboard --logdir {sweep.folder}"
+    result = json.loads((sweep.folder / "result.json").read_text())
+    assert result == {"status": "failed", "jobs": 4, "failed": 3}

@@ -1,11 +1,16 @@
 """The end of a sweep: its report on the terminal and in its folder."""
 
+import logging
 import shlex
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from reslab.errors import UserError
+from reslab.run import Run
 from reslab.sweeps.folder import Sweep
+
+log = logging.getLogger(__name__)
 
 
 class SweepFailed(BaseException):
@@ -24,23 +29,48 @@ def print_summary(sweep: Sweep, planned: int, status: str = "finished", unrecord
     Returns:
         How many jobs failed.
     """
-    if not sweep.jobs:
+    if not (jobs := sweep.jobs):
         return unrecorded
-    from reslab.reports.leaderboard import read_report
-    from reslab.reports.terminal import print_report
-    from reslab.reports.writing import FILES, write_report
+    begun, failed = len(jobs), sum(not has_ended(run) for run in jobs)
+    report = None
+    with printed_errors(sweep):
+        from reslab.reports.leaderboard import read_report
+        from reslab.reports.terminal import print_report
 
-    report = read_report([sweep.folder])
-    print_report(report)
-    if (begun := len(report.entries)) < planned:
-        print(f"{planned - begun} of {planned} jobs have not begun")
-    try:
-        write_report(report, sweep.folder)
-        print(f"sweep:  {sweep.folder} ({', '.join(FILES)})")
-    except UserError as error:  # no job failed for it
-        print(f"error: {error}", file=sys.stderr)
+        report = read_report([sweep.folder])
+        begun, failed = len(report.entries), len(report.not_finished)
+        print_report(report)
+    if (missing := planned - begun - unrecorded) > 0:
+        print(f"{missing} of {planned} jobs have not begun")
+    with printed_errors(sweep):
+        from reslab.reports.writing import FILES, write_report
+
+        if report is not None:
+            write_report(report, sweep.folder)
+            print(f"sweep:  {sweep.folder} ({', '.join(FILES)})")
     print(f"curves: tensorboard --logdir {shlex.quote(str(sweep.folder))}")
-    failed = len(report.not_finished) + unrecorded
+    failed += unrecorded
     with suppress(OSError):  # a full disk may be why jobs failed
-        sweep.write_result("failed" if failed and status == "finished" else status, len(report.entries), failed)
+        sweep.write_result("failed" if failed and status == "finished" else status, begun, failed)
     return failed
+
+
+@contextmanager
+def printed_errors(sweep: Sweep) -> Iterator[None]:
+    """Print an error of the report in one line. No job failed for it, and it must not hide how the sweep ended."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        log.debug("the report failed", exc_info=error)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"error: a part of the report of {sweep.folder} failed ({reason})", file=sys.stderr)
+
+
+def has_ended(run: Run) -> bool:
+    """Return whether a job is finished or pruned; not if its result cannot be read."""
+    try:
+        return run.has_ended
+    except OSError:
+        return False
