@@ -72,14 +72,14 @@ def test_a_seed_determines_every_bit_and_loggers_change_none(composed, tmp_path)
     assert first["seed"] == 42
 
 
-def test_early_stopping_ends_a_run_that_no_longer_improves(composed):
+def test_early_stopping_ends_a_run_that_no_longer_improves(composed, tmp_path):
     config = composed(
         *QUICK, "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-12",
         "trainer.max_epochs=9", "test=false",
     )  # fmt: skip
     assert fit.train(config)["epochs"] < 9
     with pytest.raises(UserError, match="early stopping needs validation images"):
-        fit.train(composed(*QUICK, "callbacks=early_stopping", "data.val_fraction=0"))
+        fit.train(composed(*QUICK, f"folder={tmp_path}/b", "callbacks=early_stopping", "data.val_fraction=0"))
 
 
 @pytest.mark.parametrize(

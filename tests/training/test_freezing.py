@@ -1,3 +1,5 @@
+from itertools import count
+
 import pytest
 import torch
 from conftest import equal, last_weights
@@ -29,12 +31,14 @@ class Recorder(Callback):
 
 
 @pytest.fixture
-def recorded(composed, monkeypatch):
+def recorded(composed, monkeypatch, tmp_path):
+    numbers = count()
+
     def train(*options):
         recorder, build_callbacks = Recorder(), build.build_callbacks
         with monkeypatch.context() as patch:
             patch.setattr(fit, "build_callbacks", lambda *args: [recorder, *build_callbacks(*args)])
-            fit.train(composed(*QUICK, *options))
+            fit.train(composed(*QUICK, *options, f"folder={tmp_path}/{next(numbers)}"))
         return recorder
 
     return train
