@@ -348,7 +348,7 @@ def test_unknown_classes_are_refused_or_left_out(test_pets, pets, tmp_path, caps
     result = test_pets(*options, "unknown_classes=skip")
     true, predicted = answers(pets, tmp_path, ("cat", "frog"))
     assert (result["images"], result["found"]) == (20, 30)
-    assert result["left_out"] == {"trained_on": 0, "unknown_classes": 10}
+    assert result["left_out"] == {"trained_on": 0, "unknown_classes": 10, "unreadable": 0}
     assert result["metrics"]["test/accuracy"] == pytest.approx(accuracy_score(true, predicted))
     print_evaluation(result)
     assert "left out: 10            of classes that the network does not know" in capsys.readouterr().out
@@ -449,6 +449,38 @@ def test_a_copy_of_the_own_folder_is_pointed_out(test_pets, moved, caplog):
     ]
 
 
+@pytest.mark.parametrize("place", ["train", "old/deep", "test"])
+def test_images_of_the_training_are_known_after_a_move_within_the_own_folder(test_pets, pets, moved, place, caplog):
+    (moved / place).mkdir(parents=True)
+    for name in PETS:
+        (moved / name).rename(moved / place / name)
+    checkpoint = moved / "run.ckpt"
+    saved = torch.load(pets.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    saved["reslab"]["config"]["data"]["root"] = str(moved)
+    torch.save(saved, checkpoint)
+    result = test_pets(f"checkpoint={checkpoint}", "data=imagefolder", f"data.root={moved / place}")
+    assert (result["images"], result["found"], result["left_out"]["trained_on"]) == (12, 60, 48)
+    assert result["metrics"] == pytest.approx(metrics_of_test(pets.result))
+    assert caplog.messages[-1].startswith(f"48 of them are in another folder within {moved} than in the training")
+    if place == "test":  # now the test images of the own data set; the class folders of the training are elsewhere
+        write_images(moved / "train" / "cat", 2, seed=7)
+        write_images(moved / "train" / "frog", 2, seed=8)
+        write_images(moved / "train" / "ship", 2, seed=9)
+        assert test_pets(f"checkpoint={checkpoint}")["metrics"] == pytest.approx(metrics_of_test(pets.result))
+
+
+def test_links_from_outside_into_the_moved_images_lead_to_images_of_the_training(test_pets, pets, moved, tmp_path):
+    (moved / "train").mkdir()
+    for name in PETS:
+        (moved / name).rename(moved / "train" / name)
+    (tmp_path / "links").symlink_to(moved / "train")
+    saved = torch.load(pets.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    saved["reslab"]["config"]["data"]["root"] = str(moved)
+    torch.save(saved, tmp_path / "run.ckpt")
+    result = test_pets(f"checkpoint={tmp_path}/run.ckpt", "data=imagefolder", f"data.root={tmp_path}/links")
+    assert (result["images"], result["left_out"]["trained_on"]) == (12, 48)
+
+
 def test_the_own_class_folders_of_an_older_run_are_refused(test_pets, pets, tmp_path):
     saved = torch.load(pets.folder / "checkpoints" / "best.ckpt", weights_only=True)
     del saved["reslab"]["training_files"]
@@ -519,3 +551,41 @@ def test_options_of_reading_can_be_given_for_the_own_data_set(test_pets, pets, m
         test_pets(f"root={moved}", "data.batch_size=4")
     with pytest.raises(UserError, match=r"none of .* images can be read"):
         test_pets(f"root={moved}", "data.batch_size=4", "data.on_error=skip")
+
+
+def test_images_that_cannot_be_read_are_counted(test_pets, pets, tmp_path, capsys):
+    options = other_images(tmp_path, *PETS)
+    for name in ("cat/03.png", "cat/04.png", "ship/00.png"):
+        (tmp_path / name).write_bytes(b"broken")
+    result = test_pets(*options, "data.on_error=skip", "data.batch_size=4")
+    assert (result["images"], result["found"]) == (33, 36)
+    assert result["left_out"] == {"trained_on": 0, "unknown_classes": 0, "unreadable": 3}
+    print_evaluation(result)
+    assert "left out: 3             they cannot be read" in capsys.readouterr().out
+
+
+def test_a_limit_makes_no_image_unreadable(test_pets, tmp_path):
+    options = other_images(tmp_path, *PETS)
+    result = test_pets(*options, "data.on_error=skip", "data.batch_size=4", "trainer.limit_test_batches=2")
+    assert (result["images"], result["found"], result["left_out"]["unreadable"]) == (8, 36, 0)
+    for file in tmp_path.glob("cat/*.png"):
+        file.write_bytes(b"broken")
+    result = test_pets(*options, "data.on_error=skip", "data.batch_size=9", "trainer.limit_test_batches=2")
+    assert (result["images"], result["left_out"]["unreadable"]) == (12, 6)  # each batch has three of each class
+
+
+@pytest.mark.parametrize("limit", ["0", "0.0"])
+def test_a_test_of_nothing_is_refused(run, limit):
+    with pytest.raises(UserError, match=r"^trainer\.limit_test_batches=0 leaves nothing to test"):
+        run(f"trainer.limit_test_batches={limit}")
+
+
+def test_control_characters_in_the_name_of_a_class_are_escaped(run, capsys, monkeypatch):
+    result = run()
+    result["classes"][0]["class"] = "\x1b[31mred"
+    capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "200")
+    print_evaluation(result)
+    out = capsys.readouterr().out
+    assert "\x1b[31m" not in out
+    assert r"\x1b[31mred" in out

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from reslab.files import relative
 from reslab.run import Result
+from reslab.text import printable
 
 SHOWN = (
     "val/accuracy", "test/accuracy", "test/top5_accuracy", "test/loss", "test/f1_macro", "test/calibration_error",
@@ -48,7 +49,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
         table.add_column(name, justify="left" if name == "class" else "right")
     for row in result["classes"]:
         scores = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
-        table.add_row(row["class"], f"{row['images']:.0f}", *scores)
+        table.add_row(printable(row["class"]), f"{row['images']:.0f}", *scores)
     console.print(table)
     for name, value in evaluation_facts(result).items():
         console.print(f"{name:24}{value}", soft_wrap=True, highlight=False)
@@ -71,6 +72,7 @@ def evaluation_facts(result: dict[str, Any]) -> dict[str, str]:
     reasons = {
         "trained_on": "the network was trained on them",
         "unknown_classes": "of classes that the network does not know",
+        "unreadable": "they cannot be read",
     }
     for name, count in result["left_out"].items():
         if count:
@@ -82,5 +84,6 @@ def print_predictions(predictions: list[dict[str, Any]]) -> None:
     """Print the most probable classes of each image."""
     table = Table("image", "classes")
     for row in predictions:
-        table.add_row(row["image"], ", ".join(f"{c['class']} {c['probability']:.1%}" for c in row["classes"]))
+        classes = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in row["classes"])
+        table.add_row(printable(row["image"]), printable(classes))
     Console(markup=False, emoji=False).print(table)

@@ -4,10 +4,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from omegaconf import DictConfig
 from torch import distributed
 
+from reslab.data.batches import FolderLoader
 from reslab.errors import UserError
 from reslab.files import output_errors, write_json
 from reslab.inference.loading import Trained, find_checkpoint, restore_classifier
@@ -32,7 +34,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         A dictionary of
         - "checkpoint", and the "epoch" and the "step" that it was written in;
         - "data" and "root": the data set and its folder;
-        - "images": how many were tested, of "found" test images, without those that were "left_out", by reason;
+        - "images": how many were tested, of "found" test images. Those that were "left_out" are counted by reason:
+          "trained_on", "unknown_classes" and "unreadable". A limit explains the rest;
         - "matched": whether the classes were those of the network "by_name" or "by_position";
         - "image_size", "precision", "flip_averaging": how they were computed;
         - "metrics" by name, such as "test/accuracy";
@@ -46,6 +49,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     quiet_lightning()
     quiet_other_processes()
     require_accelerator(config.trainer.accelerator)
+    if config.trainer.limit_test_batches == 0:
+        raise UserError("trainer.limit_test_batches=0 leaves nothing to test: leave the option out, or give at least 1")
     path = find_checkpoint(config.checkpoint)
     checkpoint = read_checkpoint(path)
     if not {"epoch", "global_step"} <= checkpoint.keys():
@@ -57,6 +62,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     trainer = build_trainer(trainer_config(trained, config), callbacks=[], logger=None)
     try:
         (metrics,) = trainer.test(trained.classifier, datamodule=tested.data, weights_only=True, verbose=False)
+        unreadable = count_unreadable(trainer)
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
@@ -70,7 +76,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         "root": str(tested.data.root),
         "images": confusion.images,
         "found": tested.found,
-        "left_out": tested.left_out,
+        "left_out": tested.left_out | {"unreadable": unreadable},
         "matched": "by_position" if config.unknown_classes == "by_position" else "by_name",
         "image_size": trained.classifier.preprocess.image_size,
         "precision": trainer.precision,
@@ -82,6 +88,13 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         with output_errors(config.output):
             write_json(Path(config.output), result)
     return result
+
+
+def count_unreadable(trainer: L.Trainer) -> int:
+    """Return how many images a test has left out because they cannot be read, over all processes."""
+    loader = trainer.test_dataloaders
+    count = len(loader.left_out) if isinstance(loader, FolderLoader) else 0
+    return int(trainer.strategy.reduce(torch.tensor(count, device=trainer.strategy.root_device), reduce_op="sum"))
 
 
 def quiet_other_processes() -> None:

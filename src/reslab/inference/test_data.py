@@ -17,6 +17,7 @@ from reslab.data.base import ImageDataModule
 from reslab.data.batches import FolderImages
 from reslab.data.folders import SPLIT_NAMES
 from reslab.data.image_folder import ClassFolders, ImageFolder
+from reslab.data.images import counted
 from reslab.data.splits import Split, are_training_files, names_within
 from reslab.errors import UserError
 from reslab.inference.loading import Trained
@@ -179,13 +180,21 @@ def without_training_images(split: Split, data: ImageDataModule, trained: Traine
     names = [os.fsdecode(name) for name in names_within(split.images.paths, data.root)]
     root, own = data.root.resolve(), own_root.resolve()
     here = [f"{root}{os.sep}{name}" for name in names]
-    known = are_training_files(here, own, record) | are_training_files(list(map(os.path.realpath, here)), own, record)
+    places = [*here, *map(os.path.realpath, here)]
+    recorded = are_training_files(places, own, record).view(2, -1).any(0)
+    moved = are_training_files(without_outer_folders(places, own, trained.spec.classes), own, record).view(2, -1).any(0)
+    known = recorded | moved
     chosen = known[split.indices]
     count = int(chosen.sum())
     if count == len(split):
         raise UserError(f"the network was trained on all {count:,} test images of {data.root}: give other images")
     if count:
-        log.warning("left out %s images that the network was trained on", f"{count:,}")
+        log.warning("left out %s that the network was trained on", counted(count, "image"))
+    if by_name := int((moved & ~recorded)[split.indices].sum()):
+        log.warning(
+            "%s of them are in another folder within %s than in the training, and have the same names: test images of "
+            "other origin from outside of it", f"{by_name:,}", own_root,
+        )  # fmt: skip
     if root == own:
         if isinstance(data, ImageFolder) and not data.split_folders() and (gone := len(record) - int(known.sum())):
             log.warning("%s of the images that the network was trained on are no longer in %s", f"{gone:,}", data.root)
@@ -196,6 +205,21 @@ def without_training_images(split: Split, data: ImageDataModule, trained: Traine
             f"{alike:,}", f"{len(split):,}", data.root, data.root, data.name,
         )  # fmt: skip
     return split.subset((~chosen).nonzero().flatten()), count
+
+
+def without_outer_folders(paths: Sequence[str], root: Path, classes: Sequence[str]) -> list[str]:
+    """Return each path below `root` without the folders above its class folder, into which it may have been moved.
+
+    Example:
+        >>> without_outer_folders(["/pets/train/cat/1.png", "/pets/cat/2.png", "/a/cat/3.png"], Path("/pets"), ["cat"])
+        ['/pets/cat/1.png', '/pets/cat/2.png', '/a/cat/3.png']
+    """
+    prefix, known, found = f"{root}{os.sep}", set(classes), list[str]()
+    for path in paths:
+        parts = Path(path.removeprefix(prefix)).parts if path.startswith(prefix) else ()
+        place = next((place for place, part in enumerate(parts[:-1]) if part in known), 0)
+        found.append(str(root.joinpath(*parts[place:])) if place else path)
+    return found
 
 
 # classes
@@ -239,7 +263,7 @@ def with_labels_of_network(
                 f"{problem} of data={data.name}, only {listed_classes(known)}: unknown_classes=skip leaves out images "
                 f"of classes that it does not know{position}"
             )
-        log.warning("left out %s images of classes that the network does not know: %s", f"{count:,}", problem)
+        log.warning("left out %s of classes that the network does not know: %s", counted(count, "image"), problem)
     images = split.images
     if isinstance(images, FolderImages):
         images = FolderImages(images.paths, labels, images.read, images.on_error)
