@@ -51,7 +51,7 @@ def test_no_text_is_a_formula(text: str) -> None:
 
 def test_characters_without_a_font_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "other_fonts", lambda: [])
-    assert undrawable(["cat", "日本", "日"]) == "日本"
+    assert undrawable(["cat", "語日本", "日"]) == "語日本"  # in the order of the names
 
 
 def test_each_missing_character_brings_one_font(monkeypatch: pytest.MonkeyPatch) -> None:

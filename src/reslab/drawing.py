@@ -50,11 +50,17 @@ def missing_characters(text: str) -> set[int]:
 
 
 def undrawable(texts: Iterable[str]) -> str:
-    """Return the characters that no installed font has, sorted."""
-    missing = missing_characters("".join(texts))
+    """Return the characters that no installed font has, each once, in the order of the texts."""
+    text = "".join(texts)
+    missing = missing_characters(text)
     for entry in other_fonts() if missing else ():
         missing -= characters(entry.fname)
-    return "".join(map(chr, sorted(missing)))
+    return "".join(dict.fromkeys(each for each in text if ord(each) in missing))
+
+
+def has_font_packages() -> bool:
+    """Return whether the extra `fonts` is installed."""
+    return all(find_spec(package) for package in FONT_PACKAGES)
 
 
 @cache

@@ -25,7 +25,7 @@ from torchvision.utils import make_grid
 
 from reslab.configuration import name_of, task_overrides
 from reslab.data.batches import FolderImages
-from reslab.drawing import literal_text, shortened, undrawable
+from reslab.drawing import has_font_packages, literal_text, shortened, undrawable
 from reslab.training.classifier import Classifier, gather_by_rank
 from reslab.training.confusion import Confusion
 
@@ -133,8 +133,9 @@ def report_undrawable(classes: list[str]) -> None:
     if characters := undrawable(classes):
         log.warning(
             "no installed font has %s: the pictures in TensorBoard show boxes, the table of the classes shows the "
-            "names; pip install 'reslab[fonts]' brings fonts for many scripts",
+            "names%s",
             shortened(characters, 20),
+            "" if has_font_packages() else "; pip install 'reslab[fonts]' brings fonts for many scripts",
         )
 
 
