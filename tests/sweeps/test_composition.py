@@ -52,9 +52,10 @@ def test_jobs_that_differ_in_values_only_are_composed_once(sweep_config, monkeyp
         composer.compose(number, [f"model=resnet{8 + 6 * (number % 2)}", f"optimizer.lr={number + 1}", "test=false"])
         for number in range(50)
     ]
+    assert composed == []  # nothing is composed before it is needed
+    assert [job.config.optimizer.lr for job in jobs] == list(range(1, 51))
+    assert [job.config.model.name for job in jobs] == ["resnet8", "resnet14"] * 25
     assert composed == [
         ["model=resnet8", "optimizer.lr=1", "test=false"],
         ["model=resnet14", "optimizer.lr=2", "test=false"],
     ]
-    assert [job.config.optimizer.lr for job in jobs] == list(range(1, 51))
-    assert [job.config.model.name for job in jobs] == ["resnet8", "resnet14"] * 25

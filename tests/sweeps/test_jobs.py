@@ -55,7 +55,7 @@ def begin(job, status=None):
     ],
 )
 def test_a_job_has_ended_if_it_has_a_result_and_the_same_configuration(tmp_path, status, saved, ended):
-    job = Job(0, [], tmp_path, {"seed": 1, "resume": None})
+    job = Job(0, [], lambda: (tmp_path, {"seed": 1, "resume": None}))
     assert not holds_its_result(job)
     (tmp_path / ".hydra").mkdir()
     OmegaConf.save(OmegaConf.create(saved), tmp_path / ".hydra" / "config.yaml")
@@ -128,8 +128,8 @@ def test_the_name_of_a_jobs_folder_must_begin_with_its_number(sweep_jobs):
 @pytest.mark.parametrize("option", [[], ["sweep.stop_on_failure=true"]])
 def test_a_job_keeps_its_folder_whatever_its_name_says_of_the_sweep(sweep_jobs, tmp_path, name, option):
     jobs = sweep_jobs(RecordingLauncher(), *option)
-    job = jobs.compose(0, ["seed=5"])
-    job.folder = tmp_path / "sweep" / name
+    options = jobs.compose(0, ["seed=5"]).options
+    job = Job(0, ["seed=5"], lambda: (tmp_path / "sweep" / name, options))
     begin(job, "finished")
     assert jobs.run({0: ["seed=5", *option]})[0]["status"] == "finished"
     assert jobs.launcher.launched == []
@@ -150,3 +150,18 @@ def test_a_job_that_is_older_than_an_option_does_what_it_did(sweep_jobs, monkeyp
     assert [job.config.data.new for job in earlier] == ["before", "before"]
     jobs.run(overrides)
     assert jobs.launcher.launched == [[1]]
+
+
+def test_jobs_with_new_values_wait_for_one_composition_of_each_kind(sweep_jobs, monkeypatch):
+    jobs, composed = sweep_jobs(RecordingLauncher()), []
+    compose = jobs.composer.composed
+    monkeypatch.setattr(jobs.composer, "composed", lambda *each: composed.append(each[0]) or compose(*each))
+    monkeypatch.setattr(jobs.launcher, "launch_jobs", lambda launched: composed.append(len(launched)))
+    monkeypatch.setattr(jobs, "record_missing_result", lambda job: None)
+    overrides = {number: [f"model=resnet{8 + 6 * (number % 2)}", f"seed={number}"] for number in range(100)}
+    jobs.run(overrides)
+    before = composed[: composed.index(100)]
+    assert {each[0] for each in before} == {"model=resnet8", "model=resnet14"}
+    assert {each[1] for each in before} == {"seed=0", "seed=1"}
+    with pytest.raises(UserError, match=r"^seed=-1 must be"):
+        jobs.run(overrides | {99: ["model=resnet8", "seed=-1"]})

@@ -5,7 +5,7 @@ Hydra takes over a tenth of a second for one composition, most of which it spend
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,16 +30,29 @@ class Job:
     Args:
         number: its place in the sweep, from 0.
         overrides: its command line, with `resume=` where its folder exists.
-        folder: where it writes.
-        options: its composed configuration as dictionaries, with its interpolations.
+        compose: returns its folder and its options. It is called when one of them is needed, because the first job of a
+            sweep need not wait for the others.
         saved: the configuration that an earlier start has written into the folder, if it is known already.
     """
 
     number: int
     overrides: list[str]
-    folder: Path
-    options: dict[str, Any]
+    compose: Callable[[], tuple[Path, dict[str, Any]]]
     saved: dict[str, Any] | None = None
+
+    @functools.cached_property
+    def composed(self) -> tuple[Path, dict[str, Any]]:
+        return self.compose()
+
+    @property
+    def folder(self) -> Path:
+        """Where it writes."""
+        return self.composed[0]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its composed configuration as dictionaries, with its interpolations."""
+        return self.composed[1]
 
     @property
     def run(self) -> Run:
@@ -75,8 +88,8 @@ class Composer:
         self.shared: dict[object, tuple[DictConfig, dict[str, Any]]] = {}  # by all that the jobs have in common
 
     def compose(self, number: int, overrides: Sequence[str]) -> Job:
-        """Return a job in a folder of its own. Raise UserError as `folder` does."""
-        return Job(number, list(overrides), self.folder(number, overrides), self.options(overrides))
+        """Return a job in a folder of its own."""
+        return Job(number, list(overrides), lambda: (self.folder(number, overrides), self.options(overrides)))
 
     def options(self, overrides: Sequence[str]) -> dict[str, Any]:
         """Return the configuration of a job as dictionaries, with its interpolations."""
@@ -110,14 +123,16 @@ class Composer:
 
         Jobs with the same names of plain values and with the same other overrides share it.
         """
-        others = (override for override in overrides if self.parse(override).key_or_group not in values)
-        key = (tuple(values), *others)
-        if key not in self.shared:
+        if (key := self.key(overrides, values)) not in self.shared:
             config = self.config_loader.load_sweep_config(self.sweep, list(overrides))
             options = to_dict(config)
             del options["hydra"]
             self.shared[key] = config, options
         return self.shared[key]
+
+    def key(self, overrides: Sequence[str], values: Iterable[str]) -> object:
+        """Return what jobs that share a composition have in common."""
+        return tuple(values), *(each for each in overrides if self.parse(each).key_or_group not in values)
 
     def plain_values(self, overrides: Sequence[str]) -> dict[str, Any]:
         """Return the overrides that only set a value, by the names of the options.

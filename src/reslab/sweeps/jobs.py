@@ -75,10 +75,10 @@ class SweepJobs:
         """
         begun = self.sweep.jobs_by_number()
         jobs = [self.compose(number, each, begun.get(number, ())) for number, each in overrides_by_number.items()]
-        unfinished = [job for job in jobs if not holds_its_result(job)]
+        unfinished = [job for job in jobs if job.number not in begun or not holds_its_result(job)]
         self.check(unfinished)
         for job in unfinished:
-            if job.run.has_settings:  # training replaces them once the job has resumed
+            if job.number in begun and job.run.has_settings:  # training replaces them once the job has resumed
                 place = [f"hydra.sweep.subdir={quoted(job.folder.name)}", "hydra.output_subdir=null"]
                 job.overrides = [*job.overrides, f"resume={quoted(job.folder)}", *place]
         if unfinished and isinstance(self.launcher, JobLauncher):
@@ -122,10 +122,12 @@ class SweepJobs:
         if (saved := saved_config(run)) is None:
             return None
         now = self.composer.options(overrides)
-        if options := older_options(flatten(saved), flatten(now)):
+        if saved != now and (options := older_options(flatten(saved), flatten(now))):
             overrides = [*overrides, *options]
             now = self.composer.options(overrides)
-        return None if differences(saved, now) else Job(number, list(overrides), run.folder, now, saved)
+        if saved != now and differences(saved, now):
+            return None
+        return Job(number, list(overrides), lambda: (run.folder, now), saved)
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Raise UserError for a value that is wrong in any job, or a combination that is wrong in every job.
@@ -140,13 +142,14 @@ class SweepJobs:
             raise UserError(first)
 
     def with_new_values(self, jobs: Iterable[Job]) -> Iterator[Job]:
-        """Yield jobs that together have all values. Values that differ in their numbers only are checked here."""
-        seen: set[object] = set()
+        """Yield jobs that together have all values and all compositions. Plain values are checked here."""
+        seen: set[object] = {None}
         for job in jobs:
             new = {self.checked(override) for override in job.overrides} - seen
-            if new or not seen:
+            new |= {self.composer.key(job.overrides, self.composer.plain_values(job.overrides))} - seen
+            if new:
                 yield job
-            seen |= new | {None}
+            seen |= new
 
     def checked(self, override: str) -> object:
         """Return what a job of its own must check of an override; None if its value has been found to be right."""
@@ -203,6 +206,8 @@ def holds_its_result(job: Job) -> bool:
     then, now = job.saved or saved_config(job.run), job.options
     if then is None:
         return False
+    if then == now:  # the usual case, and the comparison below takes a millisecond
+        return job.run.has_ended
     if different := differences(then, now):
         raise UserError(f"{job.folder} was another job: {'; '.join(different)}; start a new sweep instead")
     return job_identity(then) == job_identity(now) and job.run.has_ended

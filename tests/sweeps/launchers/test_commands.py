@@ -6,7 +6,8 @@ from reslab.sweeps.launchers.commands import CommandJob, own_share
 
 
 def command_job(folder, *overrides):
-    return CommandJob(0, ["seed=3", *overrides], folder, {"objective": ["val/accuracy", "val/loss"], "seed": 3})
+    options = {"objective": ["val/accuracy", "val/loss"], "seed": 3}
+    return CommandJob(0, ["seed=3", *overrides], lambda: (folder, options))
 
 
 def test_the_command_of_a_job_has_the_users_own_configuration_and_writes_into_the_folder(tmp_path, monkeypatch):

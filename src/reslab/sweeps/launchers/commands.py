@@ -137,7 +137,7 @@ class CommandLauncher(JobLauncher):
         """Run the jobs. Raise SweepFailed after the first failure if sweep.stop_on_failure=true."""
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        command_jobs = [CommandJob(**vars(job)) for job in jobs]
+        command_jobs = [CommandJob(job.number, job.overrides, job.compose, job.saved) for job in jobs]
         self.run_commands(command_jobs)
         if self.must_stop(command_jobs):
             raise SweepFailed("sweep.stop_on_failure=true")
