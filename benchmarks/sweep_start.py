@@ -1,4 +1,4 @@
-"""Measure the processor time until a sweep with finished jobs has ended again, and until the first job of a sweep begins.
+"""Measure the processor time until a finished sweep has ended again, and until the first job of a sweep begins.
 
     python benchmarks/sweep_start.py [--rounds 3] [--jobs 100 2000]
 
@@ -14,7 +14,6 @@ import resource
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, run
 
@@ -66,7 +65,7 @@ def finished_sweep(folder: Path, jobs: int) -> None:
 
 
 def seconds_until(line: str | None, arguments: list[str], folder: Path) -> float:
-    """Return the processor time in seconds until a command has printed a line with this beginning, or until its end for None."""
+    """Return the processor time until a command has printed a line with this beginning, or until its end for None."""
     start = child_seconds()
     with Popen([*TRAIN, *arguments], cwd=folder, env=ENVIRONMENT, text=True, stdout=PIPE) as process:
         assert process.stdout is not None
