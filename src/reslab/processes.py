@@ -52,6 +52,7 @@ class Guard:
             [sys.executable, "-IS", "-c", GUARD, str(GRACE_SECONDS)],
             stdin=subprocess.PIPE,
             text=True,
+            encoding="utf-8",
             start_new_session=True,
         )
         return self
@@ -106,7 +107,7 @@ def end_with_first_process(arguments: Sequence[str]) -> None:
 def kill_further_processes() -> None:
     """Kill the further processes of a distributed run that has failed in this process, the first one."""
     for children in Path("/proc/self/task").glob("*/children"):
-        for number in children.read_text().split():
+        for number in children.read_text(encoding="utf-8").split():
             with suppress(OSError):  # it has ended
                 if LIGHTNING_PROCESS.encode() in Path(f"/proc/{number}/cmdline").read_bytes():
                     os.kill(int(number), signal.SIGKILL)

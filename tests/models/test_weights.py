@@ -31,6 +31,12 @@ StateDict = dict[str, Tensor]
 V1 = ResNet18_Weights.IMAGENET1K_V1
 
 
+@pytest.fixture(autouse=True)
+def warnings_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Let `caplog` hold no information, whatever level an earlier test has set."""
+    caplog.set_level("WARNING", "reslab")
+
+
 @pytest.fixture
 def network(composed: Compose) -> nn.Module:
     return build_network(composed("model=resnet8").model, 3, 10, 32)
