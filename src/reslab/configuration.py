@@ -87,15 +87,28 @@ def defaults(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
 
     The other overrides do not count. The user's own folders of configuration do.
     """
-    from hydra import compose
-
-    own = own_folders([*sys.argv[1:], *overrides])
-    searchpath = [searchpath_override(*own)] if own else []
-    folders = [CONF, *own]
+    folders = [CONF, *own_folders([*sys.argv[1:], *overrides])]
     simple = [override for override in overrides if re.match(r"[\w/]+=[\w/]+$", override)]
     choices = [choice for choice in simple if any((each / name_of(choice)).is_dir() for each in folders)]
+    return dict(nodes(composed(config_name, choices, overrides)))
+
+
+def composed(config_name: str, overrides: Sequence[str], arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the configuration that overrides give, with its interpolations as they are.
+
+    Args:
+        config_name: the command's file in conf/, without its ending.
+        overrides: what the configuration is composed with.
+        arguments: a command line that may name the user's own folders of configuration, as that of this process may.
+    """
+    from hydra import compose
+
+    own = own_folders([*sys.argv[1:], *arguments])
     with initialized_hydra():
-        return dict(nodes(OmegaConf.to_container(compose(config_name, overrides=[*choices, *searchpath]))))
+        config = compose(config_name, overrides=[*overrides, *([searchpath_override(*own)] if own else [])])
+    container = OmegaConf.to_container(config)
+    assert isinstance(container, dict)
+    return {str(name): value for name, value in container.items()}
 
 
 def own_folders(arguments: Sequence[str]) -> list[Path]:

@@ -107,18 +107,24 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The composed configuration, with its interpolations. Raises OSError or YAMLError where it is incomplete."""
+        """The composed configuration, with its interpolations as they are. Raises OSError or YAMLError."""
         return read_yaml(self.config_file)
 
     @property
     def overrides(self) -> list[str]:
         """The command line, one override per entry. Raises OSError or YAMLError where it is incomplete."""
-        return read_yaml(self.overrides_file) or []
+        overrides = read_yaml(self.overrides_file)
+        if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
+            raise yaml.YAMLError(f"{self.overrides_file} is no list of overrides")  # a full disk leaves it empty
+        return overrides
 
     @property
     def has_settings(self) -> bool:
-        """Whether all settings were written, so that the run can be resumed."""
-        return self.overrides_file.is_file()
+        """Whether all settings were written, so that the run can be resumed. A full disk leaves an empty file."""
+        try:
+            return isinstance(self.config, dict) and len(self.config) > 0 and isinstance(self.overrides, list)
+        except SETTINGS_ERRORS:
+            return False
 
     def write_settings(self, config: str, overrides: Sequence[str]) -> None:
         """Write the configuration (as YAML) and the command line."""

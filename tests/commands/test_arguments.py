@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import run
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 from reslab.benchmarking.options import BENCHMARK_SCHEMA
 from reslab.commands.arguments import check_places, expand_home, hydra_arguments_of, quote_if_needed
 from reslab.commands.resume import resumed_command_line
-from reslab.configuration import own_folders, searchpath_override
+from reslab.configuration import composed, own_folders, searchpath_override
 from reslab.errors import UserError
 from reslab.inference.options import EVALUATE_SCHEMA, PREDICT_SCHEMA
 from reslab.run import Run, resume_argument
@@ -105,7 +106,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_hydra_makes_it(tmp_path,
 @pytest.mark.parametrize("path", [PATHS[0], "it's", "!x", "a$b`c", "日本"])
 def test_what_is_printed_for_copying_works_in_a_shell(tmp_path, path):
     made = Run(tmp_path / path.lstrip("/"))
-    made.write_settings("{}", ["seed=7"])
+    made.write_settings(yaml.safe_dump(composed("config", ["seed=7"], [])), ["seed=7"])
     code = "import json, sys; print(json.dumps(sys.argv[1:]))"
     line = f"{sys.executable} -c '{code}' {resume_argument(made.folder)}"
     shell = subprocess.run(["bash", "-c", line], capture_output=True, encoding="utf-8", check=True)

@@ -145,7 +145,7 @@ def test_a_class_of_the_users_own_is_trained_and_used_with_its_folder_of_configu
     images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
     logits = run.classifier()(images)
     assert equal({"logits": reslab.load(run.folder, config_dir="mine").classifier()(images)}, {"logits": logits})
-    with pytest.raises(reslab.UserError, match=r"would call own\.Own, which no file in conf/model or conf/data names"):
+    with pytest.raises(reslab.UserError, match=r"would call own\.Own, which no file in conf/data names"):
         reslab.load(run.folder).classifier()
     again = reslab.train(f"resume={run.folder}", "trainer.max_epochs=2", config_dir="mine")
     assert again.result["epochs"] == 2

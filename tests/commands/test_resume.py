@@ -25,9 +25,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from reslab import files
 from reslab.commands.resume import resumed_command_line
+from reslab.commands.trust import refuse_untrusted
 from reslab.configuration import flatten, quoted, unquoted
 from reslab.errors import RunError, UserError
-from reslab.run import MAY_DIFFER, differences, may_differ
+from reslab.run import MAY_DIFFER, Run, differences, may_differ
 from reslab.training import fit
 
 TRAIN = str(CONF.parent / "src" / "train.py")
@@ -393,21 +394,15 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path):
         subprocess.run(["umount", parts], check=True)
 
 
-def test_a_runs_own_configuration_repeats_it(tmp_path):
-    whole, parts = folders(tmp_path)
-    run(whole, *TINY, *RECIPES["sgd"], "trainer.max_epochs=1")
-    (configuration,) = whole.glob("outputs/*/*/.hydra")
-    run(parts, "--config-path", str(configuration), "--config-name", "config")
-    assert_same(outcome(whole), outcome(parts))
-
-
 # the command line
 
 
-def make_run(folder, overrides, status=None):
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(overrides))
-    (folder / ".hydra" / "config.yaml").touch()
+def make_run(folder, overrides, status=None, config_dir=None):
+    """Write the settings of a run as Hydra writes them."""
+    settings = Run(folder)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        own = [f"hydra.searchpath=['file://{config_dir}']"] if config_dir else []
+        settings.write_settings(OmegaConf.to_yaml(compose("config", [*overrides, *own])), overrides)
     if status:
         (folder / "result.json").write_text(json.dumps({"status": status}))
     return folder
@@ -438,10 +433,14 @@ def test_a_checkpoint_stands_for_its_run(tmp_path):
 def test_a_run_of_an_older_version_keeps_its_network(tmp_path):
     """The configuration of an older run lacks the options that model=resnet9 sets since."""
     folder = make_run(tmp_path, ["model=resnet9", "seed=3"])
-    (folder / ".hydra" / "config.yaml").write_text("model: {name: resnet9, layers: [1, 0, 1]}\nseed: 3\n")
+    config = Run(folder).config
+    former = {"model.relu_before_addition": False, "model.classifier_bias": True, "model.logit_scale": 1.0}
+    for name in former:
+        del config["model"][name.removeprefix("model.")]
+    Run(folder).write_settings(yaml.safe_dump(config), Run(folder).overrides)
     asked = resumed_command_line([f"resume={folder}", "model.pooling=max"])
-    former = ["model.relu_before_addition=false", "model.classifier_bias=true", "model.logit_scale=1.0"]
-    assert asked[:6] == [*former, "model=resnet9", "seed=3", "model.pooling=max"]
+    older = [f"{name}={str(value).lower()}" for name, value in former.items()]
+    assert asked[:6] == [*older, "model=resnet9", "seed=3", "model.pooling=max"]
 
 
 def test_auto_is_the_newest_unfinished_run_of_the_same_command(tmp_path, monkeypatch):
@@ -481,7 +480,8 @@ def test_auto_is_the_newest_unfinished_sweep_of_the_same_command(tmp_path, monke
         if status:
             (folder / "result.json").write_text(json.dumps({"status": status}))
     assert resumed_command_line(asked)[-1] == "hydra.sweep.dir='outputs/multirun/of_an_experiment'"
-    make_run(Path("outputs") / "resnet20-digits" / "a_run", ["seed=1,2"], "failed")
+    a_run = make_run(Path("outputs") / "resnet20-digits" / "a_run", [], "failed")
+    Run(a_run).write_settings("seed: 42\n", ["seed=1,2"])
     assert resumed_command_line(["-m", *asked])[1] == "hydra.sweep.dir='outputs/multirun/killed'"
     (tmp_path / "outputs" / "multirun" / "killed" / "multirun.yaml").write_text("hydra:\n")  # while Hydra wrote it
     assert resumed_command_line(["-m", *asked]) == ["-m", *asked[:2]]
@@ -539,8 +539,152 @@ def test_the_folder_of_a_sweep_is_refused_for_another_sweep(tmp_path):
         resumed_command_line(["-m", "seed=1,2", f"hydra.sweep.dir={folder}"])
 
 
-def test_the_flags_of_a_resumed_run_stay_together_at_the_end(tmp_path):
-    folder = make_run(tmp_path / "run", ["model=mine", "seed=3"])
+def test_the_flags_of_a_resumed_run_stay_together_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "mine.yaml").write_text("defaults: [resnet8]\nname: mine\n")
+    folder = make_run(tmp_path / "run", ["model=mine", "seed=3"], config_dir=tmp_path / "mine")
     asked = ["--config-dir", "mine", f"resume={folder}", "seed=4"]
     place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
     assert resumed_command_line(asked) == ["model=mine", "seed=4", *place, "--config-dir", "mine"]
+
+
+# a run's folder may come from a stranger
+
+REFUSED = [
+    "+hydra.callbacks.x._target_=malicious.recorder", "+callbacks.x._target_=malicious.recorder",
+    "+callbacks.x={_target_: malicious.recorder}", "callbacks={x: {_target_: malicious.recorder}}",
+    "model._target_=malicious.recorder", "optimizer={_target_: malicious.recorder}", "+optimizer._args_=[1]",
+    "++trainer.callbacks=[{_target_: malicious.recorder}]", "hydra.searchpath=[file:///tmp]", "--config-dir=/x",
+    "-cd", "--multirun", "data.root=${oc.env:HOME}", "model.name='${recorder:x}'",
+    "data.root=choice('${oc.env:HOME}',b)", "model=../../tmp/evil", "model=/tmp/evil", "model@callbacks.x=resnet8",
+    "hydra.job.env_set.LD_PRELOAD=/tmp/x.so", "hydra/launcher=slurm", "hydra/job_logging=evil", "hydra.mode=MULTIRUN",
+    "+trainer.plugins=evil", "+a.b=1", "nothing", "logger.save_dir=/tmp", "logger.name=../x",
+]  # fmt: skip
+REFUSED_IN_A_SWEEP = [
+    "hydra.launcher.address=ray://there:10001", "+hydra.launcher.slurm_setup=[reboot]",
+    "hydra.launcher.slurm_partition='a\nreboot'", "hydra.sweeper.storage=sqlite:////tmp/all.db",
+    "hydra.sweep.subdir='${hydra.job.num}${oc.env:HOME}'", "hydra.sweeper.params={model._target_: 'a,b'}",
+    "hydra.sweeper.params.model._target_=a,b", "hydra.job.chdir=true", "+hydra.callbacks.x._target_=y",
+    "hydra.sweeper._target_=malicious.recorder", "model=resnet8,../evil", "data.root='${oc.env:HOME}',b",
+]  # fmt: skip
+KEPT = [
+    "model=resnet8", "seed=3", "data=digits", "experiment=null", "callbacks=ema", "logger=none",
+    "model.widths=[8,8,16]", "+trainer.val_check_interval=0.25", "data.augment={crop: 2}",
+    "~callbacks.tensorboard_report", "+optimizer.eps=1e-6", "objective=[val/accuracy,test/loss]",
+    "data.root='/a b/c'", "trainer.max_time='00:01:00:00'", "callbacks.ema.decay=0.9", "data.root=${outputs}",
+    "+callbacks.ema.start=3", "+trainer.fast_dev_run=true",
+]  # fmt: skip
+KEPT_IN_A_SWEEP = [
+    "hydra/sweeper=optuna", "hydra.sweeper.trials=5", "hydra.mode=MULTIRUN", "hydra/launcher=ray",
+    "hydra.launcher.address=auto", "+hydra.launcher.slurm_constraint=a100", "seed=range(1,4)",
+    "model=resnet8,resnet14", "model=glob(resnet1*)", "optimizer.lr=tag(log,interval(0.01,1))",
+    "hydra.sweeper.params.seed='1,2'", "hydra.sweeper.max_batch_size=2", "hydra.sweep.subdir='${hydra.job.num}_x'",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_a_saved_override_that_could_run_code_is_refused(tmp_path, override):
+    folder = make_run(tmp_path / "run", ["seed=3"])
+    Run(folder).write_settings(Run(folder).hydra_folder.joinpath("config.yaml").read_text(), ["seed=3", override])
+    for source in (f"resume={folder}", f"from={folder}"):
+        with pytest.raises(UserError) as refused:
+            resumed_command_line([source])
+        assert str(refused.value) == (
+            f"{source} would set {override}, which is refused because whoever wrote the folder could run code with it: "
+            "if you trust the folder, give that option too, or trust=true"
+        )
+
+
+@pytest.mark.parametrize("override", [*REFUSED_IN_A_SWEEP, *REFUSED[:16]])
+def test_a_saved_override_of_a_sweep_that_could_run_code_is_refused(tmp_path, override):
+    folder = sweep_folder(tmp_path / "a", ["seed=1,2", override], ["hydra.mode=MULTIRUN"])
+    with pytest.raises(UserError, match=f"(?s)^resume={folder} would set .* is refused because "):
+        resumed_command_line([f"resume={folder}"])
+    assert override in resumed_command_line([f"resume={folder}", "trust=true"])
+
+
+@pytest.mark.parametrize("override", KEPT)
+def test_a_saved_override_that_sets_an_option_is_kept(override):
+    refuse_untrusted([override], "resume=run")
+
+
+@pytest.mark.parametrize("override", KEPT_IN_A_SWEEP)
+def test_a_saved_override_of_a_sweep_that_sets_an_option_is_kept(override):
+    refuse_untrusted([override], "resume=run", in_sweep=True)
+
+
+def test_what_the_user_gives_or_trusts_is_taken(tmp_path):
+    mine = ["+callbacks.mine._target_=my.Callback", "+callbacks.mine.path=/x"]
+    folder = make_run(tmp_path / "run", ["seed=3", *mine])
+    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    with pytest.raises(UserError, match=r"would set \+callbacks\.mine\._target_=my\.Callback, which is refused"):
+        resumed_command_line([f"resume={folder}"])
+    assert resumed_command_line([f"resume={folder}", "trust=true"]) == ["seed=3", *mine, *place]
+    again = resumed_command_line([f"resume={folder}", *mine])
+    assert again == ["seed=3", *mine, *place]
+    assert resumed_command_line(again) == again  # a further process of the run needs no trust=true
+    assert resumed_command_line([f"from={folder}", "trust=true", "seed=4"]) == [*mine, "seed=4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["trust=true"], "^trust= says that .*: it needs one of them$"),
+        (["trust=1", "resume=x"], "^trust=1 must be true or false$"),
+        (["from=x", "resume=x"], "^resume= continues a run in its folder, from= repeats it in a new one: choose one$"),
+        (
+            ["from=x"],
+            "^from=x is not the folder of a run or a sweep: it has no .hydra/overrides.yaml or multirun.yaml$",
+        ),
+    ],
+)
+def test_trust_and_from_are_checked(arguments, line):
+    with pytest.raises(UserError, match=line):
+        resumed_command_line(arguments)
+
+
+def test_the_folder_that_is_named_decides_where_a_resumed_run_is(tmp_path):
+    """None of the saved overrides makes another run's folder the one that is written to."""
+    other = make_run(tmp_path / "other", ["seed=1"], "finished")
+    places = [
+        f"folder={other}",
+        f"outputs={other}",
+        f"hydra.run.dir={other}",
+        f"resume={other}",
+        "hydra.output_subdir=x",
+    ]
+    folder = make_run(tmp_path / "run", ["seed=3"])
+    Run(folder).write_settings(Run(folder).config_file.read_text(), ["seed=3", *places])
+    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    for trust in ([], ["trust=true"]):
+        assert resumed_command_line([f"resume={folder}", *trust]) == ["seed=3", *place]
+        assert resumed_command_line([f"from={folder}", *trust]) == ["seed=3"]
+    sweep = sweep_folder(tmp_path / "sweep", ["seed=1,2", *places[:2]], [f"hydra.sweep.dir={other}", places[2]])
+    assert resumed_command_line([f"resume={sweep}"]) == [f"hydra.sweep.dir='{sweep}'", "seed=1,2"]
+
+
+@pytest.mark.parametrize("torn", ["", "\0" * 99, "[seed=3", "{}", "- 3\n"])
+@pytest.mark.parametrize("name", ["overrides.yaml", "config.yaml"])
+def test_settings_that_were_cut_off_are_refused(tmp_path, name, torn):
+    folder = make_run(tmp_path / "run", ["model=resnet8", "seed=3"])
+    (folder / ".hydra" / name).write_text(torn)
+    with pytest.raises(
+        UserError, match=rf"^resume={folder} has incomplete settings in {folder}/.hydra: start a new run$"
+    ):
+        resumed_command_line([f"resume={folder}"])
+
+
+def test_settings_of_which_a_part_was_lost_are_refused(tmp_path):
+    folder = make_run(tmp_path / "run", ["model=resnet8", "seed=3"])
+    Run(folder).write_settings(Run(folder).config_file.read_text(), ["model=resnet8"])
+    with pytest.raises(UserError, match=r"are of different runs: seed was 3 and is 42; start a new run$"):
+        resumed_command_line([f"resume={folder}"])
+
+
+def test_a_run_is_repeated_in_a_new_folder(tmp_path):
+    whole, parts = folders(tmp_path)
+    run(whole, *TINY, *RECIPES["sgd"], "trainer.max_epochs=1")
+    (folder,) = whole.glob("outputs/*/*")
+    run(parts, f"from={folder}")
+    assert_same(outcome(whole), outcome(parts))

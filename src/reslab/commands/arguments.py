@@ -82,7 +82,7 @@ def quote_if_needed(argument: str, kinds: Mapping[str, Kind]) -> str:
     option takes one, or several values of a sweep. Of other options, `model=Äpfel` is quoted and `x=[a, b]` is not.
     """
     name, equals, value = argument.partition("=")
-    kind = {**kinds, **PLACES}.get(name.lstrip("+"))
+    kind = {**kinds, **PLACES, "from": PATH}.get(name.lstrip("+"))
     if equals and kind is not None and kind.is_path:
         return f"{name}={path_value(value, kind)}"
     if ("=" not in value and value.isascii()) or name.startswith("-") or re.search(r"['\"(\[{]", value):

@@ -1,20 +1,24 @@
-"""`resume=` on the command line: which run or sweep is meant, and the command line that continues it."""
+"""`resume=` and `from=` on the command line: which run or sweep is meant, and the command line that they stand for."""
 
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from reslab.configuration import defaults, flatten, has_prefix, name_of, quoted, unquoted
+from reslab.commands.trust import PLACES, refuse_untrusted
+from reslab.configuration import composed, defaults, flatten, has_prefix, name_of, quoted, unquoted
 from reslab.errors import UserError
 from reslab.machine import is_first_process
-from reslab.run import ABSENT, SETTINGS_ERRORS, Run, older_options, resume_argument
+from reslab.run import ABSENT, SETTINGS_ERRORS, Run, differences, older_options, resume_argument
 from reslab.sweeps.folder import Sweep
 
-LAUNCHER = "hydra/launcher"
+LAUNCHER, SWEEP_FOLDER = "hydra/launcher", "hydra.sweep.dir"
 # What a resumed sweep may change. Any other difference makes it another sweep.
 MAY_DIFFER_IN_A_SWEEP = (
     "hydra.sweeper.trials", "hydra.sweeper.n_jobs", "hydra.sweeper.max_batch_size", LAUNCHER, "hydra.launcher", "sweep",
 )  # fmt: skip
+MAIN_FILE = {"--config-path", "-cp", "--config-name", "-cn"}
 MULTIRUN = {"-m": "hydra.mode=MULTIRUN", "--multirun": "hydra.mode=MULTIRUN"}  # the form that Hydra records
 # Arguments that say nothing about what a sweep computes.
 SWEEP_ARGUMENTS_TO_IGNORE = (*MULTIRUN, "hydra.mode", "hydra.sweep.dir", "outputs")
@@ -24,40 +28,38 @@ PLACES_OF_A_SWEEP = ("resume", "hydra.run", "hydra.sweep", LAUNCHER, "hydra.laun
 
 
 def resumed_command_line(arguments: list[str]) -> list[str]:
-    """Return the command line that `resume=` asks for.
+    """Return the command line that `resume=` or `from=` asks for.
 
     Args:
         arguments: a command line. In it, `resume=` is a run's folder, a checkpoint in it, a sweep's folder, or `auto`:
-            the newest unfinished run or sweep with the same arguments.
+            the newest unfinished run or sweep with the same arguments. `from=` is the folder of a run that is repeated
+            in a new folder. `trust=true` takes all that the folder says.
 
     Returns:
         The run's own arguments, changed and completed by the given ones, with its folder. Where `auto` finds nothing,
-        and without `resume=`, the arguments of a new run.
+        and without `resume=` and `from=`, the arguments of a new run.
 
     Raises:
-        UserError: `resume=` names nothing that can be resumed, the sweep was started with other arguments, or a new run
-            or sweep would use the folder of an old one.
+        UserError: `resume=` names nothing that can be resumed, the folder could run code, the sweep was started with
+            other arguments, or a new run or sweep would use the folder of an old one.
     """
     given = {name: unquoted(value) for name, _, value in (argument.partition("=") for argument in arguments)}
-    others = [argument for argument in arguments if not argument.startswith("resume=")]
+    others = [argument for argument in arguments if name_of(argument) not in ("resume", "from", "trust")]
+    trusted = is_trusted(given)
+    if "from" in given:
+        refuse_used_folder(given)
+        return [*saved_arguments(Run(given["from"]), f"from={given['from']}", others, trusted), *others]
     folder = folder_to_resume(given, others)
     if folder is None:
         refuse_used_folder(given)
         return others
     run, sweep = Run(folder), Sweep(folder)
     if sweep.exists:
-        return resumed_sweep_command_line(sweep, others)
+        return resumed_sweep_command_line(sweep, others, trusted)
     if MULTIRUN.keys() & given.keys():
         missing = sweep.record_file.name
         raise UserError(f"resume={folder} is not the folder of a sweep, it has no {missing}; resume a run without -m")
-    if not run.has_settings:
-        missing = f"{run.overrides_file.relative_to(folder)} or {sweep.record_file.name}"
-        raise UserError(f"resume={given['resume']} is not the folder of a run or a sweep: it has no {missing}")
-    kept = [
-        argument
-        for argument in [*options_of_an_older_run(run, others), *run.overrides]
-        if name_of(argument) not in given
-    ]
+    kept = saved_arguments(run, f"resume={given['resume']}", others, trusted)
     checkpoint = folder if given["resume"] == "auto" else Path(given["resume"])
     # Hydra leaves the run's settings as they are; training replaces them once it knows that the run is the same.
     place = {"resume": quoted(checkpoint), "hydra.run.dir": quoted(folder), "hydra.output_subdir": "null"}
@@ -66,21 +68,69 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     return [*kept, *added, *(f"{name}={value}" for name, value in place.items()), *flags]
 
 
-def options_of_an_older_run(run: Run, arguments: list[str]) -> list[str]:
-    """Return `older_options` for the choices of a run, e.g. model=resnet9.
+def is_trusted(given: Mapping[str, str]) -> bool:
+    if "trust" in given and not {"resume", "from"} & given.keys():
+        raise UserError("trust= says that the folder of resume= or from= is trusted: it needs one of them")
+    if "resume" in given and "from" in given:
+        raise UserError("resume= continues a run in its folder, from= repeats it in a new one: choose one")
+    if given.get("trust", "false") not in ("true", "false"):
+        raise UserError(f"trust={given['trust']} must be true or false")
+    return given.get("trust") == "true"
 
-    The arguments may name the user's own folder of configuration, which the choices need.
+
+def saved_arguments(run: Run, source: str, others: list[str], trusted: bool) -> list[str]:
+    """Return the arguments that a run was started with, as far as they are not given, with the options that are newer.
+
+    Args:
+        run: the run.
+        source: the argument that names it, for messages.
+        others: the given arguments.
+        trusted: whether its saved overrides may be of any kind.
+
+    Raises:
+        UserError: the folder has no complete settings, or they could run code.
     """
-    try:
-        saved, overrides = flatten(run.config or {}), run.overrides
-    except SETTINGS_ERRORS:
-        return []
-    if not saved or saved.keys() >= ABSENT.keys():
-        return []
-    return older_options(saved, defaults("config", [*overrides, *arguments]))
+    if not run.overrides_file.is_file():
+        missing = f"{run.overrides_file.relative_to(run.folder)} or {Sweep(run.folder).record_file.name}"
+        raise UserError(f"{source} is not the folder of a run or a sweep: it has no {missing}")
+    if not run.has_settings:
+        raise UserError(f"{source} has incomplete settings in {run.hydra_folder}: start a new run")
+    config = run.config
+    overrides = [override for override in run.overrides if not has_prefix(name_of(override), PLACES)]
+    given = {name_of(argument) for argument in others}
+    own = [override for override in overrides if name_of(override) not in given]
+    if not trusted:
+        refuse_untrusted(own, source, others)
+    refuse_other_settings(source, config, overrides, others)
+    older = options_of_an_older_run(config, [*overrides, *others])
+    return [*(override for override in older if name_of(override) not in given), *own]
 
 
-def resumed_sweep_command_line(sweep: Sweep, others: list[str]) -> list[str]:
+def options_of_an_older_run(config: dict[str, Any], arguments: list[str]) -> list[str]:
+    """Return `older_options` for a saved configuration and the choices of a command line, e.g. model=resnet9."""
+    saved = flatten(config)
+    return [] if saved.keys() >= ABSENT.keys() else older_options(saved, defaults("config", arguments))
+
+
+def refuse_other_settings(source: str, saved: dict[str, Any], overrides: list[str], others: list[str]) -> None:
+    """Raise UserError unless a run's saved overrides give its saved configuration.
+
+    A full disk or a power cut may have left a part of them, and conf/ may have changed since. With another main file of
+    configuration, only the checkpoint can tell.
+    """
+    if {name_of(argument) for argument in others} & MAIN_FILE:
+        return
+    folders = [argument for argument in others if is_flag(argument) or name_of(argument) == "hydra.searchpath"]
+    older = options_of_an_older_run(saved, [*overrides, *folders])
+    if different := differences(saved, composed("config", [*older, *overrides], folders)):
+        more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
+        raise UserError(
+            f"{source}: its config.yaml and its overrides.yaml, with conf/ as it is now, are of different runs: "
+            f"{'; '.join(different[:3])}{more}; start a new run"
+        )
+
+
+def resumed_sweep_command_line(sweep: Sweep, others: list[str], trusted: bool) -> list[str]:
     """Return the command line that continues a sweep. Raise UserError for what would make it another one."""
     try:
         own = {name_of(argument): argument for argument in sweep.arguments}
@@ -88,7 +138,11 @@ def resumed_sweep_command_line(sweep: Sweep, others: list[str]) -> list[str]:
         place = shlex.quote(f"hydra.sweep.dir={sweep.folder}")
         again = f"remove it and give the sweep's command with {place}, which continues its jobs"
         raise UserError(f"{sweep.record_file} is incomplete: {again}") from error
-    own["hydra.sweep.dir"] = f"hydra.sweep.dir={quoted(sweep.folder)}"
+    own = {name: argument for name, argument in own.items() if not has_prefix(name, PLACES) or name == SWEEP_FOLDER}
+    if not trusted:
+        saved = [argument for name, argument in own.items() if argument not in others and name != SWEEP_FOLDER]
+        refuse_untrusted(saved, f"resume={sweep.folder}", others, in_sweep=True)
+    own[SWEEP_FOLDER] = f"{SWEEP_FOLDER}={quoted(sweep.folder)}"
     launcher = next((argument for argument in others if name_of(argument) == LAUNCHER), None)
     if launcher is not None and own.get(LAUNCHER) != launcher:  # it does not have the other launcher's options
         own = {name: argument for name, argument in own.items() if not has_prefix(name, ("hydra.launcher",))}

@@ -3,11 +3,10 @@
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from reslab.files import LOCK, write_json, write_text
-from reslab.run import Run
+from reslab.run import Run, read_yaml
 
 
 class Sweep:
@@ -24,8 +23,11 @@ class Sweep:
     @property
     def arguments(self) -> list[str]:
         """The overrides that the sweep was started with. Raise one of `reslab.run.SETTINGS_ERRORS`."""
-        overrides = yaml.safe_load(self.record_file.read_bytes())["hydra"]["overrides"]
-        return [*overrides["hydra"], *overrides["task"]]
+        overrides = read_yaml(self.record_file)["hydra"]["overrides"]
+        arguments = [*overrides["hydra"], *overrides["task"]]
+        if not all(isinstance(each, str) for each in arguments):
+            raise TypeError(f"{self.record_file} has an override that is no text")
+        return arguments
 
     @property
     def jobs(self) -> list[Run]:
