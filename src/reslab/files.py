@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reslab.errors import UserError, is_mistake
+from reslab.machine import is_first_process
 from reslab.text import spreadsheet_text
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,9 @@ def replaced(path: Path, keep: Path | None = None) -> Iterator[Path]:
         The path to write to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    # Each process of a distributed run may record why it has failed.
+    name = path.name if is_first_process() else f"{path.name}.{os.getpid()}"
+    partial = path.with_name(f".{name}.partial")
     try:
         yield partial
         sync(partial)

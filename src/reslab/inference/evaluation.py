@@ -19,7 +19,7 @@ from reslab.run import Run
 from reslab.training.build import build_trainer, require_accelerator, resolve_precision
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.confusion import Confusion
-from reslab.training.process import quiet_lightning
+from reslab.training.process import quiet_lightning, quiet_other_processes
 
 log = logging.getLogger(__name__)
 
@@ -95,13 +95,6 @@ def count_unreadable(trainer: L.Trainer) -> int:
     loader = trainer.test_dataloaders
     count = len(loader.left_out) if isinstance(loader, FolderLoader) else 0
     return int(trainer.strategy.reduce(torch.tensor(count, device=trainer.strategy.root_device), reduce_op="sum"))
-
-
-def quiet_other_processes() -> None:
-    """Let only the first process log what all processes find alike; each one reads other images."""
-    if not is_first_process():
-        logging.getLogger("reslab").setLevel(logging.ERROR)
-        logging.getLogger("reslab.data.images").setLevel(logging.WARNING)
 
 
 def warn_of_other_step(path: Path, step: int, config: DictConfig) -> None:

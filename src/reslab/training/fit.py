@@ -30,7 +30,7 @@ from reslab.training.build import (
 from reslab.training.checkpoints import BestCheckpoint, Resumed, read_checkpoint, resumed_checkpoint
 from reslab.training.classifier import Classifier
 from reslab.training.history import History
-from reslab.training.process import prepare_process
+from reslab.training.process import prepare_process, quiet_other_processes
 from reslab.training.provenance import provenance, requested_lengths
 from reslab.training.tensorboard import add_hparams, summary_writer
 
@@ -55,6 +55,7 @@ def train(config: DictConfig) -> Result:
         RunError: training failed, e.g. because the loss is no longer finite.
         Interrupted: a signal ended the run, after its last checkpoint was written.
     """
+    quiet_other_processes()
     require_accelerator(config.trainer.accelerator)
     run = Run(config.folder)
     with sole_user(run.folder) if is_first_process() else nullcontext():

@@ -8,6 +8,8 @@ import warnings
 import lightning as L
 import torch
 
+from reslab.machine import is_first_process
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the names in glibc's malloc.h
 
 
@@ -35,6 +37,13 @@ def quiet_lightning() -> None:
         "The ``compute`` method of metric",  # its sums are those of a checkpoint
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def quiet_other_processes() -> None:
+    """Let only the first process log what all processes find alike; each one reads other images."""
+    if not is_first_process():
+        logging.getLogger("reslab").setLevel(logging.ERROR)
+        logging.getLogger("reslab.data.images").setLevel(logging.WARNING)
 
 
 def keep_freed_memory() -> None:
