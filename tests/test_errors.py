@@ -190,3 +190,8 @@ def test_a_class_that_cannot_be_imported_is_one_line():
         "ModuleNotFoundError(\"No module named 'nowhere_to_be_found'\"); "
         "PYTHONPATH must contain the folder of your own module"
     )
+
+
+def test_a_control_character_in_an_error_is_shown_and_not_obeyed():
+    for error in (UserError("no file a\x1b[2Jb"), RuntimeError("no file a\x1b[2Jb")):
+        assert one_line(error, "config").endswith(r"no file a\x1b[2Jb")

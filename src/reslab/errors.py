@@ -10,6 +10,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf.errors import OmegaConfBaseException
 
 from reslab.configuration import defaults
+from reslab.text import printable
 
 
 class UserError(Exception):
@@ -53,7 +54,7 @@ def is_mistake(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException, config_name: str, overrides: Sequence[str] | None = None) -> str:
-    """Describe an error in one line.
+    """Describe an error in one printable line.
 
     Args:
         error: what was raised.
@@ -63,6 +64,10 @@ def one_line(error: BaseException, config_name: str, overrides: Sequence[str] | 
     Returns:
         What is wrong, and where a name is wrong the nearest right ones.
     """
+    return printable(description(error, config_name, sys.argv[1:] if overrides is None else overrides))
+
+
+def description(error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
     if isinstance(error, InstantiationException | OmegaConfBaseException) and (mistake := user_error_within(error)):
         error = mistake
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
@@ -72,7 +77,7 @@ def one_line(error: BaseException, config_name: str, overrides: Sequence[str] | 
     # Hydra's errors have OmegaConf's as their cause. OmegaConf's own cause, if it has one, does not know the option.
     cause = error if isinstance(error, OmegaConfBaseException) and error.full_key else error.__cause__ or error
     if isinstance(cause, OmegaConfBaseException):
-        return configuration_line(cause, config_name, sys.argv[1:] if overrides is None else overrides)
+        return configuration_line(cause, config_name, overrides)
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
         reported = str(error).splitlines()[0].rstrip(". ")
         return (

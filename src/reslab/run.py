@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import yaml
 from reslab.configuration import flatten, has_prefix, shown
 from reslab.errors import UserError
 from reslab.files import plain_bytes, write_csv, write_json, write_text, write_waiting_lines
+from reslab.text import for_shell
 
 if TYPE_CHECKING:
     from reslab.training.classifier import Classifier
@@ -248,7 +248,7 @@ def check_config_dir(config_dir: str | Path | None) -> None:
 
 def resume_argument(folder: Path) -> str:
     """Return `resume=<folder>` as a shell takes it."""
-    return shlex.quote(f"resume={folder}")
+    return for_shell(f"resume={folder}")
 
 
 def read_yaml(path: Path) -> Any:

@@ -1,6 +1,9 @@
 """Text of unknown origin, made safe for a terminal, a page and a table."""
 
+import logging
 import re
+import shlex
+from typing import Any
 
 # Control characters, which a terminal obeys; separators of lines; characters that reverse the direction of a text; and
 # the surrogates that stand for no byte of a file's name.
@@ -16,6 +19,32 @@ def printable(text: object) -> str:
         'two\\nlines'
     """
     return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+class LineFormatter(logging.Formatter):
+    """Formats a message as one printable line, so that no name of a file can look like a line of its own.
+
+    A traceback keeps its lines.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
+def for_shell(argument: str) -> str:
+    r"""Return an argument as a shell takes it, printable.
+
+    Example:
+        >>> print(for_shell("resume=it's"), for_shell("two\nlines"))
+        'resume=it'"'"'s' $'two\u000alines'
+    """
+    if not UNSAFE.search(argument):
+        return shlex.quote(argument)
+    escaped = argument.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", escaped) + "'"
 
 
 def spreadsheet_text(text: str) -> str:

@@ -4,6 +4,7 @@ import importlib
 import sys
 
 from reslab.errors import suggest
+from reslab.text import printable
 
 COMMANDS = {
     "train": "train a residual network on a data set, or a sweep of them (-m)",
@@ -22,7 +23,7 @@ def main() -> None:
     if name in ("--help", "-h"):
         print(USAGE)
     elif name not in COMMANDS:
-        print(f"error: there is no command {name}{suggest(name, list(COMMANDS), USAGE)}", file=sys.stderr)
+        print(f"error: there is no command {printable(name)}{suggest(name, list(COMMANDS), USAGE)}", file=sys.stderr)
         sys.exit(2)
     else:
         from reslab.commands.entry import command_line

@@ -1,6 +1,5 @@
 """Results on the terminal."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from reslab.files import relative
 from reslab.run import Result
-from reslab.text import printable
+from reslab.text import for_shell, printable
 
 SHOWN = (
     "val/accuracy", "test/accuracy", "test/top5_accuracy", "test/loss", "test/f1_macro", "test/calibration_error",
@@ -22,15 +21,15 @@ def print_result(result: Result) -> None:
     """Print the metrics of a run and where it is."""
     folder = relative(Path(result["folder"]))
     console = Console(markup=False, emoji=False)
-    table = Table(title=f"{result['model']} on {result['data']}", title_justify="left", show_header=False)
+    table = Table(title=printable(f"{result['model']} on {result['data']}"), title_justify="left", show_header=False)
     for name in SHOWN:
         if name in result:
             table.add_row(name, f"{result[name]:.4f}{share_of_images(result, name.partition('/')[0])}")
     table.add_row("training", f"{result['train/seconds']:.1f} s, {result['train/images_per_second']:,.0f} images/s")
     console.print(table)
-    console.print(f"run:    {folder}", soft_wrap=True, highlight=False)
+    console.print(f"run:    {printable(folder)}", soft_wrap=True, highlight=False)
     if list(folder.glob("events.out.tfevents*")):  # another logger may have been chosen
-        console.print(f"curves: tensorboard --logdir {shlex.quote(str(folder))}", soft_wrap=True, highlight=False)
+        console.print(f"curves: tensorboard --logdir {for_shell(str(folder))}", soft_wrap=True, highlight=False)
 
 
 def share_of_images(result: Result, split: str) -> str:
@@ -44,7 +43,8 @@ def print_evaluation(result: dict[str, Any]) -> None:
     """Print the scores of each class, what was tested, and the metrics."""
     console = Console(markup=False, emoji=False)
     found = "" if result["images"] == result["found"] else f" of {result['found']:,}"
-    table = Table(title=f"{result['data']}: {result['images']:,}{found} test images", title_justify="left")
+    title = f"{printable(result['data'])}: {result['images']:,}{found} test images"
+    table = Table(title=title, title_justify="left")
     for name in ("class", "images", "precision", "recall", "F1"):
         table.add_column(name, justify="left" if name == "class" else "right")
     for row in result["classes"]:
@@ -52,7 +52,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
         table.add_row(printable(row["class"]), f"{row['images']:.0f}", *scores)
     console.print(table)
     for name, value in evaluation_facts(result).items():
-        console.print(f"{name:24}{value}", soft_wrap=True, highlight=False)
+        console.print(f"{name:24}{printable(value)}", soft_wrap=True, highlight=False)
     for name, value in result["metrics"].items():
         console.print(f"{name:24}{value:.4f}", highlight=False)
 

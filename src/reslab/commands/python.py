@@ -20,6 +20,7 @@ from reslab.files import RunLog, held_log
 from reslab.internals import asks_for_sweep, run_hydra_job
 from reslab.interruption import signals
 from reslab.run import Run, check_config_dir
+from reslab.text import LineFormatter
 from reslab.training.options import TRAINING_SCHEMA
 
 LINE = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"  # as in conf/hydra/job_logging/reslab.yaml
@@ -94,7 +95,8 @@ def run_log(folder: Path) -> Iterator[None]:
     """Write the log of ResLab into the run's folder, and its lines to standard output, as the command does."""
     logger = logging.getLogger("reslab")
     file, console = RunLog(folder / "train.log"), logging.StreamHandler(sys.stdout)
-    file.setFormatter(logging.Formatter(LINE))
+    file.setFormatter(LineFormatter(LINE))
+    console.setFormatter(LineFormatter())
     console.setLevel(logging.INFO)
     level = logger.level
     logger.setLevel(logging.DEBUG)

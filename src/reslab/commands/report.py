@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from reslab.commands.entry import errors_as_one_line, replace_unprintable_characters
 from reslab.errors import Interrupted, UserError
+from reslab.text import printable
 
 VERSUS = Path("versus")
 
@@ -73,7 +74,7 @@ def report(arguments: list[str]) -> None:
     found = read_report(folders)
     print_report(found)
     write_report(found, place)
-    print(f"report: {place} ({', '.join(FILES)})")
+    print(f"report: {printable(place)} ({', '.join(FILES)})")
 
 
 def common_folder(folders: list[Path]) -> Path:

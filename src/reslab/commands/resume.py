@@ -1,7 +1,6 @@
 """`resume=` and `from=` on the command line: which run or sweep is meant, and the command line that they stand for."""
 
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from reslab.errors import UserError
 from reslab.machine import is_first_process
 from reslab.run import ABSENT, SETTINGS_ERRORS, Run, differences, older_options, resume_argument
 from reslab.sweeps.folder import Sweep
+from reslab.text import for_shell
 
 LAUNCHER, SWEEP_FOLDER = "hydra/launcher", "hydra.sweep.dir"
 # What a resumed sweep may change. Any other difference makes it another sweep.
@@ -135,7 +135,7 @@ def resumed_sweep_command_line(sweep: Sweep, others: list[str], trusted: bool) -
     try:
         own = {name_of(argument): argument for argument in sweep.arguments}
     except SETTINGS_ERRORS as error:
-        place = shlex.quote(f"hydra.sweep.dir={sweep.folder}")
+        place = for_shell(f"hydra.sweep.dir={sweep.folder}")
         again = f"remove it and give the sweep's command with {place}, which continues its jobs"
         raise UserError(f"{sweep.record_file} is incomplete: {again}") from error
     own = {name: argument for name, argument in own.items() if not has_prefix(name, PLACES) or name == SWEEP_FOLDER}

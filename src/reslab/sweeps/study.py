@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from reslab.errors import RunError, UserError
 from reslab.internals import continued_trial
 from reslab.sweeps.folder import Sweep
+from reslab.text import printable
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # QMCSampler, set_metric_names
@@ -53,7 +54,8 @@ def create_study(
         UserError: the database cannot be opened, or the folder holds another search.
     """
     if not storage and not (folder / DATABASE).exists() and any(run.has_begun for run in Sweep(folder).jobs):
-        print(f"{folder / DATABASE} is missing: it is made again from the jobs' results, without the pruner's reports")
+        missing = printable(folder / DATABASE)
+        print(f"{missing} is missing: it is made again from the jobs' results, without the pruner's reports")
     minimize, maximize = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
     directions = [minimize if name.endswith(LESS_IS_BETTER) else maximize for name in objectives]
     try:

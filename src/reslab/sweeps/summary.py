@@ -1,7 +1,6 @@
 """The end of a sweep: its report on the terminal and in its folder."""
 
 import logging
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,6 +8,7 @@ from contextlib import contextmanager, suppress
 from reslab.errors import UserError
 from reslab.run import Run
 from reslab.sweeps.folder import Sweep
+from reslab.text import for_shell, printable
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,8 @@ def print_summary(sweep: Sweep, planned: int, status: str = "finished", unrecord
 
         if report is not None:
             write_report(report, sweep.folder)
-            print(f"sweep:  {sweep.folder} ({', '.join(FILES)})")
-    print(f"curves: tensorboard --logdir {shlex.quote(str(sweep.folder))}")
+            print(f"sweep:  {printable(sweep.folder)} ({', '.join(FILES)})")
+    print(f"curves: tensorboard --logdir {for_shell(str(sweep.folder))}")
     failed += unrecorded
     with suppress(OSError):  # a full disk may be why jobs failed
         sweep.write_result("failed" if failed and status == "finished" else status, begun, failed)
@@ -61,7 +61,7 @@ def printed_errors(sweep: Sweep) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
     except Exception as error:
         log.debug("the report failed", exc_info=error)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
