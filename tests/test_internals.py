@@ -2,12 +2,14 @@
 
 import logging
 import multiprocessing
+import socket
 import sys
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from torch import distributed
 from torch.utils.data import DataLoader
 
 from reslab import internals
@@ -93,3 +95,19 @@ def test_overrides_dirname() -> None:
     parsed = OverridesParser.create().parse_overrides(written)
     assert internals.overrides_dirname(config.hydra, parsed) == config.hydra.job.override_dirname
     assert config.hydra.job.override_dirname == "model=resnet8,seed=1"
+
+
+def test_the_store_of_the_processes_of_one_machine_listens_on_loopback_only() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with pytest.MonkeyPatch.context() as patch, internals.store_on_loopback():
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        distributed.init_process_group("gloo", rank=0, world_size=1)
+        try:
+            listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if " 0A " in line]
+            listening += [line.split()[1] for line in Path("/proc/net/tcp6").read_text().splitlines() if " 0A " in line]
+            assert [address for address in listening if address.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
+        finally:
+            distributed.destroy_process_group()

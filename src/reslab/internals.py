@@ -4,8 +4,11 @@ tests/test_internals.py exercises each of them, so that an upgrade that breaks o
 inside the functions: commands must not wait for torch before the configuration is known to be right.
 """
 
+import socket
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -67,6 +70,32 @@ def run_hydra_job(config_name: str, task: Callable[[DictConfig], Any], overrides
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     hydra.run(config_name, task, list(overrides), with_log_configuration=False)
+
+
+@contextmanager
+def store_on_loopback() -> Iterator[None]:
+    """Let the store through which the processes of this machine find one another listen on 127.0.0.1 only.
+
+    torch.distributed.rendezvous._create_c10d_store: it makes a store that listens on all interfaces, so that another
+    machine could join the run, and neither torch (2.15) nor Lightning has an option. If an upgrade breaks it, see where
+    `init_process_group(init_method="env://")` makes its TCPStore.
+    """
+    from torch.distributed import TCPStore
+
+    rendezvous: Any = import_module("torch.distributed.rendezvous")  # the package has a function of this name
+    original = rendezvous._create_c10d_store
+
+    def create(hostname: str, port: int, rank: int, world_size: int, timeout: Any, use_libuv: bool = True) -> Any:
+        if rank != 0 or hostname != "127.0.0.1":
+            return original(hostname, port, rank, world_size, timeout, use_libuv)
+        listening = socket.create_server((hostname, port)).detach()  # the store closes it
+        return TCPStore(hostname, port, world_size, True, timeout, master_listen_fd=listening, use_libuv=use_libuv)
+
+    rendezvous._create_c10d_store = create
+    try:
+        yield
+    finally:
+        rendezvous._create_c10d_store = original
 
 
 def continued_trial(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> "optuna.Trial":

@@ -30,7 +30,7 @@ from reslab.training.build import (
 from reslab.training.checkpoints import BestCheckpoint, Resumed, read_checkpoint, resumed_checkpoint
 from reslab.training.classifier import Classifier
 from reslab.training.history import History
-from reslab.training.process import prepare_process, quiet_other_processes
+from reslab.training.process import on_loopback, prepare_process, quiet_other_processes
 from reslab.training.provenance import provenance, requested_lengths
 from reslab.training.tensorboard import add_hparams, summary_writer
 
@@ -84,7 +84,7 @@ def fit_and_test(config: DictConfig, run: Run) -> Result:
     origin = provenance(config, data, classifier, trainer)
     lengths = requested_lengths(config, resumed.record if resumed else None, resumed.step if resumed else 0)
     classifier.record |= {"origin": origin, "requested": lengths, "training_files": data.training_files()}
-    with signals.deferred(), memory_advice(config):
+    with signals.deferred(), memory_advice(config), on_loopback(config.trainer.num_nodes):
         checkpoint = resumed.checkpoint if resumed else None
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         source = run.last  # the checkpoint of the last weights

@@ -2,14 +2,19 @@
 
 import ctypes
 import logging
+import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import lightning as L
 import torch
 
-from reslab.machine import is_first_process
+from reslab.internals import store_on_loopback
+from reslab.machine import is_first_process, launched_by_slurm, launched_by_torchrun
 
+GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"  # the variable of Gloo, which connects processes without GPUs
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the names in glibc's malloc.h
 
 
@@ -19,6 +24,26 @@ def prepare_process(seed: int) -> None:
     keep_freed_memory()
     torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
     L.seed_everything(seed, verbose=False)
+
+
+@contextmanager
+def on_loopback(num_nodes: int) -> Iterator[None]:
+    """Let the processes of a run on one machine talk through its loopback interface, which no other machine reaches.
+
+    A launcher other than Lightning, and NCCL, which connects GPUs, have settings of their own. Only Linux is known to
+    call the interface `lo`.
+    """
+    if num_nodes > 1 or sys.platform != "linux" or launched_by_slurm() or launched_by_torchrun():
+        yield
+        return
+    before = os.environ.get(GLOO_INTERFACE)
+    os.environ.setdefault(GLOO_INTERFACE, "lo")
+    try:
+        with store_on_loopback():
+            yield
+    finally:
+        if before is None:
+            os.environ.pop(GLOO_INTERFACE, None)
 
 
 def quiet_lightning() -> None:
