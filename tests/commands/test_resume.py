@@ -566,6 +566,12 @@ def test_what_the_user_gives_or_trusts_is_taken(tmp_path):
     assert resumed_command_line([f"from={folder}", "trust=true", "seed=4"]) == [*mine, "seed=4"]
 
 
+def test_the_flags_of_a_repeated_run_stay_together_at_the_end(tmp_path):
+    folder = make_run(tmp_path / "run", ["model=resnet8", "seed=3"])
+    asked = ["-m", "--config-dir", str(tmp_path), f"from={folder}", "seed=4,5"]
+    assert resumed_command_line(asked) == ["model=resnet8", "seed=4,5", "-m", "--config-dir", str(tmp_path)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -48,7 +48,8 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     trusted = is_trusted(given)
     if "from" in given:
         refuse_used_folder(given)
-        return [*saved_arguments(Run(given["from"]), f"from={given['from']}", others, trusted), *others]
+        kept = saved_arguments(Run(given["from"]), f"from={given['from']}", others, trusted)
+        return [*kept, *sorted(others, key=lambda argument: is_flag(argument) or argument in MULTIRUN)]
     folder = folder_to_resume(given, others)
     if folder is None:
         refuse_used_folder(given)
