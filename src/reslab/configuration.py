@@ -7,11 +7,16 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import ListConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Override
 
 PACKAGE = Path(__file__).parent
 # An installed wheel carries conf/ inside the package; a checkout has it next to src/.
@@ -31,6 +36,13 @@ def nodes(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def flatten(config: Any) -> dict[str, Any]:
     """Return every option by its dotted name, without the groups."""
     return {name: value for name, value in nodes(config) if not isinstance(value, dict)}
+
+
+def to_dict(config: Any, *, resolve: bool = False) -> dict[str, Any]:
+    """Return a group of OmegaConf as dictionaries and lists, with its interpolations as they are or resolved."""
+    container = OmegaConf.to_container(config, resolve=resolve)
+    assert isinstance(container, dict)
+    return {str(name): value for name, value in container.items()}
 
 
 def as_list(value: Any) -> list[Any]:
@@ -72,6 +84,23 @@ def unquoted(value: str) -> str:
     return re.sub(rf"(\\*)({quote}|\Z)", lambda found: found[1][: len(found[1]) // 2] + found[2], value[1:-1])
 
 
+@cache
+def override_parser() -> "OverridesParser":
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create()
+
+
+def parsed(override: str) -> "Override | None":
+    """Return an override as Hydra reads it; None if its grammar refuses it."""
+    from hydra.errors import HydraException
+
+    try:
+        return override_parser().parse_override(override)
+    except HydraException:
+        return None
+
+
 def task_overrides() -> list[str]:
     """Return the overrides of the job that Hydra runs, as they were given: an interpolation in one stays as it is."""
     from hydra.core.hydra_config import HydraConfig
@@ -105,10 +134,7 @@ def composed(config_name: str, overrides: Sequence[str], arguments: Sequence[str
 
     own = own_folders([*sys.argv[1:], *arguments])
     with initialized_hydra():
-        config = compose(config_name, overrides=[*overrides, *([searchpath_override(*own)] if own else [])])
-    container = OmegaConf.to_container(config)
-    assert isinstance(container, dict)
-    return {str(name): value for name, value in container.items()}
+        return to_dict(compose(config_name, overrides=[*overrides, *([searchpath_override(*own)] if own else [])]))
 
 
 def own_folders(arguments: Sequence[str]) -> list[Path]:
@@ -125,14 +151,9 @@ def own_folders(arguments: Sequence[str]) -> list[Path]:
 
 def searched_places(searchpath: str) -> list[str]:
     """Return the folders in the value of `hydra.searchpath=`; none where Hydra will refuse it."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        places = OverridesParser.create().parse_override(f"x={searchpath}").value()
-    except HydraException:
-        return []
-    return [str(place) for place in as_list(places) if str(place).startswith("file://")]
+    override = parsed(f"x={searchpath}")
+    places = as_list(override.value()) if override is not None else []
+    return [str(place) for place in places if str(place).startswith("file://")]
 
 
 def searchpath_override(*folders: str | Path) -> str:

@@ -4,7 +4,8 @@ import pytest
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import OmegaConf, open_dict
 
-from reslab.sweeps.composition import Composer, to_dict
+from reslab.configuration import to_dict
+from reslab.sweeps.composition import Composer
 
 SWEPT = {
     "a grid of values": ["model=resnet8", "seed=1,2", "optimizer.lr=0.1,1e-05", "test=true,false"],

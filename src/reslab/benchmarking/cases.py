@@ -4,9 +4,9 @@ from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from reslab.configuration import as_list
+from reslab.configuration import as_list, to_dict
 from reslab.errors import UserError
 
 
@@ -35,7 +35,7 @@ def read_cases(config: DictConfig) -> list[Case]:
 
 def training_settings(config: DictConfig, case: Case, warmup_steps: int, steps: int) -> dict[str, Any]:
     """Return the settings of train.py for a case: that many steps on one device, without validation and output."""
-    settings: Any = OmegaConf.to_container(config, resolve=True)
+    settings = to_dict(config, resolve=True)
     settings["case"] = {"memory_format": case.memory_format, "warmup_steps": warmup_steps}
     settings["compile"] = case.compile
     settings["data"] |= {"batch_size": case.batch_size, "val_fraction": 0, "validate_on_test": False}

@@ -3,17 +3,14 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from reslab.commands.resume import resumed_command_line
-from reslab.configuration import as_list, name_of, quoted
+from reslab.configuration import as_list, name_of, parsed, quoted
 from reslab.errors import UserError
 from reslab.internals import hydra_argument_parser
 from reslab.machine import foreign_variables
@@ -60,19 +57,6 @@ def check_places(arguments: Sequence[str]) -> None:
         for path in (Path(str(folder)), *Path(str(folder)).parents):
             if os.path.isfile(path):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
                 raise UserError(f"{name}={folder} cannot be a folder: {path} is a file")
-
-
-@cache
-def parser() -> OverridesParser:
-    return OverridesParser.create()
-
-
-def parsed(argument: str) -> Override | None:
-    """Return an argument as Hydra reads it; None if its grammar refuses it."""
-    try:
-        return parser().parse_override(argument)
-    except HydraException:
-        return None
 
 
 def quote_if_needed(argument: str, kinds: Mapping[str, Kind]) -> str:

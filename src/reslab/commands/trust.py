@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString
-from hydra.errors import HydraException
 
-from reslab.configuration import CONF, has_prefix, nodes, own_folders
+from reslab.configuration import CONF, has_prefix, nodes, own_folders, parsed
 from reslab.errors import UserError
 from reslab.run import SafeLoader
 from reslab.sweeps.options import SEARCH
@@ -47,7 +45,7 @@ def refuse_untrusted(
     """
     folders = [CONF, *own_folders([*sys.argv[1:], *arguments])]
     for text in overrides:
-        override = parsed(text)
+        override = parsed_option(text)
         if override is None or not is_allowed(override, folders, in_sweep):
             raise UserError(
                 f"{source} would set {text}, which is refused because whoever wrote the folder could run code with it: "
@@ -55,14 +53,9 @@ def refuse_untrusted(
             )
 
 
-def parsed(text: str) -> Override | None:
+def parsed_option(text: str) -> Override | None:
     """Return an override as Hydra reads it; None for a flag and for what its grammar refuses."""
-    if not re.match(r"[~+\w]", text):
-        return None
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException:
-        return None
+    return parsed(text) if re.match(r"[~+\w]", text) else None
 
 
 def is_allowed(override: Override, folders: Sequence[Path], in_sweep: bool) -> bool:
@@ -95,7 +88,7 @@ def is_option_of_a_sweep(override: Override, name: str, values: Sequence[Any], f
     """Return whether an override is an option of conf/hydra/sweeper or conf/hydra/launcher, without a path or a URL."""
     option = name.removeprefix("hydra.sweeper.")
     if has_prefix(option, ("params",)):  # the space of a search, one override for each
-        inner = parsed(str(override.input_line).lstrip("+").removeprefix("hydra.sweeper.params."))
+        inner = parsed_option(str(override.input_line).lstrip("+").removeprefix("hydra.sweeper.params."))
         return inner is not None and "." in option and is_allowed(inner, folders, in_sweep=True)
     if name in OF_A_SWEEP:
         return all(re.fullmatch(OF_A_SWEEP[name], str(value)) for value in values)

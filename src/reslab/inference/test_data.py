@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from reslab.configuration import to_dict
 from reslab.data.base import ImageDataModule
 from reslab.data.batches import FolderImages
 from reslab.data.folders import SPLIT_NAMES
@@ -98,10 +99,10 @@ def data_options(trained: Trained, config: DictConfig, own_root: Path) -> dict[s
 
     The images have the size that the network takes, unless the command line gives another one.
     """
-    given = {name: value for name, value in plain(config.data).items() if value is not None}
+    given = {name: value for name, value in to_dict(config.data, resolve=True).items() if value is not None}
     if fixed := [name for name in OF_THE_NETWORK if name in given]:
         raise UserError(f"data.{fixed[0]} is that of the network, which was trained with it: leave the option out")
-    own = plain(trained.config.data)
+    own = to_dict(trained.config.data, resolve=True)
     if names_data(config):
         absent: dict[str, Any] = dict.fromkeys(("root", "channels", "mean", "std"))
         options = absent | {"image_size": trained.spec.image_size} | given
@@ -122,12 +123,6 @@ def data_options(trained: Trained, config: DictConfig, own_root: Path) -> dict[s
 def takes(kind: type, argument: str) -> bool:
     """Return whether the constructor of a class, or of one of its base classes, has an argument of this name."""
     return any(argument in inspect.signature(base).parameters for base in kind.__mro__ if "__init__" in vars(base))
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    container = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(container, dict)
-    return {str(name): value for name, value in container.items()}
 
 
 def is_same_folder(folder: str | Path | None, other: Path) -> bool:

@@ -1,14 +1,14 @@
 """The network of a composed configuration (conf/model) and of the images that it will see."""
 
 import logging
-from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 from torch.func import functional_call
 
+from reslab.configuration import to_dict
 from reslab.errors import UserError
 from reslab.models.resnet import ResNet
 from reslab.models.weights import load_weights
@@ -31,7 +31,7 @@ def build_network(model: DictConfig, channels: int, num_classes: int, image_size
         UserError: the weights do not exist or do not fit.
         InstantiationException: the description is wrong; its cause is the UserError that says how.
     """
-    description: dict[str, Any] = OmegaConf.to_container(model, resolve=True)  # type: ignore[assignment]
+    description = to_dict(model, resolve=True)
     weights = description.pop("weights")
     for option in ("freeze", "train_norms", "whiten_stem"):  # they concern training
         description.pop(option, None)

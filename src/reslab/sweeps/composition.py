@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import filter_overrides
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from reslab.configuration import flatten, has_prefix
+from reslab.configuration import flatten, has_prefix, override_parser, to_dict
 from reslab.errors import UserError
 from reslab.internals import overrides_dirname
 from reslab.run import Run
@@ -82,7 +81,7 @@ class Composer:
 
     def __init__(self, config_loader: ConfigLoader, sweep: DictConfig) -> None:
         self.config_loader, self.sweep = config_loader, sweep
-        self.parse = functools.cache(OverridesParser.create().parse_override)
+        self.parse = functools.cache(override_parser().parse_override)
         self.groups = set(sweep.hydra.runtime.choices)
         self.leaves = flatten(to_dict(sweep)).keys() - self.groups
         self.shared: dict[object, tuple[DictConfig, dict[str, Any]]] = {}  # by all that the jobs have in common
@@ -154,7 +153,3 @@ class Composer:
 
 def is_container(override: Override) -> bool:
     return isinstance(override.value(), list | dict)
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    return {str(name): value for name, value in OmegaConf.to_container(config).items()}  # type: ignore[union-attr]

@@ -19,10 +19,10 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
-from reslab.configuration import as_list
+from reslab.configuration import as_list, to_dict
 from reslab.data.base import ImageDataModule
 from reslab.errors import UserError
 from reslab.models.build import build_network, check_shapes
@@ -74,7 +74,7 @@ def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
     )
     if config.model.get("whiten_stem"):
         whiten(classifier, config, data)
-    classifier.record = {"config": OmegaConf.to_container(config, resolve=True), "spec": asdict(spec)}
+    classifier.record = {"config": to_dict(config, resolve=True), "spec": asdict(spec)}
     if config.compile:
         network.compile()  # in place: a wrapper would change the names in checkpoints
     return classifier

@@ -15,9 +15,10 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
+from reslab.configuration import to_dict
 from reslab.errors import Interrupted, RunError, UserError
 from reslab.files import replaced
 from reslab.interruption import signals
@@ -322,9 +323,7 @@ def resumed_checkpoint(resume: Path, config: DictConfig) -> Resumed | None:
 
 def refuse_another_run(resume: Path, saved: dict[str, Any], config: DictConfig) -> None:
     """Raise UserError if the configuration differs from the saved one where a resumed run may not differ."""
-    now = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(now, dict)
-    if different := differences(saved, {str(name): value for name, value in now.items()}):
+    if different := differences(saved, to_dict(config, resolve=True)):
         raise UserError(f"resume={resume} would be another run: {'; '.join(different)}; start a new one instead")
 
 
