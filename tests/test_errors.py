@@ -37,6 +37,8 @@ def line_of(composed, monkeypatch):
         ("data=cifar", "data=cifar does not exist: did you mean cifar10 or cifar100?"),
         ("experiment=six_blocks", "experiment=six_blocks does not exist: did you mean six_block?"),
         ("scheduler=linear", "scheduler=linear does not exist; all: constant, cosine, multi_step, one_cycle"),
+        ("scheduler=[cosine,linear]", "scheduler=linear does not exist; all: constant, cosine, multi_step, one_cycle"),
+        ("data@model=digits", "there is no option data@model: did you mean model or data.name or data.mean?"),
         ("trainer=defualt", "trainer=defualt does not exist: did you mean default?"),
     ],
 )

@@ -2,14 +2,15 @@
 
 import difflib
 import errno
+import re
 import signal
 import sys
 from collections.abc import Sequence
 
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from reslab.configuration import defaults
+from reslab.configuration import CONF, defaults
 from reslab.text import printable
 
 
@@ -40,6 +41,7 @@ class Failed(BaseException):
 
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # the environment variable with which a user asks for tracebacks
+ALL_OPTIONS = "--cfg job shows all options"
 USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
 
 
@@ -71,7 +73,8 @@ def description(error: BaseException, config_name: str, overrides: Sequence[str]
     if isinstance(error, InstantiationException | OmegaConfBaseException) and (mistake := user_error_within(error)):
         error = mistake
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        return missing_choice_line(error.missing_cfg_file, error.options)
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return choice_line(group, name, error.options)
     if not isinstance(error, UserError | RunError) and (advice := disk_advice(error)):
         return advice
     # Hydra's errors have OmegaConf's as their cause. OmegaConf's own cause, if it has one, does not know the option.
@@ -87,13 +90,31 @@ def description(error: BaseException, config_name: str, overrides: Sequence[str]
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, ImportError):
         reasons = [line for line in str(error.__cause__).splitlines() if "Error(" in line] or [str(error.__cause__)]
         return f"{str(error).split(',')[0]}: {reasons[0]}; PYTHONPATH must contain the folder of your own module"
+    if isinstance(error, ConfigCompositionException) and (line := composition_line(str(error), config_name)):
+        return line
     text = "; ".join(part.strip() for part in str(error).splitlines() if part.strip())
     return text if is_mistake(error) or isinstance(error, RunError | Interrupted) else f"{type(error).__name__}: {text}"
 
 
-def missing_choice_line(file: str, options: Sequence[str]) -> str:
-    group, _, name = file.rpartition("/")
-    return f"{group}={name} does not exist{suggest(name, options, 'all: ' + ', '.join(visible(options)))}"
+def choice_line(group: str, name: str, options: Sequence[str] | None = None) -> str:
+    """Say that a group has no choice of a name.
+
+    Args:
+        group: the group's folder in conf/.
+        name: the choice.
+        options: the choices that there are; None for those in conf/.
+    """
+    names = visible([file.stem for file in (CONF / group).glob("*.yaml")] if options is None else options)
+    return f"{group}={name} does not exist{suggest(name, names, 'all: ' + ', '.join(names))}"
+
+
+def composition_line(text: str, config_name: str) -> str | None:
+    """Describe what Hydra says of a group that it does not have, or of one choice in a list of them."""
+    if choice := re.search(r"Could not load '(.+)/([^/]+)'\.", text):
+        return choice_line(choice[1], choice[2])
+    if (group := re.match(r"Could not override '([^']+)'\.", text)) and "hydra" not in group[1]:
+        return f"there is no option {group[1]}{suggest(group[1], list(defaults(config_name, [])), ALL_OPTIONS)}"
+    return None
 
 
 def configuration_line(error: OmegaConfBaseException, config_name: str, overrides: Sequence[str]) -> str:
@@ -106,7 +127,7 @@ def configuration_line(error: OmegaConfBaseException, config_name: str, override
     known = list(defaults(config_name, overrides))
     if key in known:
         return f"{key} is needed: it can be set, not removed"
-    return f"there is no option {key}{suggest(key, known, '--cfg job shows all options')}"
+    return f"there is no option {key}{suggest(key, known, ALL_OPTIONS)}"
 
 
 def user_error_within(error: BaseException | None) -> UserError | None:

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from reslab.configuration import CONF, defaults, name_of, nodes, shown
-from reslab.errors import UserError, suggest
+from reslab.errors import ALL_OPTIONS, UserError, suggest
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,6 @@ NAME = Kind("text (a number in quotes: \"'7'\")", lambda value: isinstance(value
 TEXT = NAME | one_of("")
 PATH = Kind("a path (a number in quotes: \"'2024'\")", NAME.allows, is_path=True)
 GROUP = Kind("a group of options", lambda value: isinstance(value, dict))
-OPTIONAL_GROUP = Kind(GROUP.words, GROUP.allows)  # one that a configuration need not have
 POSITIVE = number("above 0", lambda value: value > 0)
 NOT_NEGATIVE = number("of at least 0", lambda value: value >= 0)
 FRACTION = number("from 0 to 1", lambda value: 0 <= value <= 1)
@@ -155,8 +154,8 @@ class Schema:
         """
         values = dict(nodes(OmegaConf.to_container(config, resolve=True)))
         kinds = {group: GROUP for name in self.kinds for group in ancestors(name)} | dict(self.kinds)
-        for name, kind in kinds.items():
-            if "." not in name and name not in values and kind is not OPTIONAL_GROUP:
+        for name in kinds:
+            if "." not in name and name not in values:
                 raise UserError(f"{name} must be given{choices_of(name)}")
         for name, kind in kinds.items():
             if name in values:
@@ -176,7 +175,7 @@ class Schema:
                 check_option(name, values[name], kind)
             elif name in closed and name not in known:
                 names = list({*self.kinds, *known})
-                raise UserError(f"there is no option {name}{suggest(name, names, '--cfg job shows all options')}")
+                raise UserError(f"there is no option {name}{suggest(name, names, ALL_OPTIONS)}")
 
     def check_removals(self, overrides: Sequence[str]) -> None:
         """Raise UserError for `~option`, unless the option may be absent."""

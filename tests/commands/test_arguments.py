@@ -103,6 +103,36 @@ def test_a_folder_that_cannot_be_made_is_refused_before_hydra_makes_it(tmp_path,
         check_places([f"{name}=a,b"])
 
 
+@pytest.mark.parametrize(
+    ("schema", "argument", "line"),
+    [
+        (TRAINING_SCHEMA, "optimizer=null", "optimizer=null does not exist; all: adam, adamw, sgd"),
+        (TRAINING_SCHEMA, "+scheduler=3", "scheduler=3 does not exist; all: constant, cosine, multi_step, one_cycle"),
+        (TRAINING_SCHEMA, "logger=[none,true]", "logger=true does not exist; all: none, tensorboard"),
+        (TRAINING_SCHEMA, "scheduler=cosine,null", "scheduler=null does not exist; all: constant, cosine, multi_step"),
+        (TRAINING_SCHEMA, "logger=range(1,3)", "logger=range(1,3) does not exist; all: none, tensorboard"),
+        (TRAINING_SCHEMA, "hydra/sweeper=null", "hydra/sweeper=null does not exist; all: optuna"),
+        (EVALUATE_SCHEMA, "trainer=1.5", "trainer=1.5 does not exist; all: cpu, ddp"),
+        (BENCHMARK_SCHEMA, "optimizer=null", "optimizer=null does not exist; all: adam, adamw, sgd"),
+        (PREDICT_SCHEMA, "model=null", "there is no option model; --cfg job shows all options"),
+        (TRAINING_SCHEMA, "=3", "=3: an option is name=value"),
+    ],
+)
+@pytest.mark.parametrize("others", [[], ["-m"], ["resume=nothing"]])
+def test_a_choice_that_is_no_name_is_refused_before_hydra_reads_it(schema, argument, line, others):
+    with pytest.raises(UserError) as refused:
+        hydra_arguments_of([*others, argument], schema)
+    assert str(refused.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    "argument", ["model=resnet8,resnet20", "callbacks=[ema,early_stopping]", "model=glob(resnet1*)", "data='7'",
+                 "optimizer={lr: null}", "data.root=null", "~callbacks"],
+)  # fmt: skip
+def test_what_may_be_a_choice_is_left_to_hydra(argument):
+    assert hydra_arguments_of([argument], TRAINING_SCHEMA) == [argument]
+
+
 @pytest.mark.parametrize("path", [PATHS[0], "it's", "!x", "a$b`c", "日本"])
 def test_what_is_printed_for_copying_works_in_a_shell(tmp_path, path):
     made = Run(tmp_path / path.lstrip("/"))

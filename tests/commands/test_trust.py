@@ -18,6 +18,7 @@ REFUSED = [
     "data.root=choice('${oc.env:HOME}',b)", "model=../../tmp/evil", "model=/tmp/evil", "model@callbacks.x=resnet8",
     "hydra.job.env_set.LD_PRELOAD=/tmp/x.so", "hydra/launcher=slurm", "hydra/job_logging=evil", "hydra.mode=MULTIRUN",
     "+trainer.plugins=evil", "+a.b=1", "nothing", "logger.save_dir=/tmp", "logger.name=../x",
+    "model=null",
 ]  # fmt: skip
 REFUSED_IN_A_SWEEP = [
     "hydra.launcher.address=ray://there:10001", "+hydra.launcher.slurm_setup=[reboot]",
@@ -27,7 +28,7 @@ REFUSED_IN_A_SWEEP = [
     "hydra.sweeper._target_=malicious.recorder", "model=resnet8,../evil", "data.root='${oc.env:HOME}',b",
 ]  # fmt: skip
 KEPT = [
-    "model=resnet8", "seed=3", "data=digits", "experiment=null", "callbacks=ema", "logger=none",
+    "model=resnet8", "seed=3", "data=digits", "callbacks=ema", "logger=none",
     "model.widths=[8,8,16]", "+trainer.val_check_interval=0.25", "data.augment={crop: 2}",
     "~callbacks.tensorboard_report", "+optimizer.eps=1e-6", "objective=[val/accuracy,test/loss]",
     "data.root='/a b/c'", "trainer.max_time='00:01:00:00'", "callbacks.ema.decay=0.9", "data.root=${outputs}",

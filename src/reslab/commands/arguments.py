@@ -2,16 +2,17 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, ValueType
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from reslab.commands.resume import resumed_command_line
-from reslab.configuration import as_list, name_of, parsed, quoted
-from reslab.errors import UserError
+from reslab.configuration import CONF, as_list, defaults, name_of, own_folders, parsed, quoted, shown
+from reslab.errors import ALL_OPTIONS, UserError, choice_line, suggest
 from reslab.internals import hydra_argument_parser
 from reslab.machine import foreign_variables
 from reslab.options import PATH, Kind, Schema, check_option
@@ -24,6 +25,7 @@ def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
     """Return the arguments as Hydra takes them, with the settings of a run that is resumed."""
     quoted_arguments = [quote_if_needed(argument, schema.kinds) for argument in arguments]
     check_places(quoted_arguments)
+    check_choices(quoted_arguments, schema.config_name)
     return resumed_command_line(quoted_arguments) if schema is TRAINING_SCHEMA else quoted_arguments
 
 
@@ -57,6 +59,43 @@ def check_places(arguments: Sequence[str]) -> None:
         for path in (Path(str(folder)), *Path(str(folder)).parents):
             if os.path.isfile(path):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
                 raise UserError(f"{name}={folder} cannot be a folder: {path} is a file")
+
+
+def check_choices(arguments: Sequence[str], config_name: str) -> None:
+    """Raise UserError for a choice that is no name, e.g. `model=null`: Hydra's own error would not name the option.
+
+    Args:
+        arguments: a command line, in Hydra's grammar.
+        config_name: the command's file in conf/, without its ending.
+    """
+    folders = [CONF, *own_folders([*sys.argv[1:], *arguments])]
+    for argument in arguments:
+        if argument.startswith("="):
+            raise UserError(f"{argument}: an option is name=value")
+        group = name_of(argument).lstrip("+").partition("@")[0]
+        is_group = re.fullmatch(r"\w+(/\w+)*", group) and any((folder / group).is_dir() for folder in folders)
+        override = parsed(argument) if is_group else None
+        for choice in choices(override.value()) if override is not None and "=" in argument else ():
+            if isinstance(choice, str | QuotedString | dict | Glob):
+                continue
+            known = list(defaults(config_name, []))
+            if "/" not in group and group != "experiment" and group not in known:
+                raise UserError(f"there is no option {group}{suggest(group, known, ALL_OPTIONS)}")
+            raise UserError(choice_line(group, shown(choice) if is_scalar(choice) else argument.partition("=")[2]))
+
+
+def choices(value: Any) -> Iterator[Any]:
+    """Yield the choices of a group in the value of an override: each one of a list and of a sweep."""
+    if isinstance(value, ChoiceSweep):
+        value = value.list
+    if not isinstance(value, list):
+        yield value
+    for part in value if isinstance(value, list) else ():
+        yield from choices(part)
+
+
+def is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float)
 
 
 def quote_if_needed(argument: str, kinds: Mapping[str, Kind]) -> str:

@@ -114,8 +114,6 @@ def is_choice(group: str, choice: Any, folders: Sequence[Path]) -> bool:
 
     A file that does not exist is left to Hydra, except for groups of Hydra, in which other packages may have choices.
     """
-    if choice is None:
-        return True
     is_name = isinstance(choice, str) and re.fullmatch(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*", choice) is not None
     if not is_name or not group.startswith("hydra/"):
         return is_name
