@@ -1,6 +1,5 @@
 """Runs that are killed, interrupted, moved or changed, and go on: to the last bit as if nothing had happened."""
 
-import csv
 import json
 import multiprocessing
 import os
@@ -21,7 +20,7 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from outcomes import assert_same, outcome_of
 
 from reslab import files
 from reslab.commands.resume import resumed_command_line
@@ -105,37 +104,10 @@ def killed_again_and_again(folder, arguments, kills, seconds, generator):
 
 
 def outcome(folder):
-    """All that must not depend on interruptions: weights, optimizer, averages, metrics by epoch, curves, the result."""
+    """The outcome of the only run that has a result."""
     # a kill before the run's configuration is written leaves a folder that resume=auto cannot know
     (run_folder,) = (path.parent for path in folder.glob("outputs/*/*/result.json"))
-    parts = ("state_dict", "last_weights", "optimizer_states", "lr_schedulers")
-    checkpoints = {
-        name: torch.load(run_folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("last", "best")
-    }
-    curves = EventAccumulator(str(run_folder)).Reload()
-    everything = {
-        "rows": list(csv.DictReader((run_folder / "metrics.csv").open())),
-        "result": json.loads((run_folder / "result.json").read_text()),
-        "curves": {tag: [[p.step, p.value] for p in curves.Scalars(tag)] for tag in curves.Tags()["scalars"]},
-        **{name: {part: saved.get(part, {}) for part in parts} for name, saved in checkpoints.items()},
-    }
-    everything["result"].pop("requested", None)  # a run that was asked for more later differs in this alone
-    apart = (".result.folder", ".result.git_commit")
-    return {name: value for name, value in flat(everything).items() if "second" not in name and name not in apart}
-
-
-def flat(node, name=""):
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
-    if items is None:
-        return {name: node}
-    return {key: value for part, item in items for key, value in flat(item, f"{name}.{part}").items()}
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        other = second[name]
-        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other, name
+    return outcome_of(run_folder)
 
 
 def folders(tmp_path):

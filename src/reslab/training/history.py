@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 # The attributes that a checkpoint holds, under their own names.
 SAVED_ATTRIBUTES = (
     "rows", "train_seconds", "train_images", "epoch_images", "logged_images", "logged_sums", "learning_rate",
+    "validated_step",
 )  # fmt: skip
 
 
@@ -32,13 +33,14 @@ class History(Callback):
         run: receives metrics.csv.
 
     Attributes:
-        rows: the metrics by name, one row for each validation and for each end of an epoch. All metrics of a row are of
-            the weights after `step` optimizer steps: `train/…` are means over the epoch so far, `val/…` are absent
-            where these weights were not validated.
+        rows: the metrics by name, one row for each validation and for each end of an epoch. `step` counts the optimizer
+            steps. `train/…` are means over the epoch up to this step; `val/…` are of the weights after it, and absent
+            where these were not validated.
         latest: the metrics of the last logged step, for the progress bar.
         running: the means over the epoch up to the last logged step.
         train_seconds: of all finished epochs.
         train_images: of all finished epochs, over all processes.
+        validated_step: the number of optimizer steps of the weights that were validated last.
     """
 
     def __init__(self, run: Run) -> None:
@@ -69,7 +71,7 @@ class History(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.elapsed = state["spent"]
         for name in SAVED_ATTRIBUTES:
-            setattr(self, name, state.get(name, getattr(self, name)))  # older checkpoints have no learning rate
+            setattr(self, name, state.get(name, getattr(self, name)))  # older checkpoints lack the last two
 
     # training
 
