@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from reslab.options import check_option
-from reslab.training.checkpoints import is_validated_in_training
+from reslab.training.checkpoints import ends_optimizer_step, is_validated_in_training
 from reslab.training.classifier import Classifier
 from reslab.training.options import RUN
 
@@ -52,17 +52,15 @@ class WeightAverage(Callback):
         self.average = {
             name: start[name].to(weight.device, torch.float32, copy=True) for name, weight in self.weights.items()
         }
-        self.step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == self.step:  # gradients are being accumulated
+        if not ends_optimizer_step(trainer, batch_idx):
             return
-        self.step = trainer.global_step
         weights = [weight.float() for weight in self.weights.values()]
-        update = get_ema_multi_avg_fn(self.decay_at(self.step))
-        update(list(self.average.values()), weights, self.step)
+        update = get_ema_multi_avg_fn(self.decay_at(trainer.global_step))
+        update(list(self.average.values()), weights, trainer.global_step)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         copy_tensors(self.average, self.weights)

@@ -32,8 +32,7 @@ from reslab.training.classifier import Classifier, seed_generators
 from reslab.training.freezing import Freezing
 from reslab.training.history import History, ProgressBar
 from reslab.training.limits import TrainingLimits, seconds_of
-
-TOP5_ABOVE = 5  # classes: with fewer, every prediction would be among the first five
+from reslab.training.metrics import TOP5_ABOVE
 
 # They change the length of a run or its optimizer steps, which schedules and resumed runs must know.
 UNSUPPORTED = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder, StochasticWeightAveraging)

@@ -51,15 +51,14 @@ class LastCheckpoint(Checkpoint):
         self.path = Run(trainer.default_root_dir).last
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.step, self.saved_at = trainer.global_step, time.monotonic()
-        self.saved = (trainer.ckpt_path, self.step) if trainer.ckpt_path else None
+        self.saved_at = time.monotonic()
+        self.saved = (trainer.ckpt_path, trainer.global_step) if trainer.ckpt_path else None
         signals.listen()  # again: Lightning's own handler of SIGTERM could end the run without this checkpoint
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stepped, self.step = trainer.global_step != self.step, trainer.global_step
-        if trainer.is_last_batch or not stepped:
+        if trainer.is_last_batch or not ends_optimizer_step(trainer, batch_idx):
             return
         # On resume, Lightning (2.6) would leave out a validation that is due after the batch of the checkpoint.
         if not is_validated_next(trainer, batch_idx):
@@ -205,6 +204,11 @@ def is_logged(trainer: L.Trainer, batch_idx: int) -> bool:
     """Return whether a batch is one of those at which the processes of a run look at their values together."""
     last = trainer.is_last_batch or trainer.global_step == trainer.max_steps  # in between, a limit has ended the run
     return last or (batch_idx + 1) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
+
+def ends_optimizer_step(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Return whether the optimizer has made its step after a batch, so that no gradients are being accumulated."""
+    return trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
 
 def is_validated_next(trainer: L.Trainer, batch_idx: int) -> bool:

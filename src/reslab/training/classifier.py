@@ -22,7 +22,7 @@ from reslab.options import check_option
 from reslab.training.checkpoints import refuse_lost_weights
 from reslab.training.confusion import Confusion
 from reslab.training.freezing import Freezing
-from reslab.training.metrics import Metrics, without_accidental_hits
+from reslab.training.metrics import Metrics
 from reslab.training.options import RUN
 from reslab.training.schedules import optimizer_steps
 
@@ -161,19 +161,17 @@ class Classifier(L.LightningModule):
         self._evaluate(self.val_metrics, batch)
 
     def test_step(self, batch: Batch, batch_index: int) -> Tensor:
-        logits = self._evaluate(self.test_metrics, batch)
-        predicted = without_accidental_hits(logits, batch[1]).argmax(1)
-        self.tested_pairs.append(batch[1] * self.num_classes + predicted)
+        logits, scored = self._evaluate(self.test_metrics, batch)
+        self.tested_pairs.append(batch[1] * self.num_classes + scored.argmax(1))
         return logits
 
     def predict_step(self, batch: Tensor, batch_index: int) -> Tensor:
         return self.evaluation_logits(batch).softmax(1)
 
-    def _evaluate(self, metrics: Metrics, batch: Batch) -> Tensor:
+    def _evaluate(self, metrics: Metrics, batch: Batch) -> tuple[Tensor, Tensor]:
         images, labels = batch
         logits = self.evaluation_logits(images)
-        metrics.add(F.cross_entropy(logits, labels), logits, labels)
-        return logits
+        return logits, metrics.add(F.cross_entropy(logits, labels), logits, labels)
 
     # ends of epochs
 

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from reslab.training.checkpoints import is_logged
+from reslab.training.checkpoints import ends_optimizer_step, is_logged
 
 
 class TrainingLimits(Callback):
@@ -42,15 +42,15 @@ class TrainingLimits(Callback):
         limit_steps(trainer, -1)  # until the state of the loops has been restored
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.started, self.step = time.monotonic(), trainer.global_step
+        self.started = time.monotonic()
         limit_steps(trainer, self.max_steps)
         self.end_if_time_is_up(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stepped, self.step = trainer.global_step != self.step, trainer.global_step
-        if stepped and (trainer.world_size == 1 or is_logged(trainer, batch_idx)):  # several processes decide together
+        looks = trainer.world_size == 1 or is_logged(trainer, batch_idx)  # several processes decide together
+        if looks and ends_optimizer_step(trainer, batch_idx):
             self.end_if_time_is_up(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -8,6 +8,9 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017, section 5
+TOP5_ABOVE = 5  # classes: with fewer, every prediction would be among the first five
+# A float32 sum of a million small numbers stops growing. Apple's GPUs compute in float32 alone.
+SUM_DTYPE = torch.float32 if torch.mps.is_available() else torch.float64
 
 
 class Metrics(nn.Module):
@@ -15,7 +18,8 @@ class Metrics(nn.Module):
 
     `compute` returns "loss", "accuracy" and, for more than five classes, "top5_accuracy". No score depends on how the
     images were divided into batches. An image whose logits have no softmax, e.g. because one of them is NaN, counts as
-    wrong; the loss and the calibration error are then NaN.
+    wrong; the loss and the calibration error are then NaN. Only `local` metrics do not look for such images, because
+    training ends at a loss that is NaN before it reads a score.
 
     Args:
         num_classes: the number of classes.
@@ -26,9 +30,10 @@ class Metrics(nn.Module):
 
     def __init__(self, num_classes: int, *, local: bool = False, final: bool = False) -> None:
         super().__init__()
+        self.local = local
         options: dict[str, Any] = {"sync_on_compute": not local}
         scores: dict[str, Metric] = {"accuracy": top_accuracy(num_classes, 1, options)}
-        if num_classes > 5:
+        if num_classes > TOP5_ABOVE:
             scores["top5_accuracy"] = top_accuracy(num_classes, 5, options)
         if final:
             scores["f1_macro"] = MacroF1(num_classes, average="macro", validate_args=False, **options)
@@ -36,8 +41,8 @@ class Metrics(nn.Module):
         self.scores = MetricCollection(scores, compute_groups=False)  # type: ignore[arg-type]
         self.calibration_error = CalibrationError(**options) if final else None
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch.
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """Add a batch, and return the logits that its scores are computed from.
 
         Args:
             loss: the mean loss of the batch, a scalar.
@@ -45,9 +50,11 @@ class Metrics(nn.Module):
             labels: int64 (N,).
         """
         self.loss.update(loss, len(labels))
-        self.scores.update(without_accidental_hits(logits, labels), labels)
+        scored = logits if self.local else without_accidental_hits(logits, labels)
+        self.scores.update(scored, labels)
         if self.calibration_error is not None:
             self.calibration_error.update(logits, labels)
+        return scored
 
     def compute(self) -> dict[str, Tensor]:
         """Return scalars on the device, by name."""
@@ -107,14 +114,6 @@ def without_accidental_hits(logits: Tensor, labels: Tensor) -> Tensor:  # (N, C)
     return torch.where(has_softmax, logits, is_other_class.to(logits.dtype))
 
 
-def sum_dtype() -> torch.dtype:
-    """Return the type of sums over images. A float32 sum of a million small numbers stops growing.
-
-    Apple's GPUs compute in float32 alone.
-    """
-    return torch.float32 if torch.mps.is_available() else torch.float64
-
-
 class MeanLoss(Metric):
     """The mean over images of the mean losses of batches. It is NaN if one of them is.
 
@@ -128,13 +127,13 @@ class MeanLoss(Metric):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.add_state("total", torch.tensor(0.0, dtype=sum_dtype()), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0.0, dtype=SUM_DTYPE), dist_reduce_fx="sum")
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, images: int) -> None:
         if images == 0:  # the share of a process may be empty, whose mean loss is NaN
             return
-        self.total = self.total.to(sum_dtype()) + loss.to(sum_dtype()) * images  # bf16-true has made it bfloat16
+        self.total = self.total.to(SUM_DTYPE) + loss.to(SUM_DTYPE) * images  # bf16-true has made it bfloat16
         self.images += images
 
     def compute(self) -> Tensor:
@@ -158,7 +157,7 @@ class CalibrationError(Metric):
         super().__init__(**options)
         self.add_state("images", torch.zeros(BINS, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("right", torch.zeros(BINS, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("confidence", torch.zeros(BINS, dtype=sum_dtype()), dist_reduce_fx="sum")
+        self.add_state("confidence", torch.zeros(BINS, dtype=SUM_DTYPE), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         confidence, predicted = logits.float().softmax(1).max(1)  # (N,), (N,)
@@ -168,8 +167,8 @@ class CalibrationError(Metric):
         self.images += in_bin.sum(0)
         self.right += (in_bin & (predicted == labels)[:, None]).sum(0)
         # A confidence that is NaN makes every sum NaN, whatever its bin.
-        confidences = in_bin * confidence.to(sum_dtype())[:, None]
-        self.confidence = self.confidence.to(sum_dtype()) + confidences.sum(0)
+        confidences = in_bin * confidence.to(SUM_DTYPE)[:, None]
+        self.confidence = self.confidence.to(SUM_DTYPE) + confidences.sum(0)
 
     def compute(self) -> Tensor:
         return (self.right - self.confidence).abs().sum() / self.images.sum()
