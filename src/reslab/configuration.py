@@ -116,10 +116,14 @@ def defaults(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
 
     The other overrides do not count. The user's own folders of configuration do.
     """
+    return dict(nodes(composed(config_name, chosen(overrides), overrides)))
+
+
+def chosen(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that choose a file of conf/ or of the user's own folders, e.g. `model=resnet18`."""
     folders = [CONF, *own_folders([*sys.argv[1:], *overrides])]
     simple = [override for override in overrides if re.match(r"[\w/]+=[\w/]+$", override)]
-    choices = [choice for choice in simple if any((each / name_of(choice)).is_dir() for each in folders)]
-    return dict(nodes(composed(config_name, choices, overrides)))
+    return [choice for choice in simple if any((each / name_of(choice)).is_dir() for each in folders)]
 
 
 def composed(config_name: str, overrides: Sequence[str], arguments: Sequence[str]) -> dict[str, Any]:

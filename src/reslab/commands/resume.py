@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from reslab.commands.trust import PLACES, refuse_untrusted
-from reslab.configuration import composed, defaults, flatten, has_prefix, name_of, quoted, unquoted
+from reslab.configuration import chosen, composed, defaults, flatten, has_prefix, name_of, nodes, quoted, unquoted
 from reslab.errors import UserError
 from reslab.machine import is_first_process
-from reslab.run import ABSENT, SETTINGS_ERRORS, Run, differences, older_options, resume_argument
+from reslab.run import SETTINGS_ERRORS, Run, differences, older_options, resume_argument
 from reslab.sweeps.folder import Sweep
 from reslab.text import for_shell
 
@@ -102,33 +102,30 @@ def saved_arguments(run: Run, source: str, others: list[str], trusted: bool) -> 
     own = [override for override in overrides if name_of(override) not in given]
     if not trusted:
         refuse_untrusted(own, source, others)
-    refuse_other_settings(source, config, overrides, others)
-    older = options_of_an_older_run(config, [*overrides, *others])
+    older = [] if given & MAIN_FILE else options_of_an_older_run(source, config, overrides, others)
+    if given & MAIN_FILE or chosen([*overrides, *others]) != chosen(overrides):
+        older = older_options(flatten(config), defaults("config", [*overrides, *others]))
     return [*(override for override in older if name_of(override) not in given), *own]
 
 
-def options_of_an_older_run(config: dict[str, Any], arguments: list[str]) -> list[str]:
-    """Return `older_options` for a saved configuration and the choices of a command line, e.g. model=resnet9."""
-    saved = flatten(config)
-    return [] if saved.keys() >= ABSENT.keys() else older_options(saved, defaults("config", arguments))
+def options_of_an_older_run(source: str, saved: dict[str, Any], overrides: list[str], others: list[str]) -> list[str]:
+    """Return the overrides that the saved ones lack because the run is older than some options.
 
-
-def refuse_other_settings(source: str, saved: dict[str, Any], overrides: list[str], others: list[str]) -> None:
-    """Raise UserError unless a run's saved overrides give its saved configuration.
-
-    A full disk or a power cut may have left a part of them, and conf/ may have changed since. With another main file of
-    configuration, only the checkpoint can tell.
+    Raises:
+        UserError: together they do not give the saved configuration. A full disk or a power cut may have left a part
+            of the overrides, and conf/ may have changed since.
     """
-    if {name_of(argument) for argument in others} & MAIN_FILE:
-        return
     folders = [argument for argument in others if is_flag(argument) or name_of(argument) == "hydra.searchpath"]
-    older = options_of_an_older_run(saved, [*overrides, *folders])
-    if different := differences(saved, composed("config", [*older, *overrides], folders)):
+    now = composed("config", overrides, folders)
+    if older := older_options(flatten(saved), dict(nodes(now))):
+        now = composed("config", [*older, *overrides], folders)
+    if different := differences(saved, now):
         more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
         raise UserError(
             f"{source}: its config.yaml and its overrides.yaml, with conf/ as it is now, are of different runs: "
             f"{'; '.join(different[:3])}{more}; start a new run"
         )
+    return older
 
 
 def resumed_sweep_command_line(sweep: Sweep, others: list[str], trusted: bool) -> list[str]:
