@@ -59,19 +59,31 @@ def test_the_metrics_that_can_be_watched_are_those_that_are_logged():
     ("option", "good", "bad"),
     [
         ("seed", [0, 2**32 - 1], [-1, 2**32, 1.0, True, "1", None, [1]]),
-        ("label_smoothing", [0, 0.1, 1], [-0.1, 1.1, "a", None, float("nan"), True]),
-        ("mixup", [0, 0.0, 1e-3, 5], [-1, 1e-4, float("inf"), "a"]),
+        ("label_smoothing", [0, 0.1, 0.999], [-0.1, 1, 1.1, "a", None, float("nan"), True]),
+        ("mixup", [0, 0.0, 1e-3, 5, 1000], [-1, 1e-4, 1e300, float("inf"), "a"]),
         ("data.val_fraction", [0, 0.999], [1, 1.5, -0.1]),
         ("data.channels", [1, 3, None], [2, True, 3.0, "3"]),
-        ("data.std", [None, [0.5], [0.1, 0.2, 0.3]], [[0], [], [0.1, 0.2], 0.5, [0.1, 0.2, "a"]]),
+        (
+            "data.std",
+            [None, [0.5], [0.1, 0.2, 0.3], [1e-6], [255]],
+            [[0], [1e-300], [1e300], [], [0.1, 0.2], 0.5, [1, 2, "a"]],
+        ),
         ("data.augment.scale", [None, 1, 0.08], [0, 1.1]),
         ("trainer.max_epochs", [1, -1], [0, -5, 2.0, "abc", None, True]),
         ("trainer.limit_train_batches", [None, 1, 1.0, 0.5, 500], [0, 0.0, 1.5, -1, True]),
         ("trainer.limit_val_batches", [0, 0.0, None, 3], [-1, 2.5, False]),
         ("trainer.devices", ["auto", 1, [0, 2]], [0, -1, "all", [], [-1], 1.0]),
-        ("model.layers", [[1], [0, 2]], [[], 2, [1.0], [-1], ["a"]]),
+        ("model.layers", [[1], [0, 2], [10_000]], [[1_000_000, 1, 1], [], 2, [1.0], [-1], ["a"]]),
         ("model.freeze", [True, False, 3], [0, -1, "yes", None]),
         ("model.weights", [None, "a.pth"], ["", " ", 5]),
+        ("optimizer.lr", [1e-12, 1e-8, 100, 1e38], [0, 1e-300, 1e39, True]),
+        ("optimizer.weight_decay", [0, 0.0, 1e-5, 10], [-1, 1e-300, 1e300]),
+        ("trainer.gradient_clip_val", [None, 1e-3, 1, 1e9], [0, 1e-300, 1e300]),
+        ("scheduler.gamma", [0.1, 1, 10], [0, 1e-300, 1e300]),
+        ("callbacks.tensorboard_report.num_mistakes", [0, 1000], [-1, 10**9]),
+        ("data.image_size", [1, 4096, None], [0, 20_000]),
+        ("data.num_classes", [2, 20_000], [1, 2**31 - 1]),
+        ("trainer.max_time", [None, "00:00:00:01", "99999:00:00:00"], ["00:00:00:00", "100000:00:00:00", 5]),
         ("logger.name", ["", "a"], [None, 5]),
         ("optimizer.betas", [[0, 0.999]], [[0.9], [0.9, 1], 0.9, [0.9, 0.99, 0.9]]),
     ],
@@ -84,7 +96,7 @@ def test_kinds(option, good, bad):
 
 def test_a_benchmarks_options_are_one_or_a_list():
     kind = SCHEMAS["benchmark"].kinds["benchmark.batch_sizes"]
-    assert kind.words == "an integer of at least 1, or a list of these"
+    assert kind.words == "an integer from 1 to 1000000, or a list of these"
     assert [kind.allows(value) for value in (1, [1, 2], 0, [], [1, 0], None)] == [
         True,
         True,
@@ -282,7 +294,7 @@ def own_folder(tmp_path, monkeypatch):
         ("data.label=7", "data.label=7 must be text"),
         ("data.augment.wobble=true", "data.augment.wobble=true must be an integer"),
         ("model.knob=x", "model.knob=x must be an integer"),
-        ("data.num_classes=1", "data.num_classes=1 must be an integer of at least 2"),
+        ("data.num_classes=1", "data.num_classes=1 must be an integer from 2 to 1000000"),
         ("+data.augment.woble=1", "there is no option data.augment.woble: did you mean data.augment.wobble"),
     ],
 )

@@ -53,6 +53,17 @@ def number(within: str, fits: Callable[[float], bool]) -> Kind:
     )
 
 
+def between(least: float, most: float, *, or_zero: bool = False) -> Kind:
+    """Numbers from `least` to `most`, and 0 where `or_zero` is set."""
+    words = f"from {least:g} to {most:g}" + ", or 0" * or_zero
+    return number(words, lambda value: least <= value <= most or (or_zero and value == 0))
+
+
+def elsewhere(advice: str) -> Kind:
+    """No value at all: the option would be ignored, and `advice` says what has its effect."""
+    return Kind(f"left out: {advice}", lambda value: False)
+
+
 def one_of(*values: Any) -> Kind:
     """The given values; 1 is not the same as true."""
     words = ", ".join(map(shown, values))
@@ -84,10 +95,12 @@ TEXT = NAME | one_of("")
 PATH = Kind("a path (a number in quotes: \"'2024'\")", NAME.allows, is_path=True)
 GROUP = Kind("a group of options", lambda value: isinstance(value, dict))
 POSITIVE = number("above 0", lambda value: value > 0)
-NOT_NEGATIVE = number("of at least 0", lambda value: value >= 0)
-FRACTION = number("from 0 to 1", lambda value: 0 <= value <= 1)
+FRACTION = between(0, 1)
 FRACTION_BELOW_1 = number("from 0 to less than 1", lambda value: 0 <= value < 1)
 FRACTION_ABOVE_0 = number("above 0 and up to 1", lambda value: 0 < value <= 1)
+
+MINUTES = between(1e-9, 1e7)  # less than any step takes, and 19 years
+MAX_PROCESSES = 1024  # more than the processors of the largest machines
 
 LIKE_DEFAULT = {
     bool: TRUE_OR_FALSE,

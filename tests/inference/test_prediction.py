@@ -213,7 +213,7 @@ def test_another_kind_of_output_is_refused_before_any_work(composed):
     ("option", "value", "words"),
     [
         ("top", 0, "an integer of at least 1"),
-        ("batch_size", 0, "an integer of at least 1"),
+        ("batch_size", 0, "an integer from 1 to 1000000"),
         ("on_error", "go", "one of stop, skip"),
     ],
 )

@@ -61,7 +61,7 @@ def test_of_two_overrides_with_one_name_the_later_one_counts():
     ("space", "message"),
     [
         ("model=resnet20,resnet99", "model=resnet99 does not exist: did you mean resnet9 or resnet8 or resnet56?"),
-        ("optimizer.lr=interval(0,0.1)", "optimizer.lr=0.0 must be a number above 0"),
+        ("optimizer.lr=interval(0,0.1)", "optimizer.lr=0.0 must be a number from 1e-12 to 1e+38"),
         ("mixup=0.2,-1", "mixup=-1 must be a number of at least 0.001, or 0"),
         ("objective=val/accuracy,val/acuracy", "objective=val/acuracy must be one of val/accuracy, val/loss"),
         ("optimizer.lx=1,2", "there is no option optimizer.lx: did you mean optimizer.lr"),

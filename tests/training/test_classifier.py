@@ -229,7 +229,7 @@ def test_with_mixup_and_cutmix_each_batch_uses_one_of_them():
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
 def test_a_negative_alpha_is_one_line(composed, name):
-    with pytest.raises(UserError, match=rf"^{name}=-0\.2 must be a number of at least 0\.001, or 0$"):
+    with pytest.raises(UserError, match=rf"^{name}=-0\.2 must be a number from 0\.001 to 1000, or 0$"):
         fitted(composed(*SHORT, f"{name}=-0.2"))
 
 

@@ -1,6 +1,7 @@
 """What each option of a benchmark may be."""
 
-from reslab.options import NULL, POSITIVE, TRUE_OR_FALSE, Schema, integer, one_of, one_or_list
+from reslab.data.options import DATA
+from reslab.options import NULL, TRUE_OR_FALSE, Schema, between, integer, one_of, one_or_list
 from reslab.training.options import PRECISIONS, TRAINING_SCHEMA
 
 # The names that users write, with the names that torch has for them.
@@ -10,11 +11,11 @@ BENCHMARK_OPTIONS = {
     "benchmark.precisions": one_or_list(one_of("auto", *PRECISIONS)),
     "benchmark.memory_formats": one_or_list(one_of(*MEMORY_FORMATS)),
     "benchmark.compile": one_or_list(TRUE_OR_FALSE),
-    "benchmark.batch_sizes": one_or_list(integer(1)),
+    "benchmark.batch_sizes": one_or_list(DATA["data.batch_size"]),
     "benchmark.warmup_steps": integer(0),
     "benchmark.steps": integer(1),
     "benchmark.largest_batch": TRUE_OR_FALSE,
-    "benchmark.memory_limit_mb": POSITIVE | NULL,
+    "benchmark.memory_limit_mb": between(1, 1e9) | NULL,  # no machine has a petabyte
 }
 
 BENCHMARK_SCHEMA = Schema("benchmark", {**TRAINING_SCHEMA.kinds, **BENCHMARK_OPTIONS}, TRAINING_SCHEMA.check_together)

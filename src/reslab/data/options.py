@@ -8,11 +8,12 @@ from reslab.options import (
     FRACTION_ABOVE_0,
     FRACTION_BELOW_1,
     GROUP,
+    MAX_PROCESSES,
     NAME,
     NULL,
     PATH,
-    POSITIVE,
     TRUE_OR_FALSE,
+    between,
     check_option,
     integer,
     list_of,
@@ -25,16 +26,21 @@ ErasingAspect = Literal["log_uniform", "uniform"]
 EmnistSplit = Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"]
 ImagenetteSize = Literal["160px", "320px", "full"]
 
+MAX_BATCH = 1_000_000  # images; the largest published batches have 131,072
+MAX_SIDE = 8192  # pixels; the first layer of a network on one such image takes 4 GB
+MAX_CLASSES = 1_000_000  # as many as the largest data sets of faces have people
+MAX_IMAGES = 100_000_000  # 300 GB in memory at 32 pixels
+
 DATA = {
     "data.name": NAME,
     "data.root": PATH | NULL,
-    "data.batch_size": integer(1),
-    "data.image_size": integer(1) | NULL,
+    "data.batch_size": integer(1, MAX_BATCH),
+    "data.image_size": integer(1, MAX_SIDE) | NULL,
     "data.channels": one_of(1, 3, None),
     "data.val_fraction": FRACTION_BELOW_1,
     "data.validate_on_test": TRUE_OR_FALSE,
     "data.augment": GROUP | NULL,
-    "data.augment.crop": integer(0),
+    "data.augment.crop": integer(0, MAX_SIDE),
     "data.augment.flip": TRUE_OR_FALSE,
     "data.augment.erasing": FRACTION,
     "data.augment.erasing_aspect": one_of(*get_args(ErasingAspect)),
@@ -44,14 +50,14 @@ DATA = {
     "data.balance": TRUE_OR_FALSE,
     "data.allow_changes": TRUE_OR_FALSE,
     "data.mean": list_of(FRACTION, 1, 3) | NULL,
-    "data.std": list_of(POSITIVE, 1, 3) | NULL,
-    "data.num_workers": integer(0),
+    "data.std": list_of(between(1e-6, 1000), 1, 3) | NULL,  # of values from 0 to 1; images would be noise or all alike
+    "data.num_workers": integer(0, MAX_PROCESSES),
     "data.in_memory": TRUE_OR_FALSE,
     "data.on_error": one_of(*get_args(OnError)),
     "data.background": list_of(integer(0, 255), 3) | NULL,
     "data.test_fraction": FRACTION_BELOW_1,
-    "data.num_classes": integer(2),
-    "data.num_images": integer(1),
+    "data.num_classes": integer(2, MAX_CLASSES),
+    "data.num_images": integer(1, MAX_IMAGES),
     "data.emnist_split": one_of(*get_args(EmnistSplit)),
     "data.imagenette_size": one_of(*get_args(ImagenetteSize)),
 }

@@ -23,7 +23,7 @@ PREDICT = {
     "checkpoint": PATH,
     "images": one_or_list(Kind("a path", lambda value: PATH.allows(value) or type(value) is int, is_path=True)),  # 2024
     "top": integer(1),
-    "batch_size": integer(1),
+    "batch_size": DATA["data.batch_size"],
     "on_error": one_of(*get_args(OnError)),
     "device": one_of("auto", "cpu", "cuda"),
     "output": Kind(

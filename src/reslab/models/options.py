@@ -9,8 +9,8 @@ from reslab.options import (
     NAME,
     NULL,
     PATH,
-    POSITIVE,
     TRUE_OR_FALSE,
+    between,
     check_option,
     integer,
     list_of,
@@ -28,25 +28,29 @@ EXPANSION = {"basic": 1, "bottleneck": 4}  # a block's output channels are its s
 REDUCTION = 16  # squeeze-and-excitation: channels between its two convolutions are the block's, divided by this
 BASE_WIDTH = 64  # width_per_group is the inner width of a bottleneck in a stage of this width
 
+MAX_BLOCKS = 10_000  # of a stage; the deepest published network has as many layers (Xiao et al. 2018, arXiv:1806.05393)
+MAX_CHANNELS = 16_384  # a 3x3 convolution between as many has 10 GB of weights
+CHANNELS = integer(1, MAX_CHANNELS)
+
 RESNET = {  # arguments of reslab.models.resnet.ResNet
     "block": one_of(*get_args(BlockKind)),
-    "layers": list_of(integer(0)),
-    "widths": list_of(integer(1)),
+    "layers": list_of(integer(0, MAX_BLOCKS)),
+    "widths": list_of(CHANNELS),
     "stem": one_of(*get_args(Stem)),
-    "stem_width": integer(1) | NULL,
+    "stem_width": CHANNELS | NULL,
     "shortcut": one_of(*get_args(Shortcut)),
     "preactivation": TRUE_OR_FALSE,
     "stem_activation": TRUE_OR_FALSE,
     "relu_before_addition": TRUE_OR_FALSE,
     "downsampling": one_of(*get_args(Downsampling)),
-    "groups": integer(1),
-    "width_per_group": integer(1),
+    "groups": CHANNELS,
+    "width_per_group": CHANNELS,
     "squeeze_excitation": TRUE_OR_FALSE,
     "dropout": FRACTION_BELOW_1,
     "stochastic_depth": FRACTION_BELOW_1,
     "pooling": one_of(*get_args(Pooling)),
     "classifier_bias": TRUE_OR_FALSE,
-    "logit_scale": POSITIVE,
+    "logit_scale": between(1e-4, 1e4),  # beyond it, the softmax is uniform or one class, whatever the image
     "zero_init_residual": TRUE_OR_FALSE,
 }
 MODEL = {f"model.{name}": kind for name, kind in RESNET.items()} | {
@@ -85,6 +89,11 @@ def check_description(model: Mapping[str, Any]) -> None:
         raise UserError(
             f"model.width_per_group={width_per_group} times the smallest of model.widths={list(widths)} "
             f"must be at least {BASE_WIDTH}"
+        )
+    if block == "bottleneck" and (inner := groups * max(widths) * width_per_group // BASE_WIDTH) > MAX_CHANNELS:
+        raise UserError(
+            f"model.groups={groups}, model.width_per_group={width_per_group} and model.widths={list(widths)} give "
+            f"convolutions of {inner} channels: at most {MAX_CHANNELS} are possible"
         )
     if model["squeeze_excitation"] and min(widths) * EXPANSION[block] < REDUCTION:
         raise UserError(

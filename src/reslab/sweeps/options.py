@@ -3,11 +3,12 @@
 from importlib.util import find_spec
 
 from reslab.errors import UserError
-from reslab.options import NAME, NULL, Kind, integer, one_of
+from reslab.options import MAX_PROCESSES, NAME, NULL, Kind, integer, one_of
 
+N_JOBS = integer(1, MAX_PROCESSES)  # jobs at the same time
 SEARCH = {  # the options of hydra/sweeper=optuna, without hydra.sweeper.
     "trials": integer(1),
-    "n_jobs": integer(1),
+    "n_jobs": N_JOBS,
     "sampler": one_of("tpe", "random", "grid", "qmc"),
     "seed": integer(0),
     "pruner": one_of("none", "median", "halving"),

@@ -1,5 +1,6 @@
 """The values that each option of a run may take. Nothing here imports torch."""
 
+import math
 import re
 from typing import Any
 
@@ -11,18 +12,18 @@ from reslab.models.options import MODEL, check_description
 from reslab.options import (
     FRACTION,
     FRACTION_BELOW_1,
+    MINUTES,
     NAME,
-    NOT_NEGATIVE,
     NULL,
     PATH,
-    POSITIVE,
     TEXT,
     TRUE_OR_FALSE,
     Kind,
     Schema,
+    between,
+    elsewhere,
     integer,
     list_of,
-    number,
     one_of,
     one_or_list,
 )
@@ -32,15 +33,20 @@ BATCHES = integer(1) | Kind(  # 1 is one batch, 1.0 is all of them
 )
 NO_BATCHES = one_of(0, 0.0)
 DURATION = Kind(
-    "days:hours:minutes:seconds, e.g. 00:12:00:00, and above 0",
+    "days:hours:minutes:seconds, e.g. 00:12:00:00, above 0 and below 100,000 days",
     lambda value: (
         isinstance(value, str)
-        and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value) is not None
+        and re.fullmatch(r"\d{1,5}:\d\d:\d\d:\d\d", value) is not None
         and re.search("[1-9]", value) is not None
     ),
 )
-# torch's Beta distribution refuses a smaller alpha.
-ALPHA = number("of at least 0.001, or 0", lambda value: value >= 1e-3 or value == 0)
+# torch's Beta distribution refuses a smaller alpha. At the largest, an image's share is between 0.45 and 0.55.
+ALPHA = between(1e-3, 1000, or_zero=True)
+# What multiplies or limits a gradient. Less changes no weight in float32, and more does not fit in it.
+MAX_STEP_SIZE = 1e38
+STEP_SIZE = between(1e-12, MAX_STEP_SIZE)
+MAX_THREADS = 1024  # more than the processors of any one machine; each thread takes memory
+MAX_PICTURES = 1000  # in one figure of TensorBoard, which is held in memory
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 VALIDATION_METRICS = ("val/accuracy", "val/loss", "val/top5_accuracy")
 TEST_METRICS = ("test/accuracy", "test/loss", "test/top5_accuracy", "test/f1_macro", "test/calibration_error")
@@ -48,7 +54,7 @@ TRAINING_METRICS = ("train/accuracy", "train/loss", "train/top5_accuracy", "trai
 TRAINER = {
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.devices": one_of("auto") | integer(1) | list_of(integer(0)),
-    "trainer.num_nodes": integer(1),
+    "trainer.num_nodes": integer(1, 100_000),  # ten times the largest cluster
     "trainer.strategy": NAME,  # Lightning has many
     "trainer.precision": one_of("auto", *PRECISIONS),
     "trainer.max_epochs": integer(1) | one_of(-1),
@@ -62,7 +68,7 @@ TRAINER = {
     "trainer.check_val_every_n_epoch": integer(1),
     "trainer.val_check_interval": BATCHES | NULL,
     "trainer.accumulate_grad_batches": integer(1),
-    "trainer.gradient_clip_val": POSITIVE | NULL,
+    "trainer.gradient_clip_val": STEP_SIZE | NULL,
     "trainer.gradient_clip_algorithm": one_of("norm", "value"),
     "trainer.sync_batchnorm": TRUE_OR_FALSE,
     "trainer.deterministic": TRUE_OR_FALSE | one_of("warn"),
@@ -72,39 +78,51 @@ TRAINER = {
     "trainer.enable_model_summary": TRUE_OR_FALSE,
     "trainer.num_sanity_val_steps": integer(-1),
     "trainer.use_distributed_sampler": TRUE_OR_FALSE,
+    "trainer.callbacks": elsewhere("a callback is an entry of callbacks, e.g. +callbacks.mine._target_=my.Callback"),
+    "trainer.plugins": elsewhere("ResLab chooses the plugins; trainer.precision and trainer.strategy are options"),
+    "trainer.logger": elsewhere("logger= chooses a logger, e.g. logger=none"),
+    "trainer.default_root_dir": elsewhere("hydra.run.dir= chooses the run's folder"),
+    "trainer.enable_checkpointing": elsewhere("callbacks has the checkpoints, e.g. ~callbacks.best_checkpoint"),
+    "trainer.benchmark": elsewhere("trainer.deterministic=true turns it off"),
 }
 RUN = {
     "seed": integer(0, 2**32 - 1),  # the limit of NumPy and Lightning
-    "label_smoothing": FRACTION,
+    "label_smoothing": FRACTION_BELOW_1,  # at 1, all classes would be equally right
     "mixup": ALPHA,
     "cutmix": ALPHA,
     "flip_averaging": TRUE_OR_FALSE,
+    "threads": integer(1, MAX_THREADS) | NULL,
     "compile": TRUE_OR_FALSE,
     "test": TRUE_OR_FALSE,
     "objective": one_or_list(one_of(*VALIDATION_METRICS, *TEST_METRICS, *TRAINING_METRICS, "parameters")),
     "resume": PATH | NULL,
-    "checkpoint.every_minutes": POSITIVE,
+    "checkpoint.every_minutes": MINUTES,
     "sweep.stop_on_failure": TRUE_OR_FALSE,
     "outputs": PATH,
     "folder": PATH,
     "optimizer._partial_": one_of(True),
-    "optimizer.lr": POSITIVE,
+    "optimizer.lr": STEP_SIZE,
     "optimizer.momentum": FRACTION_BELOW_1,
     "optimizer.nesterov": TRUE_OR_FALSE,
     "optimizer.betas": list_of(FRACTION_BELOW_1, 2),
-    "optimizer.weight_decay": NOT_NEGATIVE,
+    "optimizer.weight_decay": between(1e-12, 1000, or_zero=True),
+    "optimizer.maximize": one_of(False),  # it would maximize the loss
+    "optimizer.dampening": FRACTION,
+    "optimizer.eps": between(1e-38, 1),  # the smallest that a float32 holds without loss; it is added to a gradient
+    "optimizer.amsgrad": TRUE_OR_FALSE,
+    "optimizer.foreach": TRUE_OR_FALSE | NULL,
     "optimizer.fused": TRUE_OR_FALSE,
     "scheduler._partial_": one_of(True),
     "scheduler.warmup_fraction": FRACTION_BELOW_1,
     "scheduler.anneal": one_of("cos", "linear"),
     "scheduler.milestones": list_of(FRACTION),
-    "scheduler.gamma": POSITIVE,
+    "scheduler.gamma": between(1e-6, 1000),  # beyond it, one milestone leaves the useful learning rates
     "scheduler.warmup_steps": integer(0),
     "callbacks.best_checkpoint.monitor": one_of(*VALIDATION_METRICS),
     "callbacks.best_checkpoint.mode": one_of("max", "min"),
-    "callbacks.last_checkpoint.every_minutes": POSITIVE,
-    "callbacks.tensorboard_report.num_images": integer(0),
-    "callbacks.tensorboard_report.num_mistakes": integer(0),
+    "callbacks.last_checkpoint.every_minutes": MINUTES,
+    "callbacks.tensorboard_report.num_images": integer(0, MAX_PICTURES),
+    "callbacks.tensorboard_report.num_mistakes": integer(0, MAX_PICTURES),
     "callbacks.early_stopping.monitor": one_of(*VALIDATION_METRICS),
     "callbacks.early_stopping.mode": one_of("max", "min"),
     "callbacks.early_stopping.patience": integer(1),
@@ -128,6 +146,8 @@ def check_together(value: dict[str, Any]) -> None:
         raise UserError("optimizer.nesterov=true needs optimizer.momentum above 0")
     if value.get("optimizer.fused") and value["trainer.gradient_clip_val"] and value["trainer.precision"] == "16-mixed":
         raise UserError("trainer.gradient_clip_val in trainer.precision=16-mixed needs optimizer.fused=false")
+    check_learning_rate(value)
+    check_callbacks(value)
     mixed = {"train/accuracy", "train/top5_accuracy"}.intersection(as_list(value.get("objective", [])))
     if mixed and (value.get("mixup") or value.get("cutmix")):
         raise UserError(f"objective={min(mixed)} is not measured with mixup or cutmix, which give images two labels")
@@ -145,6 +165,32 @@ def check_together(value: dict[str, Any]) -> None:
         raise UserError("callbacks=early_stopping needs validation, which trainer.limit_val_batches=0 leaves out")
     if "model.layers" in value:
         check_description({name.removeprefix("model."): value[name] for name in value if name.startswith("model.")})
+
+
+def check_learning_rate(value: dict[str, Any]) -> None:
+    """Raise UserError for a learning rate that would remove the weights in a step or grow without limit."""
+    lr, decay = value.get("optimizer.lr"), value.get("optimizer.weight_decay")
+    shrinks = value.get("optimizer._target_") in ("torch.optim.SGD", "torch.optim.AdamW")  # Adam divides the decay too
+    if shrinks and decay and lr * decay > 1:
+        raise UserError(
+            f"optimizer.lr={lr} times optimizer.weight_decay={decay} is {lr * decay:g}: above 1, each step would turn "
+            "the sign of the weights; lower one of them"
+        )
+    gamma, milestones = value.get("scheduler.gamma"), value.get("scheduler.milestones", [])
+    if lr and gamma and math.log10(lr) + len(milestones) * math.log10(gamma) > math.log10(MAX_STEP_SIZE):
+        raise UserError(
+            f"scheduler.gamma={gamma} at {len(milestones)} milestones raises optimizer.lr={lr} above "
+            f"{MAX_STEP_SIZE:g}: lower scheduler.gamma"
+        )
+
+
+def check_callbacks(value: dict[str, Any]) -> None:
+    """Raise UserError for an entry of callbacks that names no class, and for an average that would never change."""
+    for name, options in value.items():
+        if name.rpartition(".")[0] == "callbacks" and not (isinstance(options, dict) and "_target_" in options):
+            raise UserError(f"{name} must be a group of options that names a class, e.g. +{name}._target_=my.Callback")
+    if value.get("callbacks.ema.decay") == 1 and not value["callbacks.ema.warmup"]:
+        raise UserError("callbacks.ema.decay=1 needs callbacks.ema.warmup=true: the average would never change")
 
 
 TRAINING_SCHEMA = Schema("config", RUN | MODEL | DATA | TRAINER, check_together)

@@ -7,10 +7,12 @@ import time
 from dataclasses import dataclass
 
 from reslab.interruption import signals
-from reslab.options import NULL, POSITIVE, check_option, integer
+from reslab.machine import share_of_processors
+from reslab.options import MINUTES, NULL, check_option
 from reslab.processes import Guard
 from reslab.sweeps.launchers import commands
 from reslab.sweeps.launchers.commands import POLL_SECONDS, CommandJob, CommandLauncher, log
+from reslab.sweeps.options import N_JOBS
 
 
 @dataclass
@@ -48,9 +50,12 @@ class ParallelLauncher(CommandLauncher):
     """
 
     def __init__(self, n_jobs: int, timeout_min: float | None = None) -> None:
-        check_option("hydra.launcher.n_jobs", n_jobs, integer(1))
-        check_option("hydra.launcher.timeout_min", timeout_min, POSITIVE | NULL)
+        check_option("hydra.launcher.n_jobs", n_jobs, N_JOBS)
+        check_option("hydra.launcher.timeout_min", timeout_min, MINUTES | NULL)
         self.n_jobs, self.timeout_min = n_jobs, timeout_min
+
+    def threads(self) -> int:
+        return share_of_processors(self.n_jobs)
 
     def run_commands(self, jobs: list[CommandJob]) -> None:
         log.info("Launching %d jobs, %d at a time", len(jobs), self.n_jobs)
