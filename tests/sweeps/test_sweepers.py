@@ -186,7 +186,10 @@ def test_a_mistake_leaves_a_sweep_that_is_resumed(tmp_path, no_torch):
     [
         ("hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size=0 must be an integer of at least 1 or null"),
         ("sweep.stop_on_failure=maybe", "sweep.stop_on_failure=maybe must be true or false"),
-        ("hydra/launcher=parallel hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs=0 must be an integer from 1 to 1024"),
+        (
+            "hydra/launcher=parallel hydra.launcher.n_jobs=0",
+            "hydra.launcher.n_jobs=0 must be an integer from 1 to 1024",
+        ),
         ("hydra/launcher=slurm", "hydra/launcher=slurm needs the command sbatch: start the sweep where jobs are"),
         ("seed=3", "resume=sweep is a sweep that was started with seed=1,2, not seed=3: start a new one"),
     ],

@@ -96,7 +96,9 @@ def test_a_job_that_is_out_of_time_saves_and_has_failed(launch, results):
 def test_a_wrong_number_of_jobs_is_one_line(n_jobs):
     with pytest.raises(UserError, match=r"^hydra\.launcher\.n_jobs=\S+ must be an integer from 1 to 1024"):
         ParallelLauncher(n_jobs)
-    with pytest.raises(UserError, match=r"^hydra\.launcher\.timeout_min=0 must be a number from 1e-09 to 1e\+07 or null"):
+    with pytest.raises(
+        UserError, match=r"^hydra\.launcher\.timeout_min=0 must be a number from 1e-09 to 1e\+07 or null"
+    ):
         ParallelLauncher(1, timeout_min=0)
 
 
