@@ -1,6 +1,6 @@
 """`python src/benchmark.py` is `reslab benchmark`, without an installation of the command."""
 
-from reslab.commands.benchmark import main
+from reslab.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("benchmark")

@@ -1,6 +1,6 @@
 """`python src/evaluate.py` is `reslab evaluate`, without an installation of the command."""
 
-from reslab.commands.evaluate import main
+from reslab.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("evaluate")

@@ -1,6 +1,6 @@
 """`python src/predict.py` is `reslab predict`, without an installation of the command."""
 
-from reslab.commands.predict import main
+from reslab.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("predict")

@@ -1,6 +1,6 @@
 """`python src/report.py` is `reslab report`, without an installation of the command."""
 
-from reslab.commands.report import main
+from reslab.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("report")

@@ -1,6 +1,6 @@
 """`python src/train.py` is `reslab train`, without an installation of the command."""
 
-from reslab.commands.train import main
+from reslab.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("train")

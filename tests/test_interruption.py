@@ -4,12 +4,12 @@ import signal
 import pytest
 
 from reslab.errors import Interrupted
-from reslab.interruption import Signals
+from reslab.interruption import ENDING_SIGNALS, Signals
 
 
 @pytest.fixture
 def signals():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
     signals = Signals()
     signals.listen()
     yield signals
@@ -17,7 +17,11 @@ def signals():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140),
+     (signal.SIGXCPU, 152)],
+)  # fmt: skip
 def test_a_signal_raises_an_error_at_once(signals, number, status):
     with pytest.raises(Interrupted, match=f"^{number.name}$") as interrupted:
         os.kill(os.getpid(), number)
@@ -57,3 +61,17 @@ def test_an_error_within_the_block_comes_before_the_signal(signals):
 
     with pytest.raises(ValueError, match="of the training"):
         work()
+
+
+def test_what_is_ignored_stays_ignored(signals):
+    """nohup starts a command with SIGHUP ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signals.listen()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_after_the_end_a_signal_ends_the_process_at_once(signals):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signals.stop_listening()
+    assert {signal.getsignal(number) for number in set(ENDING_SIGNALS) - {signal.SIGHUP}} == {signal.SIG_DFL}
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN

@@ -10,14 +10,29 @@ network = run.classifier()
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from reslab.errors import UserError
-from reslab.run import Run, check_config_dir
+if TYPE_CHECKING:
+    from reslab.errors import UserError
+    from reslab.run import Run
 
 __all__ = ["Run", "UserError", "load", "train"]
 
 
-def load(folder: str | Path, config_dir: str | Path | None = None) -> Run:
+def __getattr__(name: str) -> Any:
+    """Import a class when it is used. A command handles Ctrl-C before it imports what takes long."""
+    if name == "Run":
+        from reslab.run import Run
+
+        return Run
+    if name == "UserError":
+        from reslab.errors import UserError
+
+        return UserError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load(folder: str | Path, config_dir: str | Path | None = None) -> "Run":
     """Return the run in a folder.
 
     Args:
@@ -36,6 +51,9 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> Run:
         Traceback (most recent call last):
         reslab.errors.UserError: outputs/resnet20-digits holds no run: .hydra/overrides.yaml is missing
     """
+    from reslab.errors import UserError
+    from reslab.run import Run, check_config_dir
+
     check_config_dir(config_dir)
     run = Run(folder, config_dir)
     if not run.has_settings:
@@ -43,7 +61,7 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> Run:
     return run
 
 
-def train(*overrides: str, config_dir: str | Path | None = None) -> Run:
+def train(*overrides: str, config_dir: str | Path | None = None) -> "Run":
     """Train a network, test it, and return its run, as `python src/train.py <overrides>` does.
 
     Args:

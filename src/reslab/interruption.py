@@ -1,6 +1,5 @@
-"""Signals: Ctrl-C and SIGTERM let a training step finish and be saved; a second Ctrl-C ends the process at once."""
+"""Signals: Ctrl-C, SIGTERM and others let a step be finished and saved; a second Ctrl-C ends the process at once."""
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -8,6 +7,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 from reslab.errors import Interrupted
+
+# What asks a process to end, where the system has it. SIGHUP: its terminal was closed. SIGUSR1 and SIGUSR2: its time on
+# a cluster is nearly over (sbatch --signal, submitit, LSF, Grid Engine). SIGXCPU: so is its time on the processor.
+ENDING_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+)
+ALWAYS = (signal.SIGINT, signal.SIGTERM)  # a script ignores SIGINT in the commands that it starts in the background
 
 
 class Signals:
@@ -34,21 +42,27 @@ class Signals:
             raise Interrupted(self.caught)
 
     def listen(self) -> None:
-        """Install the handler for SIGINT and SIGTERM, and on a SLURM cluster for SIGUSR2."""
+        """Install the handler for all requests to end, except those that are ignored: nohup ignores SIGHUP."""
         if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.receive)
-        if "SLURM_JOB_ID" in os.environ:
-            signal.signal(signal.SIGUSR2, self.receive)  # submitit asks SLURM to send it before the time limit
+        for number in ENDING_SIGNALS:
+            if number in ALWAYS or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self.receive)
+
+    def stop_listening(self) -> None:
+        """Let a request to end do so at once, without a word, because nothing is left to save."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in ENDING_SIGNALS:
+            if signal.getsignal(number) == self.receive:
+                signal.signal(number, signal.SIG_DFL)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Raise Interrupted, or only note the first signal within `deferred`."""
         if self.caught is not None and number != signal.SIGINT:
             return  # clusters send more than one
-        if self.caught is not None:  # a second Ctrl-C: from now on a signal ends the process at once
-            for each in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(each, signal.SIG_DFL)
+        if self.caught is not None:  # a second Ctrl-C
+            self.stop_listening()
         elif self.deferring:
             self.caught = number
             return

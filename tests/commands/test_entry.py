@@ -13,7 +13,7 @@ from conftest import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from reslab.commands.entry import check, fail, record_failure, use_present_names
+from reslab.commands.entry import check, fail, print_interruption, record_failure, use_present_names
 from reslab.commands.resolvers import job_folder, new_folder
 from reslab.errors import Interrupted, UserError
 from reslab.files import RunLog
@@ -80,6 +80,13 @@ def test_a_failure_takes_no_result_from_a_run_that_has_one(tmp_path, before, err
     record_failure(error, "config", Run(tmp_path), in_sweep)
     result = Run(tmp_path).result
     assert (result.get("error") or result["status"]) == (after or "unfinished")
+
+
+@pytest.mark.parametrize(("status", "says"), [("finished", False), ("pruned", False), ("interrupted", True)])
+def test_a_signal_after_the_end_of_a_run_has_interrupted_nothing(tmp_path, capsys, status, says):
+    (tmp_path / "result.json").write_text(json.dumps({"status": status}))
+    print_interruption(Interrupted(signal.SIGTERM), Run(tmp_path))
+    assert capsys.readouterr().err == (f"interrupted (SIGTERM): resume={tmp_path} continues the run\n" if says else "")
 
 
 def test_an_experiment_chooses_its_sweeper(tmp_path):

@@ -1,6 +1,8 @@
 """The console command `reslab`."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,18 @@ import pytest
 from conftest import CONF
 
 from reslab.commands.main import COMMANDS, main
+from reslab.interruption import ENDING_SIGNALS
 
 RESLAB = [sys.executable, "-c", "from reslab.commands.main import main; main()"]
+
+
+@pytest.fixture(autouse=True)
+def own_handlers():
+    """A command installs handlers of signals in its process, which is that of the tests here."""
+    before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def answer(capsys, monkeypatch, *arguments):
@@ -51,3 +63,17 @@ def test_the_help_of_a_command_is_that_of_its_script():
     )
     assert by_name.stdout == by_file.stdout
     assert "resnet20" in by_name.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [*([sys.executable, CONF.parent / "src" / f"{name}.py"] for name in COMMANDS), [*RESLAB, "train"],
+     [sys.executable, CONF.parent / "src" / "reslab" / "commands" / "train.py"]],
+    ids=[*COMMANDS, "reslab train", "a further process"],
+)  # fmt: skip
+def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path, command):
+    """The first module that takes long to import presses it."""
+    (tmp_path / "omegaconf.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    path = os.pathsep.join([str(tmp_path), str(CONF.parent / "src")])
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted (SIGINT)\n")

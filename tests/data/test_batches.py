@@ -207,9 +207,10 @@ def test_batches_from_a_folder_with_more_ranks_than_images_in_the_remainder(fold
 # worker processes
 
 
-def test_worker_processes_ignore_ctrl_c(folder):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_worker_processes_leave_signals_to_the_main_process(folder, number):
     def interrupted(path, seed):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         return read(path, seed)
 
     order, read = BatchOrder(torch.arange(11), 4, shuffle=True), folder.read

@@ -1,9 +1,12 @@
 import csv
+from types import SimpleNamespace
 
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from reslab.run import Run
 from reslab.training import fit
+from reslab.training.history import History, ProgressBar
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=2", "test=false")
 
@@ -68,3 +71,13 @@ def test_metrics_csv_has_one_row_per_epoch(composed, tmp_path):
         rate = 20 * 64 / float(row["train/epoch_seconds"])
         assert float(row["train/images_per_second"]) == pytest.approx(rate, rel=1e-4)
     assert sum(float(row["train/epoch_seconds"]) for row in rows) == pytest.approx(result["train/seconds"], rel=1e-4)
+
+
+def test_the_progress_bar_waits_for_no_other_process(tmp_path):
+    """It shows the last validation without the trainer's metrics, which all processes of a run compute together."""
+    history = History(Run(tmp_path))
+    history.latest, history.running = {"step/loss": 0.5, "step/images_per_second": 1000.0}, {"accuracy": 0.25}
+    shown = {"loss": 0.5, "accuracy": 0.25, "images/s": "1,000"}
+    assert ProgressBar(history).get_metrics(SimpleNamespace(), SimpleNamespace()) == shown
+    history.rows = [{"step": 20, "val/accuracy": 0.75}, {"step": 40}]
+    assert ProgressBar(history).get_metrics(SimpleNamespace(), SimpleNamespace()) == shown | {"val": 0.75}

@@ -6,12 +6,14 @@ from omegaconf import DictConfig
 
 from reslab.benchmarking.options import BENCHMARK_SCHEMA
 from reslab.commands.entry import command
+from reslab.interruption import signals
 
 
 def run_benchmark(config: DictConfig) -> None:
     """Measure every case, print the results, and exit with status 1 if a case has failed."""
-    from reslab.benchmarking.benchmark import run_benchmark
-    from reslab.benchmarking.table import print_benchmark
+    with signals.deferred():  # an exception could be lost in a module that is being imported
+        from reslab.benchmarking.benchmark import run_benchmark
+        from reslab.benchmarking.table import print_benchmark
 
     result = run_benchmark(config)
     print_benchmark(result)

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
 from reslab.commands.arguments import check_flags, expand_home, hydra_arguments_of, own_environment
+from reslab.commands.output import lasting_streams
 from reslab.configuration import CONF, flatten, task_overrides
 from reslab.errors import FULL_ERROR, Failed, Interrupted, UserError, is_mistake, one_line
 from reslab.files import held_log, run_logs
@@ -42,21 +42,26 @@ def command(schema: Schema, task: Task) -> None:
     The process exits with status 2 for a mistake of the user, with 1 for a failure, and with 128 + n for signal n.
     """
     end_with_first_process(sys.argv)
-    signals.listen()
-    replace_unprintable_characters()
     logging.raiseExceptions = False  # on a full disk, logging would print a long traceback for each line
     environment = own_environment(sys.argv) | first_process(sys.argv)
-    with errors_as_one_line(schema.config_name), command_line(sys.argv, environment):
-        check_flags()
-        arguments = hydra_arguments_of(sys.argv[1:], schema)
-        checked = checked_task(schema, task)
-        with command_line([sys.argv[0], *arguments], {FULL_ERROR: "1"}):  # Hydra then raises errors instead of printing
-            try:
-                hydra.main(config_path=str(CONF), config_name=schema.config_name, version_base="1.3")(checked)()
-            except Exception as error:  # errors of a job arrive as Failed, so this one is in the command line
-                if is_mistake(error):
-                    raise
-                raise UserError(one_line(error, schema.config_name)) from error
+    with errors_as_one_line(schema.config_name):
+        signals.listen()
+        with lasting_streams(), command_line(sys.argv, environment):
+            run_hydra(schema, task)
+
+
+def run_hydra(schema: Schema, task: Task) -> None:
+    """Let Hydra run the task, with the arguments of this process."""
+    check_flags()
+    arguments = hydra_arguments_of(sys.argv[1:], schema)
+    checked = checked_task(schema, task)
+    with command_line([sys.argv[0], *arguments], {FULL_ERROR: "1"}):  # Hydra then raises errors instead of printing
+        try:
+            hydra.main(config_path=str(CONF), config_name=schema.config_name, version_base="1.3")(checked)()
+        except Exception as error:  # errors of a job arrive as Failed, so this one is in the command line
+            if is_mistake(error):
+                raise
+            raise UserError(one_line(error, schema.config_name)) from error
 
 
 def checked_task(schema: Schema, task: Task) -> Task:
@@ -81,8 +86,8 @@ def checked_task(schema: Schema, task: Task) -> Task:
             if hydra_config.run.dir != ".":  # evaluate and predict have no folder, and may be called in that of a run
                 record_failure(error, schema.config_name, Run(folder), in_sweep)
             if isinstance(error, Interrupted):
-                if schema is TRAINING_SCHEMA and not in_sweep and is_first_process():
-                    print(f"interrupted ({error}): {resume_argument(folder)} continues the run", file=sys.stderr)
+                if schema is TRAINING_SCHEMA and not in_sweep:
+                    print_interruption(error, Run(folder))
                 raise
             if in_sweep and OmegaConf.select(config, "sweep.stop_on_failure"):
                 raise SweepFailed("sweep.stop_on_failure=true") from error
@@ -125,12 +130,18 @@ def record_failure(error: BaseException, config_name: str, run: Run, in_sweep: b
         run.fail(one_line(error, config_name), interrupted=isinstance(error, Interrupted))
 
 
+def print_interruption(error: Interrupted, run: Run) -> None:
+    """Print what continues a run. A signal after the end of a run has interrupted nothing."""
+    if is_first_process() and not run.has_ended:
+        print(f"interrupted ({error}): {resume_argument(run.folder)} continues the run", file=sys.stderr)
+
+
 # errors
 
 
 @contextmanager
 def errors_as_one_line(config_name: str) -> Iterator[None]:
-    """Let an error end the process with one line and its exit status."""
+    """Let an error end the process with one line and its exit status. A signal that comes later ends it at once."""
     try:
         yield
     except Interrupted as error:
@@ -141,6 +152,8 @@ def errors_as_one_line(config_name: str) -> Iterator[None]:
         fail(failed.error, config_name)
     except Exception as error:
         fail(error, config_name)
+    finally:
+        signals.stop_listening()
 
 
 def fail(error: Exception, config_name: str) -> NoReturn:
@@ -152,12 +165,6 @@ def fail(error: Exception, config_name: str) -> NoReturn:
     in_log = "; the run's log has it too" if run_logs() else ""
     print(f"HYDRA_FULL_ERROR=1 shows the traceback{in_log}", file=sys.stderr)
     sys.exit(1)
-
-
-def replace_unprintable_characters() -> None:
-    """Print a question mark where the terminal has no ± or where a folder's name is not valid text."""
-    if isinstance(sys.stdout, TextIOWrapper):  # it may be closed
-        sys.stdout.reconfigure(errors="replace")
 
 
 # the command line

@@ -4,12 +4,14 @@ from omegaconf import DictConfig
 
 from reslab.commands.entry import command
 from reslab.inference.options import EVALUATE_SCHEMA
+from reslab.interruption import signals
 
 
 def run_evaluate(config: DictConfig) -> None:
     """Test a network and print its scores."""
-    from reslab.commands.printing import print_evaluation
-    from reslab.inference.evaluation import evaluate
+    with signals.deferred():  # an exception could be lost in a module that is being imported
+        from reslab.commands.printing import print_evaluation
+        from reslab.inference.evaluation import evaluate
 
     print_evaluation(evaluate(config))
 

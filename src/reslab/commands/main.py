@@ -1,10 +1,14 @@
-"""The console command: `reslab train model=resnet18`, `reslab predict …`, with the same code as src/*.py."""
+"""The console command: `reslab train model=resnet18`, `reslab predict …`, with the same code as src/*.py.
+
+Nothing is imported here that takes long, so that Ctrl-C is handled before anything else is.
+"""
 
 import importlib
+import os
+import signal
 import sys
-
-from reslab.errors import suggest
-from reslab.text import printable
+from contextlib import suppress
+from types import FrameType, ModuleType
 
 COMMANDS = {
     "train": "train a residual network on a data set, or a sweep of them (-m)",
@@ -23,12 +27,34 @@ def main() -> None:
     if name in ("--help", "-h"):
         print(USAGE)
     elif name not in COMMANDS:
+        from reslab.errors import suggest
+        from reslab.text import printable
+
         print(f"error: there is no command {printable(name)}{suggest(name, list(COMMANDS), USAGE)}", file=sys.stderr)
         sys.exit(2)
     else:
+        command = imported(name)
         from reslab.commands.entry import command_line
 
-        command = importlib.import_module(f"reslab.commands.{name}")
         # The other processes of a distributed run and the jobs of a sweep are started with this file.
         with command_line([str(command.__file__), *sys.argv[2:]]):
             command.main()
+
+
+def run(name: str) -> None:
+    """Run the command of this name with the command line of this process."""
+    imported(name).main()
+
+
+def imported(name: str) -> ModuleType:
+    """Import the module of a command. Ctrl-C meanwhile ends the process at once, because nothing has begun."""
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, end_at_once)
+    return importlib.import_module(f"reslab.commands.{name}")
+
+
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """End the process. An exception could be lost in a module that is being imported."""
+    with suppress(OSError):  # standard error may be closed
+        os.write(2, f"interrupted ({signal.Signals(number).name})\n".encode())
+    os._exit(128 + number)

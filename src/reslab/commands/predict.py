@@ -4,14 +4,16 @@ from omegaconf import DictConfig
 
 from reslab.commands.entry import command
 from reslab.inference.options import PREDICT_SCHEMA
+from reslab.interruption import signals
 
 
 def run_predict(config: DictConfig) -> None:
     """Classify images, and print or write the classes."""
-    from reslab.commands.printing import print_predictions
-    from reslab.configuration import as_list
-    from reslab.inference.loading import find_checkpoint
-    from reslab.inference.prediction import predict, write_predictions
+    with signals.deferred():  # an exception could be lost in a module that is being imported
+        from reslab.commands.printing import print_predictions
+        from reslab.configuration import as_list
+        from reslab.inference.loading import find_checkpoint
+        from reslab.inference.prediction import predict, write_predictions
 
     predictions = predict(
         find_checkpoint(config.checkpoint),

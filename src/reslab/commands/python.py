@@ -18,7 +18,7 @@ from reslab.configuration import initialized_hydra, searchpath_override
 from reslab.errors import Failed, Interrupted, UserError, is_mistake, one_line
 from reslab.files import RunLog, held_log
 from reslab.internals import asks_for_sweep, run_hydra_job
-from reslab.interruption import signals
+from reslab.interruption import ENDING_SIGNALS, signals
 from reslab.run import Run, check_config_dir
 from reslab.text import LineFormatter
 from reslab.training.options import TRAINING_SCHEMA
@@ -31,7 +31,8 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
     finished: list[Run] = []
 
     def task(config: DictConfig) -> None:
-        from reslab.training.fit import train  # torch and lightning, once the configuration is known to be right
+        with signals.deferred():  # an exception could be lost in a module that is being imported
+            from reslab.training.fit import train  # torch and lightning, once the configuration is known to be right
 
         run = Run(config.folder, config_dir)
         with run_log(run.folder), held_log(resumes=bool(config.resume)):
@@ -79,7 +80,7 @@ def own_folder(config_dir: str | Path | None) -> list[str]:
 @contextmanager
 def own_signals() -> Iterator[None]:
     """Let a signal save and end the run, and give the signals back to the program afterwards."""
-    numbers = [signal.SIGINT, signal.SIGTERM] if threading.current_thread() is threading.main_thread() else []
+    numbers = ENDING_SIGNALS if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.getsignal(number) for number in numbers}
     signals.caught = None
     signals.listen()

@@ -1,4 +1,18 @@
-"""Compare finished runs and sweeps.
+"""The command `report`: compare finished runs and sweeps."""
+
+import os
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import NoReturn
+
+from reslab.commands.entry import errors_as_one_line
+from reslab.commands.output import lasting_streams
+from reslab.errors import UserError
+from reslab.interruption import signals
+from reslab.text import printable
+
+HELP = """\
+Compare finished runs and sweeps.
 
   python src/report.py outputs/multirun/2026-01-31_12-00-00            a sweep; or several, or runs, or folders of these
   python src/report.py outputs/resnet20-digits output=report           write into that folder instead
@@ -9,19 +23,7 @@ report.csv, runs.csv and report.html: a page with the table, learning curves and
 written into the named folder, or into the folder that holds all named folders.
 `versus` shows what differs between the runs before and after it, and whether the accuracy differs by more than the
 spread over seeds.
-"""
-
-import os
-import signal
-import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from pathlib import Path
-from typing import Any, NoReturn
-
-from reslab.commands.entry import errors_as_one_line, replace_unprintable_characters
-from reslab.errors import Interrupted, UserError
-from reslab.text import printable
-
+"""  # not the docstring of this module, which python -OO removes
 VERSUS = Path("versus")
 
 
@@ -29,27 +31,17 @@ class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}: --help shows examples")
 
-    def print_help(self, file: Any = None) -> None:
-        """Print at once: argparse would ignore a full disk."""
-        print(self.format_help(), end="", flush=True)
-
 
 def main() -> None:
-    if hasattr(signal, "SIGPIPE"):  # Windows has none
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends this process silently
-    replace_unprintable_characters()
-    parser = Parser("report", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = Parser("report", description=HELP, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", metavar="folder | output=folder | versus")
     with errors_as_one_line("report"):
-        try:
-            report(parser.parse_args().folders)
-            print(end="", flush=True)
-        except KeyboardInterrupt:
-            raise Interrupted(signal.SIGINT) from None
-        except OSError as error:
-            # Python would print a traceback when it cannot write the rest of the output at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise UserError(f"{error.filename or 'standard output'}: {error.strerror}") from error
+        signals.listen()
+        with lasting_streams():
+            try:
+                report(parser.parse_args().folders)
+            except OSError as error:
+                raise UserError(f"{error.filename}: {error.strerror}") from error
 
 
 def report(arguments: list[str]) -> None:

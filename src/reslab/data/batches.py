@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from reslab.data.images import UnreadableImageError, report_unreadable
 from reslab.internals import shut_down_workers
+from reslab.interruption import ENDING_SIGNALS
 
 Batch = tuple[Tensor, Tensor]  # uint8 images (N, C, H, W), int64 labels (N,)
 SeededIndex = tuple[int, int]  # an image's index and the seed of its random transform
@@ -256,8 +257,10 @@ def make_data_loader(
 
 
 def ignore_interrupts(worker: int) -> None:
-    """Leave Ctrl-C, which reaches every process of the terminal, to the main process.
+    """Leave Ctrl-C and a closed terminal, which reach every process of the terminal, to the main process.
 
-    The main process finishes its step, and needs the worker processes for it.
+    So do the signals of a cluster, except SIGTERM, by which the main process ends a worker. The main process finishes
+    its step, and needs the worker processes for it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in set(ENDING_SIGNALS) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)

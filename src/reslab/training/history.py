@@ -258,6 +258,6 @@ class ProgressBar(RichProgressBar):
             **{name.replace("_", " "): value for name, value in self.history.running.items() if name != "loss"},
             "images/s": f"{latest['step/images_per_second']:,.0f}",
         }
-        if "val/accuracy" in trainer.callback_metrics:
-            shown["val"] = trainer.callback_metrics["val/accuracy"].item()
-        return shown
+        # To read trainer.callback_metrics would wait for the other processes, which show no progress.
+        validated = [row["val/accuracy"] for row in self.history.rows if "val/accuracy" in row]
+        return shown | {"val": validated[-1]} if validated else shown
