@@ -24,8 +24,6 @@ written into the named folder, or into the folder that holds all named folders.
 `versus` shows what differs between the runs before and after it, and whether the accuracy differs by more than the
 spread over seeds.
 """  # not the docstring of this module, which python -OO removes
-HELP = """\
-The command `report`: compare finished runs and sweeps."""  # not the docstring of this module, which python -OO removes
 VERSUS = Path("versus")
 
 
