@@ -42,6 +42,7 @@ def read_distribution(override: Override) -> BaseDistribution:
     log = "log" in tags
     try:
         if override.is_interval_sweep():
+            check_ends(value.start, value.end, log)
             kind = IntDistribution if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution
             return kind(value.start, value.end, log=log)
         if override.is_range_sweep():
@@ -56,9 +57,18 @@ def read_distribution(override: Override) -> BaseDistribution:
 def range_distribution(values: list[Any], step: float, log: bool) -> BaseDistribution:
     if not values:
         raise ValueError("this range is empty")
+    check_ends(values[0], values[-1], log)
     if isinstance(values[0], int):
         return IntDistribution(values[0], values[-1], log=log, step=int(step))
     return FloatDistribution(values[0], values[-1], log=log, step=step)
+
+
+def check_ends(low: float, high: float, log: bool) -> None:
+    """Raise ValueError for ends that Optuna would refuse, in words that differ between its versions."""
+    if low > high:
+        raise ValueError(f"{low} is above {high}: the lower end comes first")
+    if log and low <= 0:
+        raise ValueError(f"a logarithmic scale has no {low}: begin above 0")
 
 
 def check_space(jobs: SweepJobs, fixed: list[str], space: Space) -> None:
