@@ -8,6 +8,7 @@ from reslab.errors import UserError
 
 INTERACTIVE_STEP = "4294967290"  # the step of SLURM in which salloc runs a shell: SLURM_INTERACTIVE_STEP in slurm.h
 LIGHTNING_PROCESS = "hydra.job.name=train_ddp_process_"  # Lightning adds it to the command of the processes it starts
+OMP_NUM_THREADS = "OMP_NUM_THREADS"  # the variable of OpenMP, which torch, MKL and oneDNN obey
 RANK_VARIABLES = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
@@ -65,6 +66,17 @@ def is_first_process() -> bool:
 def processors() -> int:
     """Return how many processors this process may use; SLURM and taskset may reserve the others."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def asked_threads() -> int | None:
+    """Return the number of threads that the environment asks for; None where it asks for none."""
+    asked = os.environ.get(OMP_NUM_THREADS, "").partition(",")[0]  # OpenMP takes one number for each level of nesting
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else None
+
+
+def share_of_processors(shares: int) -> int:
+    """Return the threads of one of several processes that run at the same time: those asked for, or an equal part."""
+    return asked_threads() or max(1, processors() // shares)
 
 
 def gpus() -> list[str]:

@@ -37,7 +37,10 @@ ABSENT: dict[str, Any] = {
     "model.classifier_bias": True, "model.logit_scale": 1.0,
     "model.train_norms": False, "data.background": None, "trainer.gradient_clip_algorithm": "norm",
     "data.allow_changes": False, "data.augment.erasing_aspect": "log_uniform", "data.augment.erasing_fill": "random",
+    "threads": None,
 }  # fmt: skip
+# Options whose null leaves the value to the run, which records it when it begins.
+LEFT_TO_THE_RUN = ("threads",)
 # Modules that have moved. The configurations of older runs contain the old names.
 MOVED = {
     f"reslab.{name}.": f"reslab.training.{name}." for name in ("averaging", "checkpoints", "schedules", "tensorboard")
@@ -91,7 +94,7 @@ class Run:
         self.result_file = self.folder / "result.json"
         self.hydra_folder = self.folder / ".hydra"
         self.config_file = self.hydra_folder / "config.yaml"
-        self.overrides_file = self.hydra_folder / "overrides.yaml"  # Hydra writes it last
+        self.overrides_file = self.hydra_folder / "overrides.yaml"  # it is written last
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.status})"
@@ -322,7 +325,9 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} was {before.get(name)} and is {after.get(name)}"
         for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and not may_differ(name)
+        if before.get(name) != after.get(name)
+        and not may_differ(name)
+        and not (name in LEFT_TO_THE_RUN and None in (before.get(name), after.get(name)))
     ]
 
 

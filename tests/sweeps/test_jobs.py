@@ -7,8 +7,10 @@ from omegaconf import OmegaConf
 from reslab.errors import UserError
 from reslab.run import ABSENT
 from reslab.sweeps.composition import Job
+from reslab.sweeps.folder import Sweep
 from reslab.sweeps.jobs import JobLauncher, holds_its_result
 from reslab.sweeps.search import PRUNING_OVERRIDE
+from reslab.training import process
 
 
 class GroupLauncher(Launcher):
@@ -80,10 +82,11 @@ def test_only_the_jobs_that_have_not_ended_are_launched_and_those_that_have_begu
     results = jobs.run({number: [f"seed={number}"] for number in range(7)})
     resumed = [
         [f"seed={number}", f"resume='{folders[number]}'", f"hydra.sweep.subdir='{number}_seed={number}'",
-         "hydra.output_subdir=null"]
+         "hydra.output_subdir=null", "threads=1"]
         for number in (1, 2)
     ]  # fmt: skip
-    assert jobs.launcher.launched == [(1, resumed), (4, [["seed=4"]]), (6, [["seed=6"]])]
+    new = {number: [[f"seed={number}", "threads=1"]] for number in (4, 6)}
+    assert jobs.launcher.launched == [(1, resumed), *new.items()]
     statuses = ["finished", "failed", "failed", "finished", "failed", "pruned", "failed"]  # launched without a result
     assert [results[number]["status"] for number in range(7)] == statuses
 
@@ -152,10 +155,56 @@ def test_a_job_that_is_older_than_an_option_does_what_it_did(sweep_jobs, monkeyp
     assert jobs.launcher.launched == [[1]]
 
 
+def launched_threads(jobs):
+    """Return the last override of each job that a launcher of Hydra has received."""
+    return [overrides[-1] for _, group in jobs.launcher.launched for overrides in group]
+
+
+def test_the_jobs_of_a_sweep_keep_the_number_of_threads_that_it_has_recorded(sweep_jobs, monkeypatch):
+    jobs = sweep_jobs(GroupLauncher())
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(process, "chosen_threads", lambda trainer: 3)
+    overrides = {0: ["seed=0"], 1: ["seed=1", "threads=5"], 2: ["seed=2", "threads=null"]}
+    jobs.run(overrides)
+    assert launched_threads(jobs) == ["threads=3", "threads=5", "threads=3"]
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(process, "chosen_threads", lambda trainer: 4)
+    resumed = sweep_jobs(GroupLauncher())
+    resumed.write_record()
+    resumed.run({3: ["seed=3"]})
+    assert launched_threads(resumed) == ["threads=3"]
+
+
+def test_a_job_that_has_begun_keeps_its_threads(sweep_jobs, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(process, "chosen_threads", lambda trainer: 3)
+    jobs = sweep_jobs(GroupLauncher())
+    for number, (status, threads) in enumerate([("finished", 2), ("failed", 2), ("failed", None), ("finished", None)]):
+        job = jobs.compose(number, [f"seed={number}"])
+        job.options["threads"] = threads
+        begin(job, status)
+    jobs.run({number: [f"seed={number}"] for number in range(4)})
+    assert launched_threads(jobs) == ["threads=2", "threads=3"]
+
+
+def test_a_sweep_that_asks_for_threads_gives_its_jobs_no_others(sweep_jobs):
+    jobs = sweep_jobs(GroupLauncher())
+    jobs.run({0: ["seed=0", "threads=2"]})
+    assert (launched_threads(jobs), jobs.threads) == (["threads=2"], None)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "threads: many", "threads: 0", "threads: [1"])
+def test_a_record_without_a_number_of_threads_counts_as_that_of_an_older_version(tmp_path, content):
+    (tmp_path / "multirun.yaml").write_text(content)
+    assert Sweep(tmp_path).threads is None
+
+
 def test_jobs_with_new_values_wait_for_one_composition_of_each_kind(sweep_jobs, monkeypatch):
     jobs, composed = sweep_jobs(RecordingLauncher()), []
-    compose = jobs.composer.composed
-    monkeypatch.setattr(jobs.composer, "composed", lambda *each: composed.append(each[0]) or compose(*each))
+    compose = jobs.composer.config_loader.load_sweep_config
+    monkeypatch.setattr(
+        jobs.composer.config_loader, "load_sweep_config", lambda *each: composed.append(each[1]) or compose(*each)
+    )
     monkeypatch.setattr(jobs.launcher, "launch_jobs", lambda launched: composed.append(len(launched)))
     monkeypatch.setattr(jobs, "record_missing_result", lambda job: None)
     overrides = {number: [f"model=resnet{8 + 6 * (number % 2)}", f"seed={number}"] for number in range(100)}

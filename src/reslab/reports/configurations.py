@@ -43,7 +43,10 @@ class Configuration:
         """Return where the results come from, e.g. `versions.torch`: one value each if all runs agree."""
         found: dict[str, set[str]] = {}
         for entry in self.entries:
-            for name, value in flatten({name: entry.result.get(name) for name in PROVENANCE}).items():
+            values = {name: entry.result.get(name) for name in PROVENANCE}
+            if entry.result.get("device") == "cpu" and "threads" in entry.result:  # a GPU does not sum in threads
+                values["threads"] = entry.result["threads"]
+            for name, value in flatten(values).items():
                 found.setdefault(name, set()).add(str(value))
         return {name: sorted(values) for name, values in found.items()}
 

@@ -10,12 +10,12 @@ from reslab.run import identity
 
 Settings = dict[str, Any]  # by dotted name
 
-# The result of a run does not depend on these options, apart from the seed, which is treated on its own.
+# The result of a run does not depend on these options, apart from the seed and the threads: see `Configuration`.
 IGNORED = (
     "seed", "folder", "outputs", "resume", "objective", "test", "logger", "checkpoint", "data.num_workers",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
     "trainer.detect_anomaly", "callbacks.tensorboard_report", "callbacks.last_checkpoint", "callbacks.pruning",
-    "sweep",
+    "sweep", "threads",
 )  # fmt: skip
 ABSENT = "-"  # shown where a configuration does not have a setting, e.g. the momentum of Adam
 

@@ -99,6 +99,11 @@ class Composer:
             functools.reduce(dict.__getitem__, groups, options)[option] = value
         return options
 
+    def option(self, overrides: Sequence[str], name: str, otherwise: Any = None) -> Any:
+        """Return one option of a job, or `otherwise` where the job has no such option."""
+        values = self.plain_values(overrides)
+        return values[name] if name in values else self.composed(overrides, values)[1].get(name, otherwise)
+
     def folder(self, number: int, overrides: Sequence[str]) -> Path:
         """Return the folder that a job gets.
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from reslab.files import LOCK, write_json, write_text
-from reslab.run import Run, read_yaml
+from reslab.run import SETTINGS_ERRORS, Run, read_yaml
+from reslab.training.options import RUN
 
 
 class Sweep:
@@ -49,6 +50,15 @@ class Sweep:
         """The URL of the database of a search; None for the one in the folder. It may hold a password."""
         url: str | None = OmegaConf.select(OmegaConf.load(self.record_file), "hydra.sweeper.storage")
         return url
+
+    @property
+    def threads(self) -> int | None:
+        """The number of threads of each job; None for a new sweep and one of an older version, and if it is wrong."""
+        try:
+            number = read_yaml(self.record_file).get("threads")
+        except (*SETTINGS_ERRORS, AttributeError):
+            return None
+        return number if RUN["threads"].allows(number) else None
 
     def write_record(self, config: DictConfig) -> None:
         """Write what the sweep was started with, as Hydra's own sweeper does."""

@@ -14,11 +14,12 @@ from omegaconf import DictConfig
 from reslab.benchmarking.options import BENCHMARK_SCHEMA
 from reslab.configuration import flatten, has_prefix, quoted
 from reslab.errors import UserError
+from reslab.machine import asked_threads
 from reslab.options import Schema, check_option
 from reslab.run import Result, Run, differences, identity, older_options
 from reslab.sweeps.composition import Composer, Job
 from reslab.sweeps.folder import Sweep
-from reslab.training.options import TRAINING_SCHEMA
+from reslab.training.options import RUN, TRAINING_SCHEMA
 
 # Options that may differ between a job that has ended and the same job of a resumed sweep.
 NO_PART_OF_A_JOB = ("resume", "sweep", "outputs", "checkpoint", "callbacks.pruning")
@@ -39,6 +40,10 @@ class JobLauncher(Launcher):
         composer = Composer(self.config_loader, self.config)
         return self.launch_jobs([composer.compose(*each) for each in numbered])
 
+    def threads(self) -> int | None:
+        """Return the number of threads of each job; None if only the job can tell."""
+        return None
+
     def check_jobs(self, jobs: Sequence[Job]) -> None:
         """Raise UserError for jobs that cannot be launched."""
 
@@ -55,6 +60,7 @@ class SweepJobs:
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         self.sweep = Sweep(config.hydra.sweep.dir)
+        self.threads = self.sweep.threads  # of each job that is not asked for another number; None: not known yet
         self.launched = False  # whether any job was
         self.unrecorded = 0  # failed jobs whose folders could not be written
         # The folder is named after the time. With its name among the settings, every process uses the same one.
@@ -83,6 +89,7 @@ class SweepJobs:
                 job.overrides = [*job.overrides, f"resume={quoted(job.folder)}", *place]
         if unfinished and isinstance(self.launcher, JobLauncher):
             self.launcher.check_jobs(unfinished)
+        self.fix_threads(unfinished)
         self.launched = self.launched or bool(unfinished)
         if unfinished and isinstance(self.launcher, JobLauncher):
             self.launcher.launch_jobs(unfinished)
@@ -93,6 +100,32 @@ class SweepJobs:
             if not job.run.result_file.exists():
                 self.record_missing_result(job)
         return {job.number: job.run.result for job in jobs}
+
+    def fix_threads(self, jobs: Sequence[Job]) -> None:
+        """Give each job that is not asked for a number of threads the one that the sweep has recorded.
+
+        How many jobs run at the same time, and on which machine, may change when the sweep is resumed, and another
+        number gives other weights. A job that has begun keeps its own.
+        """
+        for job in jobs:
+            if self.composer.option(job.overrides, "threads", otherwise=1) is None:
+                number = (job.saved or {}).get("threads") or self.chosen_threads()
+                job.overrides = job.overrides if number is None else [*job.overrides, f"threads={number}"]
+
+    def chosen_threads(self) -> int | None:
+        """Return the number of threads of a new job, which is chosen and recorded when the sweep begins."""
+        if self.threads is None:
+            if isinstance(self.launcher, JobLauncher):
+                self.threads = self.launcher.threads()
+            else:  # the jobs run in this process, one at a time
+                self.threads = asked_threads() or self.threads_of_torch()
+            self.write_record()
+        return self.threads
+
+    def threads_of_torch(self) -> int:
+        from reslab.training.process import chosen_threads  # torch
+
+        return chosen_threads(self.config.trainer)
 
     def record_missing_result(self, job: Job) -> None:
         """Write that a job has failed, because it ended without a result, e.g. because its folder has disappeared."""
@@ -121,13 +154,20 @@ class SweepJobs:
         """Return the job in the folder of its earlier run; None if that was the run of another job."""
         if (saved := saved_config(run)) is None:
             return None
-        now = self.composer.options(overrides)
+        now = self.options_of_begun(overrides, saved)
         if saved != now and (options := older_options(flatten(saved), flatten(now))):
             overrides = [*overrides, *options]
-            now = self.composer.options(overrides)
+            now = self.options_of_begun(overrides, saved)
         if saved != now and differences(saved, now):
             return None
         return Job(number, list(overrides), lambda: (run.folder, now), saved)
+
+    def options_of_begun(self, overrides: Sequence[str], saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a job that has begun, with the number of threads that it was given."""
+        options = self.composer.options(overrides)
+        if options.get("threads", 1) is None and RUN["threads"].allows(saved.get("threads")):
+            options["threads"] = saved["threads"]
+        return options
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Raise UserError for a value that is wrong in any job, or a combination that is wrong in every job.
@@ -186,7 +226,9 @@ class SweepJobs:
         return BENCHMARK_SCHEMA if self.are_benchmarks else TRAINING_SCHEMA
 
     def write_record(self) -> None:
-        """Write what the sweep was started with, by which `resume=` recognises it."""
+        """Write what the sweep was started with, by which `resume=` recognises it, and its number of threads."""
+        if self.threads is not None:
+            self.config.threads = self.threads
         self.sweep.write_record(self.config)
 
 

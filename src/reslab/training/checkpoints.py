@@ -24,7 +24,7 @@ from reslab.files import replaced
 from reslab.interruption import signals
 from reslab.models.weights import load_tensors
 from reslab.run import LAST, PREVIOUS, Run, differences
-from reslab.training.record import checked_record
+from reslab.training.record import checked_record, recorded_threads
 
 log = logging.getLogger(__name__)
 
@@ -314,7 +314,7 @@ def resumed_checkpoint(resume: Path, config: DictConfig) -> Resumed | None:
             log.warning("%s: it is renamed to %s", error, path.with_suffix(".broken").name)
             continue
         record = checkpoint["reslab"]
-        refuse_another_run(resume, record["config"], config)
+        refuse_another_run(resume, record["config"] | {"threads": recorded_threads(record)}, config)
         refuse_shorter_run(checkpoint, config)
         log.info("resumed from %s, step %d", path, checkpoint["global_step"])
         return Resumed(path, checkpoint["global_step"], record, broken)

@@ -30,7 +30,7 @@ from reslab.training.build import (
 from reslab.training.checkpoints import BestCheckpoint, Resumed, read_checkpoint, resumed_checkpoint
 from reslab.training.classifier import Classifier
 from reslab.training.history import History
-from reslab.training.process import on_loopback, prepare_process, quiet_other_processes
+from reslab.training.process import fixed_threads, on_loopback, prepare_process, quiet_other_processes
 from reslab.training.provenance import provenance, requested_lengths
 from reslab.training.tensorboard import add_hparams, summary_writer
 
@@ -61,16 +61,17 @@ def train(config: DictConfig) -> Result:
     with sole_user(run.folder) if is_first_process() else nullcontext():
         if not config.resume and run.has_ended:  # by a process that was waited for
             raise UserError(f"{run.folder} holds a finished run: another hydra.run.dir begins a new one")
+        resumed = resumed_checkpoint(Path(config.resume), config) if config.resume else None
         try:
-            return fit_and_test(config, run)
+            with fixed_threads(config, resumed.record if resumed else None):
+                return fit_and_test(config, run, resumed)
         finally:
             if distributed.is_initialized():
                 distributed.destroy_process_group()  # the next job of a sweep makes another one
 
 
-def fit_and_test(config: DictConfig, run: Run) -> Result:
-    """Train in the run's folder, or continue there if `config.resume` is set, then test and write the result."""
-    resumed = resumed_checkpoint(Path(config.resume), config) if config.resume else None
+def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Result:
+    """Train in the run's folder, or continue there from a checkpoint, then test and write the result."""
     prepare_process(config.seed)
     data = build_data(config, stages=("fit", "test") if config.test else ("fit",))
     if resumed:  # an older version may have computed other statistics

@@ -5,14 +5,26 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import lightning as L
 import torch
+from omegaconf import DictConfig
 
 from reslab.internals import store_on_loopback
-from reslab.machine import is_first_process, launched_by_slurm, launched_by_torchrun
+from reslab.machine import (
+    OMP_NUM_THREADS,
+    is_first_process,
+    launched_by_slurm,
+    launched_by_torchrun,
+    processors,
+    share_of_processors,
+)
+from reslab.training.record import recorded_threads
+
+log = logging.getLogger(__name__)
 
 GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"  # the variable of Gloo, which connects processes without GPUs
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the names in glibc's malloc.h
@@ -24,6 +36,51 @@ def prepare_process(seed: int) -> None:
     keep_freed_memory()
     torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
     L.seed_everything(seed, verbose=False)
+
+
+# threads
+
+
+@contextmanager
+def fixed_threads(config: DictConfig, record: Mapping[str, Any] | None) -> Iterator[None]:
+    """Compute with the run's number of threads until the end of the block.
+
+    Each thread sums a part of the numbers, so another number of threads rounds differently and gives other weights.
+
+    Args:
+        config: the configuration of the run. `config.threads` may leave the number open.
+        record: the record of the checkpoint that the run continues from; None for a new run. Older versions have not
+            recorded the number.
+    """
+    number = config.threads or recorded_threads(record or {}) or chosen_threads(config.trainer)
+    if number > processors():
+        log.warning("threads=%d is more than the %d processors here, so training is slower", number, processors())
+    before, variable = torch.get_num_threads(), os.environ.get(OMP_NUM_THREADS)
+    torch.set_num_threads(number)
+    os.environ[OMP_NUM_THREADS] = str(number)  # the further processes of the run inherit it
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        os.environ.pop(OMP_NUM_THREADS)
+        if variable is not None:
+            os.environ[OMP_NUM_THREADS] = variable
+
+
+def chosen_threads(trainer: DictConfig) -> int:
+    """Return the number of threads of a new run that is not asked for one.
+
+    Args:
+        trainer: the options of the trainer. The processes of a run divide the processors among themselves.
+    """
+    devices = trainer.devices
+    if devices == "auto":
+        devices = 1 if trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
+    processes = devices if isinstance(devices, int) else len(devices)
+    return torch.get_num_threads() if processes == 1 else share_of_processors(processes)
+
+
+# distributed runs
 
 
 @contextmanager

@@ -28,6 +28,7 @@ def provenance(config: DictConfig, data: ImageDataModule, classifier: Classifier
         "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
         "device": name,
         "precision": trainer.precision,
+        "threads": torch.get_num_threads(),
         "versions": versions(),
         "git_commit": git_commit(),
         "data_checksum": data.checksum(),

@@ -30,10 +30,12 @@ KINDS = {
     "reslab.config.data.root": DATA["data.root"],
     "reslab.config.seed": RUN["seed"],
     "reslab.config.flip_averaging": RUN["flip_averaging"],
+    "reslab.config.threads": RUN["threads"],
     "reslab.config.trainer": GROUP,
     "reslab.config.trainer.precision": TRAINER["trainer.precision"],
     "reslab.origin": GROUP,
     "reslab.origin.precision": TEXT,
+    "reslab.origin.threads": RUN["threads"],
     "reslab.origin.data_checksum": TEXT | NULL,
 }
 SPEC = {
@@ -72,6 +74,12 @@ def checked_record(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     if not is_spec(record.get("spec")):
         raise UserError(f"{path} is not a complete checkpoint of ResLab: its image spec is missing or wrong")
     return record | files
+
+
+def recorded_threads(record: Mapping[str, Any]) -> int | None:
+    """Return the number of threads with which a run has trained; None for a run of an older version."""
+    number: int | None = record.get("origin", {}).get("threads")
+    return number
 
 
 def plain(value: Any, name: str, seen: set[int]) -> Any:

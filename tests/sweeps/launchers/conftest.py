@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from reslab.sweeps.launchers import commands
+from reslab import machine
 from reslab.sweeps.launchers.parallel import ParallelLauncher
 
 # What a job does depends on its seed. The jobs with the seeds 1 and 2 wait until both have begun.
@@ -65,7 +65,7 @@ def script(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    monkeypatch.setattr(commands, "processors", lambda: 8)
+    monkeypatch.setattr(machine, "processors", lambda: 8)
     return path
 
 

@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrid
 from reslab.configuration import as_list, quoted
 from reslab.errors import FULL_ERROR, RunError
 from reslab.internals import hydra_arguments
-from reslab.machine import gpus, processors
+from reslab.machine import OMP_NUM_THREADS, gpus, share_of_processors
 from reslab.processes import Guard
 from reslab.run import BENCHMARK_FILE
 from reslab.sweeps.composition import Job
@@ -66,7 +66,7 @@ class CommandJob(Job):
             slots: how many jobs may run at the same time.
         """
         self.prepare_folder()
-        environment = {"OMP_NUM_THREADS": str(max(1, processors() // slots)), **os.environ}
+        environment = os.environ | {OMP_NUM_THREADS: str(share_of_processors(slots))}
         environment.pop(FULL_ERROR, None)  # the sweep sets it for itself; the job's log has the traceback
         if devices := gpus():
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(own_share(devices, slot, slots))

@@ -12,6 +12,7 @@ from typing import Any
 from reslab import processes
 from reslab.errors import UserError
 from reslab.interruption import signals
+from reslab.machine import asked_threads
 from reslab.processes import Guard
 from reslab.sweeps.launchers import commands
 from reslab.sweeps.launchers.commands import POLL_SECONDS, SAVING_SECONDS, CommandJob, CommandLauncher, log
@@ -30,6 +31,9 @@ class RayLauncher(CommandLauncher):
 
     def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
         self.address, self.resources = address, {"num_cpus": num_cpus, "num_gpus": num_gpus}
+
+    def threads(self) -> int:
+        return asked_threads() or max(1, int(self.resources["num_cpus"]))  # Ray sets OMP_NUM_THREADS so for a task
 
     def run_commands(self, jobs: list[CommandJob]) -> None:
         require_package("ray", "hydra/launcher=ray", "ray")

@@ -40,6 +40,11 @@ class SlurmLauncher(CommandLauncher):
     def __init__(self, max_requeues: int, **parameters: Any) -> None:
         self.max_requeues, self.parameters = max_requeues, parameters
 
+    def threads(self) -> int | None:
+        """Return the processors of a task; None if the cluster decides, because cpus_per_task is null."""
+        number: int | None = self.parameters["cpus_per_task"]
+        return number
+
     def run_commands(self, jobs: list[CommandJob]) -> None:
         queued = ids_in_queue()
         ids = {job_id: job for job in jobs if (job_id := last_id(job)) in queued}
