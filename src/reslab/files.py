@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 LOCK = ".lock"
 # The processes of a run that was killed hold its lock until they end; the jobs of a sweep write a checkpoint first.
 LOCK_SECONDS = 60
+locked: set[Path] = set()  # the folders that this process has locked
 
 
 class FolderInUseError(UserError):
@@ -27,30 +28,44 @@ class FolderInUseError(UserError):
 
 
 @contextmanager
-def sole_user(folder: Path) -> Iterator[None]:
+def sole_user(folder: Path) -> Iterator[bool]:
     """Lock a folder until the end of the block, so that no two processes train in it at once.
+
+    The system releases the lock when the process ends. Within the block, this process may lock the folder again.
+
+    Yields:
+        Whether another process was waited for, which may have changed the folder.
 
     Raises:
         FolderInUseError: another process has kept the lock for a minute.
         UserError: the folder cannot be made.
     """
-    from filelock import FileLock, Timeout  # its import takes a quarter of the time in which a typo is answered
+    from filelock import FileLock, Timeout  # its import takes a tenth of the time in which a typo is answered
 
+    if folder.absolute() in locked:
+        yield False
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"folder={folder} cannot be made: {error.strerror}") from error
     lock = FileLock(folder / LOCK)
+    waited = False
     try:
         held = lock.acquire(timeout=0)
     except Timeout:
+        waited = True
         log.info("%s is in use: waiting up to %d s for the process that trains there", folder, LOCK_SECONDS)
         try:
             held = lock.acquire(timeout=LOCK_SECONDS)
         except Timeout as error:
             raise FolderInUseError(f"{folder} is in use: another process trains there") from error
     with held:
-        yield
+        locked.add(folder.absolute())
+        try:
+            yield waited
+        finally:
+            locked.remove(folder.absolute())
 
 
 @contextmanager
@@ -105,10 +120,13 @@ class RunLog(logging.FileHandler):
         self.waiting: list[logging.LogRecord] | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.waiting is None:
-            super().emit(record)
-        else:
+        if self.waiting is not None:
             self.waiting.append(record)
+            return
+        try:
+            super().emit(record)
+        except OSError:  # the file cannot be opened: logging itself treats only failed writes like this
+            self.handleError(record)
 
     def hold(self) -> None:
         self.waiting = []
@@ -138,6 +156,12 @@ def held_log(resumes: bool) -> Iterator[None]:
             write_waiting_lines()
         raise
     write_waiting_lines()
+
+
+def hold_logs() -> None:
+    """Let the lines of the run's log wait, because its folder may be that of another process."""
+    for run_log in run_logs():
+        run_log.hold()
 
 
 def write_waiting_lines() -> None:

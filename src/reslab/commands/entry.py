@@ -8,8 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NoReturn
 
 import hydra
@@ -19,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
 from reslab.commands.arguments import check_flags, expand_home, hydra_arguments_of, own_environment
+from reslab.commands.claim import own_folder
 from reslab.commands.output import lasting_streams
 from reslab.configuration import CONF, flatten, task_overrides
 from reslab.errors import FULL_ERROR, Failed, Interrupted, UserError, is_mistake, one_line
@@ -68,8 +68,7 @@ def checked_task(schema: Schema, task: Task) -> Task:
     """Return the task as Hydra runs it: with the configuration checked, and a failure recorded in the run's folder."""
     full_error = os.environ.get(FULL_ERROR)  # what the user has chosen
 
-    @functools.wraps(task)
-    def run(config: DictConfig) -> Any:
+    def checked(config: DictConfig) -> Any:
         try:
             with held_log(resumes=bool(OmegaConf.select(config, "resume"))):
                 use_present_names(config)
@@ -77,18 +76,22 @@ def checked_task(schema: Schema, task: Task) -> Task:
                 expand_home(config, schema)
                 with as_own_command(full_error):
                     return task(config)
-        except (Exception, Interrupted) as error:
-            if isinstance(error, Exception):
-                kill_further_processes()
-            hydra_config = HydraConfig.get()
-            in_sweep = hydra_config.mode == RunMode.MULTIRUN
-            folder = Path(hydra_config.runtime.output_dir)
-            if hydra_config.run.dir != ".":  # evaluate and predict have no folder, and may be called in that of a run
-                record_failure(error, schema.config_name, Run(folder), in_sweep)
-            if isinstance(error, Interrupted):
-                if schema is TRAINING_SCHEMA and not in_sweep:
-                    print_interruption(error, Run(folder))
-                raise
+        except Exception:
+            kill_further_processes()
+            raise
+
+    @functools.wraps(task)
+    def run(config: DictConfig) -> Any:
+        hydra_config = HydraConfig.get()
+        in_sweep = hydra_config.mode == RunMode.MULTIRUN
+        try:
+            if hydra_config.run.dir == ".":  # evaluate and predict have no folder, and may be called in that of a run
+                return checked(config)
+            place = Run(hydra_config.runtime.output_dir)
+            claim = own_folder(schema, place, config) if is_first_process() else nullcontext()
+            with claim, recorded_failure(schema, place, in_sweep):
+                return checked(config)
+        except Exception as error:
             if in_sweep and OmegaConf.select(config, "sweep.stop_on_failure"):
                 raise SweepFailed("sweep.stop_on_failure=true") from error
             if in_sweep:
@@ -112,6 +115,18 @@ def check(config: DictConfig, schema: Schema, overrides: Sequence[str]) -> None:
     schema.check_removals(overrides)
     schema.check(config, overrides)
     check_processes(OmegaConf.select(config, "trainer.devices"), OmegaConf.select(config, "trainer.num_nodes"))
+
+
+@contextmanager
+def recorded_failure(schema: Schema, run: Run, in_sweep: bool) -> Iterator[None]:
+    """Record an error or a signal in the folder of the run."""
+    try:
+        yield
+    except (Exception, Interrupted) as error:
+        record_failure(error, schema.config_name, run, in_sweep)
+        if isinstance(error, Interrupted) and schema is TRAINING_SCHEMA and not in_sweep:
+            print_interruption(error, run)
+        raise
 
 
 def record_failure(error: BaseException, config_name: str, run: Run, in_sweep: bool) -> None:

@@ -205,6 +205,12 @@ def was_started_with(folder: Path, arguments: list[str]) -> bool:
 def refuse_used_folder(given: dict[str, str]) -> None:
     if "hydra.sweep.dir" in given and (sweep := Sweep(given["hydra.sweep.dir"])).record_file.exists():
         raise UserError(f"{sweep.folder} holds a sweep: {resume_argument(sweep.folder)} continues it")
-    if "hydra.run.dir" in given and is_first_process() and (run := Run(given["hydra.run.dir"])).has_begun:
+    if "hydra.run.dir" in given and is_first_process():
+        refuse_begun_run(Run(given["hydra.run.dir"]))
+
+
+def refuse_begun_run(run: Run) -> None:
+    """Raise UserError if a folder in which a run is to begin has a result or a checkpoint."""
+    if run.has_begun:
         again = resume_argument(run.folder)
         raise UserError(f"{run.folder} holds a run: {again} continues it, another hydra.run.dir begins a new one")

@@ -47,6 +47,9 @@ class ResumableSweeper(Sweeper):
         try:
             check_option("sweep.stop_on_failure", self.jobs.config.sweep.stop_on_failure, TRUE_OR_FALSE)
             with sole_user(sweep.folder):
+                if earlier_record != (sweep.record_file.read_bytes() if sweep.exists else None):
+                    again = resume_argument(sweep.folder)
+                    raise FolderInUseError(f"{sweep.folder} holds a sweep by now: {again} continues it")
                 self.run(lines)
         except FolderInUseError:
             raise

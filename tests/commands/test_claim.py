@@ -1,0 +1,103 @@
+"""Two commands at once in one folder."""
+
+import json
+import signal
+
+import pytest
+from filelock import FileLock
+
+import reslab
+from reslab import UserError, files
+from reslab.errors import Interrupted
+from reslab.run import Run
+
+QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "trainer.precision=32-true", "logger=none")
+
+
+@pytest.fixture
+def other(tmp_path, monkeypatch):
+    """The run of another process, which does something when a second process waits for the folder."""
+    run = Run(tmp_path / "run")
+    run.write_settings("seed: 1\n", ["seed=1"])
+    (run.folder / "train.log").write_text("a line\n")
+    lock = FileLock(run.folder / ".lock")
+    lock.acquire()
+
+    def then(action):
+        def waits(*arguments):
+            action()
+            lock.release()
+
+        monkeypatch.setattr(files.log, "info", waits)
+        return run
+
+    yield then
+    lock.release()
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def finish(run):
+    run.result_file.write_text(json.dumps({"status": "finished"}))
+
+
+def test_a_folder_in_use_keeps_every_byte(tmp_path, monkeypatch, other):
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"run is in use: another process trains there$"):
+        reslab.train(*QUICK, "seed=2", f"hydra.run.dir={tmp_path}/run")
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_whose_run_was_finished_meanwhile_keeps_every_byte(tmp_path, other):
+    run = other(lambda: finish(run))
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="run holds a run that another process has finished: "):
+        reslab.train(*QUICK, "seed=2", f"hydra.run.dir={tmp_path}/run")
+    assert contents(tmp_path) == before | {run.result_file: b'{"status": "finished"}'}
+
+
+def test_a_folder_whose_run_has_begun_meanwhile_keeps_every_byte(tmp_path, other):
+    run = other(lambda: run.checkpoints.mkdir())
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="run holds a run: resume="):
+        reslab.train(*QUICK, "seed=2", f"hydra.run.dir={tmp_path}/run")
+    assert contents(tmp_path) == before
+
+
+def test_ctrl_c_while_a_folder_is_waited_for_changes_no_byte_of_it(tmp_path, other):
+    def interrupt():
+        raise Interrupted(signal.SIGINT)
+
+    other(interrupt)
+    before = contents(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        reslab.train(*QUICK, "seed=2", f"hydra.run.dir={tmp_path}/run")
+    assert contents(tmp_path) == before
+
+
+def test_a_run_is_resumed_only_if_it_was_not_finished_meanwhile(tmp_path, other):
+    run = reslab.train(*QUICK, f"hydra.run.dir={tmp_path}/begun")
+    run.result_file.unlink()
+    lock = FileLock(run.folder / ".lock")
+    lock.acquire()
+    other(lambda: (finish(run), lock.release()))
+    before = contents(run.folder)
+    with pytest.raises(UserError, match="begun holds a run that another process has finished: "):
+        reslab.train(f"resume={run.folder}")
+    assert contents(run.folder) == before | {run.result_file: b'{"status": "finished"}'}
+
+
+def test_a_folder_that_was_left_without_a_run_is_taken(tmp_path, other):
+    other(lambda: None)
+    run = reslab.train(*QUICK, "seed=2", f"hydra.run.dir={tmp_path}/run")
+    assert (run.status, run.config["seed"], run.overrides) == ("finished", 2, [*QUICK, "seed=2"])
+
+
+def test_a_mistake_in_a_new_run_is_recorded_with_its_settings(tmp_path):
+    with pytest.raises(UserError):
+        reslab.train(*QUICK, "optimizer.lr=-1", f"hydra.run.dir={tmp_path}/run")
+    run = reslab.load(tmp_path / "run")
+    assert (run.status, run.config["optimizer"]["lr"], run.overrides[-1]) == ("failed", -1, "optimizer.lr=-1")
