@@ -1,7 +1,9 @@
 import errno
 import sys
 
+import numpy as np
 import pytest
+import torch
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
@@ -160,16 +162,40 @@ def test_the_command_lines_choices_decide_what_is_suggested(monkeypatch):
     assert "model.timm_name" not in unknown("model.timm_nam")
 
 
-FULL, CLOSED = (
+FULL, FAILING, CLOSED = (
     OSError(errno.ENOSPC, "No space left", "a"),
+    OSError(errno.EIO, "Input/output error", "c"),
     PermissionError(errno.EACCES, "Permission denied", "outputs"),
 )
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "line"),
+    [
+        (
+            RuntimeError,
+            "RuntimeError: unable to allocate shared memory(shm) for file </torch_2_1_0>: No space left on device (28)",
+            "/dev/shm, the memory that processes share, is full: data.num_workers=0 needs none, a smaller "
+            "data.batch_size needs less",
+        ),
+        (UserError, "reslab.errors.UserError: a.png cannot be read", "a.png cannot be read"),
+        (OSError, "OSError: [Errno 5] Input/output error: 'a.png'", "OSError: [Errno 5] Input/output error: 'a.png'"),
+        (ValueError, "ValueError: one\ntwo", "ValueError: one; two"),
+    ],
+)
+def test_an_error_of_a_process_that_reads_images_is_its_reason(kind, reason, line):
+    traceback = (
+        'Original Traceback (most recent call last):\n  File "worker.py", line 375, in _worker_loop\n    data = 1\n'
+    )
+    error = kind(f"Caught {kind.__name__} in DataLoader worker process 0.\n{traceback}{reason}\n")
+    assert one_line(error, "config") == line
 
 
 @pytest.mark.parametrize(
     ("error", "line"),
     [
         (FULL, "the disk is full: free some space, then resume=<the run's folder>; the run's checkpoints are intact"),
+        (FAILING, "the disk fails at c (Input/output error): resume=<the run's folder> continues once it works again"),
         (CLOSED, "outputs cannot be written (Permission denied): hydra.run.dir=<folder> chooses another place"),
         (FileNotFoundError(errno.ENOENT, "No such file", "b"), "FileNotFoundError: [Errno 2] No such file: 'b'"),
     ],
@@ -178,10 +204,31 @@ def test_what_the_disk_refuses(line_of, error, line):
     assert one_line(error, "config") == line
     hidden = RuntimeError("unexpected pos 97536")  # as torch tells it
     hidden.__context__ = error
-    assert one_line(hidden, "config") == (line if error in (FULL, CLOSED) else "RuntimeError: unexpected pos 97536")
+    assert one_line(hidden, "config") == (
+        line if error in (FULL, FAILING, CLOSED) else "RuntimeError: unexpected pos 97536"
+    )
     told = UserError("data.root: it cannot be read")
     told.__cause__ = error
     assert one_line(told, "config") == "data.root: it cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("allocate", "size"),
+    [
+        (lambda: torch.empty(2**50, dtype=torch.uint8), " (1,125,899.9 GB were asked for at once)"),
+        (lambda: np.ones(2**50, dtype=np.uint8), " (1.00 PiB were asked for at once)"),
+        (lambda: bytearray(2**62), ""),
+    ],
+)
+def test_too_little_memory_is_a_failure_of_one_line(allocate, size):
+    with pytest.raises((RuntimeError, MemoryError)) as failed:
+        allocate()
+    advice = "smaller batches, smaller images, fewer images or a smaller network need less"
+    in_hydra = InstantiationException("Error in call to target 'reslab.data.datasets.Digits'")
+    in_hydra.__cause__ = failed.value
+    for error in (failed.value, in_hydra):
+        assert one_line(error, "config") == f"out of memory{size}: {advice}"
+        assert not is_mistake(error)
 
 
 def test_a_class_that_cannot_be_imported_is_one_line():

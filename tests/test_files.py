@@ -112,6 +112,12 @@ def is_mode(node):
     return isinstance(node, ast.Constant) and isinstance(node.value, str) and set(node.value) <= set("rwaxbt+")
 
 
+def test_a_log_that_cannot_be_opened_ends_no_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    RunLog(tmp_path / "absent" / "train.log").handle(logging.makeLogRecord({"msg": "a line"}))
+    assert capsys.readouterr().err == ""
+
+
 def test_no_file_is_read_or_written_in_the_encoding_of_the_locale():
     found = [
         f"{path.relative_to(SRC)}:{node.lineno}"

@@ -51,6 +51,8 @@ def is_mistake(error: BaseException) -> bool:
     Lightning's error is recognised by its name, without importing Lightning, and Hydra's for a class that does not
     exist by its text.
     """
+    if not isinstance(error, UserError) and memory_line(error):
+        return False
     names_no_class = isinstance(error, ImportError) and str(error).startswith("Error loading '")
     return isinstance(error, USER_ERRORS) or type(error).__name__ == "MisconfigurationException" or names_no_class
 
@@ -75,12 +77,14 @@ def description(error: BaseException, config_name: str, overrides: Sequence[str]
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return choice_line(group, name, error.options)
-    if not isinstance(error, UserError | RunError) and (advice := disk_advice(error)):
+    if not isinstance(error, UserError | RunError) and (advice := disk_advice(error) or memory_line(error)):
         return advice
     # Hydra's errors have OmegaConf's as their cause. OmegaConf's own cause, if it has one, does not know the option.
     cause = error if isinstance(error, OmegaConfBaseException) and error.full_key else error.__cause__ or error
     if isinstance(cause, OmegaConfBaseException):
         return configuration_line(cause, config_name, overrides)
+    if str(error).startswith("Caught ") and "in DataLoader worker process" in str(error):
+        return worker_line(str(error))
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
         reported = str(error).splitlines()[0].rstrip(". ")
         return (
@@ -130,6 +134,20 @@ def configuration_line(error: OmegaConfBaseException, config_name: str, override
     return f"there is no option {key}{suggest(key, known, ALL_OPTIONS)}"
 
 
+def memory_line(error: BaseException | None) -> str | None:
+    """Return a line if too little memory is the cause. NumPy, torch and the system have errors of their own for it."""
+    if error is None:
+        return None
+    is_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    is_torch = isinstance(error, RuntimeError) and re.search("can't allocate memory|out of memory", str(error))
+    if isinstance(error, MemoryError) or is_system or is_torch:
+        asked = re.search(r"(\d+) bytes|(\S+ .iB)", str(error))
+        amount = asked and (f"{int(asked[1]) / 1e9:,.1f} GB" if asked[1] else asked[2])
+        size = f" ({amount} were asked for at once)" if amount else ""
+        return f"out of memory{size}: smaller batches, smaller images, fewer images or a smaller network need less"
+    return memory_line(error.__cause__ or error.__context__)
+
+
 def user_error_within(error: BaseException | None) -> UserError | None:
     """Return the UserError that an error of Hydra or OmegaConf was raised for."""
     if error is None or isinstance(error, UserError):
@@ -143,9 +161,25 @@ def disk_advice(error: BaseException | None) -> str | None:
         return None
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full: free some space, then resume=<the run's folder>; the run's checkpoints are intact"
+    if isinstance(error, OSError) and error.errno == errno.EIO:
+        place = f" at {error.filename}" if error.filename else ""
+        return f"the disk fails{place} ({error.strerror}): resume=<the run's folder> continues once it works again"
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
         return f"{error.filename} cannot be written ({error.strerror}): hydra.run.dir=<folder> chooses another place"
     return disk_advice(error.__cause__ or error.__context__)
+
+
+def worker_line(text: str) -> str:
+    """Describe an error of a process that reads images. Its text has that process's traceback before the reason."""
+    lines = text.splitlines()
+    traceback_end = max((number for number, line in enumerate(lines) if line.startswith(" ")), default=0)
+    reason = "; ".join(line.strip() for line in lines[traceback_end + 1 :] if line.strip())
+    if "No space left" in reason and "/torch_" in reason:
+        return (
+            "/dev/shm, the memory that processes share, is full: data.num_workers=0 needs none, a smaller "
+            "data.batch_size needs less"
+        )
+    return reason.removeprefix("reslab.errors.UserError: ")
 
 
 def suggest(name: str, known: Sequence[str], otherwise: str) -> str:

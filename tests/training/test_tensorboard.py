@@ -1,7 +1,9 @@
 import csv
+import errno
 import html
 import io
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.summary.writer.event_file_writer import _AsyncWriter
 from torch import nn
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
@@ -29,6 +32,7 @@ from reslab.training.tensorboard import (
     class_list,
     confusion_figure,
     layer_table,
+    log_writer_error,
     mark_as_varied,
     mistakes_figure,
     plain_settings,
@@ -378,3 +382,17 @@ def test_an_image_of_nan_takes_no_place_among_the_mistakes():
     batch = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([1, 1, 1, 0])
     report.on_test_batch_end(None, None, logits, batch, 0)
     assert [mistake[1:3] for mistake in report.mistakes] == [(1, 0), (0, 1)]
+
+
+def test_an_error_of_the_thread_that_writes_is_raised_by_the_training_alone(monkeypatch, capsys):
+    class FullDisk:
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(threading, "excepthook", log_writer_error)  # pytest has its own
+    writer = _AsyncWriter(FullDisk())
+    writer.write(b"a record")
+    writer._worker.join()
+    with pytest.raises(OSError, match="No space left on device"):
+        writer.flush()
+    assert capsys.readouterr().err == ""

@@ -3,6 +3,7 @@
 import html
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,6 +33,21 @@ from reslab.training.confusion import Confusion
 log = logging.getLogger(__name__)
 
 matplotlib.use("agg")
+show_thread_error = threading.excepthook
+
+
+def log_writer_error(arguments: threading.ExceptHookArgs) -> None:
+    """Log an error of the thread that writes TensorBoard's files, and show an error of any other thread.
+
+    The thread keeps its error, and the training raises it when it writes or saves next.
+    """
+    if type(arguments.thread).__name__ == "_AsyncWriterThread":
+        log.debug("TensorBoard's files cannot be written", exc_info=arguments.exc_value)
+    else:
+        show_thread_error(arguments)
+
+
+threading.excepthook = log_writer_error
 
 Mistake = tuple[float, int, int, Tensor]  # confidence, true class, predicted class, image: uint8 (C, H, W)
 LAYER_DEPTH = 4  # down to network.layer1.0.conv1
