@@ -170,28 +170,6 @@ FULL, FAILING, CLOSED = (
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason", "line"),
-    [
-        (
-            RuntimeError,
-            "RuntimeError: unable to allocate shared memory(shm) for file </torch_2_1_0>: No space left on device (28)",
-            "/dev/shm, the memory that processes share, is full: data.num_workers=0 needs none, a smaller "
-            "data.batch_size needs less",
-        ),
-        (UserError, "reslab.errors.UserError: a.png cannot be read", "a.png cannot be read"),
-        (OSError, "OSError: [Errno 5] Input/output error: 'a.png'", "OSError: [Errno 5] Input/output error: 'a.png'"),
-        (ValueError, "ValueError: one\ntwo", "ValueError: one; two"),
-    ],
-)
-def test_an_error_of_a_process_that_reads_images_is_its_reason(kind, reason, line):
-    traceback = (
-        'Original Traceback (most recent call last):\n  File "worker.py", line 375, in _worker_loop\n    data = 1\n'
-    )
-    error = kind(f"Caught {kind.__name__} in DataLoader worker process 0.\n{traceback}{reason}\n")
-    assert one_line(error, "config") == line
-
-
-@pytest.mark.parametrize(
     ("error", "line"),
     [
         (FULL, "the disk is full: free some space, then resume=<the run's folder>; the run's checkpoints are intact"),
@@ -244,3 +222,25 @@ def test_a_class_that_cannot_be_imported_is_one_line():
 def test_a_control_character_in_an_error_is_shown_and_not_obeyed():
     for error in (UserError("no file a\x1b[2Jb"), RuntimeError("no file a\x1b[2Jb")):
         assert one_line(error, "config").endswith(r"no file a\x1b[2Jb")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "line"),
+    [
+        (
+            RuntimeError,
+            "RuntimeError: unable to allocate shared memory(shm) for file </torch_2_1_0>: No space left on device (28)",
+            "/dev/shm, the memory that processes share, is full: data.num_workers=0 needs none, a smaller "
+            "data.batch_size needs less",
+        ),
+        (UserError, "reslab.errors.UserError: a.png cannot be read", "a.png cannot be read"),
+        (OSError, "OSError: [Errno 5] Input/output error: 'a.png'", "OSError: [Errno 5] Input/output error: 'a.png'"),
+        (ValueError, "ValueError: one\ntwo", "ValueError: one; two"),
+    ],
+)
+def test_an_error_of_a_process_that_reads_images_is_its_reason(kind, reason, line):
+    traceback = (
+        'Original Traceback (most recent call last):\n  File "worker.py", line 375, in _worker_loop\n    data = 1\n'
+    )
+    error = kind(f"Caught {kind.__name__} in DataLoader worker process 0.\n{traceback}{reason}\n")
+    assert one_line(error, "config") == line
