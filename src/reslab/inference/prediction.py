@@ -67,7 +67,7 @@ def predict(
         if unreadable and on_error == "stop":
             break
         for number, row in zip(readable.tolist(), class_probabilities(classifier, pixels), strict=True):
-            predictions.append({"image": printable(paths[number]), "classes": most_probable(row, spec.classes, top)})
+            predictions.append({"image": path_text(paths[number]), "classes": most_probable(row, spec.classes, top)})
     report_unreadable(unreadable, len(paths), on_error, "on_error")
     return predictions
 
@@ -120,7 +120,7 @@ def files_of_glob(pattern: str) -> Iterator[Path]:
             yield path
 
 
-def printable(path: Path) -> str:
+def path_text(path: Path) -> str:
     """Return a path as text. A name may hold bytes that are not valid text, which terminals and files refuse."""
     return os.fsencode(path).decode(errors="replace")
 

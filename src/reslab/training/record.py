@@ -12,10 +12,10 @@ from reslab.configuration import nodes
 from reslab.data.base import ImageSpec
 from reslab.data.options import DATA
 from reslab.errors import UserError
-from reslab.options import FRACTION, GROUP, NULL, POSITIVE, Kind, check_option, integer, list_of
+from reslab.options import FRACTION, GROUP, LIKE_DEFAULT, NULL, POSITIVE, check_option, integer, list_of
 from reslab.training.options import RUN, TRAINER
 
-TEXT = Kind("text", lambda value: isinstance(value, str))
+TEXT = LIKE_DEFAULT[str]
 FILES = "training_files"  # the entry that is a tensor
 # The options that say how long a run trains.
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
@@ -117,8 +117,8 @@ def check_training_files(value: Any) -> Any:
 
 def check_requested(value: Any) -> None:
     """Raise UserError unless a value is what `provenance.requested_lengths` returns."""
-    entries = value if isinstance(value, list) else [value]
-    if value != entries or not all(isinstance(each, dict) and each.keys() == REQUESTED.keys() for each in entries):
+    entries = value if isinstance(value, list) else [None]
+    if not all(isinstance(each, dict) and each.keys() == REQUESTED.keys() for each in entries):
         raise UserError("reslab.requested is not a list of steps and lengths")
     for each in entries:
         for name, kind in REQUESTED.items():
