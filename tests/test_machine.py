@@ -4,9 +4,19 @@ from contextlib import nullcontext
 import pytest
 from lightning.fabric.plugins.environments import SLURMEnvironment
 
+from reslab import machine
 from reslab.commands.entry import command_line
 from reslab.errors import UserError
-from reslab.machine import RANK_VARIABLES, check_processes, foreign_variables, gpus, launched_by_slurm, processors
+from reslab.machine import (
+    RANK_VARIABLES,
+    asked_threads,
+    check_processes,
+    foreign_variables,
+    gpus,
+    launched_by_slurm,
+    processors,
+    share_of_processors,
+)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux has it")
@@ -17,6 +27,16 @@ def test_only_the_processors_that_this_process_may_use_are_counted():
         assert processors() == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize(
+    ("variable", "asked"), [("3", 3), ("4,2", 4), ("", None), ("0", None), ("-1", None), ("many", None)]
+)
+def test_threads_are_those_of_the_environment_or_a_share_of_the_processors(variable, asked, monkeypatch):
+    monkeypatch.setattr(machine, "processors", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert asked_threads() == asked
+    assert [share_of_processors(shares) for shares in (1, 3, 9)] == [asked or 8, asked or 2, asked or 1]
 
 
 @pytest.mark.parametrize(("visible", "seen"), [("3,5", ["3", "5"]), ("GPU-1f,GPU-2e", ["GPU-1f", "GPU-2e"]), ("", [])])

@@ -53,6 +53,12 @@ def test_a_job_that_is_older_than_an_option_keeps_its_result() -> None:
         assert job_identity(without(now, name)) == job_identity(now)
 
 
+def test_a_number_of_threads_that_is_left_to_the_run_is_no_difference() -> None:
+    runs = {number: {"threads": number} for number in (None, 2, 4)}
+    assert differences(runs[2], runs[4]) == ["threads was 2 and is 4"]
+    assert differences(runs[None], runs[4]) == differences(runs[2], runs[None]) == differences({}, runs[4]) == []
+
+
 def test_a_new_option_is_looked_up_when_configurations_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(run.ABSENT, "data.new", "before")
     assert differences({"data": {}}, {"data": {"new": "before"}}) == []

@@ -60,6 +60,15 @@ def test_a_line_says_which_rows_combine_results_of_different_provenance(tmp_path
     ]
 
 
+def test_a_row_names_the_threads_of_its_runs_only_where_they_ran_on_a_cpu(tmp_path, capsys):
+    for number, (device, model) in enumerate([("cpu", "resnet8"), ("an H100", "resnet20")]):
+        for threads in (1, 2):
+            result = {"device": device, "threads": threads}
+            options = {"seed": threads, "threads": None if threads == 1 else 2, "model__name": model}
+            make_run(tmp_path / f"{2 * number + threads}_", accuracy=0.5, result=result, **options)
+    assert printed(capsys, tmp_path)[-1:] == ["runs of one row differ in threads (1, 2): 1_"]
+
+
 def test_a_metric_that_some_runs_do_not_have_shows_its_own_n(tmp_path, capsys):
     for seed in (1, 2):
         make_run(tmp_path / f"{seed}_", accuracy=seed / 4, test=0.5, seed=seed)

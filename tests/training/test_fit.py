@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -58,6 +59,23 @@ def test_watching_the_test_set_still_tests_the_last_weights(composed, tmp_path):
     last = evaluate(composed_evaluation(tmp_path / "checkpoints" / "last.ckpt"))
     assert last["metrics"]["test/accuracy"] == result["test/accuracy"]
     assert last["images"] == 359
+
+
+def test_a_resumed_run_keeps_its_threads_and_so_its_weights(composed, tmp_path):
+    """On two processors, 1 and 2 threads give other weights from the first steps on."""
+    config = composed(*QUICK, "threads=2", "trainer.max_steps=20")
+    assert fit.train(config)["threads"] == 2
+    weights = []
+    for name, asked in (("a", "null"), ("b", 2)):
+        folder = shutil.copytree(tmp_path / "checkpoints", tmp_path / name / "checkpoints").parent
+        longer = (f"folder={folder}", f"resume={folder}", "trainer.max_steps=30")
+        assert torch.get_num_threads() == 1
+        result = fit.train(composed(*QUICK, *longer, f"threads={asked}"))
+        assert (result["threads"], torch.get_num_threads()) == (2, 1)
+        weights.append(last_weights(folder))
+    assert equal(*weights)
+    with pytest.raises(UserError, match="would be another run: threads was 2 and is 4; start a new one instead"):
+        fit.train(composed(*QUICK, *longer, "threads=4"))
 
 
 def test_a_seed_determines_every_bit_and_loggers_change_none(composed, tmp_path):

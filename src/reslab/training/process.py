@@ -13,15 +13,9 @@ import lightning as L
 import torch
 from omegaconf import DictConfig
 
+from reslab import machine
 from reslab.internals import store_on_loopback
-from reslab.machine import (
-    OMP_NUM_THREADS,
-    is_first_process,
-    launched_by_slurm,
-    launched_by_torchrun,
-    processors,
-    share_of_processors,
-)
+from reslab.machine import OMP_NUM_THREADS, is_first_process, launched_by_slurm, launched_by_torchrun
 from reslab.training.record import recorded_threads
 
 log = logging.getLogger(__name__)
@@ -53,8 +47,8 @@ def fixed_threads(config: DictConfig, record: Mapping[str, Any] | None) -> Itera
             recorded the number.
     """
     number = config.threads or recorded_threads(record or {}) or chosen_threads(config.trainer)
-    if number > processors():
-        log.warning("threads=%d is more than the %d processors here, so training is slower", number, processors())
+    if number > (available := machine.processors()):
+        log.warning("threads=%d is more than the %d processors here, so training is slower", number, available)
     before, variable = torch.get_num_threads(), os.environ.get(OMP_NUM_THREADS)
     torch.set_num_threads(number)
     os.environ[OMP_NUM_THREADS] = str(number)  # the further processes of the run inherit it
@@ -77,7 +71,7 @@ def chosen_threads(trainer: DictConfig) -> int:
     if devices == "auto":
         devices = 1 if trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
     processes = devices if isinstance(devices, int) else len(devices)
-    return torch.get_num_threads() if processes == 1 else share_of_processors(processes)
+    return torch.get_num_threads() if processes == 1 else machine.share_of_processors(processes)
 
 
 # distributed runs

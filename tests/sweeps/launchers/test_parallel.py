@@ -28,6 +28,12 @@ def test_jobs_run_two_at_a_time_each_with_its_share(launch, results, tmp_path):
     assert {result["environment"]["HYDRA_FULL_ERROR"] for result in noted} == {None}
 
 
+def test_jobs_divide_the_threads(monkeypatch, script):
+    assert [ParallelLauncher(n_jobs=number).threads() for number in (1, 3, 9)] == [8, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert ParallelLauncher(n_jobs=2).threads() == 3
+
+
 def test_a_job_that_fails_or_is_killed_leaves_the_others_alone(launch):
     returned = launch(4, 5, 3, 7)
     assert [job.status.name for job in returned] == ["FAILED", "FAILED", "COMPLETED", "FAILED"]

@@ -21,6 +21,13 @@ def test_a_job_that_would_wait_forever_is_refused(resources, line):
     local(**resources, address="auto").check_resources({"CPU": 2.0})  # this cluster may grow
 
 
+def test_a_job_has_as_many_threads_as_processors(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert [local(num_cpus=number).threads() for number in (4, 1.5, 0.5)] == [4, 1, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert local(num_cpus=4).threads() == 3
+
+
 @pytest.mark.slow
 def test_a_job_whose_ray_worker_is_killed_saves_and_is_started_again(launch, results, tmp_path):
     pytest.importorskip("ray")

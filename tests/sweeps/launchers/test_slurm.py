@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from reslab.errors import RunError
-from reslab.sweeps.launchers.slurm import REQUESTS_TO_END, SlurmTask, setup_commands
+from reslab.sweeps.launchers.slurm import REQUESTS_TO_END, SlurmLauncher, SlurmTask, setup_commands
 
 
 @pytest.fixture
@@ -42,6 +42,11 @@ def test_a_job_that_was_restarted_too_often_fails_with_one_line(slurm_task, tmp_
         slurm_task(max_requeues=1)()
     result = json.loads((tmp_path / "result.json").read_text())
     assert result == {"status": "failed", "error": line, "folder": str(tmp_path)}
+
+
+@pytest.mark.parametrize("number", [4, None])
+def test_a_job_has_as_many_threads_as_processors(number):
+    assert SlurmLauncher(max_requeues=1, cpus_per_task=number).threads() == number
 
 
 def test_a_node_can_import_the_task(tmp_path):
