@@ -244,3 +244,11 @@ def test_an_error_of_a_process_that_reads_images_is_its_reason(kind, reason, lin
     )
     error = kind(f"Caught {kind.__name__} in DataLoader worker process 0.\n{traceback}{reason}\n")
     assert one_line(error, "config") == line
+
+
+def test_an_error_that_is_among_its_own_causes_is_one_line():
+    """TensorBoard raises the error of its thread again whenever it is used."""
+    error, other = OSError(2, "No such file or directory"), RuntimeError("of the logger")
+    error.__context__, other.__context__ = other, error
+    assert not is_mistake(error)
+    assert one_line(error, "config", []) == "FileNotFoundError: [Errno 2] No such file or directory"

@@ -5,7 +5,7 @@ import errno
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
@@ -134,39 +134,49 @@ def configuration_line(error: OmegaConfBaseException, config_name: str, override
     return f"there is no option {key}{suggest(key, known, ALL_OPTIONS)}"
 
 
-def memory_line(error: BaseException | None) -> str | None:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, the one that it was raised for, and so on.
+
+    A thread's error that is raised again later, as TensorBoard does, can have itself among its causes.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+
+
+def memory_line(raised: BaseException) -> str | None:
     """Return a line if too little memory is the cause. NumPy, torch and the system have errors of their own for it."""
-    if error is None:
-        return None
-    is_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    is_torch = isinstance(error, RuntimeError) and re.search("can't allocate memory|out of memory", str(error))
-    if isinstance(error, MemoryError) or is_system or is_torch:
-        asked = re.search(r"(\d+) bytes|(\S+ .iB)", str(error))
-        amount = asked and (f"{int(asked[1]) / 1e9:,.1f} GB" if asked[1] else asked[2])
-        size = f" ({amount} were asked for at once)" if amount else ""
-        return f"out of memory{size}: smaller batches, smaller images, fewer images or a smaller network need less"
-    return memory_line(error.__cause__ or error.__context__)
+    for error in causes(raised):
+        is_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+        is_torch = isinstance(error, RuntimeError) and re.search("can't allocate memory|out of memory", str(error))
+        if isinstance(error, MemoryError) or is_system or is_torch:
+            asked = re.search(r"(\d+) bytes|(\S+ .iB)", str(error))
+            amount = asked and (f"{int(asked[1]) / 1e9:,.1f} GB" if asked[1] else asked[2])
+            size = f" ({amount} were asked for at once)" if amount else ""
+            return f"out of memory{size}: smaller batches, smaller images, fewer images or a smaller network need less"
+    return None
 
 
-def user_error_within(error: BaseException | None) -> UserError | None:
+def user_error_within(error: BaseException) -> UserError | None:
     """Return the UserError that an error of Hydra or OmegaConf was raised for."""
-    if error is None or isinstance(error, UserError):
-        return error
-    return user_error_within(error.__cause__ or error.__context__)
+    return next((cause for cause in causes(error) if isinstance(cause, UserError)), None)
 
 
-def disk_advice(error: BaseException | None) -> str | None:
+def disk_advice(raised: BaseException) -> str | None:
     """Return advice if the disk is the cause; torch and OmegaConf raise errors of their own for it."""
-    if error is None:
-        return None
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full: free some space, then resume=<the run's folder>; the run's checkpoints are intact"
-    if isinstance(error, OSError) and error.errno == errno.EIO:
-        place = f" at {error.filename}" if error.filename else ""
-        return f"the disk fails{place} ({error.strerror}): resume=<the run's folder> continues once it works again"
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
-        return f"{error.filename} cannot be written ({error.strerror}): hydra.run.dir=<folder> chooses another place"
-    return disk_advice(error.__cause__ or error.__context__)
+    for error in causes(raised):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "the disk is full: free some space, then resume=<the run's folder>; the run's checkpoints are intact"
+        if isinstance(error, OSError) and error.errno == errno.EIO:
+            place = f" at {error.filename}" if error.filename else ""
+            return f"the disk fails{place} ({error.strerror}): resume=<the run's folder> continues once it works again"
+        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
+            return (
+                f"{error.filename} cannot be written ({error.strerror}): hydra.run.dir=<folder> chooses another place"
+            )
+    return None
 
 
 def worker_line(text: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reslab.errors import UserError, is_mistake
+from reslab.errors import RunError, UserError, is_mistake
 from reslab.machine import is_first_process
 from reslab.text import spreadsheet_text
 
@@ -20,11 +20,16 @@ log = logging.getLogger(__name__)
 LOCK = ".lock"
 # The processes of a run that was killed hold its lock until they end; the jobs of a sweep write a checkpoint first.
 LOCK_SECONDS = 60
-locked: set[Path] = set()  # the folders that this process has locked
+# The folders that this process has locked, each with a descriptor, which stays with it when it is renamed.
+locked: dict[Path, int] = {}
 
 
 class FolderInUseError(UserError):
     """Another process uses the folder."""
+
+
+class FolderMovedError(RunError):
+    """The folder that this process uses is no longer where it was."""
 
 
 @contextmanager
@@ -61,11 +66,33 @@ def sole_user(folder: Path) -> Iterator[bool]:
         except Timeout as error:
             raise FolderInUseError(f"{folder} is in use: another process trains there") from error
     with held:
-        locked.add(folder.absolute())
+        descriptor = os.open(folder, os.O_RDONLY) if os.name != "nt" else -1  # Windows cannot open folders
+        locked[folder.absolute()] = descriptor
         try:
             yield waited
         finally:
-            locked.remove(folder.absolute())
+            del locked[folder.absolute()]
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def require_folder(path: Path) -> None:
+    """Raise FolderMovedError if a folder that this process has locked, and that holds a path, was removed or renamed.
+
+    What is written to the path would be in another folder. Windows renames no folder in which a file is open.
+    """
+    for folder, descriptor in locked.items():
+        if descriptor < 0 or not path.absolute().is_relative_to(folder):
+            continue
+        try:
+            is_there = os.path.samestat(os.fstat(descriptor), folder.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            is_there = False
+        if not is_there:
+            raise FolderMovedError(
+                f"{folder} was removed or renamed while it was in use; if it was renamed, resume=<its new name> "
+                "continues from its last checkpoint"
+            )
 
 
 @contextmanager
@@ -82,6 +109,7 @@ def replaced(path: Path, keep: Path | None = None) -> Iterator[Path]:
     Yields:
         The path to write to.
     """
+    require_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Each process of a distributed run may record why it has failed.
     name = path.name if is_first_process() else f"{path.name}.{os.getpid()}"

@@ -1,6 +1,7 @@
 """Two commands at once in one folder."""
 
 import json
+import shutil
 import signal
 
 import pytest
@@ -8,8 +9,9 @@ from filelock import FileLock
 
 import reslab
 from reslab import UserError, files
-from reslab.errors import Interrupted
+from reslab.errors import Interrupted, RunError
 from reslab.run import Run
+from reslab.training import fit
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "trainer.precision=32-true", "logger=none")
 
@@ -101,3 +103,34 @@ def test_a_mistake_in_a_new_run_is_recorded_with_its_settings(tmp_path):
         reslab.train(*QUICK, "optimizer.lr=-1", f"hydra.run.dir={tmp_path}/run")
     run = reslab.load(tmp_path / "run")
     assert (run.status, run.config["optimizer"]["lr"], run.overrides[-1]) == ("failed", -1, "optimizer.lr=-1")
+
+
+def rename_and_replace(folder):
+    folder.rename(folder.with_name("renamed"))
+    (folder / ".hydra").mkdir(parents=True)  # of another run
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        shutil.rmtree,
+        lambda folder: folder.rename(folder.with_name("renamed")),
+        lambda folder: folder.parent.rename(folder.parent.with_name("renamed")),
+        rename_and_replace,
+    ],
+    ids=["removed", "renamed", "parent renamed", "replaced"],
+)
+@pytest.mark.parametrize("moment", ["on_train_epoch_start", "on_test_start"])
+def test_a_folder_that_disappears_ends_the_run_and_is_not_made_again(tmp_path, monkeypatch, move, moment):
+    folder, original = tmp_path / "runs" / "run", getattr(fit.Classifier, moment)
+
+    def moved(classifier):
+        move(folder)
+        return original(classifier)
+
+    monkeypatch.setattr(fit.Classifier, moment, moved)
+    with pytest.raises(RunError, match="run was removed or renamed while it was in use; if it was renamed, resume="):
+        reslab.train(*QUICK, f"hydra.run.dir={folder}")
+    assert folder.exists() == (move is rename_and_replace)
+    if folder.exists():
+        assert [path.name for path in folder.rglob("*")] == [".hydra"]

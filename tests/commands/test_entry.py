@@ -30,7 +30,7 @@ def make_folder(parent):
     ("error", "line", "status", "lines"),
     [
         (UserError("no such thing:\n  do this"), "error: no such thing:; do this", 2, 1),
-        (RuntimeError("out of memory"), "error: RuntimeError: out of memory", 1, 2),
+        (RuntimeError("no such kernel"), "error: RuntimeError: no such kernel", 1, 2),
     ],
 )
 def test_the_exit_status_tells_mistakes_from_failures(capsys, error, line, status, lines):

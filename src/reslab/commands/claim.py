@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from reslab.commands.resume import refuse_begun_run
 from reslab.configuration import task_overrides
 from reslab.errors import UserError
-from reslab.files import hold_logs, sole_user, write_waiting_lines
+from reslab.files import hold_logs, require_folder, sole_user, write_waiting_lines
 from reslab.options import Schema
 from reslab.run import Run
 from reslab.training.options import TRAINING_SCHEMA
@@ -30,6 +30,7 @@ def own_folder(schema: Schema, run: Run, config: DictConfig) -> Iterator[None]:
 
     Raises:
         UserError: another process uses the folder, or has left its run there. Nothing in the folder has changed.
+        FolderMovedError: the folder was removed or renamed, and an error came of that.
     """
     resumes = bool(OmegaConf.select(config, "resume"))
     hold_logs()
@@ -44,4 +45,8 @@ def own_folder(schema: Schema, run: Run, config: DictConfig) -> Iterator[None]:
         if not resumes:
             run.write_settings(OmegaConf.to_yaml(config), task_overrides())
             write_waiting_lines()
-        yield
+        try:
+            yield
+        except Exception:
+            require_folder(run.folder)  # a folder that has disappeared explains other errors
+            raise

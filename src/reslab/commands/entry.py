@@ -22,7 +22,7 @@ from reslab.commands.claim import own_folder
 from reslab.commands.output import lasting_streams
 from reslab.configuration import CONF, flatten, task_overrides
 from reslab.errors import FULL_ERROR, Failed, Interrupted, UserError, is_mistake, one_line
-from reslab.files import held_log, run_logs
+from reslab.files import FolderMovedError, held_log, run_logs
 from reslab.interruption import signals
 from reslab.machine import check_processes, is_first_process
 from reslab.options import Schema
@@ -141,7 +141,7 @@ def record_failure(error: BaseException, config_name: str, run: Run, in_sweep: b
         return
     if is_mistake(error) and run.has_begun and not in_sweep:
         return
-    with suppress(OSError):  # a full disk may be why the run failed
+    with suppress(OSError, FolderMovedError):  # a full disk may be why the run failed
         run.fail(one_line(error, config_name), interrupted=isinstance(error, Interrupted))
 
 
