@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import multiprocessing
+import os
 import pickle
 import shutil
 import socket
@@ -349,11 +350,17 @@ FILES = {  # one file of each data set whose content is checked
 }
 
 
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("spoil", [cut, pipe])
 @pytest.mark.parametrize("name", FILES)
-def test_a_broken_file_is_named_and_not_used_again(composed, tmp_path, monkeypatch, no_network, name):
+def test_a_broken_file_is_named_and_not_used_again(composed, tmp_path, monkeypatch, no_network, name, spoil):
     LAYOUTS[name][0](tmp_path, monkeypatch)
     path = tmp_path / FILES[name]
-    cut(path)
+    spoil(path)
     with pytest.raises(UserError) as caught:
         read(composed, tmp_path, f"data={name}")
     line = one_line(caught.value, "config")

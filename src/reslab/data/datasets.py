@@ -119,8 +119,8 @@ class TorchvisionDataModule(ImageDataModule):
 
 
 def files_with_wrong_checksum(checksums: dict[Path, str]) -> list[Path]:
-    """Return the files that exist but do not have the given MD5 checksum."""
-    return [path for path, md5 in checksums.items() if path.is_file() and not check_md5(path, md5)]
+    """Return what exists under these names and is no file with the given MD5 checksum."""
+    return [path for path, md5 in checksums.items() if path.exists() and not (path.is_file() and check_md5(path, md5))]
 
 
 class MNIST(TorchvisionDataModule):
@@ -138,7 +138,8 @@ class MNIST(TorchvisionDataModule):
     def broken_files(self) -> list[Path]:
         # torchvision checks only that they exist.
         raw = self.root / self.dataset.__name__ / "raw"
-        return [path for path in sorted(raw.glob("*-ubyte")) if not is_complete_idx(path)]
+        archives = [path for path in raw.glob("*-ubyte.gz") if not path.is_file()]  # a pipe would let it wait for ever
+        return sorted([*archives, *(path for path in raw.glob("*-ubyte") if not is_complete_idx(path))])
 
     def images(self, dataset: Any) -> Tensor:
         return dataset.data[:, None]
@@ -186,7 +187,9 @@ def idx_shape(content: bytes | bytearray) -> tuple[int, ...]:
 
 
 def is_complete_idx(path: Path) -> bool:
-    """Return whether a file is an idx file with as many bytes as its head states."""
+    """Return whether a path is an idx file with as many bytes as its head states."""
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         head = file.read(4 + 4 * 255)
     try:
