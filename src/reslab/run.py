@@ -199,7 +199,8 @@ class Run:
     def checkpoint(self) -> Path:
         """Return the best checkpoint, or the last one where nothing was validated. Raises UserError without any."""
         for path in (self.best, self.last):
-            if os.path.isfile(path):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
+            # What is in place of the best checkpoint and cannot be read is no reason to take other weights.
+            if os.path.lexists(path):  # false for a name that is too long, where Path raises OSError
                 return path
         raise UserError(f"{self.folder} holds no checkpoint: {self.best} and {self.last} are missing")
 

@@ -1,6 +1,7 @@
 """Loading a trained network; no file that is read can run code."""
 
 import ast
+import os
 import pickle
 from copy import deepcopy
 from pathlib import Path
@@ -387,6 +388,16 @@ def test_a_damaged_checkpoint_is_one_line(trained, tmp_path):
         except UserError:
             refused += 1
     assert refused > 50
+
+
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_is_in_place_of_the_best_checkpoint_is_refused_at_once(tmp_path, put):
+    """The last checkpoint holds other weights, and to open a pipe would wait for its other end."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    put(tmp_path / "checkpoints" / "best.ckpt")
+    with pytest.raises(UserError, match=r"best\.ckpt is not a checkpoint of ResLab"):
+        read_checkpoint(find_checkpoint(tmp_path))
 
 
 def test_a_checkpoint_of_plain_values_is_read(trained):

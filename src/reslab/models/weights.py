@@ -126,6 +126,8 @@ def load_tensors(path: Path) -> Any:
         BadZipFile: the file was damaged.
         Exception: torch.load raises many kinds of errors for other files.
     """
+    if not path.is_file():  # to open a pipe would wait for its other end
+        raise FileNotFoundError(f"{path} is not a file")
     verify_checksums(path)
     with warnings.catch_warnings(action="ignore"):  # torch warns about some of the files that it then refuses
         return torch.load(path, map_location="cpu", weights_only=True)
