@@ -73,7 +73,7 @@ def test_the_metrics_that_can_be_watched_are_those_that_are_logged():
         ("trainer.limit_train_batches", [None, 1, 1.0, 0.5, 500], [0, 0.0, 1.5, -1, True]),
         ("trainer.limit_val_batches", [0, 0.0, None, 3], [-1, 2.5, False]),
         ("trainer.devices", ["auto", 1, [0, 2]], [0, -1, "all", [], [-1], 1.0]),
-        ("model.layers", [[1], [0, 2], [10_000]], [[1_000_000, 1, 1], [], 2, [1.0], [-1], ["a"]]),
+        ("model.layers", [[1], [0, 2], [5000]], [[1_000_000, 1, 1], [], 2, [1.0], [-1], ["a"]]),
         ("model.freeze", [True, False, 3], [0, -1, "yes", None]),
         ("model.weights", [None, "a.pth"], ["", " ", 5]),
         ("optimizer.lr", [1e-12, 1e-8, 100, 1e38], [0, 1e-300, 1e39, True]),

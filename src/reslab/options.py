@@ -128,6 +128,12 @@ def check_option(name: str, value: Any, kind: Kind) -> None:
         raise UserError(f"{name}={shown(value)} must be {kind.words}".rstrip())
 
 
+def check_made(group: str, made: object, kind: type) -> None:
+    """Raise UserError unless what a group's `_target_` has made is of a kind."""
+    if not isinstance(made, kind):
+        raise UserError(f"{group}._target_ must make an object of {kind.__name__}, not of {type(made).__name__}")
+
+
 def plain_value(value: Any) -> Any:
     """Return what the command line would give for a path, a tuple or one of Hydra's containers."""
     if isinstance(value, PurePath):

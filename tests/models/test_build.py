@@ -75,7 +75,7 @@ def test_stem_width(composed: Compose, override: str, channels: int) -> None:
         ("model.layers=[2,2]", "model.layers has 2 stages and model.widths 4"),
         (
             "model.layers=[2,2,2,-1]",
-            "model.layers=[2, 2, 2, -1] must be a list of one or more, each an integer from 0 to 10000",
+            "model.layers=[2, 2, 2, -1] must be a list of one or more, each an integer from 0 to 5000",
         ),
         ("model.dropout=1.0", "model.dropout=1.0 must be a number from 0 to less than 1"),
         (

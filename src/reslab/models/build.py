@@ -12,6 +12,7 @@ from reslab.configuration import to_dict
 from reslab.errors import UserError
 from reslab.models.resnet import ResNet
 from reslab.models.weights import load_weights
+from reslab.options import check_made
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def build_network(model: DictConfig, channels: int, num_classes: int, image_size
         log.info("model.stem=auto: the %s stem for %d-pixel images", description["stem"], image_size)
     name = description.pop("name")
     network: nn.Module = instantiate(description, in_channels=channels, num_classes=num_classes)
+    check_made("model", network, nn.Module)
     if weights is not None:
         load_weights(network, weights, name)
     return network

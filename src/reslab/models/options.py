@@ -28,7 +28,7 @@ EXPANSION = {"basic": 1, "bottleneck": 4}  # a block's output channels are its s
 REDUCTION = 16  # squeeze-and-excitation: channels between its two convolutions are the block's, divided by this
 BASE_WIDTH = 64  # width_per_group is the inner width of a bottleneck in a stage of this width
 
-MAX_BLOCKS = 10_000  # of a stage; the deepest published network has as many layers (Xiao et al. 2018, arXiv:1806.05393)
+MAX_BLOCKS = 5000  # of a stage: the deepest published network has 10,000 layers (Xiao et al. 2018, arXiv:1806.05393)
 MAX_CHANNELS = 16_384  # a 3x3 convolution between as many has 10 GB of weights
 CHANNELS = integer(1, MAX_CHANNELS)
 

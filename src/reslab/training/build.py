@@ -2,7 +2,8 @@
 
 import functools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -27,6 +28,7 @@ from reslab.data.base import ImageDataModule
 from reslab.errors import UserError
 from reslab.models.build import build_network, check_shapes
 from reslab.models.whitening import whiten_stem
+from reslab.options import check_made
 from reslab.training.checkpoints import BestCheckpoint, CheckpointFiles, LastCheckpoint
 from reslab.training.classifier import Classifier, seed_generators
 from reslab.training.freezing import Freezing
@@ -43,6 +45,7 @@ UNSUPPORTED = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinde
 def build_data(config: DictConfig, stages: Sequence[str]) -> ImageDataModule:
     """Build the data module of `config.data` and read the splits of the stages: "fit", "test"."""
     data: ImageDataModule = instantiate(config.data, seed=config.seed, _convert_="all")
+    check_made("data", data, ImageDataModule)
     for stage in stages:
         data.setup(stage)
     return data
@@ -88,7 +91,12 @@ def build_freezing(model: DictConfig, network: nn.Module) -> Freezing | None:
 def build_optimizer(options: DictConfig) -> functools.partial[torch.optim.Optimizer]:
     """Return a function of parameter groups. Raise UserError for options that its class refuses."""
     optimizer = instantiate(options, _convert_="all")
-    check_call("optimizer", optimizer, [nn.Parameter(torch.zeros(1))])
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    made = check_call("optimizer", optimizer, [parameter])
+    check_made("optimizer", made, torch.optim.Optimizer)
+    with suppress(AssertionError, RuntimeError):  # a step may need a GPU, which this parameter is not on
+        check_call("optimizer", made.step, lambda: torch.zeros(()))  # some options are read by a step only
     return optimizer
 
 
@@ -104,10 +112,10 @@ def build_schedule(options: DictConfig) -> functools.partial[float]:
     return schedule
 
 
-def check_call(group: str, partial: functools.partial[Any], *arguments: Any) -> None:
-    """Call once, and raise UserError for an option that does not exist or may not have its value."""
+def check_call(group: str, call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a call returns. Raise UserError for an option that does not exist or may not have its value."""
     try:
-        partial(*arguments)
+        return call(*arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"{group}: {error}") from error
 
@@ -131,11 +139,14 @@ def build_callbacks(config: DictConfig, data: ImageDataModule, history: History)
     Raises:
         UserError: a callback needs validation images, or a callback or the objective a metric that will not exist.
     """
-    chosen: list[Callback] = [*instantiate(config.callbacks, _convert_="all").values()]
+    made: dict[str, Callback] = instantiate(config.callbacks, _convert_="all")
+    for name, callback in made.items():
+        check_made(f"callbacks.{name}", callback, Callback)
+    chosen = [*made.values()]
     for callback in chosen:
         if isinstance(callback, UNSUPPORTED):
-            name = type(callback).__name__
-            raise UserError(f"callbacks: {name} changes the steps of a run in a way that checkpoints do not hold")
+            kind = type(callback).__name__
+            raise UserError(f"callbacks: {kind} changes the steps of a run in a way that checkpoints do not hold")
     if not any(isinstance(callback, LastCheckpoint) for callback in chosen):
         raise UserError("callbacks.last_checkpoint cannot be removed: the run could not be resumed")
     monitors = [callback.monitor for callback in chosen if isinstance(callback, BestCheckpoint | EarlyStopping)]
@@ -176,7 +187,7 @@ def require_accelerator(name: str, option: str = "trainer.accelerator") -> None:
 def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger | None) -> L.Trainer:
     """Build Lightning's Trainer from `config.trainer`."""
     options = config.trainer
-    return instantiate(
+    trainer: L.Trainer = instantiate(
         options,
         strategy=resolve_strategy(config),
         precision=resolve_precision(options.precision, options.accelerator),
@@ -190,6 +201,8 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger 
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         _convert_="all",
     )
+    check_made("trainer", trainer, L.Trainer)
+    return trainer
 
 
 def resolve_strategy(config: DictConfig) -> str:
@@ -228,6 +241,7 @@ def build_logger(config: DictConfig, step: int) -> Logger | None:
     """
     if not config.logger:
         return None
-    if config.resume and issubclass(get_class(config.logger._target_), TensorBoardLogger):
-        return instantiate(config.logger, purge_step=step)
-    return instantiate(config.logger)
+    purges = config.resume and issubclass(get_class(config.logger._target_), TensorBoardLogger)
+    logger: Logger = instantiate(config.logger, **{"purge_step": step} if purges else {})
+    check_made("logger", logger, Logger)
+    return logger

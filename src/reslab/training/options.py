@@ -111,6 +111,8 @@ RUN = {
     "optimizer.eps": between(1e-38, 1),  # the smallest that a float32 holds without loss; it is added to a gradient
     "optimizer.amsgrad": TRUE_OR_FALSE,
     "optimizer.foreach": TRUE_OR_FALSE | NULL,
+    "optimizer.capturable": TRUE_OR_FALSE,
+    "optimizer.differentiable": one_of(False),  # for gradients of the training itself
     "optimizer.fused": TRUE_OR_FALSE,
     "scheduler._partial_": one_of(True),
     "scheduler.warmup_fraction": FRACTION_BELOW_1,
@@ -144,6 +146,8 @@ def check_together(value: dict[str, Any]) -> None:
         raise UserError(f"trainer.devices={devices}: this process may use {available} processors")
     if value.get("optimizer.nesterov") and value.get("optimizer.momentum") == 0:
         raise UserError("optimizer.nesterov=true needs optimizer.momentum above 0")
+    if value.get("optimizer.fused") and value.get("optimizer.foreach"):
+        raise UserError("optimizer.foreach=true needs optimizer.fused=false")
     if value.get("optimizer.fused") and value["trainer.gradient_clip_val"] and value["trainer.precision"] == "16-mixed":
         raise UserError("trainer.gradient_clip_val in trainer.precision=16-mixed needs optimizer.fused=false")
     check_learning_rate(value)
