@@ -111,3 +111,31 @@ def test_the_store_of_the_processes_of_one_machine_listens_on_loopback_only() ->
             assert [address for address in listening if address.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
         finally:
             distributed.destroy_process_group()
+
+
+def test_the_store_does_not_wait_for_a_process_that_has_ended() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def check() -> None:
+        raise ProcessLookupError
+
+    with pytest.MonkeyPatch.context() as patch, internals.store_on_loopback(check):
+        for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
+            patch.setenv(name, value)
+        with pytest.raises(ProcessLookupError):
+            distributed.init_process_group("gloo", rank=0, world_size=2)
+
+
+def test_observed_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning.fabric.plugins.environments import LightningEnvironment
+    from lightning.pytorch.strategies.launchers import subprocess_script
+
+    launcher = subprocess_script._SubprocessScriptLauncher(LightningEnvironment(), num_processes=1, num_nodes=1)
+    monkeypatch.setattr(launcher, "_call_children_scripts", lambda: launcher.procs.append("a process"))
+    observed: list[object] = []
+    before = subprocess_script._launch_process_observer
+    with internals.observed_processes(lambda processes: observed.extend(processes)):
+        assert launcher.launch(lambda: "returned") == "returned"
+    assert observed == ["a process"]
+    assert subprocess_script._launch_process_observer is before

@@ -5,6 +5,7 @@ inside the functions: commands must not wait for torch before the configuration 
 """
 
 import socket
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
+    import subprocess
+
     import optuna
     from hydra.core.override_parser.types import Override
     from torch.utils.data import DataLoader
+
+JOIN_SECONDS = 0.02  # between two looks whether the processes of a run have met
 
 
 def hydra_argument_parser() -> ArgumentParser:
@@ -73,11 +78,15 @@ def run_hydra_job(config_name: str, task: Callable[[DictConfig], Any], overrides
 
 
 @contextmanager
-def store_on_loopback() -> Iterator[None]:
+def store_on_loopback(check: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Let the store through which the processes of this machine find one another listen on 127.0.0.1 only.
 
+    Args:
+        check: called by the process of rank 0 while it waits for the others. It raises an error if one has ended.
+
     torch.distributed.rendezvous._create_c10d_store: it makes a store that listens on all interfaces, so that another
-    machine could join the run, and neither torch (2.15) nor Lightning has an option. If an upgrade breaks it, see where
+    machine could join the run, and it waits half an hour for a process that has ended. Neither torch (2.15) nor
+    Lightning has an option for that. If an upgrade breaks it, see where
     `init_process_group(init_method="env://")` makes its TCPStore.
     """
     from torch.distributed import TCPStore
@@ -86,16 +95,41 @@ def store_on_loopback() -> Iterator[None]:
     original = rendezvous._create_c10d_store
 
     def create(hostname: str, port: int, rank: int, world_size: int, timeout: Any, use_libuv: bool = True) -> Any:
-        if rank != 0 or hostname != "127.0.0.1":
+        if hostname != "127.0.0.1":
             return original(hostname, port, rank, world_size, timeout, use_libuv)
+        options = {"timeout": timeout, "use_libuv": use_libuv, "wait_for_workers": False}
+        if rank != 0:
+            store = TCPStore(hostname, port, world_size, False, **options)
+            store.set(f"reslab/{rank}", "here")
+            return store
         listening = socket.create_server((hostname, port)).detach()  # the store closes it
-        return TCPStore(hostname, port, world_size, True, timeout, master_listen_fd=listening, use_libuv=use_libuv)
+        store = TCPStore(hostname, port, world_size, True, master_listen_fd=listening, **options)
+        while not all(store.check([f"reslab/{other}"]) for other in range(1, world_size)):
+            check()
+            time.sleep(JOIN_SECONDS)
+        return store
 
     rendezvous._create_c10d_store = create
     try:
         yield
     finally:
         rendezvous._create_c10d_store = original
+
+
+@contextmanager
+def observed_processes(observe: "Callable[[Sequence[subprocess.Popen[bytes]]], None]") -> Iterator[None]:
+    """Call a function with the processes that Lightning starts, instead of Lightning's own observer.
+
+    lightning.pytorch.strategies.launchers.subprocess_script._launch_process_observer: it kills this process with
+    SIGKILL within five seconds after another one has failed, before it can say why. If an upgrade breaks it, see what
+    `_SubprocessScriptLauncher.launch` does with the processes that it has started.
+    """
+    module: Any = import_module("lightning.pytorch.strategies.launchers.subprocess_script")
+    original, module._launch_process_observer = module._launch_process_observer, observe
+    try:
+        yield
+    finally:
+        module._launch_process_observer = original
 
 
 def continued_trial(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> "optuna.Trial":

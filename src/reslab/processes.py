@@ -1,18 +1,22 @@
 """Processes that end with the command that started them, however it ends."""
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from reslab.errors import RunError, UserError
 from reslab.machine import LIGHTNING_PROCESS
 
 GRACE_SECONDS = 10  # that a process may outlive its command, to save
+FAILURES = "RESLAB_FAILURES"  # an environment variable: where the further processes of a run write their errors
 FIRST_PROCESS = "RESLAB_FIRST_PROCESS"  # an environment variable: the number of a run's process of rank 0
 PR_SET_PDEATHSIG = 1  # from Linux's sys/prctl.h
 
@@ -38,6 +42,13 @@ while groups and time.monotonic() < end:
     send(0)
 send(signal.SIGKILL)
 """
+
+
+class LostProcessError(RunError):
+    """Another process of a distributed run has ended, or cannot be reached. It knows the reason itself."""
+
+    def __init__(self) -> None:
+        super().__init__("another process of the run has failed, or cannot be reached: its own output says why")
 
 
 class Guard:
@@ -102,6 +113,54 @@ def end_with_first_process(arguments: Sequence[str]) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.environ.get(FIRST_PROCESS, str(os.getppid())) != str(os.getppid()):  # the first one has ended already
             sys.exit(1)
+
+
+def report_failure(arguments: Sequence[str], error: Exception, line: str, is_mistake: bool) -> bool:
+    """Leave the error of a further process to the first one, which prints it. Return False if this is no such process.
+
+    Args:
+        arguments: the command line of this process.
+        error: the error.
+        line: its description.
+        is_mistake: whether the user can fix it.
+    """
+    if not is_further_process(arguments) or FAILURES not in os.environ:
+        return False
+    report = {"line": line, "is_mistake": is_mistake, "is_lost": isinstance(error, LostProcessError)}
+    report["traceback"] = "".join(traceback.format_exception(error))
+    path = Path(f"{os.environ[FAILURES]}-{os.environ['LOCAL_RANK']}")
+    with suppress(OSError):  # a full disk may be why the process failed; the first one then knows the status only
+        partial = path.with_suffix(".partial")
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump(report, file)
+        partial.replace(path)
+    return True
+
+
+def read_failure(failures: Path, rank: int) -> Exception | None:
+    """Return the error that a further process has left, with its traceback as a note; None if there is none.
+
+    Args:
+        failures: the value of the environment variable.
+        rank: the rank of the process on this machine.
+    """
+    try:
+        report = json.loads(Path(f"{failures}-{rank}").read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    if report["is_lost"]:
+        return LostProcessError()
+    error = (UserError if report["is_mistake"] else RunError)(report["line"])
+    error.add_note(f"In process {rank}:\n{report['traceback']}")
+    return error
+
+
+def status_line(rank: int, status: int) -> str:
+    """Describe how a further process has ended that has left no error."""
+    if status == -signal.SIGKILL:
+        return f"process {rank} of the run was killed (SIGKILL): too little memory is the usual reason"
+    ended = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+    return f"process {rank} of the run {ended}"
 
 
 def kill_further_processes() -> None:

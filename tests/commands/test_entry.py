@@ -1,7 +1,9 @@
 import itertools
 import json
 import logging
+import os
 import signal
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -13,12 +15,25 @@ from conftest import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from reslab.commands.entry import check, fail, print_interruption, record_failure, use_present_names
+from reslab.commands.entry import (
+    check,
+    checked_task,
+    command_line,
+    fail,
+    print_interruption,
+    record_failure,
+    use_present_names,
+)
 from reslab.commands.resolvers import job_folder, new_folder
-from reslab.errors import Interrupted, UserError
+from reslab.configuration import initialized_hydra
+from reslab.errors import FULL_ERROR, Interrupted, UserError, one_line
 from reslab.files import RunLog
 from reslab.inference.options import PREDICT_SCHEMA
+from reslab.internals import run_hydra_job
+from reslab.machine import LIGHTNING_PROCESS
+from reslab.processes import FAILURES, LostProcessError, read_failure
 from reslab.run import Run
+from reslab.training.options import TRAINING_SCHEMA
 
 
 def make_folder(parent):
@@ -49,6 +64,42 @@ def test_a_failure_names_the_log_of_its_run(capsys, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         fail(RuntimeError("out of memory"), "config")
     assert capsys.readouterr().err.splitlines()[1].endswith("the traceback; the run's log has it too")
+
+
+@pytest.mark.parametrize(("error", "status"), [(UserError("do that"), 2), (ValueError("not mine"), 1)])
+def test_a_further_process_leaves_its_error_to_the_first_one(capsys, tmp_path, monkeypatch, error, status):
+    monkeypatch.setattr(sys, "argv", ["train.py", f"{LIGHTNING_PROCESS}1"])
+    monkeypatch.setenv(FAILURES, str(tmp_path / "failures"))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    run = Run(tmp_path / "run")
+    run.hydra_folder.mkdir(parents=True)
+    record_failure(error, "config", run, in_sweep=False)
+    with pytest.raises(SystemExit) as stopped:
+        fail(error, "config")
+    assert (stopped.value.code, capsys.readouterr().err, run.status) == (status, "", "unfinished")
+    left = read_failure(tmp_path / "failures", 1)
+    assert (isinstance(left, UserError), str(left)) == (status == 2, one_line(error, "config"))
+
+
+@pytest.mark.parametrize("error", [LostProcessError(), Interrupted(signal.SIGTERM)])
+def test_a_process_that_lost_another_does_not_hide_why(tmp_path, monkeypatch, error):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    run = Run(tmp_path)
+    run.hydra_folder.mkdir()
+    record_failure(ValueError("of rank 1"), "config", run, in_sweep=False)
+    record_failure(error, "config", run, in_sweep=False)
+    assert run.result["error"] == "ValueError: of rank 1"
+
+
+@pytest.mark.parametrize("chosen", [None, "1"])
+def test_the_processes_of_a_run_inherit_what_the_user_has_chosen_about_tracebacks(tmp_path, monkeypatch, chosen):
+    seen = []
+    monkeypatch.delenv(FULL_ERROR, raising=False)
+    with command_line(["train.py"], {FULL_ERROR: chosen}):
+        task = checked_task(TRAINING_SCHEMA, lambda config: seen.append(os.environ.get(FULL_ERROR)))
+        with command_line(["train.py"], {FULL_ERROR: "1"}), initialized_hydra():  # what this process sets for Hydra
+            run_hydra_job("config", task, [f"hydra.run.dir={tmp_path}/run"])
+    assert seen == [chosen]
 
 
 def test_what_must_be_given(composed):

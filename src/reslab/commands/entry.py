@@ -24,9 +24,16 @@ from reslab.configuration import CONF, flatten, task_overrides
 from reslab.errors import FULL_ERROR, Failed, Interrupted, UserError, is_mistake, one_line
 from reslab.files import FolderMovedError, held_log, run_logs
 from reslab.interruption import signals
-from reslab.machine import check_processes, is_first_process
+from reslab.machine import check_processes, is_first_process, launched_by_torchrun
 from reslab.options import Schema
-from reslab.processes import end_with_first_process, first_process, kill_further_processes
+from reslab.processes import (
+    LostProcessError,
+    end_with_first_process,
+    first_process,
+    is_further_process,
+    kill_further_processes,
+    report_failure,
+)
 from reslab.run import Run, current_class_path, resume_argument
 from reslab.sweeps.summary import SweepFailed
 from reslab.training.options import TRAINING_SCHEMA
@@ -136,10 +143,15 @@ def record_failure(error: BaseException, config_name: str, run: Run, in_sweep: b
     mistake keeps all that it had, its log included. A job of a sweep that has no result gets the mistake for one,
     because the sweep's report shows it.
     """
+    if is_further_process(sys.argv):
+        return  # the first process of the run records it
     log.debug("the run failed", exc_info=error)  # the log file shows this level, the terminal does not
     if not run.hydra_folder.is_dir() or run.has_ended:  # other commands have no folder of their own
         return
     if is_mistake(error) and run.has_begun and not in_sweep:
+        return
+    is_consequence = isinstance(error, LostProcessError) or (isinstance(error, Interrupted) and launched_by_torchrun())
+    if is_consequence and run.has_failed:  # another process has recorded why
         return
     with suppress(OSError, FolderMovedError):  # a full disk may be why the run failed
         run.fail(one_line(error, config_name), interrupted=isinstance(error, Interrupted))
@@ -172,9 +184,12 @@ def errors_as_one_line(config_name: str) -> Iterator[None]:
 
 
 def fail(error: Exception, config_name: str) -> NoReturn:
+    line = one_line(error, config_name)
+    if report_failure(sys.argv, error, line, is_mistake(error)):
+        sys.exit(2 if is_mistake(error) else 1)
     if os.environ.get(FULL_ERROR) == "1":
         raise error
-    print(f"error: {one_line(error, config_name)}", file=sys.stderr)
+    print(f"error: {line}", file=sys.stderr)
     if is_mistake(error):
         sys.exit(2)
     in_log = "; the run's log has it too" if run_logs() else ""

@@ -19,7 +19,8 @@ from reslab.run import Run
 from reslab.training.build import build_trainer, require_accelerator, resolve_precision
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.confusion import Confusion
-from reslab.training.process import on_loopback, quiet_lightning, quiet_other_processes
+from reslab.training.distributed import joined_processes
+from reslab.training.process import quiet_lightning, quiet_other_processes
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     tested = build_test_data(trained, config, path)
     trainer = build_trainer(trainer_config(trained, config), callbacks=[], logger=None)
     try:
-        with on_loopback(config.trainer.num_nodes):
+        with joined_processes(config.trainer.num_nodes):
             (metrics,) = trainer.test(trained.classifier, datamodule=tested.data, weights_only=True, verbose=False)
         unreadable = count_unreadable(trainer)
     finally:

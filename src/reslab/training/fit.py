@@ -29,8 +29,9 @@ from reslab.training.build import (
 )
 from reslab.training.checkpoints import BestCheckpoint, Resumed, read_checkpoint, resumed_checkpoint
 from reslab.training.classifier import Classifier
+from reslab.training.distributed import joined_processes
 from reslab.training.history import History
-from reslab.training.process import fixed_threads, on_loopback, prepare_process, quiet_other_processes
+from reslab.training.process import fixed_threads, prepare_process, quiet_other_processes
 from reslab.training.provenance import provenance, requested_lengths
 from reslab.training.tensorboard import add_hparams, summary_writer
 
@@ -63,7 +64,8 @@ def train(config: DictConfig) -> Result:
             raise UserError(f"{run.folder} holds a finished run: another hydra.run.dir begins a new one")
         resumed = resumed_checkpoint(Path(config.resume), config) if config.resume else None
         try:
-            with fixed_threads(config, resumed.record if resumed else None):
+            threads = fixed_threads(config, resumed.record if resumed else None)
+            with threads, joined_processes(config.trainer.num_nodes, run):
                 return fit_and_test(config, run, resumed)
         finally:
             if distributed.is_initialized():
@@ -85,7 +87,7 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     origin = provenance(config, data, classifier, trainer)
     lengths = requested_lengths(config, resumed.record if resumed else None, resumed.step if resumed else 0)
     classifier.record |= {"origin": origin, "requested": lengths, "training_files": data.training_files()}
-    with signals.deferred(), memory_advice(config), on_loopback(config.trainer.num_nodes):
+    with signals.deferred(), memory_advice(config):
         checkpoint = resumed.checkpoint if resumed else None
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         source = run.last  # the checkpoint of the last weights

@@ -14,13 +14,11 @@ import torch
 from omegaconf import DictConfig
 
 from reslab import machine
-from reslab.internals import store_on_loopback
-from reslab.machine import OMP_NUM_THREADS, is_first_process, launched_by_slurm, launched_by_torchrun
+from reslab.machine import OMP_NUM_THREADS, is_first_process
 from reslab.training.record import recorded_threads
 
 log = logging.getLogger(__name__)
 
-GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"  # the variable of Gloo, which connects processes without GPUs
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the names in glibc's malloc.h
 
 
@@ -72,29 +70,6 @@ def chosen_threads(trainer: DictConfig) -> int:
         devices = 1 if trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
     processes = devices if isinstance(devices, int) else len(devices)
     return torch.get_num_threads() if processes == 1 else machine.share_of_processors(processes)
-
-
-# distributed runs
-
-
-@contextmanager
-def on_loopback(num_nodes: int) -> Iterator[None]:
-    """Let the processes of a run on one machine talk through its loopback interface, which no other machine reaches.
-
-    A launcher other than Lightning, and NCCL, which connects GPUs, have settings of their own. Only Linux is known to
-    call the interface `lo`.
-    """
-    if num_nodes > 1 or sys.platform != "linux" or launched_by_slurm() or launched_by_torchrun():
-        yield
-        return
-    before = os.environ.get(GLOO_INTERFACE)
-    os.environ.setdefault(GLOO_INTERFACE, "lo")
-    try:
-        with store_on_loopback():
-            yield
-    finally:
-        if before is None:
-            os.environ.pop(GLOO_INTERFACE, None)
 
 
 def quiet_lightning() -> None:
