@@ -24,6 +24,7 @@ from reslab.files import replaced
 from reslab.interruption import signals
 from reslab.models.weights import load_tensors
 from reslab.run import LAST, PREVIOUS, Run, differences
+from reslab.training.options import divergence_advice
 from reslab.training.record import checked_record, recorded_threads
 
 log = logging.getLogger(__name__)
@@ -255,7 +256,8 @@ def divergence_error(problem: str, trainer: L.Trainer) -> RunError:
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, LastCheckpoint) and callback.saved is not None:
             kept = "{} is of step {}".format(*callback.saved)
-    return RunError(f"{problem}, at learning rate {rate:g}: lower optimizer.lr; {kept}")
+    advice = divergence_advice(trainer.lightning_module.record["config"])  # type: ignore[index, arg-type]
+    return RunError(f"{problem}, at learning rate {rate:g}: {advice}; {kept}")
 
 
 class CheckpointFiles(TorchCheckpointIO):

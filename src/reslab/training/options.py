@@ -2,9 +2,10 @@
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
-from reslab.configuration import as_list
+from reslab.configuration import as_list, flatten
 from reslab.data.options import DATA
 from reslab.errors import UserError
 from reslab.machine import processors
@@ -195,6 +196,26 @@ def check_callbacks(value: dict[str, Any]) -> None:
             raise UserError(f"{name} must be a group of options that names a class, e.g. +{name}._target_=my.Callback")
     if value.get("callbacks.ema.decay") == 1 and not value["callbacks.ema.warmup"]:
         raise UserError("callbacks.ema.decay=1 needs callbacks.ema.warmup=true: the average would never change")
+
+
+# Values with which a training can diverge at any learning rate, and what to do then.
+CAUSES_OF_DIVERGENCE: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "trainer.precision": (lambda precision: precision == "16-true", "trainer.precision=16-mixed has a larger range"),
+    "data.std": (lambda std: min(std) < 0.01, "raise data.std, by which the pixels are divided"),
+    "model.logit_scale": (lambda scale: scale > 10, "lower model.logit_scale"),
+    "scheduler.gamma": (lambda gamma: gamma > 1, "lower scheduler.gamma, which raises the learning rate"),
+    "optimizer.weight_decay": (lambda decay: decay > 1, "lower optimizer.weight_decay"),
+    "optimizer.momentum": (lambda momentum: momentum > 0.99, "lower optimizer.momentum"),
+}
+
+
+def divergence_advice(config: dict[str, Any]) -> str:
+    """Return what to change in a configuration whose training has diverged."""
+    values = flatten(config)
+    for name, (is_cause, advice) in CAUSES_OF_DIVERGENCE.items():
+        if values.get(name) is not None and is_cause(values[name]):
+            return advice
+    return "lower optimizer.lr"
 
 
 TRAINING_SCHEMA = Schema("config", RUN | MODEL | DATA | TRAINER, check_together)
