@@ -157,7 +157,7 @@ class Run:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a run has left a result or a checkpoint here."""
+        """Whether a run has begun to train here or has left a result."""
         return self.result_file.exists() or self.checkpoints.exists()
 
     @property
@@ -188,7 +188,8 @@ class Run:
         write_json(self.result_file, {"status": status, "error": error, "folder": str(self.folder)})
 
     def reopen(self) -> None:
-        """Remove the result and let the log be written, because the run has begun or has resumed."""
+        """Remove the result and let the log be written, because training has begun or has resumed."""
+        self.checkpoints.mkdir(exist_ok=True)
         self.result_file.unlink(missing_ok=True)
         if self.best_before_end.exists():
             self.best_before_end.replace(self.best)

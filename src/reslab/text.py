@@ -28,7 +28,7 @@ class LineFormatter(logging.Formatter):
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
-        return printable(super().formatMessage(record))
+        return printable(super().formatMessage(record).expandtabs())  # Hydra's own messages have tabs
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
         return "\n".join(map(printable, super().formatException(ei).split("\n")))

@@ -98,13 +98,6 @@ def test_a_folder_that_was_left_without_a_run_is_taken(tmp_path, other):
     assert (run.status, run.config["seed"], run.overrides) == ("finished", 2, [*QUICK, "seed=2"])
 
 
-def test_a_mistake_in_a_new_run_is_recorded_with_its_settings(tmp_path):
-    with pytest.raises(UserError):
-        reslab.train(*QUICK, "optimizer.lr=-1", f"hydra.run.dir={tmp_path}/run")
-    run = reslab.load(tmp_path / "run")
-    assert (run.status, run.config["optimizer"]["lr"], run.overrides[-1]) == ("failed", -1, "optimizer.lr=-1")
-
-
 def rename_and_replace(folder):
     folder.rename(folder.with_name("renamed"))
     (folder / ".hydra").mkdir(parents=True)  # of another run
@@ -134,3 +127,21 @@ def test_a_folder_that_disappears_ends_the_run_and_is_not_made_again(tmp_path, m
     assert folder.exists() == (move is rename_and_replace)
     if folder.exists():
         assert [path.name for path in folder.rglob("*")] == [".hydra"]
+
+
+@pytest.mark.parametrize("mistake", ["data.batch_size=0", "data.root=nowhere"], ids=["option", "data"])
+def test_a_mistake_before_training_leaves_nothing(tmp_path, monkeypatch, mistake):
+    monkeypatch.chdir(tmp_path)
+    for options in ((), ("hydra.run.dir=outputs/mine/run",)):
+        with pytest.raises(UserError):
+            reslab.train(*QUICK, "data=imagefolder", mistake, *options)
+        assert list(tmp_path.rglob("*")) == [tmp_path / "outputs"]
+
+
+def test_a_mistake_before_training_leaves_other_files(tmp_path):
+    notes = tmp_path / "run" / "notes.txt"
+    notes.parent.mkdir()
+    notes.touch()
+    with pytest.raises(UserError):
+        reslab.train(*QUICK, "data=imagefolder", "data.root=nowhere", f"hydra.run.dir={notes.parent}")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [notes]

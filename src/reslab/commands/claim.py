@@ -1,7 +1,8 @@
 """A run's folder: one process claims it before anything in it changes, and writes the run's settings."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -9,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from reslab.commands.resume import refuse_begun_run
 from reslab.configuration import task_overrides
-from reslab.errors import UserError
-from reslab.files import hold_logs, require_folder, sole_user, write_waiting_lines
+from reslab.errors import UserError, is_mistake
+from reslab.files import LOCK, hold_logs, require_folder, run_logs, sole_user, write_waiting_lines
 from reslab.options import Schema
 from reslab.run import Run
 from reslab.training.options import TRAINING_SCHEMA
@@ -21,7 +22,8 @@ def own_folder(schema: Schema, run: Run, config: DictConfig) -> Iterator[None]:
     """Keep other processes out of a run's folder until the end of the block. Write the settings of a new run.
 
     Hydra would write them before it is known that the folder is not that of another process. A resumed run keeps its
-    settings and its log as they are until it has resumed.
+    settings and its log as they are until it has resumed. A new run that a mistake ends before it trains leaves no
+    file.
 
     Args:
         schema: the options of the command.
@@ -39,14 +41,32 @@ def own_folder(schema: Schema, run: Run, config: DictConfig) -> Iterator[None]:
             raise UserError(
                 f"{run.folder} holds a run that another process has finished: another hydra.run.dir begins one"
             )
-        is_single_run = schema is TRAINING_SCHEMA and HydraConfig.get().mode == RunMode.RUN
-        if not resumes and (is_single_run or waited):
+        is_single = HydraConfig.get().mode == RunMode.RUN
+        if not resumes and ((is_single and schema is TRAINING_SCHEMA) or waited):
             refuse_begun_run(run)
         if not resumes:
             run.write_settings(OmegaConf.to_yaml(config), task_overrides())
             write_waiting_lines()
         try:
             yield
-        except Exception:
+        except Exception as error:
             require_folder(run.folder)  # a folder that has disappeared explains other errors
+            if is_mistake(error) and is_single and not resumes and not run.has_begun:
+                remove_settings(run, Path(str(config.outputs)))
             raise
+
+
+def remove_settings(run: Run, outputs: Path) -> None:
+    """Remove the settings and the log of a run, and its folder unless it has other files, up to the one of all runs."""
+    for run_log in run_logs():
+        run_log.close()
+        Path(run_log.baseFilename).unlink(missing_ok=True)
+    for file in (run.config_file, run.overrides_file, run.folder / LOCK):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # there are other files
+        run.hydra_folder.rmdir()
+        run.folder.rmdir()
+        for folder in run.folder.absolute().parents:
+            if not folder.is_relative_to(outputs.expanduser().absolute()) or folder == outputs.expanduser().absolute():
+                break
+            folder.rmdir()

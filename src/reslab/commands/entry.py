@@ -92,7 +92,8 @@ def checked_task(schema: Schema, task: Task) -> Task:
         hydra_config = HydraConfig.get()
         in_sweep = hydra_config.mode == RunMode.MULTIRUN
         try:
-            if hydra_config.run.dir == ".":  # evaluate and predict have no folder, and may be called in that of a run
+            # evaluate and predict have no folder, and may be called in that of a run. A sweep would make one here.
+            if not in_sweep and hydra_config.run.dir == ".":
                 return checked(config)
             place = Run(hydra_config.runtime.output_dir)
             claim = own_folder(schema, place, config) if is_first_process() else nullcontext()
@@ -139,16 +140,16 @@ def recorded_failure(schema: Schema, run: Run, in_sweep: bool) -> Iterator[None]
 def record_failure(error: BaseException, config_name: str, run: Run, in_sweep: bool) -> None:
     """Write the traceback into the log, and one line into the result of the run.
 
-    A run that has ended keeps its result, as long as it has not resumed. A run that could not be resumed because of a
-    mistake keeps all that it had, its log included. A job of a sweep that has no result gets the mistake for one,
-    because the sweep's report shows it.
+    A run that has ended keeps its result, as long as it has not resumed. A mistake leaves the folder of a single
+    run as it is. A job of a sweep that has no result gets the mistake for one, because the sweep's report
+    shows it.
     """
     if is_further_process(sys.argv):
         return  # the first process of the run records it
     log.debug("the run failed", exc_info=error)  # the log file shows this level, the terminal does not
     if not run.hydra_folder.is_dir() or run.has_ended:  # other commands have no folder of their own
         return
-    if is_mistake(error) and run.has_begun and not in_sweep:
+    if is_mistake(error) and not in_sweep:
         return
     is_consequence = isinstance(error, LostProcessError) or (isinstance(error, Interrupted) and launched_by_torchrun())
     if is_consequence and run.has_failed:  # another process has recorded why
