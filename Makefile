@@ -11,6 +11,9 @@ test: .venv/installed   ## the default tests
 test-all: .venv/installed  ## the slow ones too
 	$(BIN)/python -m pytest $(ARGS)
 
+faults: .venv/installed  ## a fault in every file operation, phase and file of a run, not only in a sample; an hour
+	RESLAB_ALL_FAULTS=1 $(BIN)/python -m pytest tests/faults -n 2 --dist worksteal $(ARGS)
+
 check: .venv/installed  ## lint, types, and which package imports which
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
@@ -25,4 +28,4 @@ help:
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: train test test-all check tensorboard help
+.PHONY: train test test-all faults check tensorboard help

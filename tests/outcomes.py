@@ -13,20 +13,25 @@ APART = (".result.folder", ".result.git_commit")
 Outcome = dict[str, Any]
 
 
-def outcome_of(folder: Path) -> Outcome:
+def outcome_of(folder: Path, curves: bool = True) -> Outcome:
     """Return the weights, optimizer, averages, metrics by epoch, curves and result of a run, without times."""
     checkpoints = {
         name: torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("last", "best")
     }
-    curves = EventAccumulator(str(folder)).Reload()
     everything = {
         "rows": list(csv.DictReader((folder / "metrics.csv").open())),
         "result": json.loads((folder / "result.json").read_text()),
-        "curves": {tag: [[p.step, p.value] for p in curves.Scalars(tag)] for tag in curves.Tags()["scalars"]},
+        "curves": curves_of(folder) if curves else {},
         **{name: {part: saved.get(part, {}) for part in PARTS} for name, saved in checkpoints.items()},
     }
     everything["result"].pop("requested", None)  # a run that was asked for more later differs in this alone
     return {name: value for name, value in flat(everything).items() if "second" not in name and name not in APART}
+
+
+def curves_of(folder: Path) -> dict[str, list[list[float]]]:
+    """Return the steps and values that TensorBoard shows."""
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [[point.step, point.value] for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def flat(node: Any, name: str = "") -> Outcome:

@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +146,6 @@ class RunLog(logging.FileHandler):
     def __init__(self, filename: str | Path) -> None:
         super().__init__(filename, encoding="utf-8", delay=True, errors="surrogateescape")
         self.waiting: list[logging.LogRecord] | None = None
-
-    def _open(self) -> TextIOWrapper:
-        if Path(self.baseFilename).is_fifo():  # to open it would wait for its other end
-            raise OSError(errno.EINVAL, "it is a pipe", self.baseFilename)
-        return super()._open()
 
     def emit(self, record: logging.LogRecord) -> None:
         if self.waiting is not None:

@@ -1,5 +1,10 @@
+import os
+
 import pytest
 import torch
+
+from reslab.errors import UserError
+from reslab.training.checkpoints import refuse_broken_best, refuse_pipes
 
 
 def kinds(value):
@@ -15,3 +20,19 @@ def test_a_checkpoint_holds_plain_values_and_tensors_only(trained, name):
     checkpoint = torch.load(trained.folder / "checkpoints" / name, weights_only=True)
     assert kinds(checkpoint) <= {dict, list, str, int, float, bool, type(None), torch.Tensor}
     assert checkpoint["reslab"]["spec"]["classes"] == [str(digit) for digit in range(10)]
+
+
+def test_a_best_checkpoint_that_cannot_be_read_is_refused(trained, tmp_path):
+    """The result would be of other weights without a word."""
+    refuse_broken_best(tmp_path / "best.ckpt")  # it was removed
+    refuse_broken_best(trained.folder / "checkpoints" / "best.ckpt")
+    (tmp_path / "best.ckpt").write_bytes((trained.folder / "checkpoints" / "best.ckpt").read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"best\.ckpt cannot be read, .* remove it to resume"):
+        refuse_broken_best(tmp_path / "best.ckpt")
+
+
+def test_a_pipe_in_the_folder_of_a_run_is_refused(trained, tmp_path):
+    refuse_pipes(trained.folder)
+    os.mkfifo(tmp_path / "train.log")
+    with pytest.raises(UserError, match=r"train\.log is a pipe"):
+        refuse_pipes(tmp_path)

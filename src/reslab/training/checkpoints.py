@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import shutil
 import signal
 import time
@@ -135,6 +136,8 @@ class BestCheckpoint(Checkpoint):
         A run that is resumed from an older checkpoint repeats the validations that came after it.
         """
         if self.best_step is not None and step_of(self.run.best) != self.best_step:
+            if not self.run.best.exists():
+                log.warning("%s is missing: the best weights from now on take its place", self.run.best)
             self.best_score, self.best_step = None, None
 
     def state_dict(self) -> dict[str, Any]:
@@ -303,8 +306,9 @@ def resumed_checkpoint(resume: Path, config: DictConfig) -> Resumed | None:
         The newest checkpoint that can be read; None if the run has not written any, so that it starts again.
 
     Raises:
-        UserError: the configuration would make it another run, or the named checkpoint is broken.
+        UserError: the configuration would make it another run, or the named checkpoint or the best one is broken.
     """
+    refuse_pipes(Run(config.folder).folder)
     broken: list[Path] = []
     for path in Run(resume).resumable_checkpoints() if resume.is_dir() else [resume]:
         try:
@@ -318,6 +322,7 @@ def resumed_checkpoint(resume: Path, config: DictConfig) -> Resumed | None:
         record = checkpoint["reslab"]
         refuse_another_run(resume, record["config"] | {"threads": recorded_threads(record)}, config)
         refuse_shorter_run(checkpoint, config)
+        refuse_broken_best(Run(config.folder).best)
         log.info("resumed from %s, step %d", path, checkpoint["global_step"])
         return Resumed(path, checkpoint["global_step"], record, broken)
     if broken:
@@ -345,6 +350,25 @@ def refuse_shorter_run(checkpoint: Mapping[str, Any], config: DictConfig) -> Non
             "this run was begun with model.freeze in an older version, which froze other parts of the network and "
             "cannot be resumed: start a new run"
         )
+
+
+def refuse_pipes(folder: Path) -> None:
+    """Raise UserError for a pipe in a run's folder: to write to it would wait for its other end."""
+    for path in folder.glob("*"):
+        if path.is_fifo():
+            raise UserError(f"{path} is a pipe: remove it to resume the run")
+
+
+def refuse_broken_best(best: Path) -> None:
+    """Raise UserError if best.ckpt is there and cannot be read: other weights would take its place in the result."""
+    if os.path.lexists(best):
+        try:
+            read_checkpoint(best)
+        except UserError as error:
+            raise UserError(
+                f"{best} cannot be read, so the best weights so far are lost: remove it to resume with the best "
+                "weights from now on"
+            ) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

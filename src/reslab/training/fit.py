@@ -96,8 +96,11 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
             source = resumed.checkpoint
             classifier.load_state_dict(read_checkpoint(source)["state_dict"])  # with callbacks=ema, the averages
             folder_update.apply()
+            history.write_rows(trainer)  # metrics.csv may have been lost or damaged since
         if best is not None:
             best.forget_replaced()
+        if best is not None and best.best_step is None:  # best.ckpt is of other weights, so the last ones compete again
+            history.validated_step = None
         if validate_last_weights(trainer, classifier, data, history) and best is not None:
             best.compare_last(trainer, source)
     pruned = was_pruned(trainer)

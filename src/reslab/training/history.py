@@ -196,9 +196,13 @@ class History(Callback):
         self.validated_step = trainer.global_step
         self.write(trainer)
 
-    def write(self, trainer: L.Trainer) -> None:
+    def write_rows(self, trainer: L.Trainer) -> None:
         if trainer.is_global_zero:
             self.run.write_metrics(self.rows)
+
+    def write(self, trainer: L.Trainer) -> None:
+        self.write_rows(trainer)
+        if trainer.is_global_zero:
             level = logging.DEBUG if shows_progress(trainer) else logging.INFO
             log.log(level, "epoch %d  %s", self.rows[-1]["epoch"] + 1, epoch_line(self.rows[-1]))
 
