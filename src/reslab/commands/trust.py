@@ -18,7 +18,7 @@ from reslab.configuration import CONF, has_prefix, nodes, own_folders, parsed
 from reslab.errors import UserError
 from reslab.run import SafeLoader
 from reslab.sweeps.options import SEARCH
-from reslab.training.options import TRAINING_SCHEMA
+from reslab.training.options import IGNORED, TRAINING_SCHEMA
 
 # What says where a run is. The folder that the user names decides, so these saved overrides do not count.
 PLACES = ("resume", "trust", "from", "folder", "outputs", "hydra.run.dir", "hydra.sweep.dir", "hydra.output_subdir")
@@ -74,7 +74,7 @@ def is_allowed(override: Override, folders: Sequence[Path], in_sweep: bool) -> b
     if has_prefix(name, ("logger",)) and not all(map(is_word, values)):
         return False  # it would write somewhere else
     known = options(tuple(folders))
-    if name in known or name in TRAINING_SCHEMA.kinds:
+    if name in known or (name in TRAINING_SCHEMA.kinds and name not in IGNORED):
         return True
     # A number that is added to a group can be an argument of its class, e.g. +optimizer.eps=1e-6.
     return (

@@ -52,7 +52,15 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-t
 VALIDATION_METRICS = ("val/accuracy", "val/loss", "val/top5_accuracy")
 TEST_METRICS = ("test/accuracy", "test/loss", "test/top5_accuracy", "test/f1_macro", "test/calibration_error")
 TRAINING_METRICS = ("train/accuracy", "train/loss", "train/top5_accuracy", "train/seconds", "train/images_per_second")
-TRAINER = {
+IGNORED = {  # arguments of Lightning's Trainer that ResLab gives itself
+    "trainer.callbacks": elsewhere("a callback is an entry of callbacks, e.g. +callbacks.mine._target_=my.Callback"),
+    "trainer.plugins": elsewhere("ResLab chooses the plugins; trainer.precision and trainer.strategy are options"),
+    "trainer.logger": elsewhere("logger= chooses a logger, e.g. logger=none"),
+    "trainer.default_root_dir": elsewhere("hydra.run.dir= chooses the run's folder"),
+    "trainer.enable_checkpointing": elsewhere("callbacks has the checkpoints, e.g. ~callbacks.best_checkpoint"),
+    "trainer.benchmark": elsewhere("trainer.deterministic=true turns it off"),
+}
+TRAINER = IGNORED | {
     "trainer.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.devices": one_of("auto") | integer(1) | list_of(integer(0)),
     "trainer.num_nodes": integer(1, 100_000),  # ten times the largest cluster
@@ -79,12 +87,6 @@ TRAINER = {
     "trainer.enable_model_summary": TRUE_OR_FALSE,
     "trainer.num_sanity_val_steps": integer(-1),
     "trainer.use_distributed_sampler": TRUE_OR_FALSE,
-    "trainer.callbacks": elsewhere("a callback is an entry of callbacks, e.g. +callbacks.mine._target_=my.Callback"),
-    "trainer.plugins": elsewhere("ResLab chooses the plugins; trainer.precision and trainer.strategy are options"),
-    "trainer.logger": elsewhere("logger= chooses a logger, e.g. logger=none"),
-    "trainer.default_root_dir": elsewhere("hydra.run.dir= chooses the run's folder"),
-    "trainer.enable_checkpointing": elsewhere("callbacks has the checkpoints, e.g. ~callbacks.best_checkpoint"),
-    "trainer.benchmark": elsewhere("trainer.deterministic=true turns it off"),
 }
 RUN = {
     "seed": integer(0, 2**32 - 1),  # the limit of NumPy and Lightning
