@@ -308,7 +308,6 @@ def resumed_checkpoint(resume: Path, config: DictConfig) -> Resumed | None:
     Raises:
         UserError: the configuration would make it another run, or the named checkpoint or the best one is broken.
     """
-    refuse_pipes(Run(config.folder).folder)
     broken: list[Path] = []
     for path in Run(resume).resumable_checkpoints() if resume.is_dir() else [resume]:
         try:
@@ -322,6 +321,7 @@ def resumed_checkpoint(resume: Path, config: DictConfig) -> Resumed | None:
         record = checkpoint["reslab"]
         refuse_another_run(resume, record["config"] | {"threads": recorded_threads(record)}, config)
         refuse_shorter_run(checkpoint, config)
+        refuse_pipes(Run(config.folder).folder)
         refuse_broken_best(Run(config.folder).best)
         log.info("resumed from %s, step %d", path, checkpoint["global_step"])
         return Resumed(path, checkpoint["global_step"], record, broken)
