@@ -117,7 +117,7 @@ def check_training_files(value: Any) -> Any:
 
 def check_requested(value: Any) -> None:
     """Raise UserError unless a value is what `provenance.requested_lengths` returns."""
-    entries = value if isinstance(value, list) else [None]
+    entries: list[Any] = value if isinstance(value, list) else [None]
     if not all(isinstance(each, dict) and each.keys() == REQUESTED.keys() for each in entries):
         raise UserError("reslab.requested is not a list of steps and lengths")
     for each in entries:
