@@ -4,8 +4,8 @@
 
 A training step is that of a plain loop. Two threads compute each operation together, and the one that is ready first
 waits for the other: by default it spins, which takes the processor from the other one where the machine is busy.
-`asleep` lets it sleep instead (OMP_WAIT_POLICY=passive), as ResLab's commands do. Every round measures all settings
-in turn, each in a process of its own. The script writes benchmarks/results/threads.json.
+`asleep` lets it sleep instead (OMP_WAIT_POLICY=passive). Every round measures all settings in turn, each in a process
+of its own. The script writes benchmarks/results/threads.json.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from recording import median_and_range, ratios, write_results
 SRC = Path(__file__).parents[1] / "src"
 CASES = (("resnet8", 8, 64), ("resnet20", 32, 128), ("resnet18", 32, 128), ("resnet18", 96, 32))  # pixels, batch
 ALL = str(os.cpu_count())
+ASLEEP = "all threads, asleep"
 SETTINGS: dict[str, dict[str, str]] = {
     "one thread": {"OMP_NUM_THREADS": "1"},
     "all threads": {"OMP_NUM_THREADS": ALL},
-    "all threads, asleep": {"OMP_NUM_THREADS": ALL, "OMP_WAIT_POLICY": "passive"},
+    ASLEEP: {"OMP_NUM_THREADS": ALL, "OMP_WAIT_POLICY": "passive"},
 }
-OURS = "all threads, asleep"
 BUSY = [sys.executable, "-c", "while True: pass"]
 
 
@@ -88,7 +88,7 @@ def main() -> None:
                     for name in SETTINGS:
                         speeds[name].append(measured(name, case, arguments.seconds))
             best = [max(pair) for pair in zip(speeds["one thread"], speeds["all threads"], strict=True)]
-            ratio = ratios(speeds[OURS], best)
+            ratio = ratios(speeds[ASLEEP], best)
             name = "{} at {} pixels, batch {}, beside {} busy processes".format(*case, busy)
             results[name] = {"images_per_second": speeds, "asleep_to_better": ratio}
             shown = ", ".join(f"{key} {median_and_range(values)['median']:,.0f}" for key, values in speeds.items())
