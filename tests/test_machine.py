@@ -127,3 +127,12 @@ def test_another_number_of_processes_than_the_options_ask_for_is_refused(environ
     environment(variables)
     with pytest.raises(UserError, match=line) if line else nullcontext():
         check_processes(devices, 1)
+
+
+def test_environment_variables_are_put_back(monkeypatch):
+    monkeypatch.setenv("RESLAB_SET", "before")
+    monkeypatch.delenv("RESLAB_ABSENT", raising=False)
+    before = dict(os.environ)
+    with machine.environment({"RESLAB_SET": "1", "RESLAB_ABSENT": "2"}):
+        assert dict(os.environ) == before | {"RESLAB_SET": "1", "RESLAB_ABSENT": "2"}
+    assert dict(os.environ) == before

@@ -175,8 +175,8 @@ def run_logs() -> list[RunLog]:
 @contextmanager
 def held_log(resumes: bool) -> Iterator[None]:
     """Hold the log of a run that resumes. If a mistake ends it before it has resumed, the log stays as it was."""
-    for run_log in run_logs() if resumes else ():
-        run_log.hold()
+    if resumes:
+        hold_logs()
     try:
         yield
     except BaseException as error:
@@ -187,7 +187,7 @@ def held_log(resumes: bool) -> Iterator[None]:
 
 
 def hold_logs() -> None:
-    """Let the lines of the run's log wait, because its folder may be that of another process."""
+    """Let the lines of the run's log wait, because its folder may still be that of another process or run."""
     for run_log in run_logs():
         run_log.hold()
 

@@ -1,7 +1,8 @@
 """Facts about this process: what has started it, its rank in a distributed run, its processors and GPUs."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from reslab.errors import UserError
@@ -66,6 +67,20 @@ def is_first_process() -> bool:
 def processors() -> int:
     """Return how many processors this process may use; SLURM and taskset may reserve the others."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables until the end of the block. Processes that start in it inherit them."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def asked_threads() -> int | None:

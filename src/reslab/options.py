@@ -100,7 +100,7 @@ FRACTION_BELOW_1 = number("from 0 to less than 1", lambda value: 0 <= value < 1)
 FRACTION_ABOVE_0 = number("above 0 and up to 1", lambda value: 0 < value <= 1)
 
 MINUTES = between(1e-9, 1e7)  # less than any step takes, and 19 years
-MAX_PROCESSES = 1024  # more than the processors of the largest machines
+MAX_PROCESSORS = 1024  # more than any one machine has
 
 LIKE_DEFAULT = {
     bool: TRUE_OR_FALSE,

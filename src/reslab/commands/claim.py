@@ -57,7 +57,7 @@ def own_folder(schema: Schema, run: Run, config: DictConfig) -> Iterator[None]:
 
 
 def remove_settings(run: Run, outputs: Path) -> None:
-    """Remove the settings and the log of a run, and its folder unless it has other files, up to the one of all runs."""
+    """Remove the settings and the log of a run, and the folders that are then empty, below the one of all runs."""
     for run_log in run_logs():
         run_log.close()
         Path(run_log.baseFilename).unlink(missing_ok=True)
@@ -67,6 +67,6 @@ def remove_settings(run: Run, outputs: Path) -> None:
         run.hydra_folder.rmdir()
         run.folder.rmdir()
         for folder in run.folder.absolute().parents:
-            if not folder.is_relative_to(outputs.expanduser().absolute()) or folder == outputs.expanduser().absolute():
+            if outputs.expanduser().absolute() not in folder.parents:
                 break
             folder.rmdir()

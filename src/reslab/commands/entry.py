@@ -140,9 +140,8 @@ def recorded_failure(schema: Schema, run: Run, in_sweep: bool) -> Iterator[None]
 def record_failure(error: BaseException, config_name: str, run: Run, in_sweep: bool) -> None:
     """Write the traceback into the log, and one line into the result of the run.
 
-    A run that has ended keeps its result, as long as it has not resumed. A mistake leaves the folder of a single
-    run as it is. A job of a sweep that has no result gets the mistake for one, because the sweep's report
-    shows it.
+    A run that has ended keeps its result, as long as it has not resumed. A mistake leaves the folder of a single run as
+    it is. A job of a sweep that has no result gets the mistake for one, because the sweep's report shows it.
     """
     if is_further_process(sys.argv):
         return  # the first process of the run records it

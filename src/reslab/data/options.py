@@ -8,7 +8,7 @@ from reslab.options import (
     FRACTION_ABOVE_0,
     FRACTION_BELOW_1,
     GROUP,
-    MAX_PROCESSES,
+    MAX_PROCESSORS,
     NAME,
     NULL,
     PATH,
@@ -51,7 +51,7 @@ DATA = {
     "data.allow_changes": TRUE_OR_FALSE,
     "data.mean": list_of(FRACTION, 1, 3) | NULL,
     "data.std": list_of(between(1e-6, 1000), 1, 3) | NULL,  # of values from 0 to 1; images would be noise or all alike
-    "data.num_workers": integer(0, MAX_PROCESSES),
+    "data.num_workers": integer(0, MAX_PROCESSORS),
     "data.in_memory": TRUE_OR_FALSE,
     "data.on_error": one_of(*get_args(OnError)),
     "data.background": list_of(integer(0, 255), 3) | NULL,

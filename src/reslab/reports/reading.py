@@ -15,13 +15,8 @@ from reslab.files import plain_bytes
 from reslab.run import MAX_SETTINGS_SIZE, Result, Run
 from reslab.text import printable
 
-NUMBERS = (
-    "epochs",
-    "steps",
-    "best_step",
-    "parameters",
-    "threads",
-)  # in a result, besides the metrics, whose names have a slash
+# The numbers in a result, besides the metrics, whose names have a slash.
+NUMBERS = ("epochs", "steps", "best_step", "parameters", "threads")
 TEXTS = ("status", "error", "model", "data", "device", "precision", "git_commit", "data_checksum", "folder")
 MAY_BE_NULL = ("best_step", "git_commit", "data_checksum")
 MAX_REASON = 500  # characters of why a run has no result

@@ -3,9 +3,9 @@
 from importlib.util import find_spec
 
 from reslab.errors import UserError
-from reslab.options import MAX_PROCESSES, NAME, NULL, Kind, integer, one_of
+from reslab.options import MAX_PROCESSORS, NAME, NULL, Kind, integer, one_of
 
-N_JOBS = integer(1, MAX_PROCESSES)  # jobs at the same time
+N_JOBS = integer(1, MAX_PROCESSORS)  # jobs at the same time
 SEARCH = {  # the options of hydra/sweeper=optuna, without hydra.sweeper.
     "trials": integer(1),
     "n_jobs": N_JOBS,

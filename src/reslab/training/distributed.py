@@ -16,7 +16,7 @@ from torch import distributed
 
 from reslab.errors import Interrupted, RunError, is_mistake, one_line
 from reslab.internals import observed_processes, store_on_loopback
-from reslab.machine import is_first_process, launched_by_slurm, launched_by_torchrun
+from reslab.machine import environment, is_first_process, launched_by_slurm, launched_by_torchrun
 from reslab.processes import FAILURES, LostProcessError, read_failure, status_line
 from reslab.run import Run
 
@@ -93,13 +93,11 @@ class FurtherProcesses:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Watch the processes that Lightning starts in the block, and let them know where to write their errors."""
-        os.environ[FAILURES] = str(self.failures)
         try:
-            with observed_processes(self.watch):
+            with environment({FAILURES: str(self.failures)}), observed_processes(self.watch):
                 yield
         finally:
             self.left.set()
-            os.environ.pop(FAILURES, None)
 
     def watch(self, processes: Sequence["subprocess.Popen[bytes]"]) -> None:
         self.processes = processes
@@ -167,11 +165,6 @@ def on_loopback(num_nodes: int, further: FurtherProcesses) -> Iterator[None]:
     if num_nodes > 1 or sys.platform != "linux" or launched_by_slurm() or launched_by_torchrun():
         yield
         return
-    before = os.environ.get(GLOO_INTERFACE)
-    os.environ.setdefault(GLOO_INTERFACE, "lo")
-    try:
-        with store_on_loopback(further.raise_error):
-            yield
-    finally:
-        if before is None:
-            os.environ.pop(GLOO_INTERFACE, None)
+    interface = os.environ.get(GLOO_INTERFACE, "lo")
+    with environment({GLOO_INTERFACE: interface}), store_on_loopback(further.raise_error):
+        yield

@@ -13,6 +13,7 @@ from reslab.models.options import MODEL, check_description
 from reslab.options import (
     FRACTION,
     FRACTION_BELOW_1,
+    MAX_PROCESSORS,
     MINUTES,
     NAME,
     NULL,
@@ -46,7 +47,6 @@ ALPHA = between(1e-3, 1000, or_zero=True)
 # What multiplies or limits a gradient. Less changes no weight in float32, and more does not fit in it.
 MAX_STEP_SIZE = 1e38
 STEP_SIZE = between(1e-12, MAX_STEP_SIZE)
-MAX_THREADS = 1024  # more than the processors of any one machine; each thread takes memory
 MAX_PICTURES = 1000  # in one figure of TensorBoard, which is held in memory
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 VALIDATION_METRICS = ("val/accuracy", "val/loss", "val/top5_accuracy")
@@ -94,7 +94,7 @@ RUN = {
     "mixup": ALPHA,
     "cutmix": ALPHA,
     "flip_averaging": TRUE_OR_FALSE,
-    "threads": integer(1, MAX_THREADS) | NULL,
+    "threads": integer(1, MAX_PROCESSORS) | NULL,
     "compile": TRUE_OR_FALSE,
     "test": TRUE_OR_FALSE,
     "objective": one_or_list(one_of(*VALIDATION_METRICS, *TEST_METRICS, *TRAINING_METRICS, "parameters")),

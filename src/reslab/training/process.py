@@ -2,7 +2,6 @@
 
 import ctypes
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -47,16 +46,13 @@ def fixed_threads(config: DictConfig, record: Mapping[str, Any] | None) -> Itera
     number = config.threads or recorded_threads(record or {}) or chosen_threads(config.trainer)
     if number > (available := machine.processors()):
         log.warning("threads=%d is more than the %d processors here, so training is slower", number, available)
-    before, variable = torch.get_num_threads(), os.environ.get(OMP_NUM_THREADS)
+    before = torch.get_num_threads()
     torch.set_num_threads(number)
-    os.environ[OMP_NUM_THREADS] = str(number)  # the further processes of the run inherit it
     try:
-        yield
+        with machine.environment({OMP_NUM_THREADS: str(number)}):  # the further processes of the run inherit it
+            yield
     finally:
         torch.set_num_threads(before)
-        os.environ.pop(OMP_NUM_THREADS)
-        if variable is not None:
-            os.environ[OMP_NUM_THREADS] = variable
 
 
 def chosen_threads(trainer: DictConfig) -> int:
