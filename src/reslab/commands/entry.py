@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
 from reslab.commands.arguments import check_flags, expand_home, hydra_arguments_of, own_environment
 from reslab.commands.claim import own_folder
+from reslab.commands.help import asks_for_help, help_text
 from reslab.commands.output import lasting_streams
 from reslab.configuration import CONF, flatten, task_overrides
 from reslab.errors import FULL_ERROR, Failed, Interrupted, UserError, is_mistake, one_line
@@ -43,8 +44,8 @@ log = logging.getLogger(__name__)
 Task = Callable[[DictConfig], Any]
 
 
-def command(schema: Schema, task: Task) -> None:
-    """Run a task on the configuration that the command line composes.
+def command(schema: Schema, task: Task, help_of_command: str) -> None:
+    """Run a task on the configuration that the command line composes, or print the help.
 
     The process exits with status 2 for a mistake of the user, with 1 for a failure, and with 128 + n for signal n.
     """
@@ -54,7 +55,10 @@ def command(schema: Schema, task: Task) -> None:
     with errors_as_one_line(schema.config_name):
         signals.listen()
         with lasting_streams(), command_line(sys.argv, environment):
-            run_hydra(schema, task)
+            if asks_for_help(sys.argv[1:]):
+                print(help_text(help_of_command, sys.argv[1:]))
+            else:
+                run_hydra(schema, task)
 
 
 def run_hydra(schema: Schema, task: Task) -> None:

@@ -6,6 +6,21 @@ from reslab.commands.entry import command
 from reslab.inference.options import EVALUATE_SCHEMA
 from reslab.interruption import signals
 
+HELP = """\
+Tests a trained network: accuracy, loss, macro F1 score, calibration error, and precision and recall of each class.
+
+  python src/evaluate.py checkpoint=outputs/resnet20-digits/2026-01-31_12-00-00     test images of the run's data set
+  python src/evaluate.py checkpoint=best.ckpt data=imagefolder data.root=photos     other images of the same classes
+  python src/evaluate.py checkpoint=best.ckpt output=evaluation.json
+
+checkpoint  a run's folder, which stands for its best checkpoint, or a .ckpt file
+data        one of conf/data; without it, the data set of the run. root=… is its folder, if it has moved.
+            Images are tested at the size of the network, unless data.image_size=… asks for another one
+unknown_classes  refuse, skip (leave out their images) or by_position; otherwise classes are matched by name
+trainer     trainer.accelerator=auto|cpu|gpu, trainer.precision=auto|32-true|bf16-mixed
+output      a .json file for the metrics and the table of classes
+"""  # not the docstring of this module, which python -OO removes
+
 
 def run_evaluate(config: DictConfig) -> None:
     """Test a network and print its scores."""
@@ -17,7 +32,7 @@ def run_evaluate(config: DictConfig) -> None:
 
 
 def main() -> None:
-    command(EVALUATE_SCHEMA, run_evaluate)
+    command(EVALUATE_SCHEMA, run_evaluate, HELP)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
-"""What conf/ computes: the OmegaConf resolvers behind `${new_folder:…}`, `${job_folder:…}` and `${choices:}`."""
+"""What conf/ computes: the OmegaConf resolvers behind `${new_folder:…}` and `${job_folder:…}`."""
 
 import functools
 import re
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from reslab.configuration import CONF, own_folders
-from reslab.errors import UserError, visible
+from reslab.errors import UserError
 
 
 @functools.lru_cache
@@ -34,14 +32,5 @@ def job_folder(number: Any, overrides: str) -> str:
     return re.sub(r"[^\w=.+-]+", "_", f"{number}_{overrides}", flags=re.ASCII)[:120].rstrip("_")
 
 
-def choices() -> str:
-    """Return every group of conf/ and of the user's own folders with its files, for `--help`."""
-    groups: dict[str, list[str]] = {}
-    for file in (file for folder in (CONF, *own_folders(sys.argv[1:])) for file in folder.glob("*/*.yaml")):
-        groups.setdefault(file.parent.name, []).append(file.stem)
-    return "\n".join(f"{group}: {', '.join(visible(groups[group]))}" for group in sorted(groups))
-
-
-OmegaConf.register_new_resolver("choices", choices, replace=True)
 OmegaConf.register_new_resolver("new_folder", new_folder, replace=True)
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)

@@ -7,6 +7,28 @@ from reslab.commands.main import run
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+HELP = """\
+Trains a residual network on a data set, tests the weights with the best validation accuracy and writes the result.
+
+  python src/train.py                                    ResNet-20 on digits, about a minute, nothing to download
+  python src/train.py model=resnet50 data=cifar10 trainer.accelerator=gpu
+  python src/train.py model=resnet18 data=imagefolder data.root=photos data.image_size=128
+  python src/train.py experiment=six_block               a recipe from conf/experiment
+  python src/train.py resume=outputs/resnet20-digits/2026-01-31_12-00-00 trainer.max_epochs=90
+  python src/train.py from=outputs/resnet20-digits/2026-01-31_12-00-00 seed=2     a new run with those settings
+  python src/train.py -m model=resnet20,resnet32 seed=1,2,3
+
+Choices (group=name; each name is a file in conf/<group>/):
+{choices}
+
+Common options (every option of the configuration is set like this; --cfg job shows all of them):
+  trainer.max_epochs=10  trainer.precision=auto|32-true|bf16-mixed  trainer.accelerator=auto|cpu|gpu
+  data.batch_size=128  data.image_size=96  data.val_fraction=0.1  data.root=/my/data  data.augment=null
+  optimizer.lr=0.1  label_smoothing=0.1  seed=1  model.weights=IMAGENET1K_V2  model.freeze=true
+
+Flags of Hydra (https://hydra.cc): -m (sweep), --cfg job (all options and their values), --hydra-help.
+"""  # not the docstring of this module, which python -OO removes
+
 
 def run_train(config: "DictConfig") -> float | list[float | None] | None:
     """Train one run, print its result, and return what a sweeper of Hydra optimizes."""
@@ -31,7 +53,7 @@ def main() -> None:
     from reslab.commands.entry import command
     from reslab.training.options import TRAINING_SCHEMA
 
-    command(TRAINING_SCHEMA, run_train)
+    command(TRAINING_SCHEMA, run_train, HELP)
 
 
 if __name__ == "__main__":  # the processes of a run and the jobs of a sweep start this file
