@@ -37,7 +37,7 @@ ABSENT: dict[str, Any] = {
     "model.classifier_bias": True, "model.logit_scale": 1.0,
     "model.train_norms": False, "data.background": None, "trainer.gradient_clip_algorithm": "norm",
     "data.allow_changes": False, "data.augment.erasing_aspect": "log_uniform", "data.augment.erasing_fill": "random",
-    "threads": None,
+    "threads": None, "logger.group_by": "split",
 }  # fmt: skip
 # Options whose null leaves the value to the run, which records it when it begins.
 LEFT_TO_THE_RUN = ("threads",)

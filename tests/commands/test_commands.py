@@ -99,7 +99,7 @@ def test_train_prints_its_result_and_where_it_lies(trained_by_command):
     assert f"│ test/accuracy          │ {result['test/accuracy']:.4f} " in printed
     assert printed.splitlines()[-2:] == [f"run:    {relative}", f"curves: tensorboard --logdir {relative}"]
     assert sorted(path.name for path in folder.iterdir() if "tfevents" not in path.name) == [
-        ".hydra", ".lock", "checkpoints", "hparams.yaml", "metrics.csv", "result.json", "train.log",
+        ".hydra", ".lock", "checkpoints", "metrics.csv", "result.json", "train.log",
     ]  # fmt: skip
     assert "[reslab.training.history][INFO] epoch 1  train loss" in (folder / "train.log").read_text()
 

@@ -61,7 +61,7 @@ if os.geteuid() != 0:  # root may read everything
     DAMAGES.append(forbid)
 FILES = (
     ".hydra/config.yaml", ".hydra/overrides.yaml", "checkpoints/best.ckpt",
-    "checkpoints/last.ckpt", "checkpoints/previous.ckpt", "metrics.csv", "result.json", "train.log", "hparams.yaml",
+    "checkpoints/last.ckpt", "checkpoints/previous.ckpt", "metrics.csv", "result.json", "train.log",
     "events.out.tfevents.*.0", ".lock",
 )  # fmt: skip
 CASES = [(file, damage) for file in FILES for damage in DAMAGES]

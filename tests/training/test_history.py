@@ -56,7 +56,7 @@ def test_points_are_numbered_by_optimizer_steps(composed, tmp_path, monkeypatch)
 
 
 def test_an_epoch_that_max_steps_ends_is_a_point_one_step_later(composed, tmp_path, monkeypatch):
-    points = logged(composed, tmp_path, monkeypatch, "trainer.max_steps=27", name="train/loss")
+    points = logged(composed, tmp_path, monkeypatch, "trainer.max_steps=27", name="loss/train")
     assert [step for step, _ in points] == [19, 27]
 
 

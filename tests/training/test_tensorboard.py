@@ -17,6 +17,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdown_to_safe_html
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.event_file_writer import _AsyncWriter
 from torch import nn
@@ -63,6 +64,12 @@ def points(events, tag):
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
+def tag_of(name):
+    """Return the tag of a metric of metrics.csv."""
+    split, _, metric = name.partition("/")
+    return f"{metric}/{split}" if metric in ("loss", "accuracy", "top5_accuracy") else name
+
+
 def text(events, tag):
     (event,) = events.Tensors(f"{tag}/text_summary")
     return event.tensor_proto.string_val[0].decode()
@@ -80,16 +87,34 @@ def test_these_scalars_are_shown_and_no_others(events, history, trained):
     steps = {f"step/{name}" for name in ("loss", "accuracy", "learning_rate", "images_per_second")}
     tested = {name for name in trained.result if name.startswith("test/") and "/images" not in name}
     final = {f"result/{name}" for name in fit.HPARAMS_METRICS}
-    epochs = history[0].keys() - {"step", "val/images"}
-    assert set(events.Tags()["scalars"]) == {"epoch"} | steps | epochs | tested | final
+    epochs = {tag_of(name) for name in history[0].keys() - {"epoch", "step", "val/images"}}
+    assert set(events.Tags()["scalars"]) == steps | epochs | tested | final
     assert tested == {f"test/{n}" for n in ("loss", "accuracy", "top5_accuracy", "f1_macro", "calibration_error")}
 
 
+def test_tensorboard_opens_on_accuracy_and_loss(events):
+    """Of the groups of tags, which are in alphabetical order, it opens the first two."""
+    tags = sorted(tag for kind in ("scalars", "images") for tag in events.Tags()[kind])
+    groups = list(dict.fromkeys(tag.partition("/")[0] for tag in tags))
+    assert groups[:2] == ["accuracy", "loss"]
+    assert tags[:4] == ["accuracy/train", "accuracy/val", "loss/train", "loss/val"]
+
+
+def test_a_chart_has_the_training_and_the_validation_curve(events):
+    (event,) = events.Tensors("custom_scalars__config__")
+    (category,) = Layout.FromString(event.tensor_proto.string_val[0]).category
+    tags = sorted(events.Tags()["scalars"])
+    shown = {
+        chart.title: [tag for tag in tags for pattern in chart.multiline.tag if re.match(pattern, tag)]
+        for chart in category.chart
+    }
+    assert shown == {name: [f"{name}/train", f"{name}/val"] for name in ("accuracy", "loss")}
+
+
 def test_every_epoch_is_a_point_at_its_last_step(events, history):
-    assert dict(points(events, "epoch")) == {19: 0, 39: 1, 59: 2, 79: 3, 80: 4}  # 80: the test
     for name in history[0].keys() - {"epoch", "step", "val/images"}:
         expected = [(row["step"] - 1, pytest.approx(row[name])) for row in history]
-        assert points(events, name) == expected
+        assert points(events, tag_of(name)) == expected
 
 
 def test_steps_add_up_to_the_epoch(events, history):
@@ -212,9 +237,9 @@ def test_the_graph_has_every_convolution(events, trained):
 
 def test_these_images_are_shown(events, trained):
     assert trained.result["test/accuracy"] < 1  # so there are mistakes
-    tags = {"images/augmented_training": 0, "test/confusion_matrix": 80, "test/most_confident_mistakes": 80}
+    tags = {"train/augmented_images": 0, "test/confusion_matrix": 80, "test/most_confident_mistakes": 80}
     assert {tag: events.Images(tag)[0].step for tag in events.Tags()["images"]} == tags
-    assert picture(events, "images/augmented_training").shape == (82, 82, 3)  # 8 x 8 images of 8 pixels, 2 between
+    assert picture(events, "train/augmented_images").shape == (82, 82, 3)  # 8 x 8 images of 8 pixels, 2 between
 
 
 def test_the_grid_of_memory_images(composed, tmp_path):
@@ -222,7 +247,7 @@ def test_the_grid_of_memory_images(composed, tmp_path):
     fit.train(config)
     train = build.build_data(config, stages=("fit",)).splits["train"]
     expected = make_grid(train.images[train.indices[:10]]).permute(1, 2, 0)
-    assert np.array_equal(picture(read_events(tmp_path), "images/augmented_training"), expected)
+    assert np.array_equal(picture(read_events(tmp_path), "train/augmented_images"), expected)
 
 
 def test_the_grid_of_files_and_no_graph_of_a_deep_network(composed, digit_files, tmp_path, monkeypatch):
@@ -236,7 +261,7 @@ def test_the_grid_of_files_and_no_graph_of_a_deep_network(composed, digit_files,
     first = [np.asarray(Image.open(train.images.paths[index]).convert("RGB")) for index in train.indices[:10]]
     expected = make_grid(torch.from_numpy(np.stack(first)).permute(0, 3, 1, 2)).permute(1, 2, 0)
     events = read_events(tmp_path)
-    assert np.array_equal(picture(events, "images/augmented_training"), expected)
+    assert np.array_equal(picture(events, "train/augmented_images"), expected)
     assert events.Tags()["graph"] is False
 
 

@@ -137,6 +137,7 @@ RUN = {
     "logger.name": TEXT,
     "logger.version": TEXT,
     "logger.default_hp_metric": TRUE_OR_FALSE,
+    "logger.group_by": one_of("metric", "split"),
 }
 
 

@@ -29,6 +29,7 @@ from reslab.data.batches import FolderImages
 from reslab.drawing import has_font_packages, literal_text, shortened, undrawable
 from reslab.training.classifier import Classifier, gather_by_rank
 from reslab.training.confusion import Confusion
+from reslab.training.logger import LAYOUT
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +82,12 @@ class TensorBoardReport(Callback):
             return
         assert isinstance(pl_module, Classifier)
         config = yaml.safe_dump(pl_module.record["config"], sort_keys=False, allow_unicode=True)
+        writer.add_custom_scalars(LAYOUT)
         writer.add_text("config", f"```\n{config}```")
         writer.add_text("classes", class_list(pl_module.record["spec"]["classes"]))
         writer.add_text("layers", layer_table(pl_module))
         if (grid := self.augmented_grid(trainer, pl_module)) is not None:
-            writer.add_image("images/augmented_training", grid)
+            writer.add_image("train/augmented_images", grid)
 
     def augmented_grid(self, trainer: L.Trainer, classifier: Classifier) -> Tensor | None:
         """Return a picture (3, H, W) of the first training images, augmented; None if none of them can be read."""

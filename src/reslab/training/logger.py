@@ -1,0 +1,42 @@
+"""The logger of TensorBoard: under which names the curves of a run are shown."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+# TensorBoard shows tags in groups by their first part, in alphabetical order, and opens the first two of them.
+SCORE = re.compile(r"(train|val)/(loss|\w*accuracy)$")
+CHARTS = {
+    name: ["Multiline", [rf"(mixed_)?{name}/(train|val)$", rf"(train|val)/(mixed_)?{name}$"]]
+    for name in ("accuracy", "loss")
+}
+LAYOUT = {"training and validation": CHARTS}  # of the tab "Custom Scalars": the tags in each chart
+
+
+class Curves(TensorBoardLogger):
+    """Write curves for TensorBoard, which then opens on accuracy and loss.
+
+    Lightning's logger would also write the number of the epoch as a curve, and an empty hparams.yaml.
+
+    Args:
+        group_by: "metric" for the tags `loss/train` and `loss/val`; "split" for `train/loss` and `val/loss`.
+        **options: those of TensorBoardLogger.
+    """
+
+    def __init__(self, *, group_by: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.group_by = group_by
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics({self.tag(name): value for name, value in metrics.items() if name != "epoch"}, step)
+
+    def tag(self, name: str) -> str:
+        return SCORE.sub(r"\2/\1", name) if self.group_by == "metric" else name
+
+    @rank_zero_only
+    def save(self) -> None:
+        self.experiment.flush()
