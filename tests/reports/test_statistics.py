@@ -1,30 +1,74 @@
 import math
 import random
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from reslab.reports.statistics import sample_statistics, welch
+from reslab.reports.statistics import sample_statistics, welch, with_interval
 
 
 def test_statistics_of_no_of_one_and_of_two_values():
     assert sample_statistics([]) is None
     assert sample_statistics([0.5]) == (1, 0.5, None, None, None)
-    assert list(map(str, sample_statistics([0.5, math.nan]))) == ["2", "nan", "nan", "nan", "nan"]
-    assert list(map(str, sample_statistics([0.5, math.inf]))) == ["2", "inf", "nan", "nan", "nan"]
-    n, mean, deviation, low, high = sample_statistics([0.5, 0.7])
-    assert (n, mean, deviation) == (2, pytest.approx(0.6), pytest.approx(0.1 * 2**0.5))
-    margin = 12.7062 * 0.1  # 12.7062: Student's t for one degree of freedom
-    assert (low, high) == pytest.approx((0.6 - margin, 0.6 + margin), rel=1e-5)
+    assert list(map(str, sample_statistics([0.5, math.nan]))) == ["2", "nan", "nan", "None", "None"]
+    assert list(map(str, sample_statistics([0.5, math.inf]))) == ["2", "inf", "nan", "None", "None"]
+    assert sample_statistics([0.5, 0.7]) == (2, pytest.approx(0.6), pytest.approx(0.1 * 2**0.5), None, None)
+
+
+# confidence intervals of accuracies
+
+
+def interval(values, images):
+    return with_interval(sample_statistics(values), images)[3:]
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 359), (180, 359), (324, 359), (359, 359), (1, 2)])
+def test_equal_seeds_have_the_interval_of_one_proportion(right, images):
+    expected = stats.binomtest(right, images).proportion_ci(0.95, method="wilson")
+    assert interval([right / images] * 2, images) == pytest.approx(tuple(expected))
+
+
+def test_with_many_images_and_seeds_the_interval_is_students():
+    """Wilson's interval and that of t differ by a part of 1 / n."""
+    generator = random.Random(1)
+    values = [generator.gauss(0.5, 0.001) for _ in range(20)]
+    expected = stats.t.interval(0.95, 19, loc=sum(values) / 20, scale=stats.sem(values))
+    assert interval(values, 10**9) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("images", [None, 10, 10_000])
+@pytest.mark.parametrize("values", [(0, 1), (0.5, 0.7), (0.9, 0.99), (0.99, 1.0), (1e-9, 0), (1 - 1e-9, 1)])
+def test_an_interval_is_within_0_and_1_and_contains_the_mean(values, images):
+    low, high = interval(values, images)
+    assert 0 <= low <= sum(values) / 2 <= high <= 1
+    assert low < high
+
+
+@pytest.mark.parametrize(("seeds", "images", "spread"), [(2, 300, 0.01), (3, 300, 0), (3, 5000, 0.01), (10, 300, 0.02)])
+def test_the_interval_covers_the_accuracy_as_often_as_it_says(seeds, images, spread):
+    """Images differ in difficulty, seeds in luck. The images are the same for all seeds."""
+    generator, hits, trials = np.random.default_rng(seeds), 0, 1000
+    difficulty = generator.beta(4.5, 0.5, 200_000)
+    accuracy = difficulty.mean()
+    for _ in range(trials):
+        chances = generator.choice(difficulty, images)[None] + generator.normal(0, spread, (seeds, 1))
+        values = (generator.random((seeds, images)) < chances).mean(1).tolist()
+        low, high = interval(values, images)
+        hits += low <= accuracy <= high
+    assert hits / trials > 0.93  # three standard errors of a thousand trials below 0.95
+
+
+@pytest.mark.parametrize("values", [(0.9,), (0.9, math.nan), (-0.5, 0.5), (3.0, 4.0), (0.9, 0.9), (0.0, math.inf)])
+def test_no_interval_without_a_proportion_or_a_spread(values):
+    assert interval(values, None) == (None, None)
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 5), (10, 4)])
-def test_statistics_equal_those_of_scipy(n, m):
+def test_welchs_test_equals_that_of_scipy(n, m):
     generator = random.Random(n)
     first = [generator.gauss(0.9, 0.01) for _ in range(n)]
     second = [generator.gauss(0.92, 0.03) for _ in range(m)]
-    interval = stats.t.interval(0.95, n - 1, loc=sum(first) / n, scale=stats.sem(first))
-    assert sample_statistics(first)[3:] == pytest.approx(interval)
     tested = welch(sample_statistics(first), sample_statistics(second))
     expected = stats.ttest_ind(second, first, equal_var=False)
     assert tested.p == pytest.approx(expected.pvalue)

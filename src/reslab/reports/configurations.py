@@ -9,11 +9,11 @@ from typing import Literal
 from reslab.configuration import flatten
 from reslab.reports.entries import Entry
 from reslab.reports.settings import Settings, canonical
-from reslab.reports.statistics import PERCENT, Statistics, sample_statistics
+from reslab.reports.statistics import PERCENT, Statistics, sample_statistics, with_interval
 
 ACCURACIES = ("val/accuracy", "test/accuracy")  # the first one that was measured decides the ranking
 PROVENANCE = ("device", "precision", "git_commit", "versions")  # names in a result; they may explain a difference too
-LEGEND = f"mean ± standard deviation over n seeds [{PERCENT} confidence interval of the mean, Student's t]"
+LEGEND = f"mean ± standard deviation over n seeds [{PERCENT} confidence interval for other seeds and images]"
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,11 @@ class Configuration:
     def statistics(self, metric: str) -> Statistics | None:
         """Return the statistics over the runs that have the metric, or None if no run has it."""
         if metric not in self.computed:
-            values = [entry.result[metric] for entry in self.entries if metric in entry.result]
-            self.computed[metric] = sample_statistics(values)
+            entries = [entry for entry in self.entries if metric in entry.result]
+            statistics = sample_statistics([entry.result[metric] for entry in entries])
+            if statistics and metric in ACCURACIES:
+                statistics = with_interval(statistics, images_of(entries, metric))
+            self.computed[metric] = statistics
         return self.computed[metric]
 
     @cached_property
@@ -49,6 +52,15 @@ class Configuration:
             for name, value in flatten(values).items():
                 found.setdefault(name, set()).add(str(value))
         return {name: sorted(values) for name, values in found.items()}
+
+
+def images_of(entries: Iterable[Entry], metric: str) -> int | None:
+    """Return how many images an accuracy is a proportion of, the fewest of some runs; None where one does not say it.
+
+    Runs of older versions do not.
+    """
+    numbers = [entry.result.get(f"{metric.partition('/')[0]}/images", 0) for entry in entries]
+    return int(min(numbers)) if all(1 <= number < math.inf for number in numbers) else None
 
 
 def group_by_settings(entries: Iterable[Entry]) -> list[Configuration]:

@@ -1,4 +1,4 @@
-"""Statistics of a metric over several seeds, and the test of whether two means differ."""
+"""Statistics of a metric over several seeds, confidence intervals of accuracies, and tests of differences."""
 
 import math
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ class Statistics(NamedTuple):
     Attributes:
         n: number of runs.
         deviation: standard deviation of the sample, with n - 1 in the denominator; None for one run.
-        low: lower bound of the confidence interval of the mean by Student's t; None for one run.
+        low: lower bound of the confidence interval of an accuracy; None where there is none.
         high: upper bound of the interval.
     """
 
     n: int
     mean: float
     deviation: float | None
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
 
 
 class MeanDifference(NamedTuple):
@@ -48,17 +48,55 @@ def sample_statistics(values: Sequence[float]) -> Statistics | None:
         return None
     n, mean = len(values), mean_of(values)
     if n == 1:
-        return Statistics(n, mean, None, None, None)
-    if not math.isfinite(mean):
-        return Statistics(n, mean, math.nan, math.nan, math.nan)
-    from scipy.special import stdtrit  # importing SciPy takes 0.25 s, which a report without seeds saves
-
+        return Statistics(n, mean, None)
     try:
-        deviation = stdev(values)
+        return Statistics(n, mean, stdev(values) if math.isfinite(mean) else math.nan)
     except OverflowError:
-        deviation = math.inf
-    margin = float(stdtrit(n - 1, QUANTILE)) * deviation / math.sqrt(n)
-    return Statistics(n, mean, deviation, mean - margin, mean + margin)
+        return Statistics(n, mean, math.inf)
+
+
+def with_interval(accuracy: Statistics, images: int | None) -> Statistics:
+    """Add the confidence interval of an accuracy: where it would be with other seeds and other images.
+
+    Wilson's score interval ("Probable inference, the law of succession, and statistical inference", Journal of the
+    American Statistical Association 22, 1927) for the effective number of images (Kish, "Survey Sampling", 1965): as
+    many as would give a proportion the variance of the mean, which is that of the seeds, deviation**2 / n, plus that of
+    the images, mean * (1 - mean) / images. The quantile is Student's t with the degrees of freedom of such a sum
+    (Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics Bulletin 2, 1946), of
+    which the seeds have n - 1. Korn and Graubard ("Confidence intervals for proportions with small expected number of
+    positive counts estimated from survey data", Survey Methodology 24, 1998) combine the two in this way.
+
+    The bounds are within 0 and 1, and the interval contains the mean. Seeds with equal results leave the variance of
+    the images, and the interval is then that of a single proportion.
+
+    Args:
+        accuracy: the statistics of accuracies.
+        images: how many images each of them is a proportion of; None if this is unknown.
+
+    Returns:
+        The statistics, without an interval for one run, for values that are no proportions, and where neither the
+        seeds nor a number of images say how far the mean may be off.
+    """
+    n, mean, deviation = accuracy[:3]
+    if deviation is None or not (0 <= mean <= 1 and deviation <= 1):
+        return accuracy
+    of_one_image = mean * (1 - mean)
+    if (n - 1) * deviation**2 > n * of_one_image + 1e-9:  # proportions vary no more
+        return accuracy
+    of_seeds, of_images = deviation**2 / n, of_one_image / images if images else 0.0
+    variance = of_seeds + of_images
+    effective = of_one_image / variance if variance and of_one_image else images
+    if not effective:
+        return accuracy
+    from scipy.special import ndtri, stdtrit  # importing SciPy takes 0.25 s, which a report without seeds saves
+
+    ratio = variance / of_seeds if of_seeds else math.inf
+    freedom = (n - 1) * ratio * ratio  # ratio**2 may be too large
+    quantile = float(ndtri(QUANTILE) if math.isinf(freedom) else stdtrit(freedom, QUANTILE))
+    weight = quantile**2 / effective
+    centre = (mean + weight / 2) / (1 + weight)
+    margin = math.sqrt(weight * of_one_image + weight**2 / 4) / (1 + weight)
+    return accuracy._replace(low=max(0.0, min(centre - margin, mean)), high=min(1.0, max(centre + margin, mean)))
 
 
 def mean_of(values: Sequence[float]) -> float:
