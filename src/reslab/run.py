@@ -48,6 +48,7 @@ MOVED = {
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # previous: what last.ckpt was before
 BEST_BEFORE_END = "best_before_end.ckpt"  # what best.ckpt was before a validation that only the end of the run caused
+SWEEP_FILE = "multirun.yaml"  # what a sweep was started with, in its folder; the name is Hydra's
 BENCHMARK_FILE = "benchmark.json"  # the result of a benchmark, whose folder has settings but holds no run
 FINISHED, PRUNED = "finished", "pruned"
 ENDED = (FINISHED, PRUNED)  # the statuses of a run that is never resumed
@@ -254,6 +255,16 @@ def check_config_dir(config_dir: str | Path | None) -> None:
 def resume_argument(folder: Path) -> str:
     """Return `resume=<folder>` as a shell takes it."""
     return for_shell(f"resume={folder}")
+
+
+def sweep_arguments(folder: Path) -> list[str]:
+    """Return the overrides that a sweep was started with. Raise one of `SETTINGS_ERRORS`."""
+    file = folder / SWEEP_FILE
+    overrides = read_yaml(file)["hydra"]["overrides"]
+    arguments = [*overrides["hydra"], *overrides["task"]]
+    if not all(isinstance(each, str) for each in arguments):
+        raise TypeError(f"{file} has an override that is no text")
+    return arguments
 
 
 def read_yaml(path: Path) -> Any:

@@ -13,10 +13,12 @@ def test_curves_show_the_mean_and_the_range_of_the_seeds(tmp_path, figures):
     text = html_page(read_report([tmp_path]))
     for axes in figures[0].axes:
         assert [line.get_xydata().tolist() for line in axes.lines] == [[[1, 62.5], [2, 37.5]]]
-        (band,) = axes.collections
+        band, dots = axes.collections
+        assert dots.get_offsets().tolist() == [[2, 37.5], [1, 62.5]]
         corners = {(x, y) for x, y in band.get_paths()[0].vertices.tolist()}
         assert corners == {(1, 50), (1, 75), (2, 25), (2, 50)}
-    assert text.count("<title>1: all runs</title>") == 2
+    assert text.count("<title>1: resnet8</title>") == 2
+    assert text.count("<title>1: resnet8\nepoch 2: 37.50 % (25.00 to 50.00)</title>") == 2
     assert "<p>Lines show the mean over the seeds, bands the range from the smallest to the largest value.</p>" in text
 
 
@@ -38,7 +40,7 @@ def test_the_mean_ends_where_a_seed_ends(tmp_path, figures):
     assert whole == [[1, 25], [2, 50]]
     assert thin == [[1, 25], [2, 12.5]]
     assert mean == [[1, 50]]
-    (band,) = figures[0].axes[1].collections
+    band, *_ = figures[0].axes[1].collections
     assert {(x, y) for x, y in band.get_paths()[0].vertices.tolist()} == {(1, 25), (1, 75)}
     assert (
         "The seeds of 2 have different epochs: thin lines show single seeds, and the mean covers the epochs that"
@@ -51,7 +53,7 @@ def test_only_the_best_curves_are_drawn(tmp_path, figures):
         make_run(tmp_path / f"{number}_", accuracy=number / 100, optimizer__lr=number + 1.0, curve=[(0.5, 0.5)])
     text = html_page(read_report([tmp_path]))
     labels = [line.get_label() for line in figures[0].axes[0].lines]
-    assert labels == [f"{place}: optimizer.lr={12.0 - place}" for place in range(1, MAX_CURVES + 1)]
+    assert labels == [f"{place}: lr={12.0 - place}" for place in range(1, MAX_CURVES + 1)]
     assert "The 10 best configurations." in text
 
 
@@ -93,17 +95,17 @@ def test_parallel_coordinates_have_one_line_per_configuration(tmp_path, figures)
     names = re.findall("<path d=[^>]*><title>(.*?)</title></path>", svg)
     lines = [segment.tolist() for segment in collection.get_segments()]
     assert dict(zip(names, lines, strict=True)) == {
-        "model=resnet8, optimizer.lr=0.1: 0.6000": [[0, 0], [1, 0], [2, 0]],
-        "model=resnet20, optimizer.lr=0.1: 0.8000": [[0, 1], [1, 0], [2, pytest.approx(0.5)]],
-        "model=resnet20, optimizer.lr=0.2: 1.0000": [[0, 1], [1, 1], [2, 1]],
+        "model=resnet8, lr=0.1: 0.6000": [[0, 0], [1, 0], [2, 0]],
+        "model=resnet20, lr=0.1: 0.8000": [[0, 1], [1, 0], [2, pytest.approx(0.5)]],
+        "model=resnet20, lr=0.2: 1.0000": [[0, 1], [1, 1], [2, 1]],
     }
     assert "Parallel coordinates" in text
 
 
 def test_names_are_not_formulas(tmp_path):
     for number in range(2):
-        options = {"data__name": f"$a_{number}^$", "optimizer__name": f"$\\frac{{{number}$"}
+        options = {"model__name": f"$a_{number}^$", "optimizer__name": f"$\\frac{{{number}$"}
         make_run(tmp_path / f"{number}_x", accuracy=0.5 + number / 4, curve=[(0.5, 0.5)], **options)
     text = html_page(read_report([tmp_path]))
     assert text.count(">$a_0^$</text>") == 2  # on the axis of the effect and of the parallel coordinates
-    assert ": data=$a_0^$, optimizer=$\\frac{0$</text>" in text  # in the legend
+    assert ": model=$a_0^$, optimizer=$\\frac{0$</text>" in text  # in the legend

@@ -10,14 +10,17 @@ from fake_runs import make_run
 from reslab.reports.leaderboard import read_report
 from reslab.reports.page import html_page
 
+COMPARISONS = ["Comparisons by val/accuracy", "Comparisons by test/accuracy"]
+
 
 class Page(HTMLParser):
-    """The data-value of each table row, and what would be fetched."""
+    """The data-value of each row of a leaderboard, and what would be fetched."""
 
     def __init__(self, text):
         super().__init__()
         self.rows, self.tags, self.fetched = [], [], []
         self.feed(text)
+        self.rows = [row for row in self.rows if row]
 
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
@@ -25,7 +28,7 @@ class Page(HTMLParser):
         self.fetched += [values[name] for name in ("src", "href", "xlink:href") if name in values]
         if tag == "tr":
             self.rows.append([])
-        if tag == "td":
+        if tag == "td" and "data-value" in values:
             self.rows[-1].append(values["data-value"])
 
 
@@ -44,7 +47,7 @@ def test_the_page_needs_no_other_file_and_is_well_formed(sweep):
 
 def test_the_table_is_sorted_by_exact_values(sweep):
     folders = [str(sweep / name) for name in ("2_resnet20", "1_resnet8")]
-    _, first, second = Page(html_page(read_report([sweep]))).rows
+    first, second = Page(html_page(read_report([sweep]))).rows
     assert (first[0], *first[3:5]) == ("1", "2", "resnet20")
     assert [float(first[place]) for place in (1, 2, 5)] == pytest.approx([0.9, 0.845, 12.5])
     assert [float(second[place]) for place in (1, 2, 5)] == pytest.approx([0.6, 0.59, 12.5])
@@ -87,7 +90,7 @@ def test_not_a_number_has_no_dot_and_no_line(tmp_path, figures):
         options = {"optimizer__lr": 1.0 + number % 2, "optimizer__momentum": number // 2}
         make_run(tmp_path / f"{number}_x", accuracy=accuracy, **options)
     rows = Page(html_page(read_report([tmp_path]))).rows
-    assert [row[1] for row in rows[1:]] == ["1.0", "0.75", "0.5", ""]
+    assert [row[1] for row in rows] == ["1.0", "0.75", "0.5", ""]
     assert sorted(figures[0].axes[0].collections[0].get_offsets()[:, 1]) == [0.5, 0.75, 1.0]
     assert len(figures[2].axes[0].collections[0].get_segments()) == 3
 
@@ -99,7 +102,7 @@ def test_configurations_without_a_number_have_no_line(tmp_path):
         accuracy = float("nan") if number < 4 else number / 8
         make_run(tmp_path / f"{number}_x", accuracy=accuracy, seed=number // 4, **options)
     text = html_page(read_report([tmp_path]))
-    assert re.findall("<h2>(.*?)</h2>", text) == ["Leaderboard", "Effect of each setting"]
+    assert re.findall("<h2>(.*?)</h2>", text) == ["Leaderboard", *COMPARISONS, "Effect of each setting"]
 
 
 def test_a_decimal_point_alone_has_no_effect(tmp_path):
@@ -134,8 +137,8 @@ def test_a_click_on_a_heading_sorts(tmp_path, heading, once, twice):
         (tmp_path / "page.html").write_text(text.replace("</body>", f"<script>{click}</script></body>"))
         command = [CHROMIUM, "--headless", "--no-sandbox", "--dump-dom", (tmp_path / "page.html").as_uri()]
         dom = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
-        column = re.findall("<th[^>]*>(.*?)</th>", dom).index(heading)
-        assert [row[column] for row in Page(dom).rows[1:]] == expected
+        column = re.findall('<th data-direction="[^"]*">(.*?)</th>', dom).index(heading)
+        assert [row[column] for row in Page(dom).rows] == expected
         assert re.findall('<th data-direction="(-?1)">(.*?)</th>', dom) == [
             ("1" if clicks == "click();" else "-1", heading)
         ]

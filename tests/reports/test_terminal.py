@@ -14,7 +14,7 @@ def printed(capsys, *folders):
 
 def test_the_table_has_one_row_per_configuration(sweep, capsys):
     lines = printed(capsys, sweep)
-    assert lines[0].strip() == "2 configurations (4 runs) by validation accuracy"
+    assert lines[0] == "resnet20 and resnet8 on digits: 2 configurations (4 runs) by validation accuracy"
     assert cells(lines[3]) == ["run", "model", "n", "val/accuracy", "test/accuracy", "seconds"]
     rows = [cells(line) for line in lines if line.startswith("│")]
     assert rows == [
@@ -79,13 +79,32 @@ def test_a_metric_that_some_runs_do_not_have_shows_its_own_n(tmp_path, capsys):
     assert (row["n"], row["val/accuracy n"], row["test/accuracy n"]) == (3, 3, 2)
 
 
-def test_every_image_folder_has_its_own_row(tmp_path, capsys):
+def test_every_image_folder_has_its_own_table(tmp_path, capsys):
     for number, root in enumerate(("cats", "dogs", "birds")):
         make_run(tmp_path / f"{number}_", accuracy=0.5 + number / 10, data__name="imagefolder", data__root=root)
     lines = printed(capsys, tmp_path)
-    rows = [cells(line)[:2] for line in lines if line.startswith("│")]
-    assert rows == [["2_", "birds"], ["1_", "dogs"], ["0_", "cats"]]
+    rows = [cells(line)[0] if line.startswith("│") else line for line in lines if line.startswith(("│", "resnet8"))]
+    assert rows == [
+        "resnet8 on imagefolder root=birds: 1 run by validation accuracy", "2_",
+        "resnet8 on imagefolder root=cats: 1 run by validation accuracy", "0_",
+        "resnet8 on imagefolder root=dogs: 1 run by validation accuracy", "1_",
+    ]  # fmt: skip
     assert not any("not counted" in line for line in lines)
+
+
+def test_data_sets_are_not_ranked_together(tmp_path, capsys):
+    """Ways to use the same images are, also where they change the accuracy."""
+    for number, data in enumerate(("fashion_mnist", "digits", "fashion_mnist", "digits")):
+        options = {"data__name": data, "data__batch_size": 2**number, "data__mean": [number / 10]}
+        make_run(tmp_path / f"{number}_x", accuracy=0.5 + number / 10, **options)
+    lines = printed(capsys, tmp_path)
+    rows = [cells(line)[0] if line.startswith("│") else line for line in lines if line.startswith(("│", "resnet8"))]
+    assert rows == [
+        "resnet8 on digits: 2 runs by validation accuracy", "job 3", "job 1",
+        "resnet8 on fashion_mnist: 2 runs by validation accuracy", "job 2", "job 0",
+    ]  # fmt: skip
+    places = [(row["place"], row["data"]) for row in leaderboard(read_report([tmp_path]))]
+    assert places == [(1, "digits"), (2, "digits"), (1, "fashion_mnist"), (2, "fashion_mnist")]
 
 
 def test_a_run_given_as_a_relative_path_has_the_name_of_its_folder(tmp_path, capsys, monkeypatch):
@@ -99,7 +118,7 @@ def test_a_run_given_as_a_relative_path_has_the_name_of_its_folder(tmp_path, cap
 def test_without_validation_the_table_is_by_test_accuracy(tmp_path, capsys):
     make_run(tmp_path / "0_", result={"status": "finished", "test/accuracy": 0.5, "train/seconds": 2.0})
     lines = printed(capsys, tmp_path)
-    assert lines[0].strip() == "1 run by test accuracy"
+    assert lines[0] == "resnet8 on digits: 1 run by test accuracy"
     assert cells(lines[2]) == ["run", "test/accuracy", "seconds"]
 
 
@@ -116,14 +135,17 @@ def test_not_a_number_ranks_last(tmp_path, capsys):
 def test_pruned_runs_are_counted_separately(sweep, capsys):
     make_run(sweep / "5_pruned", model__name="resnet20", result={"status": "pruned", "val/accuracy": 1.0})
     lines = printed(capsys, sweep)
-    assert lines[0].strip() == "2 configurations (4 runs) by validation accuracy"
+    assert lines[0] == "resnet20 and resnet8 on digits: 2 configurations (4 runs) by validation accuracy"
     assert lines[-2:] == ["not counted: 1 run that the search pruned", "job 4 failed: a < b"]
 
 
 def test_a_narrow_terminal_leaves_settings_out(sweep, capsys, monkeypatch):
     for number in (5, 6):
-        make_run(sweep / f"{number}_long", accuracy=0.3, optimizer__lr=number / 123456789, data__name="d" * 20)
-    for columns, shown, left_out in ((91, ["model", "data", "lr"], ""), (90, ["model", "data"], "optimizer.lr")):
+        make_run(sweep / f"{number}_long", accuracy=0.3, optimizer__lr=number / 123456789, optimizer__name="d" * 20)
+    for columns, shown, left_out in (
+        (91, ["model", "optimizer", "lr"], ""),
+        (90, ["model", "optimizer"], "optimizer.lr"),
+    ):
         monkeypatch.setenv("COLUMNS", str(columns))
         lines = printed(capsys, sweep)
         assert cells(next(line for line in lines if "┃run" in line))[1:-4] == shown

@@ -22,7 +22,7 @@ def sweep(tmp_path, monkeypatch):
 def test_a_sweep_without_seeds_ends_with_one_row_per_job(sweep, capsys):
     assert print_summary(sweep, planned=4) == 2
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].strip() == "2 runs by validation accuracy"
+    assert lines[0] == "resnet20 and resnet8 on digits: 2 runs by validation accuracy"
     assert cells(lines[2]) == ["run", "model", "val/accuracy", "test/accuracy", "seconds"]
     assert [cells(line) for line in lines if line.startswith("│")] == [
         ["job 2", "resnet20", "0.7500", "0.7400", "12.5"],

@@ -12,11 +12,10 @@ from reslab.reports.configurations import ACCURACIES, Configuration, mean_and_de
 from reslab.reports.entries import natural_order
 from reslab.reports.leaderboard import Report, failure_lines, notes_on_means, plural, read_report
 from reslab.reports.settings import ABSENT, canonical, differing_settings, setting_text
-from reslab.reports.statistics import CONFIDENCE, PERCENT, Statistics, welch
+from reslab.reports.statistics import PERCENT, SIGNIFICANCE_LEVEL, Statistics, welch
 from reslab.text import printable
 from reslab.training.options import TEST_METRICS, VALIDATION_METRICS
 
-SIGNIFICANCE_LEVEL = round(1 - CONFIDENCE, 6)
 METRICS = (*VALIDATION_METRICS, *TEST_METRICS, "train/accuracy", "train/loss", "train/seconds")
 
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from reslab.configuration import flatten
 from reslab.reports.entries import Entry
+from reslab.reports.origin import provenance
 from reslab.reports.settings import Settings, canonical
 from reslab.reports.statistics import PERCENT, Statistics, sample_statistics, with_interval
 
 ACCURACIES = ("val/accuracy", "test/accuracy")  # the first one that was measured decides the ranking
-PROVENANCE = ("device", "precision", "git_commit", "versions")  # names in a result; they may explain a difference too
 LEGEND = f"mean ± standard deviation over n seeds [{PERCENT} confidence interval for other seeds and images]"
 
 
@@ -44,14 +43,7 @@ class Configuration:
 
     def provenance(self) -> dict[str, list[str]]:
         """Return where the results come from, e.g. `versions.torch`: one value each if all runs agree."""
-        found: dict[str, set[str]] = {}
-        for entry in self.entries:
-            values = {name: entry.result.get(name) for name in PROVENANCE}
-            if entry.result.get("device") == "cpu" and "threads" in entry.result:  # a GPU does not sum in threads
-                values["threads"] = entry.result["threads"]
-            for name, value in flatten(values).items():
-                found.setdefault(name, set()).add(str(value))
-        return {name: sorted(values) for name, values in found.items()}
+        return provenance(self.entries)
 
 
 def images_of(entries: Iterable[Entry], metric: str) -> int | None:

@@ -4,7 +4,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from itertools import pairwise
 from statistics import fmean
@@ -25,7 +25,7 @@ from reslab.reports.axes import is_drawable, positions, ticks
 from reslab.reports.configurations import Configuration, metric_text
 from reslab.reports.curves import SPLITS, Curve, error_curves
 from reslab.reports.leaderboard import Report
-from reslab.reports.settings import ABSENT, Settings, canonical, rounded_text, setting_text
+from reslab.reports.settings import ABSENT, canonical, distinct_labels, setting_text
 
 MAX_NAMES = 1000  # shapes of one figure that have a name where the mouse points at them, which a page has room for
 COLLECTION = re.compile('<g id="names">(.*?(?=<g id=|\\Z))', re.DOTALL)
@@ -45,7 +45,7 @@ def as_svg(draw: Callable[[Figure], None], width: float, height: float, names: S
     """Return what `draw` draws on a figure of a size in inches.
 
     The text of an artist whose gid is `name: text` appears where the mouse points at the artist, and so do the texts of
-    `names` at the shapes of the collection whose gid is `names`. More than `MAX_NAMES` are left out.
+    `names` at the shapes of the collections whose gid is `names`. More than `MAX_NAMES` are left out.
     """
     with matplotlib.rc_context(SVG_STYLE), warnings.catch_warnings():
         # A browser writes the texts, in its own fonts. Matplotlib only measures them.
@@ -57,13 +57,12 @@ def as_svg(draw: Callable[[Figure], None], width: float, height: float, names: S
         figure.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
     text = re.sub(r'<g id="name: ([^"]*)">', r"<g><title>\1</title>", text[text.index("<svg") :])
-    kept = names if len(names) <= MAX_NAMES else ()
-    return COLLECTION.sub(lambda found: named_collection(found[1], kept), text)
+    remaining = iter(names if len(names) <= MAX_NAMES else ())
+    return COLLECTION.sub(lambda found: named_collection(found[1], remaining), text)
 
 
-def named_collection(shapes: str, names: Sequence[str]) -> str:
-    """Return the SVG of a collection with a name for each shape. The style that all dots share is written once."""
-    remaining = iter(names)
+def named_collection(shapes: str, remaining: Iterator[str]) -> str:
+    """Return the SVG of a collection with the next name for each shape. The style of all dots is written once."""
 
     def named(found: re.Match[str]) -> str:
         kind, attributes = found.groups()
@@ -76,50 +75,76 @@ def named_collection(shapes: str, names: Sequence[str]) -> str:
     return f"<g{style[1] if style else ''}>{SHAPE.sub(named, shapes)}"
 
 
-def settings_label(settings: Settings, names: Sequence[str]) -> str:
-    return ", ".join(f"{name}={rounded_text(settings.get(name, ABSENT))}" for name in names) or "all runs"
-
-
 # learning curves
 
 
-def learning_curves(configurations: Sequence[Configuration], labels: Sequence[str]) -> str:
+def learning_curves(configurations: Sequence[Configuration], legend: Sequence[str]) -> str:
     """Draw the training and the validation error by epoch; return "" if no run has any."""
     splits = [split for split in SPLITS if any(any(error_curves(each, split)) for each in configurations)]
     if not splits:
         return ""
-    columns = 2 if len(configurations) > 2 and max(map(len, labels)) <= LABEL_LENGTH // 2 else 1
+    columns = 2 if len(configurations) > 2 and max(map(len, legend)) <= LABEL_LENGTH // 2 else 1
     rows = math.ceil(len(configurations) / columns)
+    points = {split: named_points(configurations, legend, split) for split in splits}
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
         for axes, split in zip(panels, splits, strict=True):
             lines = [
                 draw_curves(axes, error_curves(configuration, split), f"C{number}", label)
-                for number, (configuration, label) in enumerate(zip(configurations, labels, strict=True))
+                for number, (configuration, label) in enumerate(zip(configurations, legend, strict=True))
             ]
+            axes.scatter(
+                [point.epoch for point in points[split]], [point.error for point in points[split]],
+                color="black", alpha=0, gid="names", zorder=3, in_layout=False,
+            )  # fmt: skip
             axes.set(xlabel="epoch", title=f"{SPLITS[split]} error in %")
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
         panels[0].set_ylim(0)  # the panels share the upper limit, which is known when all curves are drawn
-        short = [shortened(label, LABEL_LENGTH // columns) for label in labels]
+        short = [shortened(label, LABEL_LENGTH // columns) for label in legend]
         figure.legend(lines, short, loc="outside lower left", ncols=columns, frameon=False)
 
-    return as_svg(draw, 11, 4 + 0.2 * rows)
+    names = [point.name for split in splits for point in points[split]]
+    return as_svg(draw, 11, 4 + 0.2 * rows, names)
+
+
+class NamedPoint(NamedTuple):
+    """A point of a mean curve, which nothing shows until the mouse is over it."""
+
+    epoch: float
+    error: float
+    name: str
+
+
+def named_points(configurations: Sequence[Configuration], legend: Sequence[str], split: str) -> list[NamedPoint]:
+    """Return the points of the mean curves with their values; of more than a page can name, some at equal distances."""
+    found = []
+    room = MAX_NAMES // (len(SPLITS) * len(configurations))
+    for configuration, label in zip(configurations, legend, strict=True):
+        curves = error_curves(configuration, split)
+        means = {moment: mean for moment, mean in mean_curve(curves).items() if math.isfinite(mean)}
+        for moment in sorted(means, reverse=True)[:: math.ceil(len(means) / room) or 1]:
+            values = [curve[moment] for curve in curves]
+            spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
+            found.append(NamedPoint(moment, means[moment], f"{label}\nepoch {moment:g}: {means[moment]:.2f} %{spread}"))
+    return found
+
+
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """Return the mean at the moments that all seeds have: elsewhere it would be that of other seeds, and jump."""
+    moments = sorted(set(curves[0]).intersection(*curves))
+    return {moment: fmean(curve[moment] for curve in curves) for moment in moments}
 
 
 def draw_curves(axes: Axes, curves: Sequence[Curve], color: str, label: str) -> Line2D:
-    """Draw the mean and the range over the seeds, and single curves where seeds have different epochs.
-
-    The mean is that of moments that all seeds have: elsewhere it would be that of other seeds, and jump.
-    """
-    moments = set(curves[0]).intersection(*curves)
-    mean = {moment: fmean(curve[moment] for curve in curves) for moment in sorted(moments)}
+    """Draw the mean and the range over the seeds, and single curves where seeds have different epochs."""
+    mean = mean_curve(curves)
     if len(curves) > 1:
         low, high = ([extreme(curve[moment] for curve in curves) for moment in mean] for extreme in (min, max))
         axes.fill_between(list(mean), low, high, color=color, alpha=0.15, linewidth=0)
     for curve in curves:
-        if curve.keys() - moments:
+        if curve.keys() - mean:
             draw_curve(axes, curve, color=color, gid=f"name: {label}", linewidth=0.6)
     return draw_curve(axes, mean, color=color, gid=f"name: {label}", label=label)
 
@@ -218,9 +243,8 @@ def parallel_coordinates(report: Report, settings: Sequence[str]) -> str:
         axes.set(xlim=(-0.05, len(settings) + 0.2), ylim=(-0.05, 1.08), yticks=[], frame_on=False)
 
     width = max(11, AXIS_DISTANCE * (len(settings) + 1))
-    names = [
-        f"{settings_label(configuration.settings, settings)}: {metric_text(mean)}" for configuration, mean in means
-    ]
+    texts = distinct_labels([configuration.settings for configuration, _ in means], settings)
+    names = [f"{text}: {metric_text(mean)}" for text, (_, mean) in zip(texts, means, strict=True)]
     return f'<div style="min-width: {width}in">{as_svg(draw, width, 4, names)}</div>'
 
 

@@ -1,16 +1,18 @@
 """The leaderboard: configurations from the best to the worst, and what their means leave out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from reslab.reports.configurations import ACCURACIES, Configuration, group_by_settings, ranking_key
-from reslab.reports.entries import Entry, read_entries
-from reslab.reports.settings import differing_settings, setting_text
+from reslab.reports.entries import Entry, natural_order, read_entries
+from reslab.reports.settings import data_set, differing_settings, setting_text
 from reslab.reports.statistics import PERCENT
 from reslab.text import printable
+
+MAX_ENUMERATED = 3  # models in a title, of more of them only their number
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,34 @@ class Report:
         entries: all runs.
         configurations: the finished runs, grouped by their settings, the best configuration first.
         differing_settings: names of the settings in which the runs differ, finished or not.
+        is_of_one_sweep: whether the numbers of jobs are names enough.
     """
 
     entries: list[Entry]
     configurations: list[Configuration]
     differing_settings: list[str]
+    is_of_one_sweep: bool
+
+    @cached_property
+    def parts(self) -> list["Report"]:
+        """One report per data set, in the order of their names: accuracies on different images have no common rank."""
+        names = sorted({data_set(each.settings) for each in self.configurations}, key=natural_order)
+        return [self.part(name) for name in names] if len(names) > 1 else [self]
+
+    def part(self, name: str) -> "Report":
+        """Return the report of one data set."""
+        entries = [entry for entry in self.entries if entry.settings and data_set(entry.settings) == name]
+        configurations = [each for each in self.configurations if data_set(each.settings) == name]
+        differing = differing_settings([entry.settings for entry in entries])
+        return Report(entries, configurations, differing, self.is_of_one_sweep)
+
+    @cached_property
+    def subject(self) -> str:
+        """The models and data sets, e.g. `resnet8 and resnet20 on digits`."""
+        shown = [each.settings for each in self.configurations] or [each.settings for each in self.entries]
+        models = dict.fromkeys(str(each["model"]) for each in shown if "model" in each)
+        data = dict.fromkeys(data_set(each) for each in shown if each)
+        return f"{enumeration(models, 'model')} on {enumeration(data, 'data set')}"
 
     @property
     def not_finished(self) -> list[Entry]:
@@ -69,10 +94,6 @@ class Report:
             return printable(entry.folder.name)
         return f"job {number}" if self.is_of_one_sweep else printable(f"{entry.folder.absolute().parent.name}/{number}")
 
-    @cached_property
-    def is_of_one_sweep(self) -> bool:
-        return len({entry.folder.absolute().parent for entry in self.entries}) == 1
-
 
 def read_report(folders: Sequence[Path]) -> Report:
     """Read the runs in some folders or below them.
@@ -85,19 +106,21 @@ def read_report(folders: Sequence[Path]) -> Report:
     """
     entries = read_entries(folders)
     settings = [entry.settings for entry in entries if entry.settings]
-    return Report(entries, group_by_settings(entries), differing_settings(settings))
+    is_of_one_sweep = len({entry.folder.absolute().parent for entry in entries}) == 1
+    return Report(entries, group_by_settings(entries), differing_settings(settings), is_of_one_sweep)
 
 
 def leaderboard(report: Report) -> list[dict[str, Any]]:
-    """Return one row per configuration, the best first.
+    """Return one row per configuration, the best of each data set first.
 
     Returns:
-        The columns are `place` from 1, the settings that differ, the number of runs `n`, the statistics of every
-        metric (`val/accuracy mean`, `val/accuracy deviation`, …; the deviation and the bounds are None for one run),
-        the training time in seconds, and the folder of the best run. A metric that no run of a row has is left out.
+        The columns are `place` from 1 in each data set, the settings that differ, the number of runs `n`, the
+        statistics of every metric (`val/accuracy mean`, `val/accuracy deviation`, …; the deviation is None for one run,
+        and the bounds where there is no interval), the training time in seconds, and the folder of the best run. A
+        metric that no run of a row has is left out.
     """
     rows = []
-    for place, configuration in enumerate(report.configurations, 1):
+    for place, configuration in (placed for part in report.parts for placed in enumerate(part.configurations, 1)):
         row: dict[str, Any] = {"place": place}
         row |= {name: setting_text(configuration.settings, name) for name in report.differing_settings}
         row |= {"n": len(configuration.entries)}
@@ -164,6 +187,14 @@ def failure_lines(report: Report) -> list[str]:
     for entry in report.not_finished:
         reasons.setdefault(entry.failure, []).append(report.display_name(entry))
     return [f"{', '.join(names)} {reason}" for reason, names in reasons.items()]
+
+
+def enumeration(names: Iterable[str], noun: str) -> str:
+    """Return e.g. `a`, `a and b`, or `4 models` of more than three."""
+    *first, last = names or ["?"]
+    if len(first) >= MAX_ENUMERATED:
+        return plural(len(first) + 1, noun)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def plural(number: int, noun: str) -> str:

@@ -1,39 +1,47 @@
 """report.html: a sortable leaderboard and figures, in one file that needs no other file and no network."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
-from reslab.reports.configurations import LEGEND, Configuration, mean_and_interval
+from reslab.drawing import shortened
+from reslab.reports.configurations import ACCURACIES, LEGEND, Configuration, mean_and_interval, metric_text
 from reslab.reports.curves import has_uneven_curves
 from reslab.reports.figures import (
     effect_panels,
     effect_points,
     learning_curves,
     parallel_coordinates,
-    settings_label,
 )
-from reslab.reports.leaderboard import Report, failure_lines, notes_on_means
-from reslab.reports.settings import ABSENT, rounded_text, setting_text
+from reslab.reports.leaderboard import Report, failure_lines, notes_on_means, plural
+from reslab.reports.origin import origin
+from reslab.reports.pairwise import Comparison, comparisons
+from reslab.reports.settings import ABSENT, distinct_labels, rounded_text, setting_text
+from reslab.reports.statistics import PERCENT, SIGNIFICANCE_LEVEL
 
 MAX_CURVES = 10  # Matplotlib has ten colours to distinguish them
+MAX_ROW_LABEL = 60  # characters at a row of the comparisons
 STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #222; background: white }
 h2 { margin: 1.8em 0 .2em } p { margin: .2em 0 .8em; color: #555 }
 div { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .3em .8em; text-align: left; border-bottom: 1px solid #ddd } tbody tr:hover { background: #eef4fb }
-th { cursor: pointer; border-bottom: 2px solid #888; white-space: nowrap } th::after { content: " ↕"; color: #aaa }
+th { border-bottom: 2px solid #888; white-space: nowrap }
+tbody th { border-bottom: 1px solid #ddd; font-weight: normal }
+thead th[data-direction] { cursor: pointer } th[data-direction]::after { content: " ↕"; color: #aaa }
 th[data-direction="1"]::after { content: " ↑" } th[data-direction="-1"]::after { content: " ↓" }
 .panels { display: flex; flex-wrap: wrap; align-items: flex-start }
 td { max-width: 20em; overflow-wrap: break-word } td.number { white-space: nowrap }
+.facts th { vertical-align: top; color: #555 } .facts td { max-width: none; overflow-wrap: anywhere }
+use:hover { fill-opacity: .6 } h1 { margin-top: 1.6em }
 td.folder { font-size: .8em; min-width: 16em; overflow-wrap: anywhere } svg { max-width: 100%; height: auto }
 """
 SCRIPT = """
-const headers = document.querySelectorAll("th");
+const headers = document.querySelectorAll("th[data-direction]");
 for (const header of headers) header.onclick = () => {
   const body = header.closest("table").tBodies[0];
   const direction = header.dataset.direction === "1" ? -1 : 1;
-  for (const each of headers) delete each.dataset.direction;
+  for (const each of header.parentNode.cells) each.dataset.direction = "";
   header.dataset.direction = direction;
   const value = row => row.cells[header.cellIndex].dataset.value;
   const compare = (a, b) => a === "" || b === "" ? (a === "") - (b === "") :
@@ -44,16 +52,27 @@ for (const header of headers) header.onclick = () => {
 
 
 def html_page(report: Report) -> str:
-    """Return the page: leaderboard, learning curves, the effect of each setting, and the runs that did not finish."""
-    parts = [f"<h1>{report.title}</h1>"]
-    if report.configurations:
-        parts += [leaderboard_section(report), curves_section(report), *settings_sections(report)]
+    """Return the page: what the runs are, a part for each data set, and the runs that did not finish."""
+    title = escape(f"{report.subject}: {report.title}")
+    parts = [f"<h1>{title}</h1>", facts_table(origin(report.entries))]
+    for part in report.parts if report.configurations else ():
+        if part is not report:
+            parts.append(f"<h1>{escape(f'{part.subject}: {part.title}')}</h1>")
+        parts += [leaderboard_section(part), *comparison_sections(part), curves_section(part), *settings_sections(part)]
     if report.not_finished:
         text = "These runs are not part of any mean."
         parts.append(f"<h2>Not finished</h2><p>{text}</p>{bullet_list(failure_lines(report))}")
-    head = f'<meta charset="utf-8"><title>ResLab report</title><style>{STYLE}</style>'
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
     body = "\n".join(parts)
-    return f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>{body}<script>{SCRIPT}</script></body></html>\n"
+    return (
+        f"<!doctype html>\n<html lang=en><head>{head}<style>{STYLE}</style></head>\n"
+        f"<body>{body}<script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def facts_table(facts: Mapping[str, Sequence[str]]) -> str:
+    rows = (f"<tr><th>{name}</th><td>{'<br>'.join(map(escape, lines))}</td></tr>" for name, lines in facts.items())
+    return f'<div><table class="facts"><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def section(title: str, text: str, content: str) -> str:
@@ -69,7 +88,7 @@ def bullet_list(lines: Sequence[str]) -> str:
 
 def leaderboard_section(report: Report) -> str:
     names = ["", *report.metric_names, "n", *report.differing_settings, "train/seconds", "best run"]
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    head = "".join(f'<th data-direction="">{escape(name)}</th>' for name in names)
     rows = "".join(
         leaderboard_row(report, place, configuration) for place, configuration in enumerate(report.configurations, 1)
     )
@@ -104,15 +123,64 @@ def table_cell(text: object, sorted_by: str | float) -> str:
     return f'<td class="number" data-value="{value}">{escape(str(text)).replace(" [", "<br>[")}</td>'
 
 
+def numbered_labels(configurations: Sequence[Configuration], names: Sequence[str]) -> list[str]:
+    """Return texts that distinguish configurations, each after its place."""
+    texts = distinct_labels([configuration.settings for configuration in configurations], names)
+    return [f"{place}: {text}" for place, text in enumerate(texts, 1)]
+
+
+# the comparison of every configuration with every other one
+
+
+def comparison_sections(report: Report) -> list[str]:
+    """Return one matrix for each accuracy that at least two configurations have of several seeds."""
+    sections = []
+    for metric in ACCURACIES:
+        pairs = comparisons(report.configurations, metric)
+        tested = sum(comparison.p is not None for comparison in pairs.values())
+        text = (
+            "Row minus column, and the p-value of Welch's t-test over the seeds, corrected by Holm's method for "
+            f"{plural(tested, 'comparison')}. Bold: p is below {SIGNIFICANCE_LEVEL}, so that the difference is more "
+            "than the variation between seeds explains. The mouse shows the confidence interval and the p-value of "
+            "each comparison by itself, as versus prints them."
+        )
+        if pairs:
+            sections.append(section(f"Comparisons by {metric}", text, comparison_matrix(report, pairs)))
+    return sections
+
+
+def comparison_matrix(report: Report, pairs: Mapping[tuple[int, int], Comparison]) -> str:
+    rows, columns = (sorted({pair[side] for pair in pairs}) for side in (0, 1))
+    labels = numbered_labels(report.configurations[: max(columns)], report.differing_settings)
+    head = "".join(f'<th title="{escape(labels[column - 1])}">{column}</th>' for column in columns)
+    body = "".join(
+        f"<tr><th>{escape(shortened(labels[row - 1], MAX_ROW_LABEL))}</th>"
+        + "".join(comparison_cell(pairs.get((row, column))) for column in columns)
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def comparison_cell(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return "<td></td>"
+    difference = metric_text(comparison.difference.mean, "+")
+    if comparison.p is None:
+        return f'<td class="number" title="no test applies">{difference}<br>no test</td>'
+    low, high = (metric_text(bound, "+") for bound in comparison.difference[1:3])  # type: ignore[arg-type]
+    hint = f"{PERCENT} confidence interval {low} to {high}, p = {comparison.difference.p:.2g}"
+    text = f"{difference}<br>p = {comparison.p:.2g}"
+    text = f"<b>{text}</b>" if comparison.p < SIGNIFICANCE_LEVEL else text
+    return f'<td class="number" title="{hint}">{text}</td>'
+
+
 # the sections of figures
 
 
 def curves_section(report: Report) -> str:
     best = report.configurations[:MAX_CURVES]
-    labels = [
-        f"{place}: {settings_label(configuration.settings, report.differing_settings)}"
-        for place, configuration in enumerate(best, 1)
-    ]
+    labels = numbered_labels(best, report.differing_settings)
     figure = learning_curves(best, labels)
     if not figure:
         return ""

@@ -1,12 +1,13 @@
 """The settings of a run that its result depends on, and in which of them runs differ."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
-from reslab.configuration import has_prefix, shown
-from reslab.run import identity
+from reslab.configuration import CONF, has_prefix, shown
+from reslab.run import identity, read_yaml
 
 Settings = dict[str, Any]  # by dotted name
 
@@ -43,6 +44,23 @@ def comparable_settings(config: dict[str, Any]) -> Settings:
 @cache
 def is_ignored(name: str, ignores_root: bool) -> bool:
     return has_prefix(name, (*IGNORED, "data.root") if ignores_root else IGNORED)
+
+
+def data_set(settings: Settings) -> str:
+    """Return which images a run was tested on: the data set and its own options, e.g. `imagefolder root=/photos`.
+
+    The options that all data sets have say how images are used, not which there are.
+    """
+    own = (name for name in settings if name.startswith("data.") and not has_prefix(name, shared_data_options()))
+    options = (f"{name.removeprefix('data.')}={shown(settings[name])}" for name in sorted(own))
+    return " ".join([str(settings.get("data", "no data set")), *options])
+
+
+@cache
+def shared_data_options() -> tuple[str, ...]:
+    """Return the options of every data set. `data.root` is a setting of an image folder alone, and its own there."""
+    files = (CONF / "data" / name for name in ("_data.yaml", "_class_folders.yaml"))
+    return tuple(f"data.{option}" for file in files for option in read_yaml(file) if option != "root")
 
 
 def requested_text(requested: Sequence[Mapping[str, Any]]) -> str:
@@ -86,6 +104,36 @@ def differing_settings(settings: Sequence[Settings]) -> list[str]:
         return len(pairs) == len({chosen for chosen, _ in pairs})
 
     return [name for name in differing if not any(is_determined_by(choice, name) for choice in differing)]
+
+
+def distinct_labels(settings: Sequence[Settings], names: Sequence[str]) -> list[str]:
+    """Return short texts that distinguish some settings, e.g. `model=resnet8, lr=0.1`.
+
+    Args:
+        settings: those of one configuration each.
+        names: the settings to name, without those that are the same for all.
+    """
+    differing = [name for name in names if len({setting_text(each, name) for each in settings}) > 1]
+    columns = [
+        [f"{short}={value}" for value in distinct_texts(settings, name)] for name, short in short_names(differing)
+    ]
+    rows = zip(*columns, strict=True) if columns else [()] * len(settings)
+    return [", ".join(row) or str(each.get("model", "all runs")) for row, each in zip(rows, settings, strict=True)]
+
+
+def short_names(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each name with its last part, or with the name itself where another name has the same last part."""
+    ends = [name.rpartition(".")[2] for name in names]
+    for name, end in zip(names, ends, strict=True):
+        yield name, end if ends.count(end) == 1 else name
+
+
+def distinct_texts(settings: Sequence[Settings], name: str) -> list[str]:
+    """Return the values of one setting, paths without the folders that all of them are in."""
+    texts = [rounded_text(each.get(name, ABSENT)) for each in settings]
+    levels = zip(*(text.split("/")[:-1] for text in texts), strict=False)
+    common = sum(len(level[0]) + 1 for level in takewhile(lambda level: len(set(level)) == 1, levels))
+    return [f"…/{text[common:]}" for text in texts] if common else texts
 
 
 def setting_text(settings: Mapping[str, Any], name: str) -> str:

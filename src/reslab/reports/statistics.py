@@ -8,6 +8,7 @@ from typing import NamedTuple
 CONFIDENCE = 0.95  # the probability that a confidence interval contains the true value
 QUANTILE = (1 + CONFIDENCE) / 2  # of Student's t, at the upper bound of an interval
 PERCENT = f"{CONFIDENCE:.0%}"
+SIGNIFICANCE_LEVEL = round(1 - CONFIDENCE, 6)
 
 
 class Statistics(NamedTuple):

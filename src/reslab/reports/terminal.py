@@ -19,8 +19,8 @@ SETTING_WIDTHS = (20, 12)  # characters of a column of settings; the second one 
 def print_report(report: Report) -> None:
     """Print the leaderboard, which runs it does not count, and why runs did not finish."""
     console = Console(markup=False, emoji=False)  # names are shown as they are
-    if report.configurations:
-        print_leaderboard(report, console)
+    for part in report.parts if report.configurations else ():
+        print_leaderboard(part, console)
     if report.has_several_seeds:
         console.print(f"accuracy: {LEGEND}", soft_wrap=True)
     for line in notes_on_means(report):
@@ -36,14 +36,14 @@ def print_leaderboard(report: Report, console: Console) -> None:
         table = leaderboard_table(report, report.differing_settings[:number], setting_width)
         if console.measure(table, options=unlimited).maximum <= console.width:
             break
+    console.print(f"{report.subject}: {report.title} {report.ranking}", style="italic", soft_wrap=True, highlight=False)
     console.print(table)
     if left_out := report.differing_settings[number:]:
         console.print(f"settings that differ too, shown in {PAGE}: {', '.join(left_out)}", soft_wrap=True)
 
 
 def leaderboard_table(report: Report, settings: Sequence[str], setting_width: int) -> Table:
-    title = f"{report.title} {report.ranking}"
-    table = Table(title=title, title_justify="left", collapse_padding=True, pad_edge=False)
+    table = Table(collapse_padding=True, pad_edge=False)
     table.add_column("best\nrun" if report.has_several_seeds else "run", overflow="fold")
     for name in settings:
         table.add_column(name.replace(".", ".\n"), overflow="fold", max_width=setting_width)

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from reslab.files import LOCK, write_json, write_text
-from reslab.run import SETTINGS_ERRORS, Run, read_yaml
+from reslab.run import SETTINGS_ERRORS, SWEEP_FILE, Run, read_yaml, sweep_arguments
 from reslab.training.options import RUN
 
 
@@ -15,7 +15,7 @@ class Sweep:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.record_file = self.folder / "multirun.yaml"  # the name that Hydra gives it
+        self.record_file = self.folder / SWEEP_FILE
 
     @property
     def exists(self) -> bool:
@@ -24,11 +24,7 @@ class Sweep:
     @property
     def arguments(self) -> list[str]:
         """The overrides that the sweep was started with. Raise one of `reslab.run.SETTINGS_ERRORS`."""
-        overrides = read_yaml(self.record_file)["hydra"]["overrides"]
-        arguments = [*overrides["hydra"], *overrides["task"]]
-        if not all(isinstance(each, str) for each in arguments):
-            raise TypeError(f"{self.record_file} has an override that is no text")
-        return arguments
+        return sweep_arguments(self.folder)
 
     @property
     def jobs(self) -> list[Run]:

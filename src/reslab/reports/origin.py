@@ -1,0 +1,64 @@
+"""Where the runs of a report come from: the commands, when they ended, and the commits, devices and versions."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from reslab.configuration import flatten, name_of
+from reslab.reports.entries import Entry
+from reslab.run import SETTINGS_ERRORS, SWEEP_FILE, Run, sweep_arguments
+from reslab.text import for_shell, printable
+
+PROVENANCE = ("device", "precision", "git_commit", "versions")  # names in a result; they may explain a difference too
+LEFT_OUT = ("hydra.mode", "hydra.run.dir", "hydra.sweep.dir")  # -m says the first; another run has another folder
+MAX_COMMANDS = 5  # in a report; more would push its table out of sight
+
+
+def origin(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """Return what a reader must know to judge and to repeat the runs, each as lines of text."""
+    ended = [entry.ended for entry in entries if entry.ended]
+    dates = [time.strftime("%Y-%m-%d %H:%M", time.localtime(end)) for end in sorted(ended)]
+    period = dict.fromkeys((*dates[:1], *dates[-1:]))
+    found = provenance(entry for entry in entries if entry.has_ended)
+    versions = {name: values for name, values in found.items() if name.startswith("versions.")}
+    facts = {
+        "ended": [" to ".join(period)],
+        "command": commands(entries),
+        "commit": [", ".join(found.get("git_commit", []))],
+        "device": [", ".join(found.get("device", []))],
+        "threads": [", ".join(found.get("threads", []))],
+        "precision": [", ".join(found.get("precision", []))],
+        "versions": [", ".join(f"{name.partition('.')[2]} {' and '.join(each)}" for name, each in versions.items())],
+    }
+    return {name: lines for name, lines in facts.items() if any(lines)}
+
+
+def provenance(entries: Iterable[Entry]) -> dict[str, list[str]]:
+    """Return where results come from, e.g. `versions.torch`: one value each if all runs agree."""
+    found: dict[str, set[str]] = {}
+    for entry in entries:
+        values = {name: entry.result.get(name) for name in PROVENANCE}
+        if entry.result.get("device") == "cpu" and "threads" in entry.result:  # a GPU does not sum in threads
+            values["threads"] = entry.result["threads"]
+        for name, value in flatten(values).items():
+            found.setdefault(name, set()).add(str(value))
+    return {name: sorted(values) for name, values in found.items()}
+
+
+def commands(entries: Iterable[Entry]) -> list[str]:
+    """Return the commands that started the runs, a sweep's for all of its jobs."""
+    folders = {entry.folder: entry.folder.absolute().parent for entry in entries}
+    is_sweep = {parent: (parent / SWEEP_FILE).is_file() for parent in set(folders.values())}
+    started = Counter(parent if is_sweep[parent] else folder for folder, parent in folders.items())
+    found = Counter[str]()
+    for folder, runs in started.items():
+        try:
+            arguments = ["-m", *sweep_arguments(folder)] if is_sweep.get(folder) else Run(folder).overrides
+        except SETTINGS_ERRORS:
+            continue
+        shown = (for_shell(argument) for argument in arguments if name_of(argument) not in LEFT_OUT)
+        found[printable(" ".join(["python src/train.py", *shown]))] += runs
+    lines = [f"{line}  ({runs} runs)" if len(found) > 1 and runs > 1 else line for line, runs in found.items()]
+    if (more := len(lines) - MAX_COMMANDS) > 0:
+        lines[MAX_COMMANDS:] = [f"and {more} more, each in .hydra/overrides.yaml of its folder"]
+    return lines
