@@ -55,9 +55,7 @@ def imported_once():
     """A server that has imported everything and forks: each time a real process, without the seconds of imports."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # which it would not know of
-        processes.set_forkserver_preload(
-            ["reslab.commands.train", "reslab.training.fit", "reslab.training.averaging", "sklearn.datasets"]
-        )
+        processes.set_forkserver_preload(["reslab.commands.train", "reslab.training.fit", "reslab.training.averaging"])
         forkserver.ensure_running()
         yield
 
