@@ -19,7 +19,7 @@ from torchvision.transforms import InterpolationMode, v2
 from reslab.data.batches import FolderImages, derive_seed
 from reslab.data.datasets import CIFAR10
 from reslab.data.image_folder import ClassFolders, ReadCenter, ReadRandAugment, ReadRandomCrop
-from reslab.data.images import list_images
+from reslab.data.images import header_error, list_images
 from reslab.errors import UserError, one_line
 from reslab.training.build import build_data
 from reslab.training.fit import train
@@ -453,10 +453,14 @@ def mixed(tmp_path):
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_images_that_cannot_be_read_are_named_in_one_line(composed, mixed, num_workers, in_memory):
     root, _, bad = mixed
+    if in_memory == "false":  # those whose headers show it are found before there are batches
+        for path in filter(header_error, bad):
+            path.unlink()
+        bad = [path for path in bad if path.exists()]
     options = (f"data.num_workers={num_workers}", f"data.in_memory={in_memory}", "data.augment.scale=null")
 
     def load():
-        data = build(composed, root, "data.val_fraction=0", "data.batch_size=43", *options)
+        data = build(composed, root, "data.val_fraction=0", f"data.batch_size={20 + len(bad)}", *options)
         list(data.train_dataloader())
 
     with pytest.raises(UserError) as caught:
@@ -467,6 +471,17 @@ def test_images_that_cannot_be_read_are_named_in_one_line(composed, mixed, num_w
     named = [path for path in bad if f"{path} (" in line]
     assert len(named) == 3
     assert in_memory == "false" or named == bad[:3]  # a shuffled batch reads them in its own order
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_broken_file_in_any_split_is_found_before_training(composed, tmp_path, split):
+    root = tmp_path / "photos"
+    for name in ("train", "val", "test"):
+        fill(root / name, {"cat": 2, "dog": 2})
+    (broken := root / split / "dog" / "broken.jpg").write_text("no image")
+    with pytest.raises(UserError, match=f"cannot read {broken} .not an image.: remove it"):
+        build(composed, root)
+    build(composed, root, "data.on_error=skip")
 
 
 def kept(data, name, good):

@@ -23,11 +23,13 @@ from reslab.data.folders import (
     refuse_dead_links,
     without_images_of,
 )
+from reslab.data.headers import check_headers
 from reslab.data.images import COMMON_SUFFIXES, ImageFiles, center_square, read_image, report_unreadable
 from reslab.data.options import ImagenetteSize, OnError, check_data
 from reslab.data.splits import Split, SplitName, file_keys, test_split
 from reslab.data.transforms import Augmentation
 from reslab.errors import UserError
+from reslab.machine import is_first_process
 
 log = logging.getLogger(__name__)
 
@@ -185,8 +187,15 @@ class ClassFolders(ImageDataModule):
         return self.found[folder]
 
     def to_memory(self, split: Split) -> Split:
-        """Return the split with its images decoded into memory, or as it is if `in_memory` is false."""
-        if not self.in_memory or not isinstance(split.images, FolderImages):
+        """Return the split with its images decoded into memory, or as it is if `in_memory` is false.
+
+        Of images that stay on disk, a broken one is found now, not when training or the test comes to it.
+        """
+        if not isinstance(split.images, FolderImages):
+            return split
+        if not self.in_memory:
+            if self.on_error == "stop" and is_first_process():
+                check_headers([split.images.paths[index] for index in split.indices.tolist()])
             return split
         return Split(*decode_all(split.images, split.indices, self.num_workers))
 

@@ -5,7 +5,8 @@ import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -258,24 +259,44 @@ def read_image(path: str | os.PathLike[str], channels: int, background: Sequence
                 image = compose(image, background)
             image = image if image.mode == mode else image.convert(mode)  # convert always copies
     except Exception as error:  # Pillow's decoders raise nearly any exception on a broken file
-        raise UnreadableImageError(f"{os.fspath(path)} ({describe_image_error(error)})") from error
+        raise unreadable(path, error) from error
     return functional.pil_to_tensor(image)
 
 
-def decode_image(path: str | os.PathLike[str]) -> Image.Image:
+def header_error(path: str | os.PathLike[str]) -> str | None:
+    """Return why a file cannot be read, as far as what stands before its pixels shows it."""
+    try:
+        with open_image(path):
+            return None
+    except Exception as error:  # Pillow raises nearly any exception on a broken file
+        return str(unreadable(path, error))
+
+
+def unreadable(path: str | os.PathLike[str], error: Exception) -> UnreadableImageError:
+    return UnreadableImageError(f"{os.fspath(path)} ({describe_image_error(error)})")
+
+
+@contextmanager
+def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open an image without reading its pixels, and close it at the end of the block."""
     if not os.path.isfile(path):  # noqa: PTH113
         raise ValueError("not a file, or a link to nothing")
     with Image.open(path, formats=FORMATS) as opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width:,} x {opened.height:,} pixels, more than {MAX_PIXELS:,}")
+        if opened.mode == "F":
+            raise ValueError("grey of floating point, whose range is not known")
+        yield opened
+
+
+def decode_image(path: str | os.PathLike[str]) -> Image.Image:
+    with open_image(path) as opened:
         scale_transparent_level(opened)
         opened.load()
         ImageOps.exif_transpose(opened, in_place=True)
     image: Image.Image = opened
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
         return grey_of_16_bits(image)
-    if image.mode == "F":
-        raise ValueError("grey of floating point, whose range is not known")
     return image.convert("LA") if image.mode == "La" else image  # Pillow converts La to nothing else
 
 
