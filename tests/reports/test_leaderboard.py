@@ -3,7 +3,7 @@ import json
 from fake_runs import make_run
 
 from reslab.reports.configurations import mean_and_interval
-from reslab.reports.leaderboard import leaderboard, notes_on_means, read_report
+from reslab.reports.leaderboard import failure_lines, leaderboard, notes_on_means, read_report
 
 
 def test_the_objectives_of_a_search_are_columns(tmp_path):
@@ -32,6 +32,23 @@ def test_counts_of_images_and_steps_are_neither_metrics_nor_settings(tmp_path):
     (row,) = leaderboard(report)
     assert not [name for name in row if "images" in name or "best_step" in name]
     assert notes_on_means(report) == []
+
+
+def test_a_line_names_some_runs_and_counts_the_others(tmp_path):
+    for number in range(8):
+        make_run(tmp_path / f"{number}_x", seed=number, result={"status": "failed", "error": "out of memory"})
+    assert failure_lines(read_report([tmp_path])) == [
+        "job 0, job 1, job 2, job 3, job 4 and 3 more failed: out of memory"
+    ]
+
+
+def test_a_line_says_where_images_have_changed_between_runs(tmp_path):
+    for number, (checksum, seed, version) in enumerate([("x", 1, "2.11"), ("y", 1, "2.11"), ("z", 2, "2.11")]):
+        result = {"data_checksum": checksum, "versions": {"torch": version}}
+        make_run(tmp_path / f"{number}_x", accuracy=0.5, seed=seed, optimizer__lr=number, result=result)
+    assert notes_on_means(read_report([tmp_path])) == [
+        "the images of a data set differ between runs, although their options do not: job 0, job 1"
+    ]
 
 
 def test_one_line_says_which_runs_used_a_part_of_the_images(tmp_path):

@@ -4,7 +4,7 @@ from fake_runs import make_run
 
 from reslab.reports.configurations import group_by_settings
 from reslab.reports.entries import read_entries
-from reslab.reports.settings import differing_settings, rounded_text
+from reslab.reports.settings import data_set, differing_settings, distinct_labels, rounded_text
 from reslab.run import ABSENT
 
 
@@ -57,3 +57,26 @@ def test_a_run_that_was_resumed_for_longer_is_not_a_seed_of_the_others(tmp_path)
     assert [len(configuration.entries) for configuration in group_by_settings(entries)] == [2, 1]
     assert differing_settings([entry.settings for entry in entries]) == ["requested"]
     assert entries[2].settings["requested"] == "max_epochs=1, from step 20 max_epochs=2"
+
+
+def test_labels_name_only_what_differs():
+    settings = [
+        {"model": "resnet8", "model.weights": f"/home/me/weights/{name}.ckpt", "optimizer.lr": lr, "seed": 1}
+        for name, lr in (("a", 0.1), ("b/c", 0.2))
+    ]
+    names = ["model", "model.weights", "optimizer.lr"]
+    assert distinct_labels(settings, names) == ["weights=…/a.ckpt, lr=0.1", "weights=…/b/c.ckpt, lr=0.2"]
+    assert distinct_labels(settings[:1], names) == ["resnet8"]
+    same_end = [{"model.size": 1, "data.size": 2}, {"model.size": 2, "data.size": 1}]
+    assert distinct_labels(same_end, ["model.size", "data.size"]) == [
+        "model.size=1, data.size=2",
+        "model.size=2, data.size=1",
+    ]
+
+
+def test_a_data_set_is_known_by_its_name_and_its_own_options():
+    shared = {"data.batch_size": 64, "data.augment.flip": True, "data.background": [0, 0, 0], "data.val_fraction": 0.1}
+    assert data_set({"data": "digits", "model": "resnet8"} | shared) == "digits"
+    assert data_set({"data": "imagefolder", "data.root": "cats", "data.test_fraction": 0.2} | shared) == (
+        "imagefolder root=cats test_fraction=0.2"
+    )

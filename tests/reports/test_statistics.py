@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reslab.reports.statistics import sample_statistics, welch, with_interval
+from reslab.reports.statistics import compare_accuracies, sample_statistics, welch, with_interval
 
 
 def test_statistics_of_no_of_one_and_of_two_values():
@@ -83,3 +83,14 @@ def test_where_no_test_applies():
     for broken in (sample_statistics([0.5, math.nan]), sample_statistics([0.5, math.inf])):
         assert welch(varied, broken).p is welch(broken, varied).p is None
     assert welch(varied, equal).p == pytest.approx(stats.ttest_ind([0.5, 0.6], [1, 1], equal_var=False).pvalue)
+
+
+def test_the_interval_of_a_difference_of_accuracies_is_within_their_range():
+    sides = sample_statistics([0.1, 0.9]), sample_statistics([0.8, 0.9])
+    difference, possible = welch(*sides), compare_accuracies(*sides)
+    assert difference.low < -1
+    assert difference.high > 1
+    assert (possible.low, possible.high, possible.p) == (-1, 1, difference.p)
+    assert compare_accuracies(sample_statistics([0.8, 0.81]), sides[1]) == welch(
+        sample_statistics([0.8, 0.81]), sides[1]
+    )

@@ -12,7 +12,7 @@ from reslab.reports.configurations import ACCURACIES, Configuration, mean_and_de
 from reslab.reports.entries import natural_order
 from reslab.reports.leaderboard import Report, failure_lines, notes_on_means, plural, read_report
 from reslab.reports.settings import ABSENT, canonical, differing_settings, setting_text
-from reslab.reports.statistics import PERCENT, SIGNIFICANCE_LEVEL, Statistics, welch
+from reslab.reports.statistics import PERCENT, SIGNIFICANCE_LEVEL, Statistics, compare_accuracies, welch
 from reslab.text import printable
 from reslab.training.options import TEST_METRICS, VALIDATION_METRICS
 
@@ -93,8 +93,8 @@ def results_table(first: Configuration, second: Configuration) -> Table:
 
 
 def verdict(first: Statistics, second: Statistics) -> str:
-    """Say whether two means differ by more than the variation between seeds explains."""
-    difference = welch(first, second)
+    """Say whether two mean accuracies differ by more than the variation between seeds explains."""
+    difference = compare_accuracies(first, second)
     text = f"B - A = {metric_text(difference.mean, '+')}"
     if first.deviation is None or second.deviation is None:
         return f"{text}: a side of one run does not show the variation between seeds; repeat it with -m seed=1,2,3"

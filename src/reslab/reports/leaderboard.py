@@ -6,13 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from reslab.configuration import has_prefix
 from reslab.reports.configurations import ACCURACIES, Configuration, group_by_settings, ranking_key
 from reslab.reports.entries import Entry, natural_order, read_entries
-from reslab.reports.settings import data_set, differing_settings, setting_text
+from reslab.reports.settings import canonical, data_set, differing_settings, setting_text
 from reslab.reports.statistics import PERCENT
 from reslab.text import printable
 
 MAX_ENUMERATED = 3  # models in a title, of more of them only their number
+MAX_NAMED_RUNS = 5  # in a line; runs.csv has all of them
 
 
 @dataclass(frozen=True)
@@ -155,15 +157,16 @@ def notes_on_means(report: Report) -> list[str]:
     if report.pruned:
         lines.append(f"not counted: {plural(len(report.pruned), 'run')} that the search pruned")
     if report.superseded:
-        names = ", ".join(report.display_name(entry) for entry in report.superseded)
+        names = beginning([report.display_name(entry) for entry in report.superseded])
         lines.append(f"not counted, because a newer run has the same configuration and seed: {names}")
+    lines += changed_images_lines(report)
     mixed: dict[str, list[str]] = {}
     for configuration in report.configurations:
         for name, values in configuration.provenance().items():
             if len(values) > 1:
                 rows = mixed.setdefault(f"{name} ({', '.join(values)})", [])
                 rows.append(report.display_name(configuration.best))
-    return lines + [f"runs of one row differ in {difference}: {', '.join(rows)}" for difference, rows in mixed.items()]
+    return lines + [f"runs of one row differ in {difference}: {beginning(rows)}" for difference, rows in mixed.items()]
 
 
 def partial_lines(report: Report) -> list[str]:
@@ -176,9 +179,21 @@ def partial_lines(report: Report) -> list[str]:
             if used is not None and available is not None and used < available:
                 parts.setdefault(f"{used} of {available} images", []).append(report.display_name(entry))
         if parts:
-            texts = (f"{part} ({', '.join(names)})" for part, names in parts.items())
+            texts = (f"{part} ({beginning(names)})" for part, names in parts.items())
             lines.append(f"{split}/accuracy is that of a part of the images: {'; '.join(texts)}")
     return lines
+
+
+def changed_images_lines(report: Report) -> list[str]:
+    """Return a line if runs with equal options and versions recorded different images."""
+    runs: dict[str, dict[str, str]] = {}  # the name of one run by checksum, by the options that choose the images
+    for entry in (entry for entry in report.entries if entry.has_ended and entry.result.get("data_checksum")):
+        options = {name: value for name, value in entry.settings.items() if has_prefix(name, ("data",))}
+        images = canonical([entry.seed, options, entry.result.get("versions")])
+        runs.setdefault(images, {}).setdefault(entry.result["data_checksum"], report.display_name(entry))
+    changed = [beginning(list(names.values())) for names in runs.values() if len(names) > 1]
+    text = "the images of a data set differ between runs, although their options do not"
+    return [f"{text}: {'; '.join(changed)}"] if changed else []
 
 
 def failure_lines(report: Report) -> list[str]:
@@ -186,7 +201,13 @@ def failure_lines(report: Report) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for entry in report.not_finished:
         reasons.setdefault(entry.failure, []).append(report.display_name(entry))
-    return [f"{', '.join(names)} {reason}" for reason, names in reasons.items()]
+    return [f"{beginning(names)} {reason}" for reason, names in reasons.items()]
+
+
+def beginning(names: Sequence[str]) -> str:
+    """Return some names, and how many more there are."""
+    more = len(names) - MAX_NAMED_RUNS
+    return f"{', '.join(names[:MAX_NAMED_RUNS])}{f' and {more} more' if more > 0 else ''}"
 
 
 def enumeration(names: Iterable[str], noun: str) -> str:

@@ -20,15 +20,15 @@ def origin(entries: Sequence[Entry]) -> dict[str, list[str]]:
     dates = [time.strftime("%Y-%m-%d %H:%M", time.localtime(end)) for end in sorted(ended)]
     period = dict.fromkeys((*dates[:1], *dates[-1:]))
     found = provenance(entry for entry in entries if entry.has_ended)
-    versions = {name: values for name, values in found.items() if name.startswith("versions.")}
+    known = {name: [value for value in values if value != str(None)] for name, values in found.items()}
+    joined = {name: ", ".join(values) for name, values in known.items() if values}
+    versions = [f"{name.partition('.')[2]} {text}" for name, text in joined.items() if name.startswith("versions.")]
     facts = {
         "ended": [" to ".join(period)],
         "command": commands(entries),
-        "commit": [", ".join(found.get("git_commit", []))],
-        "device": [", ".join(found.get("device", []))],
-        "threads": [", ".join(found.get("threads", []))],
-        "precision": [", ".join(found.get("precision", []))],
-        "versions": [", ".join(f"{name.partition('.')[2]} {' and '.join(each)}" for name, each in versions.items())],
+        "commit": [joined.get("git_commit", "")],
+        **{name: [joined.get(name, "")] for name in ("device", "threads", "precision")},
+        "versions": [", ".join(versions)],
     }
     return {name: lines for name, lines in facts.items() if any(lines)}
 

@@ -33,7 +33,7 @@ th[data-direction="1"]::after { content: " ↑" } th[data-direction="-1"]::after
 .panels { display: flex; flex-wrap: wrap; align-items: flex-start }
 td { max-width: 20em; overflow-wrap: break-word } td.number { white-space: nowrap }
 .facts th { vertical-align: top; color: #555 } .facts td { max-width: none; overflow-wrap: anywhere }
-use:hover { fill-opacity: .6 } h1 { margin-top: 1.6em }
+use:hover { fill-opacity: .6 } h1 { margin-top: 1.6em; overflow-wrap: anywhere }
 td.folder { font-size: .8em; min-width: 16em; overflow-wrap: anywhere } svg { max-width: 100%; height: auto }
 """
 SCRIPT = """

@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from reslab.reports.configurations import Configuration
-from reslab.reports.statistics import MeanDifference, welch
+from reslab.reports.statistics import MeanDifference, compare_accuracies
 
 MAX_COMPARED = 20  # the best configurations: a wider matrix has no room on a page
 
@@ -31,7 +31,7 @@ def comparisons(configurations: Sequence[Configuration], metric: str) -> dict[tu
     """
     found = enumerate((each.statistics(metric) for each in configurations[:MAX_COMPARED]), 1)
     several = {place: each for place, each in found if each and each.n > 1}
-    pairs = {pair: welch(several[pair[1]], several[pair[0]]) for pair in combinations(several, 2)}
+    pairs = {pair: compare_accuracies(several[pair[1]], several[pair[0]]) for pair in combinations(several, 2)}
     tested = {pair: difference.p for pair, difference in pairs.items() if difference.p is not None}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     return {pair: Comparison(difference, corrected.get(pair)) for pair, difference in pairs.items()}

@@ -108,6 +108,14 @@ def mean_of(values: Sequence[float]) -> float:
         return sum(map(float, values)) / len(values)
 
 
+def compare_accuracies(first: Statistics, second: Statistics) -> MeanDifference:
+    """Compare two means by Welch's t-test, with the part of its interval that a difference of accuracies can be in."""
+    difference = welch(first, second)
+    if difference.low is None or difference.high is None or not -1 <= difference.mean <= 1:
+        return difference
+    return difference._replace(low=max(-1.0, difference.low), high=min(1.0, difference.high))
+
+
 def welch(first: Statistics, second: Statistics) -> MeanDifference:
     """Compare two means by Welch's t-test, which does not assume equal variances.
 
