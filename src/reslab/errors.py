@@ -5,12 +5,14 @@ import errno
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+import yaml
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from reslab.configuration import CONF, defaults
+from reslab.configuration import CONF, defaults, nodes
+from reslab.other_tools import OF_A_SWEEP, meaning
 from reslab.text import printable
 
 
@@ -109,7 +111,30 @@ def choice_line(group: str, name: str, options: Sequence[str] | None = None) -> 
         options: the choices that there are; None for those in conf/.
     """
     names = visible([file.stem for file in (CONF / group).glob("*.yaml")] if options is None else options)
-    return f"{group}={name} does not exist{suggest(name, names, 'all: ' + ', '.join(names))}"
+    words = meaning(f"{group}={name}", [group])
+    advice = f": {words}" if words else suggest(name, names, "all: " + ", ".join(names))
+    return f"{group}={name} does not exist{advice}"
+
+
+def option_line(name: str, known: Collection[str]) -> str:
+    """Say that a command has no option of a name, and what may be meant.
+
+    Args:
+        name: what was given, e.g. `lr`.
+        known: the command's options and groups.
+    """
+    words = meaning(name, {*known, *(OF_A_SWEEP if "sweep" in known else ())})
+    if not words and (elsewhere := choices_with(name)):
+        words = f"{' and '.join(elsewhere)} {'has' if len(elsewhere) == 1 else 'have'} it"
+    return f"there is no option {name}" + (f": {words}" if words else suggest(name, [*known], ALL_OPTIONS))
+
+
+def choices_with(name: str) -> list[str]:
+    """Return the choices of a group whose files have an option, e.g. `optimizer=adam` for `optimizer.betas`."""
+    group, _, option = name.partition(".")
+    files = sorted((CONF / group).glob("[!_]*.yaml")) if re.fullmatch(r"\w+", group) and option else []
+    contents = ((file.stem, yaml.safe_load(file.read_bytes())) for file in files)
+    return [f"{group}={choice}" for choice, content in contents if option in dict(nodes(content))]
 
 
 def composition_line(text: str, config_name: str) -> str | None:
@@ -117,7 +142,10 @@ def composition_line(text: str, config_name: str) -> str | None:
     if choice := re.search(r"Could not load '(.+)/([^/]+)'\.", text):
         return choice_line(choice[1], choice[2])
     if (group := re.match(r"Could not override '([^']+)'\.", text)) and "hydra" not in group[1]:
-        return f"there is no option {group[1]}{suggest(group[1], list(defaults(config_name, [])), ALL_OPTIONS)}"
+        return option_line(group[1], defaults(config_name, []))
+    if ambiguous := re.match(r"Ambiguous value for argument '(.+)'", text):
+        name, _, value = ambiguous[1].partition("=")
+        return f"{ambiguous[1]} has several values: -m trains a run for each, and {name}=[{value}] is a list"
     return None
 
 
@@ -125,13 +153,14 @@ def configuration_line(error: OmegaConfBaseException, config_name: str, override
     key, text = str(error.full_key or ""), str(error).splitlines()[0]
     if key.startswith(("hydra.launcher.", "hydra.sweeper.")):
         group, _, option = key.rpartition(".")
-        return f"there is no option {option} of this {group}: {group.replace('.', '/')}=… chooses another"
+        advice = meaning(option, OF_A_SWEEP) or f"{group.replace('.', '/')}=… chooses another"
+        return f"there is no option {option} of this {group}: {advice}"
     if "is not in struct" not in str(error):
         return f"{key}: {text}" if key else text
-    known = list(defaults(config_name, overrides))
+    known = defaults(config_name, overrides)
     if key in known:
         return f"{key} is needed: it can be set, not removed"
-    return f"there is no option {key}{suggest(key, known, ALL_OPTIONS)}"
+    return option_line(key, known)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -194,8 +223,25 @@ def worker_line(text: str) -> str:
 
 def suggest(name: str, known: Sequence[str], otherwise: str) -> str:
     """Return the nearest known names as a question, or `otherwise` where none is near."""
-    close = difflib.get_close_matches(name, visible(known), n=3)
+    close = nearest(name, visible(known))
     return f": did you mean {' or '.join(close)}?" if close else f"; {otherwise}"
+
+
+def nearest(name: str, known: Sequence[str]) -> list[str]:
+    """Return known names: those that differ only in case, `-` and `_`, or else in the group, or else similar ones.
+
+    Example:
+        >>> nearest("CIFAR-10", ["cifar10", "cifar100"]), nearest("max_epochs", ["trainer.max_epochs", "trainer"])
+        (['cifar10'], ['trainer.max_epochs'])
+    """
+    plain = {each: plain_name(each) for each in known}
+    same = [each for each in known if plain[each] == plain_name(name)]
+    elsewhere = [each for each in known if plain[each].rpartition(".")[2] == plain_name(name).rpartition(".")[2]]
+    return same or elsewhere[:3] or difflib.get_close_matches(name.lower(), known, n=3)
+
+
+def plain_name(name: str) -> str:
+    return re.sub("[-_ ]", "", name).lower()
 
 
 def visible(options: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from reslab.configuration import CONF, defaults, name_of, nodes, shown
-from reslab.errors import ALL_OPTIONS, UserError, suggest
+from reslab.errors import UserError, option_line
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,14 @@ class Schema:
         config_name: the command's file in conf/, without its ending.
         kinds: the kind of each option, by the option's dotted name.
         check_together: raises UserError for values that are wrong only in combination.
+        unnamed: the options that arguments without a name are for, in their order; the last one takes all others too
+            if it may be a list.
     """
 
     config_name: str
     kinds: Mapping[str, Kind]
     check_together: Callable[[dict[str, Any]], None] = lambda values: None
+    unnamed: tuple[str, ...] = ()
 
     def check(self, config: DictConfig, overrides: Sequence[str] = ()) -> None:
         """Raise UserError for the first option that is wrong, alone or in combination."""
@@ -193,8 +196,7 @@ class Schema:
             if name in known and (kind := LIKE_DEFAULT.get(type(known[name]))):
                 check_option(name, values[name], kind)
             elif name in closed and name not in known:
-                names = list({*self.kinds, *known})
-                raise UserError(f"there is no option {name}{suggest(name, names, ALL_OPTIONS)}")
+                raise UserError(option_line(name, {*self.kinds, *known}))
 
     def check_removals(self, overrides: Sequence[str]) -> None:
         """Raise UserError for `~option`, unless the option may be absent."""

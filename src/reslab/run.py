@@ -46,6 +46,7 @@ MOVED = {
     f"reslab.{name}.": f"reslab.training.{name}." for name in ("averaging", "checkpoints", "schedules", "tensorboard")
 }
 
+LATEST = "latest"  # in place of a folder: the newest run
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # previous: what last.ckpt was before
 BEST_BEFORE_END = "best_before_end.ckpt"  # what best.ckpt was before a validation that only the end of the run caused
 SWEEP_FILE = "multirun.yaml"  # what a sweep was started with, in its folder; the name is Hydra's
@@ -244,6 +245,24 @@ class Run:
         from reslab.inference.prediction import predict  # torch
 
         return predict(self.checkpoint(), images, top=top, config_dir=self.config_dir)
+
+
+def newest_run(folder: str | Path) -> Run | None:
+    """Return the newest run with a checkpoint below a folder, a sweep's jobs included; None where there is none.
+
+    `latest` stands for the folder outputs.
+    """
+    folder = folder_of_runs(folder)
+    if not os.path.isdir(folder):  # noqa: PTH112  # false for a name that is too long, where Path raises OSError
+        return None
+    files = [file for depth in ("*", "*/*", "*/*/*") for file in folder.glob(f"{depth}/.hydra/config.yaml")]
+    runs = (Run(file.parents[1]) for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True))
+    return next((run for run in runs if os.path.lexists(run.best) or os.path.lexists(run.last)), None)
+
+
+def folder_of_runs(folder: str | Path, outputs: str = "outputs") -> Path:
+    """Return the folder of all runs for `latest`, unless there is a folder of this name, and otherwise the folder."""
+    return Path(outputs) if str(folder) == LATEST and not os.path.lexists(LATEST) else Path(folder)
 
 
 def check_config_dir(config_dir: str | Path | None) -> None:

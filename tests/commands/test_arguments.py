@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_hydra_makes_it(tmp_path,
         (TRAINING_SCHEMA, "hydra/sweeper=null", "hydra/sweeper=null does not exist; all: optuna"),
         (EVALUATE_SCHEMA, "trainer=1.5", "trainer=1.5 does not exist; all: cpu, ddp"),
         (BENCHMARK_SCHEMA, "optimizer=null", "optimizer=null does not exist; all: adam, adamw, sgd"),
-        (PREDICT_SCHEMA, "model=null", "there is no option model; --cfg job shows all options"),
+        (PREDICT_SCHEMA, "model=null", "there is no option model: checkpoint= is the run's folder or a checkpoint"),
         (TRAINING_SCHEMA, "=3", "=3: an option is name=value"),
     ],
 )

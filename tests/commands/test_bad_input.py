@@ -43,7 +43,7 @@ def run(monkeypatch, capsys):
         GlobalHydra.instance().clear()
         status = 0
         try:
-            command(*COMMANDS[name])
+            command(*COMMANDS[name], "")
         except SystemExit as stopped:
             status = stopped.code
         return status, capsys.readouterr().err
@@ -157,7 +157,7 @@ OPTIONS = [
     ("trainer.max_epochs=-5", "trainer.max_epochs=-5 must be an integer of at least 1 or -1"),
     ("trainer.max_epochs=-1 trainer.max_steps=-1", "trainer.max_epochs=-1 and trainer.max_steps=-1 would never end: set"),
     ("trainer.max_epoch=1", "there is no option trainer.max_epoch: did you mean trainer.max_epochs"),
-    ("trainer.max_epochs=[1", "no viable alternative at input '[1'"),
+    ("trainer.max_epochs=[1", "trainer.max_epochs=[1: a bracket has no partner"),
     ("trainer.limit_train_batches=0", "trainer.limit_train_batches=0 must be an integer of at least 1 or a fraction"),
     ("trainer.limit_val_batches=1.5", "trainer.limit_val_batches=1.5 must be an integer of at least 1 or a fraction"),
     ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps=0 must be an integer of at least 1"),
@@ -178,9 +178,9 @@ OPTIONS = [
     ("model=[a,b]", "model=b does not exist; all: plain18"),
     ("~model", "~model: this option cannot be removed, only set"),
     ("+sed=1", "there is no option sed: did you mean seed?"),
-    ("seed=1,2", "Ambiguous value for argument 'seed=1,2'; "),
-    ("resnet18", "Error parsing override 'resnet18'; missing EQUAL at '<EOF>'; "),
-    ("--epochs=3", "unrecognized arguments: --epochs=3: options are name=value, without dashes"),
+    ("seed=1,2", "seed=1,2 has several values: -m trains a run for each, and seed=[1,2] is a list"),
+    ("resnet18", "resnet18: an option is name=value; model=resnet18"),
+    ("--epochs=3", "--epochs=3: options are name=value, without dashes; there is no option epochs: trainer.max_epochs sets"),
     ("--cfg jobs", "argument --cfg/-c: invalid choice: 'jobs' (choose from "),
 ]
 # what is known once the data and the network are there
@@ -215,7 +215,8 @@ LATER = [
     ("trainer.limit_train_batches=0.001", "trainer.limit_train_batches=0.001 leaves none of the batches of an epoch"),
     ("callbacks=early_stopping data.val_fraction=0", "early stopping needs validation images: set data.val_fraction"),
     ("hydra.run.dir=file/run", "hydra.run.dir=file/run cannot be a folder: file is a file"),
-    ("resume=nothing", "resume=nothing is not the folder of a run or a sweep: it has no .hydra/overrides.yaml or multirun.yaml"),
+    ("resume=nothing", "resume=nothing does not exist; resume=latest takes the newest run below outputs"),
+    ("resume=empty", "resume=empty is not the folder of a run or a sweep: it has no .hydra/overrides.yaml or multirun.yaml"),
 ]
 # what is found while a run is resumed, after resume=RUN
 RESUMED = [
@@ -243,6 +244,10 @@ OTHERS = [
     ("evaluate", f"checkpoint={'a' * 300}", f"checkpoint={'a' * 300}: neither a checkpoint nor the folder of a run"),
     ("evaluate", "checkpoint=RUN output=file/a.json", "output=file/a.json cannot be written: "),
     ("predict", f"checkpoint=RUN images={'a' * 300}", f"images={'a' * 300}: no image there"),
+    ("evaluate", "checkpoint=empty", "checkpoint=empty: neither a checkpoint nor the folder of a run"),
+    ("evaluate", "checkpoint=RUN output=a.csv", "output=a.csv must be a path that ends in .json or null"),
+    ("evaluate", "RUN device=mps", "device=mps, but torch "),
+    ("predict", "RUN file device=cuda", "device=cuda, but torch "),
     ("evaluate", "checkpoint=file", "file is not a checkpoint of ResLab ("),
     ("evaluate", "checkpoint=other.ckpt", "other.ckpt is not a checkpoint of ResLab (KeyError)"),
     ("evaluate", "checkpoint=RUN data=synthetic data.num_classes=11", "RUN/checkpoints/best.ckpt does not know 10 of data"),
@@ -259,7 +264,7 @@ OTHERS = [
     ("predict", "checkpoint=RUN images=file top=0", "top=0 must be an integer of at least 1"),
     ("predict", "checkpoint=RUN images=file batch_size=0", "batch_size=0 must be an integer from 1 to 1000000"),
     ("predict", "checkpoint=RUN images=file on_error=ignore", "on_error=ignore must be one of stop, skip"),
-    ("predict", "checkpoint=RUN images=file device=gpu0", "device=gpu0 must be one of auto, cpu, cuda"),
+    ("predict", "checkpoint=RUN images=file device=gpu0", "device=gpu0 must be one of auto, cpu, gpu, cuda, mps"),
     ("predict", "checkpoint=RUN images=file output=a.txt", "output=a.txt must be a path that ends in .csv or .json or nul"),
     ("benchmark", "benchmark.devices=tpu", "benchmark.devices=tpu must be one of auto, cpu, gpu, or a list of these"),
     ("benchmark", "benchmark.batch_sizes=[8,0]", "benchmark.batch_sizes=[8, 0] must be an integer from 1 to 1000000, or"),

@@ -8,6 +8,9 @@ import pytest
 from conftest import SRC, run
 from fake_runs import make_sweep
 
+from reslab.commands.report import report
+from reslab.errors import UserError
+
 
 @pytest.fixture
 def sweep(tmp_path):
@@ -54,7 +57,10 @@ def test_the_command_compares(sweep, no_torch):
     [
         ([], "error: name a folder, e.g. python src/report.py outputs/multirun/2026-01-31_12-00-00"),
         (["swep"], "error: there is no folder swep: did you mean sweep?"),
-        (["sweep", "--all"], "error: unrecognized arguments: --all: --help shows examples"),
+        (
+            ["sweep", "--all"],
+            "error: unrecognized arguments: --all: the only option is output=<folder>; --help shows examples",
+        ),
         (["sweep", "output="], "error: output= must name a folder"),
         (["a", "versus", "b", "output=c"], "error: output=c: versus prints its comparison and writes no file"),
         (["sweep", "versus"], "error: versus stands between two groups of folders: python src/report.py A versus B"),
@@ -121,3 +127,17 @@ def test_a_tilde_is_the_home_folder(sweep, no_torch):
     done = run("report", "~/sweep", "output=~/there", cwd=sweep.parent, HOME=str(sweep.parent), **no_torch)
     assert (done.returncode, done.stderr) == (0, "")
     assert (sweep.parent / "there" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("vs", "vs: the word between two groups of folders is versus: python src/report.py A versus B"),
+        ("VS.", "VS.: the word between two groups of folders is versus: python src/report.py A versus B"),
+        ("out=x", "there is no option out: output= says where to write"),
+    ],
+)
+def test_a_word_that_is_no_folder_is_answered_with_the_right_one(tmp_path, word, line):
+    with pytest.raises(UserError) as refused:
+        report([str(tmp_path), word, str(tmp_path)])
+    assert str(refused.value) == line

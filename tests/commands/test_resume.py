@@ -23,8 +23,8 @@ from omegaconf import OmegaConf
 from outcomes import assert_same, outcome_of
 
 from reslab import files
-from reslab.commands.resume import resumed_command_line
-from reslab.configuration import flatten, quoted, unquoted
+from reslab.commands.resume import newest_first, resumed_command_line
+from reslab.configuration import composed, flatten, quoted, unquoted
 from reslab.errors import RunError, UserError
 from reslab.run import MAY_DIFFER, Run, differences, may_differ
 from reslab.training import fit
@@ -603,3 +603,43 @@ def test_a_run_is_repeated_in_a_new_folder(tmp_path):
     (folder,) = whole.glob("outputs/*/*")
     run(parts, f"from={folder}")
     assert_same(outcome(whole), outcome(parts))
+
+
+# which folder is meant
+
+
+def make_settings(folder, when):
+    Run(folder).write_settings(yaml.safe_dump(composed("config", ["seed=7"], [])), ["seed=7"])
+    os.utime(Run(folder).config_file, (when, when))
+
+
+@pytest.mark.parametrize("option", ["resume", "from"])
+def test_a_folder_of_runs_names_its_newest_run(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.chdir(tmp_path)
+    for when, name in enumerate(["a/1", "a/2", "b/3"]):
+        make_settings(tmp_path / "outputs" / name, when)
+    for asked, newest in {"outputs/a": "outputs/a/2", "outputs": "outputs/b/3", "latest": "outputs/b/3"}.items():
+        arguments = resumed_command_line([f"{option}={asked}"])
+        assert capsys.readouterr().out == f"{option}={asked}: the newest run or sweep there is {newest}\n"
+        assert arguments == resumed_command_line([f"{option}={newest}"])
+        assert "seed=7" in arguments
+        assert capsys.readouterr().out == ""
+
+
+def test_the_jobs_of_a_sweep_are_not_resumed_in_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_settings(tmp_path / "multirun" / "1" / "0_seed=7", when=9)
+    (tmp_path / "multirun" / "1" / "multirun.yaml").write_text("[seed=7]")
+    assert list(newest_first(Path("multirun"), "*", "*/*")) == [Path("multirun/1")]
+
+
+@pytest.mark.parametrize("option", ["resume", "from"])
+def test_a_folder_that_does_not_exist_is_answered_with_the_nearest_one(tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    make_settings(tmp_path / "outputs" / "2026-01-31_12-00-00", when=1)
+    with pytest.raises(
+        UserError, match=f"^{option}=nowhere does not exist; {option}=latest takes the newest run below"
+    ):
+        resumed_command_line([f"{option}=nowhere"])
+    with pytest.raises(UserError, match=r"does not exist: did you mean 2026-01-31_12-00-00\?$"):
+        resumed_command_line([f"{option}=outputs/2026-01-31_12-00-01"])

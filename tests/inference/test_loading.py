@@ -42,6 +42,44 @@ def test_a_run_or_a_file_names_its_checkpoint(tmp_path, present, asked, found):
     assert find_checkpoint(str(tmp_path / asked)) == tmp_path / found
 
 
+@pytest.fixture
+def three_runs(tmp_path):
+    """The folder of three runs, the newest of which has no checkpoint."""
+    folders = ["outputs/a/1", "outputs/multirun/2/0_seed=1", "outputs/b/3"]
+    for number, folder in enumerate(folders):
+        (tmp_path / folder / ".hydra").mkdir(parents=True)
+        (tmp_path / folder / ".hydra" / "config.yaml").touch()
+        os.utime(tmp_path / folder / ".hydra" / "config.yaml", (number, number))
+    for folder in folders[:2]:
+        (tmp_path / folder / "checkpoints").mkdir()
+        (tmp_path / folder / "checkpoints" / "last.ckpt").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("latest", "multirun/2/0_seed=1"),
+        ("outputs", "multirun/2/0_seed=1"),
+        ("outputs/a", "a/1"),
+        ("outputs/a/1", "a/1"),
+    ],
+)
+def test_a_folder_of_runs_names_its_newest_run_with_a_checkpoint(three_runs, monkeypatch, caplog, asked, found):
+    monkeypatch.chdir(three_runs)
+    with caplog.at_level("INFO", logger="reslab"):
+        assert find_checkpoint(asked) == Path("outputs") / found / "checkpoints" / "last.ckpt"
+    said = f"checkpoint={asked}: the newest run is outputs/{found}"
+    assert caplog.messages == ([] if asked == f"outputs/{found}" else [said])
+
+
+def test_a_folder_that_is_called_latest_is_that_folder(three_runs, monkeypatch):
+    monkeypatch.chdir(three_runs)
+    (three_runs / "latest").mkdir()
+    with pytest.raises(UserError, match=r"^checkpoint=latest: neither"):
+        find_checkpoint("latest")
+
+
 @pytest.mark.parametrize("asked", ["", "nothing", "checkpoints/best.ckpt"])
 def test_no_checkpoint_is_one_line(tmp_path, asked):
     with pytest.raises(UserError, match="neither a checkpoint nor the folder of a run that has one") as error:

@@ -1,19 +1,19 @@
-"""The command line as Hydra takes it: flags are checked, and paths are quoted."""
+"""The command line as Hydra takes it: options are checked, and paths are quoted."""
 
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, ValueType
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from reslab.commands.resume import resumed_command_line
+from reslab.commands.spelling import check_grammar, is_option, spelled_out
 from reslab.configuration import CONF, as_list, defaults, name_of, own_folders, parsed, quoted, shown
-from reslab.errors import ALL_OPTIONS, UserError, choice_line, suggest
-from reslab.internals import hydra_argument_parser
+from reslab.errors import UserError, choice_line, option_line
 from reslab.machine import foreign_variables
 from reslab.options import PATH, Kind, Schema, check_option
 from reslab.training.options import TRAINING_SCHEMA
@@ -23,27 +23,13 @@ PLACES = dict.fromkeys(("outputs", "hydra.run.dir", "hydra.sweep.dir"), PATH)  #
 
 def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
     """Return the arguments as Hydra takes them, with the settings of a run that is resumed."""
-    quoted_arguments = [quote_if_needed(argument, schema.kinds) for argument in arguments]
+    quoted_arguments = [quote_if_needed(argument, schema.kinds) for argument in spelled_out(arguments, schema)]
+    for argument in quoted_arguments:
+        if is_option(argument):
+            check_grammar(argument)
     check_places(quoted_arguments)
     check_choices(quoted_arguments, schema.config_name)
     return resumed_command_line(quoted_arguments) if schema is TRAINING_SCHEMA else quoted_arguments
-
-
-def check_flags() -> None:
-    """Raise UserError for a flag that Hydra does not have. Its parser would print its usage and exit."""
-    parser = hydra_argument_parser()
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}: options are name=value, without dashes")
-
-    parser.error = refuse  # type: ignore[method-assign]
-    config_path = parser.parse_args().config_path
-    if (
-        config_path
-        and not config_path.startswith("pkg://")
-        and not (Path(config_path).is_absolute() and Path(config_path).is_dir())
-    ):
-        raise UserError(f"--config-path={config_path} must be the absolute path of a folder")
 
 
 def check_places(arguments: Sequence[str]) -> None:
@@ -70,8 +56,6 @@ def check_choices(arguments: Sequence[str], config_name: str) -> None:
     """
     folders = [CONF, *own_folders([*sys.argv[1:], *arguments])]
     for argument in arguments:
-        if argument.startswith("="):
-            raise UserError(f"{argument}: an option is name=value")
         group = name_of(argument).lstrip("+").partition("@")[0]
         is_group = re.fullmatch(r"\w+(/\w+)*", group) and any((folder / group).is_dir() for folder in folders)
         override = parsed(argument) if is_group else None
@@ -80,7 +64,7 @@ def check_choices(arguments: Sequence[str], config_name: str) -> None:
                 continue
             known = list(defaults(config_name, []))
             if "/" not in group and group != "experiment" and group not in known:
-                raise UserError(f"there is no option {group}{suggest(group, known, ALL_OPTIONS)}")
+                raise UserError(option_line(group, known))
             raise UserError(choice_line(group, shown(choice) if is_scalar(choice) else argument.partition("=")[2]))
 
 

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
-from reslab.commands.arguments import check_flags, expand_home, hydra_arguments_of, own_environment
+from reslab.commands.arguments import expand_home, hydra_arguments_of, own_environment
 from reslab.commands.claim import own_folder
 from reslab.commands.help import asks_for_help, help_text
 from reslab.commands.output import lasting_streams
@@ -63,7 +63,6 @@ def command(schema: Schema, task: Task, help_of_command: str) -> None:
 
 def run_hydra(schema: Schema, task: Task) -> None:
     """Let Hydra run the task, with the arguments of this process."""
-    check_flags()
     arguments = hydra_arguments_of(sys.argv[1:], schema)
     checked = checked_task(schema, task)
     with command_line([sys.argv[0], *arguments], {FULL_ERROR: "1"}):  # Hydra then raises errors instead of printing

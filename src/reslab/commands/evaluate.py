@@ -5,19 +5,22 @@ from omegaconf import DictConfig
 from reslab.commands.entry import command
 from reslab.inference.options import EVALUATE_SCHEMA
 from reslab.interruption import signals
+from reslab.machine import is_first_process
+from reslab.text import printable
 
 HELP = """\
 Tests a trained network: accuracy, loss, macro F1 score, calibration error, and precision and recall of each class.
 
-  python src/evaluate.py checkpoint=outputs/resnet20-digits/2026-01-31_12-00-00     test images of the run's data set
+  python src/evaluate.py outputs/resnet20-digits/2026-01-31_12-00-00     test images of the run's data set
   python src/evaluate.py checkpoint=best.ckpt data=imagefolder data.root=photos     other images of the same classes
   python src/evaluate.py checkpoint=best.ckpt output=evaluation.json
 
-checkpoint  a run's folder, which stands for its best checkpoint, or a .ckpt file
+checkpoint  a run's folder, which stands for its best checkpoint, or a .ckpt file; latest, or a folder of runs: newest
 data        one of conf/data; without it, the data set of the run. root=… is its folder, if it has moved.
             Images are tested at the size of the network, unless data.image_size=… asks for another one
 unknown_classes  refuse, skip (leave out their images) or by_position; otherwise classes are matched by name
-trainer     trainer.accelerator=auto|cpu|gpu, trainer.precision=auto|32-true|bf16-mixed
+device      auto, cpu or gpu
+trainer     trainer.precision=auto|32-true|bf16-mixed
 output      a .json file for the metrics and the table of classes
 """  # not the docstring of this module, which python -OO removes
 
@@ -29,6 +32,8 @@ def run_evaluate(config: DictConfig) -> None:
         from reslab.inference.evaluation import evaluate
 
     print_evaluation(evaluate(config))
+    if config.output is not None and is_first_process():
+        print(f"written: {printable(config.output)}")
 
 
 def main() -> None:

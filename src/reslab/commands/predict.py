@@ -5,19 +5,21 @@ from omegaconf import DictConfig
 from reslab.commands.entry import command
 from reslab.inference.options import PREDICT_SCHEMA
 from reslab.interruption import signals
+from reslab.text import printable
 
 HELP = """\
 Classifies image files with a trained network.
 
-  python src/predict.py checkpoint=outputs/resnet20-digits/2026-01-31_12-00-00 images=photo.jpg
-  python src/predict.py checkpoint=best.ckpt images=photos/ top=1 output=classes.csv
+  python src/predict.py outputs/resnet20-digits/2026-01-31_12-00-00 photo.jpg more/
+  python src/predict.py latest photos/*.jpg top=1 output=classes.csv
   python src/predict.py checkpoint=best.ckpt "images=[a.png,'photos/*.jpg']" output=classes.json
 
-checkpoint  a run's folder, which stands for its best checkpoint, or a .ckpt file
+Arguments without a name are the checkpoint, then the images.
+checkpoint  a run's folder, which stands for its best checkpoint, or a .ckpt file; latest, or a folder of runs: newest
 images      a file, a folder (all images below it), a glob, or a list of them; quote a glob
 top         number of classes for each image
 output      a .csv file (path, then class and probability by rank) or a .json file; without it, a table is printed
-device      auto, cpu or cuda
+device      auto, cpu or gpu
 batch_size  images that the network takes at a time
 on_error    stop at images that cannot be read, or skip them
 """  # not the docstring of this module, which python -OO removes
@@ -43,6 +45,7 @@ def run_predict(config: DictConfig) -> None:
         print_predictions(predictions)
     else:
         write_predictions(predictions, config.output)
+        print(f"written: {printable(config.output)} ({len(predictions)} images)")
 
 
 def main() -> None:

@@ -1,13 +1,14 @@
 """The command `report`: compare finished runs and sweeps."""
 
 import os
+import re
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import NoReturn
 
 from reslab.commands.entry import errors_as_one_line
 from reslab.commands.output import lasting_streams
-from reslab.errors import UserError
+from reslab.errors import UserError, option_line
 from reslab.interruption import signals
 from reslab.text import printable
 
@@ -25,11 +26,12 @@ written into the named folder, or into the folder that holds all named folders.
 spread over seeds.
 """  # not the docstring of this module, which python -OO removes
 VERSUS = Path("versus")
+LIKE_VERSUS = ("vs", "vs.", "v", "against", "and")  # what it is often called
 
 
 class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}: --help shows examples")
+        raise UserError(f"{message}: the only option is output=<folder>; --help shows examples")
 
 
 def main() -> None:
@@ -53,6 +55,7 @@ def report(arguments: list[str]) -> None:
     outputs = [argument.removeprefix("output=") for argument in arguments if argument.startswith("output=")]
     named = (Path(argument).expanduser() for argument in arguments if not argument.startswith("output="))
     folders = [path for path in named if path.name not in FILES or path.is_dir()]  # a shell's * finds an old report
+    refuse_other_words(folders)
     if "" in outputs:
         raise UserError("output= must name a folder")
     if not folders:
@@ -67,6 +70,17 @@ def report(arguments: list[str]) -> None:
     print_report(found)
     write_report(found, place)
     print(f"report: {printable(place)} ({', '.join(FILES)})")
+
+
+def refuse_other_words(folders: list[Path]) -> None:
+    """Raise UserError for a word that is no folder and is meant for another one."""
+    for word in (str(folder) for folder in folders if not os.path.lexists(folder)):
+        if word.lower() in LIKE_VERSUS:
+            raise UserError(
+                f"{word}: the word between two groups of folders is versus: python src/report.py A versus B"
+            )
+        if option := re.match(r"(\w+)=", word):
+            raise UserError(option_line(option[1], ["output"]))
 
 
 def common_folder(folders: list[Path]) -> Path:

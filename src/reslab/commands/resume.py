@@ -1,5 +1,6 @@
 """`resume=` and `from=` on the command line: which run or sweep is meant, and the command line that they stand for."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,11 +8,11 @@ from typing import Any
 
 from reslab.commands.trust import PLACES, refuse_untrusted
 from reslab.configuration import chosen, composed, defaults, flatten, has_prefix, name_of, nodes, quoted, unquoted
-from reslab.errors import UserError
+from reslab.errors import UserError, suggest
 from reslab.machine import is_first_process
-from reslab.run import SETTINGS_ERRORS, Run, differences, older_options, resume_argument
+from reslab.run import SETTINGS_ERRORS, Run, differences, folder_of_runs, older_options, resume_argument
 from reslab.sweeps.folder import Sweep
-from reslab.text import for_shell
+from reslab.text import for_shell, printable
 
 LAUNCHER, SWEEP_FOLDER = "hydra/launcher", "hydra.sweep.dir"
 # What a resumed sweep may change. Any other difference makes it another sweep.
@@ -31,9 +32,10 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     """Return the command line that `resume=` or `from=` asks for.
 
     Args:
-        arguments: a command line. In it, `resume=` is a run's folder, a checkpoint in it, a sweep's folder, or `auto`:
-            the newest unfinished run or sweep with the same arguments. `from=` is the folder of a run that is repeated
-            in a new folder. `trust=true` takes all that the folder says.
+        arguments: a command line. In it, `resume=` is a run's folder, a checkpoint in it, a sweep's folder, a folder of
+            these, which stands for the newest, `latest`, or `auto`: the newest unfinished run or sweep with the same
+            arguments. `from=` is the folder of a run that is repeated in a new folder. `trust=true` takes all that the
+            folder says.
 
     Returns:
         The run's own arguments, changed and completed by the given ones, with its folder. Where `auto` finds nothing,
@@ -48,7 +50,8 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     trusted = is_trusted(given)
     if "from" in given:
         refuse_used_folder(given)
-        kept = saved_arguments(Run(given["from"]), f"from={given['from']}", others, trusted)
+        run = Run(named_folder("from", given))
+        kept = saved_arguments(run, f"from={given['from']}", others, trusted)
         return [*kept, *sorted(others, key=lambda argument: is_flag(argument) or argument in MULTIRUN)]
     folder = folder_to_resume(given, others)
     if folder is None:
@@ -61,7 +64,7 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
         missing = sweep.record_file.name
         raise UserError(f"resume={folder} is not the folder of a sweep, it has no {missing}; resume a run without -m")
     kept = saved_arguments(run, f"resume={given['resume']}", others, trusted)
-    checkpoint = folder if given["resume"] == "auto" else Path(given["resume"])
+    checkpoint = Path(given["resume"]) if Path(given["resume"]).is_file() else folder
     # Hydra leaves the run's settings as they are; training replaces them once it knows that the run is the same.
     place = {"resume": quoted(checkpoint), "hydra.run.dir": quoted(folder), "hydra.output_subdir": "null"}
     flags = [argument for argument in others if is_flag(argument)]  # Hydra's parser takes them before or after the rest
@@ -169,18 +172,41 @@ def folder_to_resume(given: dict[str, str], others: list[str]) -> Path | None:
     if asked == "null":
         return None
     if asked != "auto":
-        path = Path(asked)
-        return path.parent.parent if path.is_file() else path
+        return named_folder("resume", given)
     own_folder = given.get("hydra.run.dir") or given.get("hydra.sweep.dir")
-    folders = [Path(own_folder)] if own_folder else newest_first(Path(given.get("outputs", "outputs")))
+    folders = [Path(own_folder)] if own_folder else newest_first(Path(given.get("outputs", "outputs")), "*/*")
     unfinished = (folder for folder in folders if not Run(folder).has_ended)
     return next((folder for folder in unfinished if was_started_with(folder, others)), None)
 
 
-def newest_first(outputs: Path) -> list[Path]:
-    """Return the folders of the runs and sweeps in `outputs`."""
+def named_folder(option: str, given: Mapping[str, str]) -> Path:
+    """Return the folder of the run or sweep that an option names, of a folder of runs the newest, which is printed.
+
+    Raises:
+        UserError: nothing has that name.
+    """
+    asked = given[option]
+    path = folder_of_runs(asked, given.get("outputs", "outputs"))
+    if os.path.isfile(path):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
+        return path.parent.parent
+    if not os.path.isdir(path):  # noqa: PTH112
+        siblings = [each.name for each in path.parent.iterdir()] if os.path.isdir(path.parent) else []  # noqa: PTH112
+        advice = suggest(path.name, siblings, f"{option}=latest takes the newest run below outputs")
+        raise UserError(f"{option}={asked} does not exist{advice}")
+    if Run(path).hydra_folder.is_dir() or Sweep(path).exists:
+        return path
+    newest = next(iter(newest_first(path, "*", "*/*")), path)
+    if newest != path and is_first_process():
+        print(f"{option}={printable(asked)}: the newest run or sweep there is {printable(newest)}")
+    return newest
+
+
+def newest_first(outputs: Path, *patterns: str) -> list[Path]:
+    """Return the folders of the runs and sweeps in `outputs` that have a pattern, without the jobs of sweeps."""
     started = {}
-    for folder in outputs.glob("*/*"):
+    for folder in (folder for pattern in patterns for folder in outputs.glob(pattern)):
+        if Sweep(folder.parent).exists:
+            continue
         for file in (Run(folder).config_file, Sweep(folder).record_file):
             if file.is_file():
                 started[folder] = file.stat().st_mtime

@@ -49,7 +49,9 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     """
     quiet_lightning()
     quiet_other_processes()
-    require_accelerator(config.trainer.accelerator)
+    if config.device is not None:
+        config.trainer.accelerator = config.device
+    require_accelerator(config.trainer.accelerator, "device" if config.device else "trainer.accelerator")
     if config.trainer.limit_test_batches == 0:
         raise UserError("trainer.limit_test_batches=0 leaves nothing to test: leave the option out, or give at least 1")
     path = find_checkpoint(config.checkpoint)
@@ -101,8 +103,8 @@ def count_unreadable(trainer: L.Trainer) -> int:
 
 def warn_of_other_step(path: Path, step: int, config: DictConfig) -> None:
     """Say so if the result of the run whose folder is given is that of other weights, e.g. before it was resumed."""
-    run = Run(config.checkpoint)
-    tested = run.result.get("best_step") if path in (run.best, run.last) else None
+    run = Run(path.parent.parent)
+    tested = run.result.get("best_step") if not Path(config.checkpoint).is_file() else None
     if tested is not None and tested != step:
         log.warning("%s is of step %d; the result of the run, %s, is of step %d", path, step, run.result_file, tested)
 

@@ -1,5 +1,6 @@
 """Load a trained network. A checkpoint may come from a stranger: only classes that conf/ names are called for it."""
 
+import logging
 import os
 import re
 import sys
@@ -16,9 +17,11 @@ from reslab.data.base import ImageSpec
 from reslab.errors import UserError
 from reslab.models.build import build_network
 from reslab.models.weights import StateDict, is_state_dict, listed, mismatches
-from reslab.run import Run, SafeLoader
+from reslab.run import Run, SafeLoader, newest_run
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.classifier import Classifier
+
+log = logging.getLogger(__name__)
 
 # The options without which a network cannot be built and tested.
 NEEDED = (
@@ -44,6 +47,9 @@ class Trained(NamedTuple):
 def find_checkpoint(path: str | Path) -> Path:
     """Return the path itself if it is a file, otherwise the best checkpoint of the run in that folder.
 
+    A folder of runs stands for the newest run below it, and `latest` for the newest run below outputs; the log says
+    which one it is.
+
     Raises:
         UserError: there is no such file, and no run with a checkpoint.
     """
@@ -53,7 +59,10 @@ def find_checkpoint(path: str | Path) -> Path:
     try:
         return Run(path).checkpoint()
     except UserError as error:
-        raise UserError(f"checkpoint={path}: neither a checkpoint nor the folder of a run that has one") from error
+        if (newest := newest_run(path)) is None:
+            raise UserError(f"checkpoint={path}: neither a checkpoint nor the folder of a run that has one") from error
+        log.info("checkpoint=%s: the newest run is %s", path, newest.folder)
+        return newest.checkpoint()
 
 
 def load_classifier(path: Path, config_dir: str | Path | None = None) -> Trained:

@@ -8,6 +8,15 @@ from reslab.training.options import PRECISIONS, TRAINER
 
 UnknownClasses = Literal["refuse", "skip", "by_position"]
 
+DEVICE = one_of("auto", "cpu", "gpu", "cuda", "mps")
+
+
+def file_of(*endings: str) -> Kind:
+    """Paths with one of these endings."""
+    words = f"a path that ends in {' or '.join(endings)}"
+    return Kind(words, lambda value: PATH.allows(value) and value.endswith(endings), is_path=True)
+
+
 EVALUATE = {
     **{
         f"data.{name}": DATA[f"data.{name}"] | NULL
@@ -17,7 +26,8 @@ EVALUATE = {
     "trainer.precision": one_of("auto", *PRECISIONS, None),
     "checkpoint": PATH,
     "root": PATH | NULL,
-    "output": PATH | NULL,
+    "device": DEVICE | NULL,
+    "output": file_of(".json") | NULL,
 }
 PREDICT = {
     "checkpoint": PATH,
@@ -25,14 +35,9 @@ PREDICT = {
     "top": integer(1),
     "batch_size": DATA["data.batch_size"],
     "on_error": one_of(*get_args(OnError)),
-    "device": one_of("auto", "cpu", "cuda"),
-    "output": Kind(
-        "a path that ends in .csv or .json",
-        lambda value: PATH.allows(value) and value.endswith((".csv", ".json")),
-        is_path=True,
-    )
-    | NULL,
+    "device": DEVICE,
+    "output": file_of(".csv", ".json") | NULL,
 }
 
-EVALUATE_SCHEMA = Schema("evaluate", DATA | TRAINER | EVALUATE)
-PREDICT_SCHEMA = Schema("predict", PREDICT)
+EVALUATE_SCHEMA = Schema("evaluate", DATA | TRAINER | EVALUATE, unnamed=("checkpoint",))
+PREDICT_SCHEMA = Schema("predict", PREDICT, unnamed=("checkpoint", "images"))

@@ -18,6 +18,7 @@ from reslab.files import output_errors, write_csv, write_json
 from reslab.inference.loading import load_classifier
 from reslab.inference.options import PREDICT
 from reslab.options import check_option
+from reslab.training.build import require_accelerator
 from reslab.training.classifier import Classifier
 
 Prediction = dict[str, Any]  # {"image": path, "classes": [{"class": name, "probability": 0.9}, …]}
@@ -42,7 +43,7 @@ def predict(
         top: how many classes to return for each image.
         batch_size: how many images the network takes at a time.
         on_error: whether to "stop" at images that cannot be read or to "skip" them.
-        device: "auto", "cpu" or "cuda"; "auto" is a GPU if there is one.
+        device: "auto", "cpu", "gpu", "cuda" or "mps"; "auto" is a CUDA GPU if there is one, otherwise the CPU.
         config_dir: a folder of configuration that names classes of the user's own, as for `load_classifier`.
 
     Returns:
@@ -125,12 +126,12 @@ def path_text(path: Path) -> str:
     return os.fsencode(path).decode(errors="replace")
 
 
-def choose_device(device: str) -> torch.device:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda, but torch finds no GPU here: device=cpu")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name. Raise UserError if it is not there."""
+    require_accelerator(name, "device")
+    if name in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if name in ("gpu", "mps") else "cpu")
 
 
 def write_predictions(predictions: list[Prediction], output: str | Path) -> None:

@@ -179,8 +179,11 @@ def require_accelerator(name: str, option: str = "trainer.accelerator") -> None:
     """Raise UserError if there is no such accelerator, before a data set is downloaded for it."""
     cuda, mps = torch.cuda.is_available(), torch.mps.is_available()
     if not {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(name, True):
+        kind = {"cuda": "CUDA GPU", "mps": "Apple GPU (MPS)"}.get(name, "GPU")
+        others = f"{option}=gpu uses the GPU that is there, " if cuda or mps else ""
         raise UserError(
-            f"{option}={name}, but torch {torch.__version__} finds no GPU here: {option}=cpu runs the same on the CPU"
+            f"{option}={name}, but torch {torch.__version__} finds no {kind} here: {others}{option}=cpu runs the same "
+            "on the CPU"
         )
 
 

@@ -1,0 +1,191 @@
+"""The command line as people type it: blanks around `=`, flags anywhere, paths without a name.
+
+What comes out is name=value for each option, then Hydra's flags. A mistake is refused with the right words.
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from reslab.commands.resume import MULTIRUN
+from reslab.configuration import CONF, defaults, name_of, parsed, quoted
+from reslab.errors import UserError, nearest, option_line
+from reslab.internals import hydra_argument_parser
+from reslab.options import Schema, shown
+from reslab.run import Run
+from reslab.text import for_shell
+
+BESIDE_THE_CONFIGURATION = ("experiment", "from", "trust")  # options of train.py that a run does not record
+TYPOGRAPHIC_DASHES = ("\u2013", "\u2014", "\u2212")  # as they are copied from a page
+OPTION = r"\+{0,2}[A-Za-z_][\w.@:]*(/[A-Za-z_][\w.@:]*)*"
+NUMBER = re.compile(r"-[\d.]\S*")
+
+
+def spelled_out(arguments: Sequence[str], schema: Schema) -> list[str]:
+    """Return each option as name=value, and Hydra's flags after them.
+
+    Raises:
+        UserError: an argument is no option, no flag and nothing that the command takes without a name.
+    """
+    words, flags = without_flags(joined(arguments), schema)
+    return [*named(words, schema), *flags]
+
+
+# blanks
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """Join what blanks have separated, as in `optimizer.lr = 0.1`, `seed=1, 2` and `model.layers=[1, 2]`."""
+    whole: list[str] = []
+    for argument in arguments:
+        if whole and continues(whole[-1], argument):
+            whole[-1] += argument
+        else:
+            whole.append(argument)
+    return whole
+
+
+def continues(before: str, argument: str) -> bool:
+    """Return whether an argument belongs to the one before it."""
+    if "=" not in before:
+        return argument.startswith("=") and re.fullmatch(r"(--|\+|\+\+)?[A-Za-z_][\w./@]*", before) is not None
+    if "=" in argument or (argument.startswith("-") and not NUMBER.fullmatch(argument)):
+        return False
+    return before.endswith(("=", ",", "[", "(")) or argument.startswith((",", "]", ")"))
+
+
+# flags
+
+
+def without_flags(arguments: Sequence[str], schema: Schema) -> tuple[list[str], list[str]]:
+    """Divide arguments into those of the command and Hydra's flags with their values, e.g. `--config-dir mine`.
+
+    Hydra's own parser takes flags before or after all other arguments only.
+    """
+    parser = hydra_argument_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(message)
+
+    parser.error = refuse  # type: ignore[method-assign]
+    found, unknown = parser.parse_known_intermixed_args(arguments)
+    for argument in arguments:
+        if argument in unknown or argument.startswith(TYPOGRAPHIC_DASHES):
+            raise UserError(dashes_line(argument, arguments, schema))
+    check_config_path(found.config_path)
+    words, flags = list[str](), list[str]()
+    for argument in arguments:
+        is_word = argument in found.overrides[len(words) : len(words) + 1]
+        (words if is_word else flags).append(argument)
+    return words, flags
+
+
+def dashes_line(argument: str, arguments: Sequence[str], schema: Schema) -> str:
+    """Say how an option that was written with dashes is written here, e.g. `--model resnet18`."""
+    flag, equals, value = argument.partition("=")
+    name = flag.lstrip("".join(("-", *TYPOGRAPHIC_DASHES)))
+    if f"-{name}" in MULTIRUN or f"--{name}" in MULTIRUN:
+        return f"{argument} begins with a typographic dash: type -m"
+    known = known_options(schema)
+    if name not in known:
+        return f"{argument}: options are name=value, without dashes; {option_line(name, known)}"
+    following = "".join(arguments[arguments.index(argument) + 1 :][:1])
+    is_value = following and not following.startswith("-") and "=" not in following
+    given = value if equals else following if is_value else "true" if known[name] in (True, False) else "…"
+    return f"{argument}: options are name=value, without dashes: {for_shell(f'{name}={given}')}"
+
+
+def check_config_path(folder: str | None) -> None:
+    if folder and not folder.startswith("pkg://") and not (Path(folder).is_absolute() and Path(folder).is_dir()):
+        raise UserError(f"--config-path={folder} must be the absolute path of a folder")
+
+
+# arguments without a name
+
+
+def is_option(word: str) -> bool:
+    """Return whether a word is `name=value` or `~name`. The folder of a job, `sweep/0_seed=1`, is none."""
+    if word.startswith("~"):
+        return "/" not in word
+    name, equals, _ = word.partition("=")
+    return bool(equals and re.fullmatch(OPTION, name)) and not ("/" in name and exists(word))
+
+
+def named(words: Sequence[str], schema: Schema) -> list[str]:
+    """Give the arguments without a name the names of the options that they are for."""
+    options = [word for word in words if is_option(word)]
+    plain = [os.path.expanduser(word) for word in words if not is_option(word)]  # noqa: PTH111
+    given = {name_of(option) for option in options}
+    for name in schema.unnamed:
+        if plain and schema.kinds[name].allows(["a"]):
+            options, values = take_values(options, name)
+            options.append(f"{name}=[{','.join([*values, *map(quoted, plain)])}]")
+            plain = []
+        elif plain and name not in given:
+            options.append(f"{name}={quoted(plain.pop(0))}")
+    for word in plain:
+        raise UserError(plain_line(word, schema))
+    return options
+
+
+def take_values(options: Sequence[str], name: str) -> tuple[list[str], list[str]]:
+    """Divide options into the others and the values of those with a name: `images=a.png b.png` is one list."""
+    others = [option for option in options if name_of(option) != name]
+    values = [option.partition("=")[2] for option in options if name_of(option) == name]
+    return others, [value[1:-1] if re.fullmatch(r"\[.*\]", value) else quoted(value) for value in values]
+
+
+def plain_line(word: str, schema: Schema) -> str:
+    """Say what a word that is not name=value may be meant for."""
+    known = known_options(schema)
+    name, equals, _ = word.partition("=")
+    if equals and name:
+        return option_line(name, known)
+    if word in known:
+        return f"{word}: an option is name=value, e.g. {word}={shown(known[word])}"
+    takes = [*meant_for(word, known)]
+    advice = " or ".join(takes) if takes else 'a value with blanks needs quotes, e.g. "data.root=my photos"'
+    return f"{word}: an option is name=value; {advice}"
+
+
+def meant_for(word: str, known: Collection[str]) -> Iterator[str]:
+    """Yield options, with their values, that a word may be for."""
+    if Run(word).hydra_folder.is_dir() and "resume" in known:
+        yield for_shell(f"resume={word}")
+        yield for_shell(f"from={word}")
+    elif Path(word).is_dir() and "data" in known:
+        yield f"data=imagefolder {for_shell(f'data.root={word}')}"
+    files = (file for file in CONF.glob("*/[!_]*.yaml") if file.parent.name in known)
+    groups = {file.stem: file.parent.name for file in files}
+    yield from (f"{groups[choice]}={choice}" for choice in nearest(word, sorted(groups))[:1])
+
+
+def known_options(schema: Schema) -> dict[str, object]:
+    known = defaults(schema.config_name, [])
+    return known | (dict.fromkeys(BESIDE_THE_CONFIGURATION) if "resume" in known else {})
+
+
+def exists(path: str) -> bool:
+    return os.path.lexists(path)  # false for a name that is too long, where Path raises OSError
+
+
+# values
+
+
+def check_grammar(argument: str) -> None:
+    """Raise UserError for an option that Hydra's grammar refuses."""
+    name, _, value = argument.partition("=")
+    if parsed(argument) is not None:
+        return
+    if value.endswith(","):
+        problem = "a value is missing after the comma"
+    elif any(value.count(opening) != value.count(closing) for opening, closing in ("[]", "()", "{}")):
+        problem = "a bracket has no partner"
+    elif value.count("'") % 2 or value.count('"') % 2:
+        problem = "a quote has no partner"
+    else:
+        problem = f"text with such characters needs quotes, for the shell too: {shlex.quote(f'{name}={quoted(value)}')}"
+    raise UserError(f"{argument}: {problem}")

@@ -1,0 +1,99 @@
+"""What other tools call the options of ResLab, so that a mistake is answered with the right word.
+
+The tools: plain PyTorch scripts and torchvision's references, timm, Keras, fastai, Lightning's command line and older
+Trainer, Hugging Face, Optuna and lightning-hydra-template.
+"""
+
+# ruff: noqa: E501  # a row is one line
+
+from collections.abc import Collection, Iterator
+
+# What is meant, which begins with an option of ResLab, and the names elsewhere: a name stands for itself in any group
+# (`lr` also for `trainer.lr`), `group=name` for a choice. Of several rows with one name, the first counts whose option
+# the command has.
+MEANT = (
+    ("optimizer.lr sets the learning rate", "lr learning_rate learningrate base_lr max_lr lr_max lr0 eta"),
+    ("trainer.max_epochs sets the number of epochs", "epochs epoch n_epochs num_epochs nb_epochs n_epoch num_train_epochs"),
+    ("trainer.max_steps sets the number of optimizer steps", "steps iterations iters num_steps max_iter total_steps"),
+    ("trainer.max_epochs is the end of the schedule, too", "t_max num_training_steps t_0 steps_per_epoch"),
+    ("scheduler.warmup_fraction is the part of the run in which the learning rate rises", "warmup pct_start"),
+    ("scheduler.warmup_fraction is the part of the run in which the learning rate rises", "warmup_epochs lr_warmup_epochs"),
+    ("data.batch_size sets the number of images in a batch", "batch_size bs b batch batchsize train_batch_size"),
+    ("batch_size sets the number of images in a batch", "bs b batch batchsize"),
+    ("data.num_workers sets the number of processes that read images", "workers j num_workers n_workers nworkers"),
+    ("data.val_fraction is the part of the training images for validation", "val_split validation_split valid_pct valid_ratio"),
+    ("data.root is the folder of the images", "data_dir data_path datadir datapath path dir root dataset_path train_dir"),
+    ("data.image_size sets the height and width of images", "img_size imgsz input_size image_size resize crop_size train_crop_size"),
+    ("data= chooses the data set, e.g. data=cifar10", "dataset datasets datamodule dataset_name"),
+    ("data= also determines the number of classes", "num_classes n_classes classes nb_classes n_out"),
+    ("data= also determines the channels of the images", "in_channels in_chans channels num_channels"),
+    ("data.augment= holds the augmentation, e.g. data.augment.flip=true; null turns it off", "augment augmentation aug transforms hflip"),
+    ("model= chooses the network, e.g. model=resnet50", "arch a net network backbone architecture model_name"),
+    ("model.weights=IMAGENET1K_V2 loads torchvision's weights", "pretrained pretrain use_pretrained imagenet_weights"),
+    ("model.weights= takes the name of torchvision's weights, a file or a run's folder", "weights init_checkpoint finetune"),
+    ("model.freeze=true trains only the classifier", "freeze freeze_backbone feature_extract linear_probe"),
+    ("optimizer= chooses the optimizer, e.g. optimizer=adamw", "opt optim"),
+    ("optimizer.weight_decay sets the weight decay", "wd weight_decay decay l2"),
+    ("optimizer.momentum sets the momentum", "momentum"),
+    ("scheduler= chooses the schedule, e.g. scheduler=cosine", "sched lr_scheduler lr_schedule"),
+    ("label_smoothing sets the label smoothing", "smoothing label_smooth"),
+    ("mixup sets the alpha of MixUp", "mixup_alpha"),
+    ("cutmix sets the alpha of CutMix", "cutmix_alpha"),
+    ("callbacks=early_stopping ends the run once the validation no longer improves", "early_stopping earlystopping early_stop patience"),
+    ("callbacks=ema averages the weights", "ema model_ema swa stochastic_weight_avg callbacks=swa callbacks=model_ema"),
+    ("trainer.accelerator=gpu trains on a GPU, =cpu on the CPU", "device cuda use_cuda gpu gpu_id no_cuda cpu accelerator tpu_cores"),
+    ("device=gpu computes on a GPU, =cpu on the CPU", "cuda use_cuda gpu gpus gpu_id no_cuda cpu accelerator"),
+    ("trainer.devices sets the number of GPUs, trainer.accelerator=gpu uses them", "gpus num_gpus n_gpu ngpus devices nproc_per_node world_size"),
+    ("trainer.num_nodes sets the number of machines", "nnodes nodes num_nodes num_machines"),
+    ("trainer=ddp trains on several devices", "ddp distributed dist multi_gpu multiprocessing_distributed"),
+    ("trainer.precision=bf16-mixed or 16-mixed computes in half precision", "amp fp16 bf16 half mixed_precision use_amp apex"),
+    ("trainer.gradient_clip_val limits the gradients", "clip_grad clip_grad_norm grad_clip max_grad_norm gradient_clip"),
+    ("trainer.accumulate_grad_batches sets the batches of an optimizer step", "gradient_accumulation_steps accum_steps grad_accum accumulate"),
+    ("trainer.log_every_n_steps sets the steps between two points of a curve", "print_freq log_interval logging_steps log_freq"),
+    ("trainer=debug trains on one batch", "fast_dev_run dry_run debug smoke"),
+    ("trainer=overfit trains on a few batches", "overfit"),
+    ("trainer.enable_progress_bar=false hides the progress bar", "quiet verbose progress_bar refresh_rate progress_bar_refresh_rate"),
+    ("trainer.deterministic=true refuses what is not deterministic", "deterministic"),
+    ("compile=true uses torch.compile", "torch_compile torchcompile"),
+    ("seed sets the seed", "random_seed manual_seed random_state seed_everything"),
+    ("resume= continues the run in a folder", "ckpt ckpt_path resume_from resume_from_checkpoint load start_epoch run model_path"),
+    ("checkpoint= is the run's folder or a checkpoint", "ckpt ckpt_path resume from run folder model weights load model_path arch net network"),
+    ("images= is a file, a folder or several of them", "image img input source file files path data root dir"),
+    ("top sets the number of classes that are shown", "topk top_k k"),
+    ("outputs= is the folder of all runs, hydra.run.dir= that of this run", "output_dir out_dir output out log_dir logdir save_dir save_path workdir work_dir default_root_dir checkpoint_dir"),
+    ("output= says where to write", "output_dir out outfile output_file save results_file"),
+    ("logger= chooses a logger: tensorboard or none", "log logging tensorboard tb loggers"),
+    ("logger=tensorboard is there; docs/extending.md shows how a file adds any logger of Lightning", "wandb mlflow comet neptune use_wandb logger=wandb logger=mlflow logger=comet logger=neptune logger=many_loggers"),
+    ("logger=tensorboard is there; metrics.csv is written with any logger", "logger=csv"),
+    ("scheduler=multi_step lowers the learning rate at scheduler.milestones", "scheduler=step scheduler=steplr step_lr decay_epochs lr_steps lr_step_size"),
+    ("scheduler=cosine has no restarts", "scheduler=cosineannealingwarmrestarts"),
+    ("experiment= takes a recipe from conf/experiment, --config-dir= a folder of your own", "config cfg recipe conf config_file"),
+    ("hydra.sweeper.trials sets the number of trials of hydra/sweeper=optuna", "n_trials num_trials num_samples"),
+    ("hydra.launcher.n_jobs sets the number of jobs at once of hydra/launcher=parallel", "n_jobs num_jobs parallel"),
+)  # fmt: skip
+
+OF_A_SWEEP = ("experiment", "hydra.sweeper.trials", "hydra.launcher.n_jobs")  # options outside the configuration
+
+
+def meaning(name: str, known: Collection[str]) -> str | None:
+    """Return what is meant by the name that another tool has for an option or a choice.
+
+    Args:
+        name: an option such as `trainer.gpus`, or a choice such as `logger=csv`.
+        known: the options and groups of the command.
+
+    Example:
+        >>> meaning("lr", ["optimizer.lr"]), meaning("lr", ["checkpoint"])
+        ('optimizer.lr sets the learning rate', None)
+    """
+    plain = name.lower().replace("-", "_") if "=" in name else name.lower().replace("-", "_").rpartition(".")[2]
+    return next((words for words in candidates(plain) if option_of(words) in known), None)
+
+
+def candidates(plain: str) -> Iterator[str]:
+    return (words for words, names in MEANT if plain in names.split())
+
+
+def option_of(words: str) -> str:
+    """Return the option that words of the table begin with."""
+    return words.partition(" ")[0].partition("=")[0]
