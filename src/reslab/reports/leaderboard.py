@@ -36,15 +36,19 @@ class Report:
     @cached_property
     def parts(self) -> list["Report"]:
         """One report per data set, in the order of their names: accuracies on different images have no common rank."""
-        names = sorted({data_set(each.settings) for each in self.configurations}, key=natural_order)
-        return [self.part(name) for name in names] if len(names) > 1 else [self]
-
-    def part(self, name: str) -> "Report":
-        """Return the report of one data set."""
-        entries = [entry for entry in self.entries if entry.settings and data_set(entry.settings) == name]
-        configurations = [each for each in self.configurations if data_set(each.settings) == name]
-        differing = differing_settings([entry.settings for entry in entries])
-        return Report(entries, configurations, differing, self.is_of_one_sweep)
+        configurations: dict[str, list[Configuration]] = {}
+        for configuration in self.configurations:
+            configurations.setdefault(data_set(configuration.settings), []).append(configuration)
+        if len(configurations) < 2:
+            return [self]
+        entries: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            entries.setdefault(data_set(entry.settings), []).append(entry)
+        parts = []
+        for name in sorted(configurations, key=natural_order):
+            differing = differing_settings([entry.settings for entry in entries[name]])
+            parts.append(Report(entries[name], configurations[name], differing, self.is_of_one_sweep))
+        return parts
 
     @cached_property
     def subject(self) -> str:
