@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from reslab.text import for_shell
 
 if TYPE_CHECKING:
     from reslab.training.classifier import Classifier
+
+log = logging.getLogger(__name__)
 
 Result = dict[str, Any]
 
@@ -199,6 +202,10 @@ class Run:
 
     # checkpoints
 
+    @property
+    def has_checkpoint(self) -> bool:
+        return os.path.lexists(self.best) or os.path.lexists(self.last)
+
     def checkpoint(self) -> Path:
         """Return the best checkpoint, or the last one where nothing was validated. Raises UserError without any."""
         for path in (self.best, self.last):
@@ -247,6 +254,24 @@ class Run:
         return predict(self.checkpoint(), images, top=top, config_dir=self.config_dir)
 
 
+def find_checkpoint(path: str | Path) -> Path | None:
+    """Return the checkpoint that a path stands for; None where there is none.
+
+    A file is one itself. The folder of a run stands for its best checkpoint, and a folder of runs for that of the
+    newest run in it, which the log names.
+    """
+    if os.path.isfile(path):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
+        return Path(path)
+    run = Run(path)
+    if not run.has_checkpoint:
+        newest = newest_run(path)
+        if newest is None:
+            return None
+        log.info("%s: the newest run is %s", path, newest.folder)
+        run = newest
+    return run.checkpoint()
+
+
 def newest_run(folder: str | Path) -> Run | None:
     """Return the newest run with a checkpoint below a folder, a sweep's jobs included; None where there is none.
 
@@ -257,7 +282,7 @@ def newest_run(folder: str | Path) -> Run | None:
         return None
     files = [file for depth in ("*", "*/*", "*/*/*") for file in folder.glob(f"{depth}/.hydra/config.yaml")]
     runs = (Run(file.parents[1]) for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True))
-    return next((run for run in runs if os.path.lexists(run.best) or os.path.lexists(run.last)), None)
+    return next((run for run in runs if run.has_checkpoint), None)
 
 
 def folder_of_runs(folder: str | Path, outputs: str = "outputs") -> Path:

@@ -197,7 +197,7 @@ LATER = [
      "this model cannot train on data.batch_size=1 of 8-pixel images: Expected more than 1 value per channel"),
     ("model.whiten_stem=true data.image_size=2", "model.whiten_stem=true needs images of at least 3 pixels: data.image_"),
     ("model.whiten_stem=true model.stem=none", "model.whiten_stem=true needs a stem that begins with a convolution"),
-    ("model.weights=nothing.pth", "model.weights: there is no file nothing.pth"),
+    ("model.weights=nothing.pth", "model.weights: there is no file or run nothing.pth; torchvision's weights are IMAGENET1K_V1 and"),
     ("model=timm model.name=resnet19", "timm has no model 'resnet19': see timm.list_models('*resnet*')"),
     ("+optimizer.rho=1", "optimizer: SGD.__init__() got an unexpected keyword argument 'rho'"),
     ("optimizer=adam optimizer._target_=torch.optim.Adagrad ~optimizer.betas +optimizer.initial_accumulator_value=-1",

@@ -69,7 +69,7 @@ def test_a_folder_of_runs_names_its_newest_run_with_a_checkpoint(three_runs, mon
     monkeypatch.chdir(three_runs)
     with caplog.at_level("INFO", logger="reslab"):
         assert find_checkpoint(asked) == Path("outputs") / found / "checkpoints" / "last.ckpt"
-    said = f"checkpoint={asked}: the newest run is outputs/{found}"
+    said = f"{asked}: the newest run is outputs/{found}"
     assert caplog.messages == ([] if asked == f"outputs/{found}" else [said])
 
 

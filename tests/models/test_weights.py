@@ -24,7 +24,7 @@ from torchvision.models import ResNet18_Weights
 from reslab.data.transforms import Preprocessing
 from reslab.errors import UserError
 from reslab.models.build import build_network
-from reslab.models.weights import load_weights, read_state_dict
+from reslab.models.weights import load_weights, read_published, read_state_dict, stem_of
 
 Compose = Callable[..., DictConfig]
 StateDict = dict[str, Tensor]
@@ -56,6 +56,10 @@ def save(content: object, path: Path) -> str:
     return str(path)
 
 
+def load(network: nn.Module, weights: str, name: str = "resnet8") -> None:
+    load_weights(network, read_published(weights, name), weights, name)
+
+
 def assert_equal(network: nn.Module, state: StateDict) -> None:
     torch.testing.assert_close(network.state_dict(), state, rtol=0, atol=0)
 
@@ -81,13 +85,13 @@ def test_prefixes_of_wrappers_are_removed(
     network: nn.Module, state: StateDict, tmp_path: Path, prefix: str, classifier: str
 ) -> None:
     wrapped = {prefix + key.replace("fc.", f"{classifier}."): value for key, value in state.items()}
-    load_weights(network, save({"state_dict": wrapped, "epoch": 3}, tmp_path / "wrapped.pth"), "resnet8")
+    load(network, save({"state_dict": wrapped, "epoch": 3}, tmp_path / "wrapped.pth"))
     assert_equal(network, state)
 
 
 def test_a_lightning_checkpoint_with_metrics(network: nn.Module, state: StateDict, tmp_path: Path) -> None:
     wrapped = {f"network.{key}": value for key, value in state.items()} | {"val_metrics.accuracy.tp": torch.ones(10)}
-    load_weights(network, save({"state_dict": wrapped, "global_step": 7}, tmp_path / "last.ckpt"), "resnet8")
+    load(network, save({"state_dict": wrapped, "global_step": 7}, tmp_path / "last.ckpt"))
     assert_equal(network, state)
 
 
@@ -106,7 +110,7 @@ EXTRAS = {
 def test_an_entry_of_any_name_is_loaded(
     network: nn.Module, state: StateDict, tmp_path: Path, caplog: pytest.LogCaptureFixture, entry: str
 ) -> None:
-    load_weights(network, save({entry: state, **EXTRAS}, tmp_path / "reference.pth"), "resnet8")
+    load(network, save({entry: state, **EXTRAS}, tmp_path / "reference.pth"))
     assert_equal(network, state)
     assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
@@ -114,7 +118,7 @@ def test_an_entry_of_any_name_is_loaded(
 @pytest.mark.parametrize("outer", ["state_dict", "checkpoint"])
 def test_an_entry_of_an_entry_is_loaded(network: nn.Module, state: StateDict, tmp_path: Path, outer: str) -> None:
     content = {outer: {"model": {f"module.{key}": value for key, value in state.items()}, "epoch": 3}, **EXTRAS}
-    load_weights(network, save(content, tmp_path / "nested.pth"), "resnet8")
+    load(network, save(content, tmp_path / "nested.pth"))
     assert_equal(network, state)
 
 
@@ -140,7 +144,7 @@ def test_the_network_is_taken_rather_than_an_average(
 ) -> None:
     other = {key: torch.zeros_like(value) for key, value in state.items()}
     path = save({**dict.fromkeys(others, other), taken: state, **EXTRAS}, tmp_path / "several.pth")
-    load_weights(network, path, "resnet8")
+    load(network, path)
     assert_equal(network, state)
     names = ", ".join([*others, taken])
     assert caplog.messages == [f"{path} holds several dictionaries of tensors ({names}): {taken} is loaded"]
@@ -149,7 +153,7 @@ def test_the_network_is_taken_rather_than_an_average(
 def test_an_average_of_torch_is_loaded(network: nn.Module, state: StateDict, tmp_path: Path) -> None:
     averaged = torch.optim.swa_utils.AveragedModel(network)
     averaged.module.load_state_dict(state)
-    load_weights(network, save({"model_ema": averaged.state_dict()}, tmp_path / "average.pth"), "resnet8")
+    load(network, save({"model_ema": averaged.state_dict()}, tmp_path / "average.pth"))
     assert_equal(network, state)
 
 
@@ -158,7 +162,7 @@ def test_several_dictionaries_of_unknown_names_are_refused(
 ) -> None:
     path = save({"generator": state, "discriminator": state}, tmp_path / "several.pth")
     with pytest.raises(UserError) as raised:
-        load_weights(network, path, "resnet8")
+        load(network, path)
     assert str(raised.value) == (
         f"model.weights: {path} holds several dictionaries of tensors (generator, discriminator): "
         "save the network alone"
@@ -167,7 +171,7 @@ def test_several_dictionaries_of_unknown_names_are_refused(
 
 def test_a_file_from_before_norms_counted_batches(network: nn.Module, state: StateDict, tmp_path: Path) -> None:
     old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    load_weights(network, save(old, tmp_path / "old.pth"), "resnet8")
+    load(network, save(old, tmp_path / "old.pth"))
     assert_equal(network, old | {key: torch.tensor(0) for key in state.keys() - old.keys()})
 
 
@@ -179,7 +183,7 @@ def test_a_classifier_of_another_size_keeps_its_initial_weights(
     fresh = {key: value.clone() for key, value in network.state_dict().items() if key.startswith("fc.")}
     published = {key.replace("fc.", f"{classifier}."): value for key, value in state.items()}
     path = save(published, tmp_path / "ten.pth")
-    load_weights(network, path, "resnet8")
+    load(network, path)
     assert_equal(network, state | fresh)
     assert caplog.messages == [
         f"{path}: its classifier has 10 classes, not 7: the network's classifier keeps its initial weights"
@@ -231,15 +235,17 @@ def test_every_key_that_does_not_fit_is_named(
     path = save(changed, tmp_path / "changed.pth")
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with pytest.raises(UserError) as raised:
-        load_weights(network, path, "resnet8")
+        load(network, path)
     assert str(raised.value) == f"{path} does not fit model resnet8: {problems}"
     assert_equal(network, before)
 
 
 def test_a_missing_file(network: nn.Module, tmp_path: Path) -> None:
     for path in (tmp_path / "none.pth", tmp_path):
-        with pytest.raises(UserError, match=f"^model.weights: there is no file {path}$"):
-            load_weights(network, str(path), "resnet8")
+        with pytest.raises(
+            UserError, match=f"^model.weights: there is no file or run {path}; torchvision's weights are IMAGENET1K"
+        ):
+            load(network, str(path))
 
 
 @pytest.mark.parametrize("ending", [".pth", ".ckpt", ".safetensors"])
@@ -248,7 +254,7 @@ def test_a_file_that_is_not_weights(network: nn.Module, tmp_path: Path, content:
     path = tmp_path / f"file{ending}"
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"^model.weights: {path} is not a file of weights") as raised:
-        load_weights(network, str(path), "resnet8")
+        load(network, str(path))
     assert "\n" not in str(raised.value)
 
 
@@ -257,7 +263,7 @@ def test_a_file_cut_short(network: nn.Module, state: StateDict, tmp_path: Path) 
     torch.save(state, path)
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(UserError, match=f"^model.weights: {path} is not a file of weights"):
-        load_weights(network, str(path), "resnet8")
+        load(network, str(path))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +273,7 @@ def test_a_file_cut_short(network: nn.Module, state: StateDict, tmp_path: Path) 
 def test_a_file_without_a_state_dict(network: nn.Module, tmp_path: Path, content: object) -> None:
     path = save(content, tmp_path / "other.pth")
     with pytest.raises(UserError, match=f"^model.weights: {path} holds no dictionary of tensors"):
-        load_weights(network, path, "resnet8")
+        load(network, path)
 
 
 OPEN = f"{open.__module__}.open"  # of the module io until Python 3.12, of _io since
@@ -280,7 +286,7 @@ def test_no_code_in_a_file_runs(network: nn.Module, state: StateDict, tmp_path: 
     path, sprung = tmp_path / f"malicious{ending}", tmp_path / "sprung"
     MALICIOUS[kind](path, {"state_dict": state}, Trap(sprung))
     with warnings.catch_warnings(record=True) as caught, pytest.raises(UserError) as raised:
-        load_weights(network, str(path), "resnet8")
+        load(network, str(path))
     reason = (
         "torch.save did not write it: Unsupported operand 149"
         if kind == "pickle, newest protocol"
@@ -344,11 +350,11 @@ def resnet18(composed: Compose) -> nn.Module:
 @pytest.mark.parametrize(("name", "weights"), [("resnet20", "IMAGENET1K_V1"), ("resnet18", "IMAGENET1K_V2")])
 def test_weights_that_torchvision_does_not_have(network: nn.Module, name: str, weights: str) -> None:
     with pytest.raises(UserError, match=f"^torchvision has no weights {weights} for {name}$"):
-        load_weights(network, weights, name)
+        load(network, weights, name)
 
 
 def test_a_download_is_loaded_and_stays_in_the_cache(resnet18: nn.Module, hub: Path, published: StateDict) -> None:
-    load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
+    load(resnet18, "IMAGENET1K_V1", "resnet18")
     assert_equal(resnet18, published)
     assert [path.name for path in hub.iterdir()] == [Path(V1.url).name]
 
@@ -359,13 +365,45 @@ def test_weights_in_the_cache_are_not_downloaded(
     monkeypatch.setattr(torch.hub, "download_url_to_file", None)
     weights = {key: torch.ones_like(value) for key, value in resnet18.state_dict().items()}
     torch.save(weights, hub / Path(V1.url).name)
-    load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
+    load(resnet18, "IMAGENET1K_V1", "resnet18")
     assert_equal(resnet18, weights)
 
 
-def test_published_weights_do_not_fit_the_cifar_stem(composed: Compose, hub: Path, published: StateDict) -> None:
+def test_the_stem_is_that_of_the_weights_unless_it_is_given(composed: Compose, hub: Path, published: StateDict) -> None:
+    options = "model=resnet18", "model.weights=IMAGENET1K_V1"
+    network = build_network(composed(*options).model, 3, 1000, 32)
+    assert network.conv1.kernel_size == (7, 7)
+    assert_equal(network, published)
     with pytest.raises(UserError, match=r"conv1.weight is \(64, 3, 7, 7\), not \(64, 3, 3, 3\) .*model.stem=imagenet"):
-        build_network(composed("model=resnet18", "model.weights=IMAGENET1K_V1").model, 3, 10, 32)
+        build_network(composed(*options, "model.stem=cifar").model, 3, 10, 32)
+
+
+@pytest.mark.parametrize(
+    ("stem", "image_size", "found"),
+    [("imagenet", 32, "imagenet"), ("deep", 32, "deep"), ("cifar", 96, "cifar"), ("none", 96, None)],
+)
+def test_the_weights_of_a_checkpoint_decide_about_the_stem(
+    composed: Compose, stem: str, image_size: int, found: str | None
+) -> None:
+    state = build_network(composed("model=resnet10", f"model.stem={stem}").model, 3, 10, image_size).state_dict()
+    assert stem_of(state) == found
+    if found:
+        model = composed("model=resnet10", "model.weights=gone.pth").model
+        assert build_network(model, 3, 10, image_size, state).state_dict().keys() == state.keys()
+
+
+@pytest.mark.parametrize("place", ["run", ".", "run/checkpoints/best.ckpt"])
+def test_a_run_stands_for_its_best_weights(
+    network: nn.Module, state: StateDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra").mkdir()
+    (tmp_path / "run" / ".hydra" / "config.yaml").touch()
+    wrapped = {f"network.{key}": value for key, value in state.items()}
+    save({"state_dict": wrapped}, tmp_path / "run" / "checkpoints" / "best.ckpt")
+    load(network, place)
+    assert_equal(network, state)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +419,7 @@ def test_without_a_network(
     url = address.format(site=V1.url.rpartition("/")[0])
     monkeypatch.setattr(V1.value, "url", url)
     with pytest.raises(UserError, match=f"^cannot get {url} .*{reason}.*: put the file into {hub} or give its path"):
-        load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
+        load(resnet18, "IMAGENET1K_V1", "resnet18")
 
 
 def test_a_download_with_another_checksum(
@@ -391,7 +429,7 @@ def test_a_download_with_another_checksum(
     (tmp_path / "site" / name).rename(tmp_path / "site" / "resnet18-00000000.pth")
     monkeypatch.setattr(V1.value, "url", f"{site}/resnet18-00000000.pth")
     with pytest.raises(UserError, match="invalid hash value"):
-        load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
+        load(resnet18, "IMAGENET1K_V1", "resnet18")
     assert list(hub.iterdir()) == []
 
 
@@ -400,7 +438,7 @@ def test_no_code_in_the_cache_runs(resnet18: nn.Module, hub: Path, tmp_path: Pat
     with pytest.raises(
         UserError, match=rf"\(it holds {OPEN}, which is not run: only tensors and plain values are read\)"
     ):
-        load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
+        load(resnet18, "IMAGENET1K_V1", "resnet18")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -445,7 +483,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_in_the_cache_is_one_line(resnet18: nn.Module, hub: Path, published: StateDict) -> None:
-    load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
+    load(resnet18, "IMAGENET1K_V1", "resnet18")
     flip_a_bit_of_a_weight(hub / Path(V1.url).name)
     with pytest.raises(UserError, match=r"^cannot get .* \(the checksum of its part .* is wrong\): put the file into "):
-        load_weights(resnet18, "IMAGENET1K_V1", "resnet18")
+        load(resnet18, "IMAGENET1K_V1", "resnet18")

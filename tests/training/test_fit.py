@@ -9,6 +9,7 @@ from hydra import compose
 from reslab.data.base import ImageDataModule, Split
 from reslab.errors import RunError, UserError
 from reslab.inference.evaluation import evaluate
+from reslab.run import Run
 from reslab.training import fit
 from reslab.training.classifier import Classifier
 
@@ -185,3 +186,18 @@ def test_the_overfit_preset_reaches_a_training_accuracy_of_1(composed):
     result = fit.train(config)
     assert result["steps"] == 50 * 2
     assert result["train/accuracy"] == 1.0
+
+
+def test_a_resumed_run_does_not_need_the_weights_that_it_began_with(composed, trained, tmp_path):
+    weights = tmp_path / "weights.ckpt"
+    weights.write_bytes(Run(trained.folder).best.read_bytes())
+    options = ("model=resnet8", "trainer=debug", "test=false", "logger=none", f"model.weights={weights}")
+    fit.train(composed(*options, "trainer.max_epochs=1"))
+    weights.unlink()
+    assert fit.train(composed(*options, "trainer.max_epochs=2", f"resume={tmp_path}"))["epochs"] == 2
+    with pytest.raises(UserError) as refused:
+        fit.train(composed(*options, "optimizer.lr=0.3", f"resume={tmp_path}"))
+    assert str(refused.value) == (
+        f"resume={tmp_path} would be another run: optimizer.lr was 0.1 and is 0.3; from={tmp_path} repeats it with "
+        f"other settings, model.weights={tmp_path} begins a new run from its weights"
+    )

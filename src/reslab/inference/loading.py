@@ -1,7 +1,5 @@
 """Load a trained network. A checkpoint may come from a stranger: only classes that conf/ names are called for it."""
 
-import logging
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,16 +10,15 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from reslab import run
 from reslab.configuration import CONF, nodes, own_folders
 from reslab.data.base import ImageSpec
 from reslab.errors import UserError
 from reslab.models.build import build_network
 from reslab.models.weights import StateDict, is_state_dict, listed, mismatches
-from reslab.run import Run, SafeLoader, newest_run
+from reslab.run import SafeLoader
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.classifier import Classifier
-
-log = logging.getLogger(__name__)
 
 # The options without which a network cannot be built and tested.
 NEEDED = (
@@ -53,16 +50,9 @@ def find_checkpoint(path: str | Path) -> Path:
     Raises:
         UserError: there is no such file, and no run with a checkpoint.
     """
-    path = Path(path)
-    if os.path.isfile(path):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
-        return path
-    try:
-        return Run(path).checkpoint()
-    except UserError as error:
-        if (newest := newest_run(path)) is None:
-            raise UserError(f"checkpoint={path}: neither a checkpoint nor the folder of a run that has one") from error
-        log.info("checkpoint=%s: the newest run is %s", path, newest.folder)
-        return newest.checkpoint()
+    if (found := run.find_checkpoint(path)) is None:
+        raise UserError(f"checkpoint={path}: neither a checkpoint nor the folder of a run that has one")
+    return found
 
 
 def load_classifier(path: Path, config_dir: str | Path | None = None) -> Trained:
@@ -89,7 +79,9 @@ def restore_classifier(path: Path, checkpoint: dict[str, Any], config_dir: str |
     own = own_folders(sys.argv[1:]) if config_dir is None else [Path(config_dir)]
     config = recorded_options(path, record["config"], [CONF, *own])
     spec = ImageSpec(**record["spec"])
-    network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
+    state = checkpoint.get("state_dict")
+    restored = state if is_state_dict(state) else {}
+    network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size, restored)
     network.to(memory_format=torch.channels_last)  # as in training, so that results are equal to the last bit
     classifier = Classifier(network, spec, flip_averaging=config.flip_averaging)
     classifier.record = record

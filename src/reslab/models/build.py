@@ -11,7 +11,7 @@ from torch.func import functional_call
 from reslab.configuration import to_dict
 from reslab.errors import UserError
 from reslab.models.resnet import ResNet
-from reslab.models.weights import load_weights
+from reslab.models.weights import StateDict, load_weights, read_published, stem_of, with_standard_names
 from reslab.options import check_made
 
 log = logging.getLogger(__name__)
@@ -19,14 +19,17 @@ log = logging.getLogger(__name__)
 SMALL_IMAGE = 64  # pixels: the 7x7/2 stem and its pooling leave 8x8 of a 32x32 image before the first block
 
 
-def build_network(model: DictConfig, channels: int, num_classes: int, image_size: int) -> nn.Module:
+def build_network(
+    model: DictConfig, channels: int, num_classes: int, image_size: int, restored: StateDict | None = None
+) -> nn.Module:
     """Build the network of `model` and load `model.weights`, unless that is null.
 
     Args:
         model: the group `model` of a composed configuration.
         channels: channels of the images.
         num_classes: number of classes.
-        image_size: height and width of the images in pixels; `model.stem=auto` depends on it.
+        image_size: height and width of the images in pixels. `model.stem=auto` depends on it, without weights.
+        restored: the weights of a checkpoint that will be loaded into the network. Others are then not read.
 
     Raises:
         UserError: the weights do not exist or do not fit.
@@ -36,15 +39,30 @@ def build_network(model: DictConfig, channels: int, num_classes: int, image_size
     weights = description.pop("weights")
     for option in ("freeze", "train_norms", "whiten_stem"):  # they concern training
         description.pop(option, None)
-    if description.get("stem") == "auto":
-        description["stem"] = "cifar" if image_size <= SMALL_IMAGE else "imagenet"
-        log.info("model.stem=auto: the %s stem for %d-pixel images", description["stem"], image_size)
     name = description.pop("name")
+    if restored is not None:
+        state, weights = with_standard_names(restored), None
+        description |= {"pretrained": False} if "pretrained" in description else {}
+    else:
+        state = {} if weights is None else read_published(weights, name)
+    if description.get("stem") == "auto":
+        description["stem"] = choose_stem(state, image_size)
     network: nn.Module = instantiate(description, in_channels=channels, num_classes=num_classes)
     check_made("model", network, nn.Module)
     if weights is not None:
-        load_weights(network, weights, name)
+        load_weights(network, state, weights, name)
     return network
+
+
+def choose_stem(state: StateDict, image_size: int) -> str:
+    """Return the stem of some weights, and without weights the one for images of a size."""
+    of_size = "cifar" if image_size <= SMALL_IMAGE else "imagenet"
+    stem = stem_of(state) or of_size
+    if stem == of_size:
+        log.info("model.stem=auto: the %s stem for %d-pixel images", stem, image_size)
+    else:
+        log.info("model.stem=auto: the %s stem, which the weights have", stem)
+    return stem
 
 
 def check_shapes(network: nn.Module, batch_size: int, channels: int, image_size: int) -> None:

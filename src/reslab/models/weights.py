@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.serialization import safe_globals
 
 from reslab.errors import UserError
+from reslab.run import find_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -24,23 +25,48 @@ ENTRIES = ("state_dict", "model", "net", "network", "module", "weights", "studen
 AVERAGES = ("ema", "average", "swa", "teacher")
 
 
-def load_weights(network: nn.Module, weights: str, name: str) -> None:
+def read_published(weights: str, name: str) -> StateDict:
+    """Return the tensors that `model.weights` stands for.
+
+    Args:
+        weights: the name of torchvision's weights, `IMAGENET1K_V1` or `IMAGENET1K_V2`; the path of a file: a state
+            dictionary, or a checkpoint with one in an entry such as `state_dict` or `model`, written by torch.save or
+            by safetensors; or the folder of a run, which stands for its best checkpoint.
+        name: the variant whose weights torchvision is asked for, e.g. `resnet50`.
+
+    Raises:
+        UserError: there are no such weights, or the file holds anything but tensors and plain values.
+    """
+    if weights.startswith("IMAGENET1K"):
+        return download_weights(name, weights)
+    if (path := find_checkpoint(weights)) is None:
+        others = "torchvision's weights are IMAGENET1K_V1 and IMAGENET1K_V2"
+        raise UserError(f"model.weights: there is no file or run {weights}; {others}")
+    return read_state_dict(path)
+
+
+def stem_of(state: StateDict) -> str | None:
+    """Return the stem of a ResNet's weights, by the size of its first convolution; None where it has no such layer."""
+    if "conv1.0.weight" in state:
+        return "deep"
+    sizes = tuple(state["conv1.weight"].shape[2:]) if "conv1.weight" in state else ()
+    return "imagenet" if sizes == (7, 7) else "cifar" if sizes == (3, 3) else None
+
+
+def load_weights(network: nn.Module, state: StateDict, weights: str, name: str) -> None:
     """Load published weights into a network, in place.
 
     A classifier of another size keeps its initial weights, which a warning says.
 
     Args:
         network: a network with torchvision's or timm's parameter names.
-        weights: the name of torchvision's weights, `IMAGENET1K_V1` or `IMAGENET1K_V2`, or the path of a file: a state
-            dictionary, or a checkpoint with one in an entry such as `state_dict` or `model`, written by torch.save or
-            by safetensors.
-        name: the variant whose weights torchvision is asked for, e.g. `resnet50`.
+        state: the tensors.
+        weights: where they are from, for messages.
+        name: the network's variant, for messages.
 
     Raises:
-        UserError: there are no such weights, the file holds anything but tensors and plain values, or the weights do
-            not fit; then the message names the keys, and the network is unchanged.
+        UserError: the weights do not fit; the message names the keys, and the network is unchanged.
     """
-    state = download_weights(name, weights) if weights.startswith("IMAGENET1K") else read_state_dict(Path(weights))
     own = network.state_dict()
     for layer in ("fc", "head.fc"):
         key = f"{layer}.weight"
@@ -103,8 +129,6 @@ def download_weights(name: str, weights: str) -> StateDict:
 
 def read_state_dict(path: Path) -> StateDict:
     """Return the network's tensors in a file, under torchvision's names."""
-    if not path.is_file():
-        raise UserError(f"model.weights: there is no file {path}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

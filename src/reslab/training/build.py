@@ -27,6 +27,7 @@ from reslab.configuration import as_list, to_dict
 from reslab.data.base import ImageDataModule
 from reslab.errors import UserError
 from reslab.models.build import build_network, check_shapes
+from reslab.models.weights import StateDict
 from reslab.models.whitening import whiten_stem
 from reslab.options import check_made
 from reslab.training.checkpoints import BestCheckpoint, CheckpointFiles, LastCheckpoint
@@ -51,15 +52,20 @@ def build_data(config: DictConfig, stages: Sequence[str]) -> ImageDataModule:
     return data
 
 
-def build_classifier(config: DictConfig, data: ImageDataModule) -> Classifier:
+def build_classifier(config: DictConfig, data: ImageDataModule, restored: StateDict | None = None) -> Classifier:
     """Build the classifier of a configuration for data whose stage "fit" has been read.
+
+    Args:
+        config: the composed configuration.
+        data: the data.
+        restored: the weights of the checkpoint that a resumed run continues from. `model.weights` is then not read.
 
     Raises:
         UserError: the network, the optimizer or the schedule cannot be built, or the images do not fit the network.
     """
     spec = data.spec
     seed_generators(config.seed, torch.device("cpu"))  # the first weights depend on nothing but the seed
-    network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
+    network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size, restored)
     check_shapes(network, data.batch_size, spec.channels, spec.image_size)
     classifier = Classifier(
         network.to(memory_format=torch.channels_last),

@@ -25,6 +25,7 @@ from reslab.files import replaced
 from reslab.interruption import signals
 from reslab.models.weights import load_tensors
 from reslab.run import LAST, PREVIOUS, Run, differences
+from reslab.text import for_shell
 from reslab.training.options import divergence_advice
 from reslab.training.record import checked_record, recorded_threads
 
@@ -335,7 +336,9 @@ def resumed_checkpoint(resume: Path, config: DictConfig) -> Resumed | None:
 def refuse_another_run(resume: Path, saved: dict[str, Any], config: DictConfig) -> None:
     """Raise UserError if the configuration differs from the saved one where a resumed run may not differ."""
     if different := differences(saved, to_dict(config, resolve=True)):
-        raise UserError(f"resume={resume} would be another run: {'; '.join(different)}; start a new one instead")
+        others = f"{for_shell(f'from={resume}')} repeats it with other settings"
+        more = f"{for_shell(f'model.weights={resume}')} begins a new run from its weights"
+        raise UserError(f"resume={resume} would be another run: {'; '.join(different)}; {others}, {more}")
 
 
 def refuse_shorter_run(checkpoint: Mapping[str, Any], config: DictConfig) -> None:

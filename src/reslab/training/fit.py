@@ -78,7 +78,8 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     data = build_data(config, stages=("fit", "test") if config.test else ("fit",))
     if resumed:  # an older version may have computed other statistics
         data.mean, data.std = (resumed.record["spec"][name] for name in ("mean", "std"))
-    classifier = build_classifier(config, data)
+    restored = read_checkpoint(resumed.checkpoint)["state_dict"] if resumed else None
+    classifier = build_classifier(config, data, restored)
     history = History(run)
     callbacks = build_callbacks(config, data, history)
     best = next((callback for callback in callbacks if isinstance(callback, BestCheckpoint)), None)
