@@ -229,3 +229,27 @@ def test_a_recorded_configuration_names_classes_as_they_are_named_today():
     assert config.scheduler._target_ == "reslab.training.schedules.one_cycle"
     assert config.callbacks.ema._target_ == "reslab.training.averaging.WeightAverage"
     assert config.model._target_ == "reslab.models.resnet.ResNet"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["experiment=six_block", "trainer=debug"], (1, 1)),
+        (["experiment=cifar10_resnet", "trainer=debug"], (1, 1)),
+        (["experiment=six_block", "trainer=overfit"], (50, None)),
+        (["experiment=six_block", "trainer=profile"], (1, None)),
+        (["experiment=six_block", "trainer=debug", "trainer.max_epochs=2"], (2, 1)),
+        (["experiment=six_block", "trainer=cpu"], (3, None)),
+        (["experiment=six_block"], (3, None)),
+        (["trainer=debug"], (1, 1)),
+    ],
+)
+def test_a_preset_of_the_trainer_wins_over_an_experiment(composed, overrides, expected):
+    trainer = composed(*overrides).trainer
+    assert (trainer.max_epochs, trainer.limit_train_batches) == expected
+
+
+@pytest.mark.parametrize("command", ["evaluate", "benchmark"])
+def test_the_other_commands_have_the_presets_too(composed, command):
+    assert compose(command, overrides=["trainer=debug"]).trainer.limit_test_batches == 1
+    assert compose(command, overrides=["trainer=cpu"]).trainer.accelerator == "cpu"
