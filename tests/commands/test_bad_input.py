@@ -101,6 +101,8 @@ OPTIONS = [
     ("scheduler=multi_step scheduler.gamma=100 scheduler.milestones=[0.1,0.2,0.3] optimizer.lr=1e35 optimizer.weight_decay=0",
      "scheduler.gamma=100 at 3 milestones raises optimizer.lr=1e+35 above 1e+38: lower scheduler.gamma"),
     ("optimizer.weight_decay=20", "optimizer.lr=0.1 times optimizer.weight_decay=20 is 2: above 1, each step would turn the sign"),
+    ("+trainer.logger=wandb", "trainer.logger=wandb must be left out: logger= chooses a logger, e.g. logger=none"),
+    ("+trainer.fast_dev_run=true", "trainer.fast_dev_run=true must be left out: trainer=debug trains on one batch"),
     ("+optimizer.maximize=true", "optimizer.maximize=true must be false"),
     ("+optimizer.foreach=true", "optimizer.foreach=true needs optimizer.fused=false"),
     ("+optimizer.maximize=[]", "optimizer.maximize=[] must be false"),

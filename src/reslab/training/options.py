@@ -52,12 +52,13 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-t
 VALIDATION_METRICS = ("val/accuracy", "val/loss", "val/top5_accuracy")
 TEST_METRICS = ("test/accuracy", "test/loss", "test/top5_accuracy", "test/f1_macro", "test/calibration_error")
 TRAINING_METRICS = ("train/accuracy", "train/loss", "train/top5_accuracy", "train/seconds", "train/images_per_second")
-IGNORED = {  # arguments of Lightning's Trainer that ResLab gives itself
+IGNORED = {  # arguments of Lightning's Trainer that ResLab gives itself or has a preset for
     "trainer.callbacks": elsewhere("a callback is an entry of callbacks, e.g. +callbacks.mine._target_=my.Callback"),
     "trainer.plugins": elsewhere("ResLab chooses the plugins; trainer.precision and trainer.strategy are options"),
     "trainer.logger": elsewhere("logger= chooses a logger, e.g. logger=none"),
     "trainer.default_root_dir": elsewhere("hydra.run.dir= chooses the run's folder"),
     "trainer.enable_checkpointing": elsewhere("callbacks has the checkpoints, e.g. ~callbacks.best_checkpoint"),
+    "trainer.fast_dev_run": elsewhere("trainer=debug trains on one batch, and writes checkpoints and a result"),
     "trainer.benchmark": elsewhere("trainer.deterministic=true turns it off"),
 }
 TRAINER = IGNORED | {
