@@ -40,7 +40,7 @@ def make_run(folder, *, accuracy=None, test=None, curve=(), result=(), **options
     if result:
         (folder / "result.json").write_text(json.dumps(result))
     if curve:
-        rows = [f"{epoch},{train},{val}" for epoch, (train, val) in enumerate(curve)]
+        rows = [f"{epoch},{train},{val}" for epoch, (train, val) in enumerate(curve, start=1)]
         (folder / "metrics.csv").write_text("\n".join(["epoch,train/accuracy,val/accuracy", *rows]))
     return folder
 

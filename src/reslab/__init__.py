@@ -79,7 +79,8 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> "Run":
     Example:
         >>> import reslab
         >>> run = reslab.train("model=resnet8", "trainer.max_epochs=2", "trainer=cpu")  # doctest: +ELLIPSIS
-        epoch 1  train loss ...
+        resnet8 on digits: loading …
+        ...
         >>> run.result["epochs"], run.metrics[0].keys() >= {"train/loss", "val/accuracy"}
         (2, True)
         >>> reslab.load(run.folder).status

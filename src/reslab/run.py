@@ -169,6 +169,8 @@ class Run:
     def metrics(self) -> list[dict[str, float]]:
         """One row for each validation and each end of an epoch, without the cells that are empty.
 
+        Epochs are numbered from 1, also where an older version has numbered them from 0.
+
         Raises OSError, or ValueError where metrics.csv is not a table of numbers.
         """
         try:
@@ -360,7 +362,14 @@ def metric_rows(text: str) -> list[dict[str, float]]:
             rows.append({name: float(value) for name, value in zip(names, cells, strict=False) if value})
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
-    return [row for row in rows if row]
+    return numbered_from_1([row for row in rows if row])
+
+
+def numbered_from_1(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Return the rows of metrics.csv with the numbers of their epochs from 1. Older versions counted from 0."""
+    if not rows or rows[0].get("epoch") != 0:
+        return rows
+    return [row | {"epoch": row["epoch"] + 1} if "epoch" in row else row for row in rows]
 
 
 def read_result(folder: Path) -> Result:

@@ -101,7 +101,7 @@ def test_train_prints_its_result_and_where_it_lies(trained_by_command):
     assert sorted(path.name for path in folder.iterdir() if "tfevents" not in path.name) == [
         ".hydra", ".lock", "checkpoints", "metrics.csv", "result.json", "train.log",
     ]  # fmt: skip
-    assert "[reslab.training.history][INFO] epoch 1  train loss" in (folder / "train.log").read_text()
+    assert "[reslab.training.progress][INFO] epoch  train loss" in (folder / "train.log").read_text()
 
 
 def test_evaluate_finds_the_same_accuracy(trained_by_command):
@@ -255,7 +255,7 @@ def test_a_sweep_that_is_interrupted_goes_on_with_the_same_command(tmp_path):
     )  # fmt: skip
     command = [sys.executable, SRC / "train.py", *sweep]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert any(line.startswith("epoch 1") for line in process.stdout)
+        assert any(line.startswith("    1  ") for line in process.stdout)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=300)
     (folder,) = (tmp_path / "outputs" / "multirun").iterdir()

@@ -36,7 +36,7 @@ def test_a_run_from_python_is_the_run_of_the_command(tmp_path, composed):
     assert equal(last_weights(run.folder), last_weights(tmp_path / "composed"))
     assert run.overrides == [*QUICK, "trainer.max_epochs=2", "data.augment.erasing=0.5"]
     assert run.folder.parent == tmp_path / "outputs" / "resnet8-digits"
-    assert "[reslab.training.history][INFO] epoch 2  train loss" in (run.folder / "train.log").read_text()
+    assert "[reslab.training.progress][INFO]     2  " in (run.folder / "train.log").read_text()
 
 
 def test_two_runs_of_one_second_have_their_own_folders():
@@ -105,7 +105,7 @@ def test_the_programs_own_logging_stays(capsys):
     before = logging.root.handlers[:], logging.getLogger("reslab").handlers[:]
     reslab.train(*QUICK)
     assert (logging.root.handlers, logging.getLogger("reslab").handlers) == before
-    assert capsys.readouterr().out.count("epoch 1  train loss") == 1
+    assert capsys.readouterr().out.count("epoch  train loss") == 1
 
 
 PROGRAM = """

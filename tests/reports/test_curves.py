@@ -8,11 +8,11 @@ from reslab.reports.page import html_page
 # Two validations in each epoch of ten steps, and a third epoch that a limit cuts short after five; the last validation
 # came before the end of the second epoch, whose row has none.
 ROWS = """epoch,step,train/accuracy,val/accuracy
-0,5,0.1,0.2
-0,10,0.2,0.4
-1,15,0.6,0.5
-1,20,0.5,
-2,25,0.7,0.75
+1,5,0.1,0.2
+1,10,0.2,0.4
+2,15,0.6,0.5
+2,20,0.5,
+3,25,0.7,0.75
 """
 
 
@@ -24,10 +24,10 @@ def write_rows(folder, text):
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [
-        ([(0, 5), (0, 10), (1, 15), (1, 20), (2, 25)], [0.5, 1, 1.5, 2, 2.5]),
-        ([(0, 20), (1, 40), (2, 60)], [1, 2, 3]),
-        ([(0, 7)], [1]),  # nothing says how long the epoch would have been
-        ([(0, 10), (1, 20), (2, 30), (2, 40)], [1, 2, 2.5, 3]),  # resumed on fewer devices
+        ([(1, 5), (1, 10), (2, 15), (2, 20), (3, 25)], [0.5, 1, 1.5, 2, 2.5]),
+        ([(1, 20), (2, 40), (3, 60)], [1, 2, 3]),
+        ([(1, 7)], [1]),  # nothing says how long the epoch would have been
+        ([(1, 10), (2, 20), (3, 30), (3, 40)], [1, 2, 2.5, 3]),  # resumed on fewer devices
         ([], []),
     ],
 )
@@ -37,7 +37,7 @@ def test_a_row_is_at_its_step_within_the_epoch(steps, expected):
 
 
 def test_rows_without_steps_are_ends_of_epochs():
-    assert moments([{"epoch": 0.0}, {"epoch": 1.0}]) == [1, 2]
+    assert moments([{"epoch": 1.0}, {"epoch": 2.0}]) == [1, 2]
 
 
 def test_validation_has_its_own_moments_and_training_the_ends_of_epochs(tmp_path):
@@ -51,7 +51,7 @@ def test_validation_has_its_own_moments_and_training_the_ends_of_epochs(tmp_path
 def test_the_mean_over_seeds_is_that_of_equal_moments(tmp_path, figures):
     """The second seed was validated once in each epoch."""
     write_rows(make_run(tmp_path / "0_", accuracy=0.75), ROWS)
-    write_rows(make_run(tmp_path / "1_", accuracy=0.75, seed=2), "epoch,step,val/accuracy\n0,10,0.8\n1,20,0.9\n")
+    write_rows(make_run(tmp_path / "1_", accuracy=0.75, seed=2), "epoch,step,val/accuracy\n1,10,0.8\n2,20,0.9\n")
     report = read_report([tmp_path])
     assert has_uneven_curves(report.configurations[0])
     html_page(report)

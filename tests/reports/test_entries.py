@@ -51,5 +51,5 @@ def test_a_run_with_a_broken_file_is_unreadable(tmp_path, file, text):
 def test_a_run_without_a_result_is_unfinished(tmp_path):
     entry = read_entry(Run(make_run(tmp_path / "run", curve=[(0.5, ""), (0.75, 0.7)])))
     assert entry.failure == "unfinished: no result"
-    assert entry.metrics[0] == {"epoch": 0, "train/accuracy": 0.5}  # the first epoch was not validated
-    assert entry.metrics[1] == {"epoch": 1, "train/accuracy": 0.75, "val/accuracy": 0.7}
+    assert entry.metrics[0] == {"epoch": 1, "train/accuracy": 0.5}  # the first epoch was not validated
+    assert entry.metrics[1] == {"epoch": 2, "train/accuracy": 0.75, "val/accuracy": 0.7}

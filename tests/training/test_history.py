@@ -1,12 +1,12 @@
 import csv
-from types import SimpleNamespace
 
 import pytest
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from reslab.run import Run
 from reslab.training import fit
-from reslab.training.history import History, ProgressBar
+from reslab.training.history import History
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=2", "test=false")
 
@@ -63,7 +63,7 @@ def test_an_epoch_that_max_steps_ends_is_a_point_one_step_later(composed, tmp_pa
 def test_metrics_csv_has_one_row_per_epoch(composed, tmp_path):
     result = fit.train(composed(*QUICK, "trainer.max_epochs=3", "logger=none"))
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
-    assert [(int(row["epoch"]), int(row["step"])) for row in rows] == [(0, 20), (1, 40), (2, 60)]
+    assert [(int(row["epoch"]), int(row["step"])) for row in rows] == [(1, 20), (2, 40), (3, 60)]
     best = max(rows, key=lambda row: float(row["val/accuracy"]))
     for name in ("val/accuracy", "val/loss", "train/loss", "train/accuracy"):
         assert float(best[name]) == pytest.approx(result[name])
@@ -73,11 +73,21 @@ def test_metrics_csv_has_one_row_per_epoch(composed, tmp_path):
     assert sum(float(row["train/epoch_seconds"]) for row in rows) == pytest.approx(result["train/seconds"], rel=1e-4)
 
 
-def test_the_progress_bar_waits_for_no_other_process(tmp_path):
-    """It shows the last validation without the trainer's metrics, which all processes of a run compute together."""
+def test_a_run_of_an_older_version_continues_with_its_epochs_from_1(composed, tmp_path):
+    """Older versions numbered the epochs from 0, in metrics.csv and in the rows that a checkpoint holds."""
+    fit.train(composed(*QUICK, "logger=none"))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    for row in checkpoint["callbacks"]["History"]["rows"]:
+        row["epoch"] -= 1
+    torch.save(checkpoint, last)
+    fit.train(composed(*QUICK, "logger=none", "trainer.max_epochs=3", f"resume={tmp_path}"))
+    assert [row["epoch"] for row in Run(tmp_path).metrics] == [1, 2, 3]
+    assert [row["epoch"] for row in csv.DictReader((tmp_path / "metrics.csv").open())] == ["1", "2", "3"]
+
+
+def test_the_running_means_are_those_of_the_present_epoch(tmp_path):
     history = History(Run(tmp_path))
-    history.latest, history.running = {"step/loss": 0.5, "step/images_per_second": 1000.0}, {"accuracy": 0.25}
-    shown = {"loss": 0.5, "accuracy": 0.25, "images/s": "1,000"}
-    assert ProgressBar(history).get_metrics(SimpleNamespace(), SimpleNamespace()) == shown
-    history.rows = [{"step": 20, "val/accuracy": 0.75}, {"step": 40}]
-    assert ProgressBar(history).get_metrics(SimpleNamespace(), SimpleNamespace()) == shown | {"val": 0.75}
+    history.running = {"loss": 0.5}
+    history.start_epoch()
+    assert history.running == {}

@@ -36,6 +36,7 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
 
         run = Run(config.folder, config_dir)
         with run_log(run.folder), held_log(resumes=bool(config.resume)):
+            command.log_beginning(config)
             train(config)
         finished.append(run)
 

@@ -1,11 +1,14 @@
 """Train a residual network on a data set: `reslab train --help`."""
 
+import logging
 from typing import TYPE_CHECKING
 
 from reslab.commands.main import run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
 
 HELP = """\
 Trains a residual network on a data set, tests the weights with the best validation accuracy and writes the result.
@@ -37,6 +40,7 @@ def run_train(config: "DictConfig") -> float | list[float | None] | None:
 
     from reslab.interruption import signals
 
+    log_beginning(config)
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.printing import print_result
         from reslab.training.fit import train  # torch and lightning, once the configuration is known to be right
@@ -47,6 +51,14 @@ def run_train(config: "DictConfig") -> float | list[float | None] | None:
     if isinstance(config.objective, str):
         return result.get(config.objective)
     return [result.get(name) for name in config.objective]
+
+
+def log_beginning(config: "DictConfig") -> None:
+    """Log what begins, before the imports that take seconds."""
+    from reslab.machine import is_first_process
+
+    if is_first_process():
+        log.info("%s on %s: loading …", config.model.name, config.data.name)
 
 
 def main() -> None:

@@ -38,14 +38,14 @@ def moments(rows: Sequence[dict[str, float]]) -> list[float]:
     least as long as the one before.
     """
     if not all("step" in row for row in rows):  # older runs have only ends of epochs
-        return [row["epoch"] + 1 for row in rows]
+        return [row["epoch"] for row in rows]
     ends = {row["epoch"]: row["step"] for row in rows}
     starts = dict(zip(ends, [0.0, *ends.values()], strict=False))
     lengths = [ends[epoch] - starts[epoch] for epoch in ends]
     length_of = dict(zip(ends, lengths, strict=True))
     if len(lengths) > 1:
         length_of[rows[-1]["epoch"]] = max(lengths[-2:])
-    return [row["epoch"] + (row["step"] - starts[row["epoch"]]) / (length_of[row["epoch"]] or 1) for row in rows]
+    return [row["epoch"] - 1 + (row["step"] - starts[row["epoch"]]) / (length_of[row["epoch"]] or 1) for row in rows]
 
 
 def has_uneven_curves(configuration: Configuration) -> bool:

@@ -1,7 +1,6 @@
 """The parts of a run, built from its composed configuration: data, classifier, callbacks, trainer, logger."""
 
 import functools
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from lightning.pytorch.callbacks import (
     LearningRateFinder,
     StochasticWeightAveraging,
 )
+from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig
 from torch import nn
@@ -33,9 +33,12 @@ from reslab.options import check_made
 from reslab.training.checkpoints import BestCheckpoint, CheckpointFiles, LastCheckpoint
 from reslab.training.classifier import Classifier, seed_generators
 from reslab.training.freezing import Freezing
-from reslab.training.history import History, ProgressBar
+from reslab.training.history import History
 from reslab.training.limits import TrainingLimits, seconds_of
 from reslab.training.metrics import TOP5_ABOVE
+from reslab.training.opening import opening_level
+from reslab.training.pace import Pace
+from reslab.training.progress import EpochLines, ProgressBar, can_show_bar
 
 # They change the length of a run or its optimizer steps, which schedules and resumed runs must know.
 UNSUPPORTED = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder, StochasticWeightAveraging)
@@ -162,12 +165,22 @@ def build_callbacks(config: DictConfig, data: ImageDataModule, history: History)
     if data.splits["val"] is None or data.validate_on_test:
         chosen = [callback for callback in chosen if not isinstance(callback, BestCheckpoint)]
     # The limits come first: the other callbacks must know at the last step that it is the last one.
-    max_time = config.trainer.max_time
-    limits = TrainingLimits(config.trainer.max_steps, None if max_time is None else seconds_of(max_time))
-    callbacks = [limits, history, *chosen]
-    if config.trainer.enable_progress_bar and sys.stdout.isatty():
-        callbacks.append(ProgressBar(history))
-    return callbacks
+    max_time = None if config.trainer.max_time is None else seconds_of(config.trainer.max_time)
+    limits = TrainingLimits(config.trainer.max_steps, max_time)
+    return [limits, history, *chosen, *build_display(config, chosen, history, max_time)]
+
+
+def build_display(
+    config: DictConfig, chosen: Sequence[Callback], history: History, max_time: float | None
+) -> list[Callback]:
+    """Build the callbacks that show what the run does."""
+    best = next((callback for callback in chosen if isinstance(callback, BestCheckpoint)), None)
+    pace = Pace(opening_level(), 2 if config.flip_averaging else 1, max_time)
+    display: list[Callback] = [pace, EpochLines(history, best)]
+    has_own_bar = any(isinstance(callback, LightningProgressBar) for callback in chosen)
+    if config.trainer.enable_progress_bar and can_show_bar() and not has_own_bar:
+        display.append(ProgressBar(history, pace))
+    return display
 
 
 def refuse_absent_metrics(names: Iterable[str], data: ImageDataModule) -> None:
@@ -207,7 +220,7 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger 
         max_time=None,  # TrainingLimits obeys it
         logger=logger or False,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, LightningProgressBar) for callback in callbacks),
         _convert_="all",
     )
     check_made("trainer", trainer, L.Trainer)

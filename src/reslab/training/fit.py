@@ -31,7 +31,9 @@ from reslab.training.checkpoints import BestCheckpoint, Resumed, read_checkpoint
 from reslab.training.classifier import Classifier
 from reslab.training.distributed import joined_processes
 from reslab.training.history import History
+from reslab.training.opening import data_line, network_line, opening_level
 from reslab.training.process import fixed_threads, prepare_process, quiet_other_processes
+from reslab.training.progress import EpochLines
 from reslab.training.provenance import provenance, requested_lengths
 from reslab.training.tensorboard import add_hparams, summary_writer
 
@@ -78,14 +80,17 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     data = build_data(config, stages=("fit", "test") if config.test else ("fit",))
     if resumed:  # an older version may have computed other statistics
         data.mean, data.std = (resumed.record["spec"][name] for name in ("mean", "std"))
+    log.log(opening_level(), "%s", data_line(data))
     restored = read_checkpoint(resumed.checkpoint)["state_dict"] if resumed else None
     classifier = build_classifier(config, data, restored)
     history = History(run)
     callbacks = build_callbacks(config, data, history)
     best = next((callback for callback in callbacks if isinstance(callback, BestCheckpoint)), None)
+    lines = next(callback for callback in callbacks if isinstance(callback, EpochLines))
     folder_update = FolderUpdate(config, run, resumed, chooses_best=best is not None)
     trainer = build_trainer(config, [folder_update, *callbacks], build_logger(config, resumed.step if resumed else 0))
     origin = provenance(config, data, classifier, trainer)
+    log.log(opening_level(), "%s", network_line(origin, data.spec, trainer.world_size))
     lengths = requested_lengths(config, resumed.record if resumed else None, resumed.step if resumed else 0)
     classifier.record |= {"origin": origin, "requested": lengths, "training_files": data.training_files()}
     with signals.deferred(), memory_advice(config):
@@ -102,8 +107,10 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
             best.forget_replaced()
         if best is not None and best.best_step is None:  # best.ckpt is of other weights, so the last ones compete again
             history.validated_step = None
-        if validate_last_weights(trainer, classifier, data, history) and best is not None:
-            best.compare_last(trainer, source)
+        if validate_last_weights(trainer, classifier, data, history):
+            if best is not None:
+                best.compare_last(trainer, source)
+            lines.show_row(history.rows[-1])
     pruned = was_pruned(trainer)
     metrics = history.metrics_at(best.best_step if best else None)
     result: Result = {name: value for name, value in metrics.items() if name.startswith(("train/", "val/"))}

@@ -1,6 +1,5 @@
-"""What a run records while it trains: curves by step and by epoch, metrics.csv, and one log line per epoch."""
+"""What a run records while it trains: curves by step and by epoch, and metrics.csv."""
 
-import logging
 import math
 import time
 from collections.abc import Mapping
@@ -8,13 +7,11 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 
-from reslab.run import Run
+from reslab.run import Run, numbered_from_1
 from reslab.training.checkpoints import any_process, divergence_error, is_logged, is_validated_in_training
 from reslab.training.classifier import Classifier
-
-log = logging.getLogger(__name__)
 
 # The attributes that a checkpoint holds, under their own names.
 SAVED_ATTRIBUTES = (
@@ -33,11 +30,10 @@ class History(Callback):
         run: receives metrics.csv.
 
     Attributes:
-        rows: the metrics by name, one row for each validation and for each end of an epoch. `step` counts the optimizer
-            steps. `train/…` are means over the epoch up to this step; `val/…` are of the weights after it, and absent
-            where these were not validated.
-        latest: the metrics of the last logged step, for the progress bar.
-        running: the means over the epoch up to the last logged step.
+        rows: the metrics by name, one row for each validation and for each end of an epoch. `epoch` counts from 1, and
+            `step` counts the optimizer steps. `train/…` are means over the epoch up to this step; `val/…` are of the
+            weights after it, and absent where these were not validated.
+        running: the means over the epoch up to its last logged step, for the progress bar; empty before that.
         train_seconds: of all finished epochs.
         train_images: of all finished epochs, over all processes.
         validated_step: the number of optimizer steps of the weights that were validated last.
@@ -46,8 +42,6 @@ class History(Callback):
     def __init__(self, run: Run) -> None:
         self.run = run
         self.rows: list[dict[str, float]] = []
-        self.latest: dict[str, float] = {}
-        self.running: dict[str, float] = {}
         self.train_seconds = 0.0
         self.train_images = 0
         self.learning_rate = 0.0
@@ -56,6 +50,7 @@ class History(Callback):
         self.start_epoch()
 
     def start_epoch(self) -> None:
+        self.running: dict[str, float] = {}
         self.epoch_start = self.logged_at = time.perf_counter()
         self.epoch_images = self.logged_images = 0
         self.logged_sums: dict[str, float] = {}  # over the images of this epoch, up to the last logged step
@@ -72,6 +67,7 @@ class History(Callback):
         self.elapsed = state["spent"]
         for name in SAVED_ATTRIBUTES:
             setattr(self, name, state.get(name, getattr(self, name)))  # older checkpoints lack the last two
+        self.rows = numbered_from_1(self.rows)
 
     # training
 
@@ -110,8 +106,7 @@ class History(Callback):
             "step/learning_rate": self.learning_rate,
             "step/images_per_second": images / (now - self.logged_at),
         }
-        self.latest = metrics
-        self.running = running
+        self.running = running | {"images_per_second": self.epoch_images / (now - self.epoch_start)}
         self.logged_sums, self.logged_images, self.logged_at = sums, self.epoch_images, now
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=self.step)
@@ -182,29 +177,23 @@ class History(Callback):
         return int(self.rows[-1]["step"]) if self.rows else 0
 
     def add_row(self, trainer: L.Trainer, classifier: Classifier, train: Mapping[str, torch.Tensor]) -> None:
-        """Add a row to metrics.csv and to the log, with the validation of its weights if there was one."""
-        row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        """Add a row to metrics.csv, with the validation of its weights if there was one."""
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         row |= {name: float(value) for name, value in train.items()}
         if self.validated_step == trainer.global_step:
             row |= validation_metrics(trainer, classifier)
         self.rows.append(row)
-        self.write(trainer)
+        self.write_rows(trainer)
 
     def add_validation(self, trainer: L.Trainer, classifier: Classifier) -> None:
         """Complete the last row with the validation that Trainer.validate has just done."""
         self.rows[-1] |= validation_metrics(trainer, classifier)
         self.validated_step = trainer.global_step
-        self.write(trainer)
+        self.write_rows(trainer)
 
     def write_rows(self, trainer: L.Trainer) -> None:
         if trainer.is_global_zero:
             self.run.write_metrics(self.rows)
-
-    def write(self, trainer: L.Trainer) -> None:
-        self.write_rows(trainer)
-        if trainer.is_global_zero:
-            level = logging.DEBUG if shows_progress(trainer) else logging.INFO
-            log.log(level, "epoch %d  %s", self.rows[-1]["epoch"] + 1, epoch_line(self.rows[-1]))
 
     # after training
 
@@ -227,41 +216,3 @@ def validation_metrics(trainer: L.Trainer, classifier: Classifier) -> dict[str, 
     """Return what the last validation measured, and over how many images."""
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
     return metrics | {"val/images": classifier.evaluated_images["val"]}
-
-
-def epoch_line(row: Mapping[str, float]) -> str:
-    accuracy = "mixed_accuracy" if "train/mixed_accuracy" in row else "accuracy"
-    parts = [f"train loss {row['train/loss']:.4f} {accuracy.replace('_', ' ')} {row[f'train/{accuracy}']:.4f}"]
-    if "val/accuracy" in row:
-        parts.append(f"val loss {row['val/loss']:.4f} accuracy {row['val/accuracy']:.4f}")
-    parts.append(f"{row['train/epoch_seconds']:.1f} s, {row['train/images_per_second']:,.0f} images/s")
-    return "  ".join(parts)
-
-
-def shows_progress(trainer: L.Trainer) -> bool:
-    return any(isinstance(callback, ProgressBar) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-
-
-class ProgressBar(RichProgressBar):
-    """Lightning's Rich progress bar, with the loss, the epoch's running accuracy and images per second.
-
-    Args:
-        history: has the values of the last logged step.
-    """
-
-    def __init__(self, history: History) -> None:
-        super().__init__(leave=True)
-        self.history = history
-
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        latest = self.history.latest
-        if not latest:
-            return {}
-        shown: dict[str, Any] = {
-            "loss": latest["step/loss"],
-            **{name.replace("_", " "): value for name, value in self.history.running.items() if name != "loss"},
-            "images/s": f"{latest['step/images_per_second']:,.0f}",
-        }
-        # To read trainer.callback_metrics would wait for the other processes, which show no progress.
-        validated = [row["val/accuracy"] for row in self.history.rows if "val/accuracy" in row]
-        return shown | {"val": validated[-1]} if validated else shown

@@ -1,0 +1,55 @@
+"""The lines with which a run says what it trains, each as soon as it is known."""
+
+import logging
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from reslab.data.base import ImageDataModule, ImageSpec
+
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+PRECISIONS = {"32-true": "fp32", "16-true": "fp16", "bf16-true": "bf16", "64-true": "fp64"}
+
+
+def opening_level() -> int:
+    """Return the level of these lines: the jobs of a sweep write them into their log files only."""
+    in_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return logging.DEBUG if in_sweep else logging.INFO
+
+
+def data_line(data: ImageDataModule) -> str:
+    """Return how many images and classes a data set has."""
+    counts = [f"{len(split):,} {SPLITS[name]}" for name, split in data.splits.items() if split is not None]
+    return f"{', '.join(counts)} images, {len(data.classes):,} classes"
+
+
+def network_line(origin: dict[str, Any], spec: ImageSpec, processes: int) -> str:
+    """Return the network's size, the shape of its images, and what computes it.
+
+    Args:
+        origin: what `provenance` returns.
+        spec: of the images.
+        processes: the number of processes that train together.
+    """
+    device = f"CPU, {threads_of(origin['threads'])}" if origin["device"] == "cpu" else origin["device"]
+    several = f"{processes} x " if processes > 1 else ""
+    precision = PRECISIONS.get(origin["precision"], origin["precision"])
+    shape = f"{spec.channels}x{spec.image_size}x{spec.image_size}"
+    return f"{millions(origin['parameters'])} parameters, {shape} images; {several}{device}, {precision}"
+
+
+def threads_of(number: int) -> str:
+    return f"{number} thread{'s' * (number != 1)}"
+
+
+def millions(number: int) -> str:
+    """Return a number of parameters as papers write it.
+
+    Example:
+        >>> [millions(number) for number in (910, 272_474, 25_557_032)]
+        ['910', '0.27 M', '25.6 M']
+    """
+    if number < 10_000:
+        return f"{number:,}"
+    return f"{number / 1e6:.2f} M" if number < 10e6 else f"{number / 1e6:.1f} M"

@@ -1,0 +1,33 @@
+import logging
+
+import pytest
+
+from reslab.data.base import ImageSpec
+from reslab.training import fit
+from reslab.training.opening import millions, network_line
+
+
+def test_a_run_says_what_it_trains_as_soon_as_it_is_known(composed, caplog):
+    caplog.set_level(logging.INFO, "reslab")
+    fit.train(composed("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "logger=none", "threads=1"))
+    assert [each.getMessage() for each in caplog.records if each.name == "reslab.training.fit"][:2] == [
+        "1,295 training, 143 validation, 359 test images, 10 classes",
+        "0.08 M parameters, 1x8x8 images; CPU, 1 thread, fp32",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("origin", "processes", "line"),
+    [
+        ({"device": "NVIDIA H100", "threads": 2}, 1, "25.6 M parameters, 3x224x224 images; NVIDIA H100, bf16-mixed"),
+        ({"device": "cpu", "threads": 2}, 4, "25.6 M parameters, 3x224x224 images; 4 x CPU, 2 threads, bf16-mixed"),
+    ],
+)
+def test_the_network_and_what_computes_it(origin, processes, line):
+    spec = ImageSpec(classes=["a", "b"], channels=3, image_size=224, mean=[0.5] * 3, std=[0.5] * 3)
+    known = {"parameters": 25_557_032, "precision": "bf16-mixed"}
+    assert network_line(known | origin, spec, processes) == line
+
+
+def test_parameters_are_written_as_papers_do():
+    assert [millions(number) for number in (910, 272_474, 25_557_032)] == ["910", "0.27 M", "25.6 M"]
