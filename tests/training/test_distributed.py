@@ -160,7 +160,8 @@ def test_an_error_of_rank_1_is_one_line_and_the_result_of_the_run(tmp_path, call
         f"+callbacks.own._target_=own.{callback}", cwd=tmp_path, PYTHONPATH=str(tmp_path),
     )  # fmt: skip
     more = "HYDRA_FULL_ERROR=1 shows the traceback; the run's log has it too"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {line}\n{more}\n")
+    assert (done.returncode, done.stderr) == (1, f"error: {line}\n{more}\n")
+    assert [text.split()[0] for text in done.stdout.splitlines()] == ["resnet8", "1,295", "0.08"]  # the opening lines
     assert json.loads((tmp_path / "run" / "result.json").read_text())["error"] == line
     assert ("of rank 1" in (tmp_path / "run" / "train.log").read_text()) == (callback == "Fails")
     assert {path.name for path in (tmp_path / "run").glob("*.log")} == {"train.log"}
