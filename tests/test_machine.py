@@ -1,4 +1,5 @@
 import os
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -6,11 +7,13 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 
 from reslab import machine
 from reslab.commands.entry import command_line
+from reslab.configuration import PACKAGE
 from reslab.errors import UserError
 from reslab.machine import (
     RANK_VARIABLES,
     asked_threads,
     check_processes,
+    command,
     foreign_variables,
     gpus,
     launched_by_slurm,
@@ -136,3 +139,39 @@ def test_environment_variables_are_put_back(monkeypatch):
     with machine.environment({"RESLAB_SET": "1", "RESLAB_ABSENT": "2"}):
         assert dict(os.environ) == before | {"RESLAB_SET": "1", "RESLAB_ABSENT": "2"}
     assert dict(os.environ) == before
+
+
+# commands to paste
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder with src/train.py and src/evaluate.py, and a Python with `reslab` in it, neither of them on the PATH."""
+    (tmp_path / "my src" / "reslab").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("my src/evaluate.py", ".venv/bin/python", ".venv/bin/reslab"):
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("on_path", "python"), [(False, ".venv/bin/python"), (True, "python")])
+def test_a_script_is_called_as_this_one_was(checkout, monkeypatch, on_path, python):
+    monkeypatch.setenv("PATH", str(checkout / ".venv" / "bin") if on_path else "/nowhere")
+    monkeypatch.setattr(sys, "argv", ["my src/train.py", "seed=1"])
+    assert command("evaluate", "checkpoint=a b") == f"{python} 'my src/evaluate.py' 'checkpoint=a b'"
+
+
+@pytest.mark.parametrize(("on_path", "reslab"), [(False, ".venv/bin/reslab"), (True, "reslab")])
+def test_the_installed_command_is_called_as_it_was(checkout, monkeypatch, on_path, reslab):
+    monkeypatch.setenv("PATH", str(checkout / ".venv" / "bin") if on_path else "/nowhere")
+    monkeypatch.setattr(sys, "argv", [str(PACKAGE / "commands" / "train.py")])
+    assert command("evaluate", "checkpoint=a") == f"{reslab} evaluate checkpoint=a"
+
+
+def test_a_package_without_its_command_is_called_by_its_file(checkout, monkeypatch):
+    (checkout / ".venv" / "bin" / "reslab").unlink()
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "argv", ["/there/commands/train.py"])
+    assert command("report", "a") == ".venv/bin/python /there/commands/report.py a"

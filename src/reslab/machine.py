@@ -1,11 +1,14 @@
 """Facts about this process: what has started it, its rank in a distributed run, its processors and GPUs."""
 
 import os
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from reslab.errors import UserError
+from reslab.text import for_shell
 
 INTERACTIVE_STEP = "4294967290"  # the step of SLURM in which salloc runs a shell: SLURM_INTERACTIVE_STEP in slurm.h
 LIGHTNING_PROCESS = "hydra.job.name=train_ddp_process_"  # Lightning adds it to the command of the processes it starts
@@ -67,6 +70,36 @@ def is_first_process() -> bool:
 def processors() -> int:
     """Return how many processors this process may use; SLURM and taskset may reserve the others."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def command(name: str, *arguments: str) -> str:
+    """Return a command line to paste that calls one of the commands as this process was called.
+
+    That is `python src/<name>.py …` or `reslab <name> …`, with the Python that runs now.
+
+    Args:
+        name: the command, e.g. "evaluate".
+        arguments: its arguments, not quoted yet.
+    """
+    script = Path(sys.argv[0]).with_name(f"{name}.py")
+    installed = None if is_checkout_script(script) else program("reslab")
+    words = [installed, name] if installed else [program(Path(sys.executable).name) or sys.executable, str(script)]
+    return " ".join(map(for_shell, [*words, *arguments]))
+
+
+def is_checkout_script(script: Path) -> bool:
+    """Return whether a file is one of src/*.py. `reslab train` names the file of the command in the package instead."""
+    return script.exists() and (script.parent / "reslab").is_dir()
+
+
+def program(name: str) -> str | None:
+    """Return how a shell here finds a program that is installed beside this Python; None if there is none."""
+    beside = Path(sys.executable).parent / name
+    if shutil.which(name) == str(beside):
+        return name
+    if not beside.exists():
+        return shutil.which(name) and name
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
 
 
 @contextmanager

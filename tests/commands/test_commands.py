@@ -92,12 +92,13 @@ def trained_by_command(tmp_path_factory):
     return done.stdout, cwd, folder
 
 
-def test_train_prints_its_result_and_where_it_lies(trained_by_command):
+def test_train_prints_its_result_and_what_to_paste_next(trained_by_command):
     printed, cwd, folder = trained_by_command
     result = json.loads((folder / "result.json").read_text())
     relative = folder.relative_to(cwd)
     assert f"│ test/accuracy          │ {result['test/accuracy']:.4f} " in printed
-    assert printed.splitlines()[-2:] == [f"run:    {relative}", f"curves: tensorboard --logdir {relative}"]
+    assert [line.split()[0] for line in printed.splitlines()[-4:]] == ["curves", "predict", "evaluate", "train"]
+    assert printed.splitlines()[-1].endswith(f"train.py resume={relative} trainer.max_epochs=2")
     assert sorted(path.name for path in folder.iterdir() if "tfevents" not in path.name) == [
         ".hydra", ".lock", "checkpoints", "metrics.csv", "result.json", "train.log",
     ]  # fmt: skip

@@ -31,6 +31,7 @@ from reslab.files import RunLog
 from reslab.inference.options import PREDICT_SCHEMA
 from reslab.internals import run_hydra_job
 from reslab.machine import LIGHTNING_PROCESS
+from reslab.machine import command as command_to_paste
 from reslab.processes import FAILURES, LostProcessError, read_failure
 from reslab.run import Run
 from reslab.training.options import TRAINING_SCHEMA
@@ -137,7 +138,8 @@ def test_a_failure_takes_no_result_from_a_run_that_has_one(tmp_path, before, err
 def test_a_signal_after_the_end_of_a_run_has_interrupted_nothing(tmp_path, capsys, status, says):
     (tmp_path / "result.json").write_text(json.dumps({"status": status}))
     print_interruption(Interrupted(signal.SIGTERM), Run(tmp_path))
-    assert capsys.readouterr().err == (f"interrupted (SIGTERM): resume={tmp_path} continues the run\n" if says else "")
+    lines = ["interrupted (SIGTERM); this continues the run:", command_to_paste("train", f"resume={tmp_path}")]
+    assert capsys.readouterr().err.splitlines() == (lines if says else [])
 
 
 def test_an_experiment_chooses_its_sweeper(tmp_path):

@@ -152,7 +152,9 @@ def test_a_signal_saves_the_step_and_ends_the_run(tmp_path, number, status):
     assert process.exitcode == status
     (run_folder,) = parts.glob("outputs/*/*")
     assert json.loads((run_folder / "result.json").read_text())["status"] == "interrupted"
-    assert f"interrupted ({number.name}): resume={run_folder} continues the run" in (parts / "output.txt").read_text()
+    said = (parts / "output.txt").read_text()
+    assert f"interrupted ({number.name}); this continues the run:\n" in said
+    assert said.splitlines()[-1].endswith(f" resume={run_folder.relative_to(parts)}")
     assert "Traceback" not in (parts / "output.txt").read_text()
     run(parts, f"resume={run_folder}")
     assert_same(outcome(whole), outcome(parts))

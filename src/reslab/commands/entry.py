@@ -23,9 +23,10 @@ from reslab.commands.help import asks_for_help, help_text
 from reslab.commands.output import lasting_streams
 from reslab.configuration import CONF, flatten, task_overrides
 from reslab.errors import FULL_ERROR, Failed, Interrupted, UserError, is_mistake, one_line
-from reslab.files import FolderMovedError, held_log, run_logs
+from reslab.files import FolderMovedError, held_log, relative, run_logs
 from reslab.interruption import signals
 from reslab.machine import check_processes, is_first_process, launched_by_torchrun
+from reslab.machine import command as command_to_paste
 from reslab.options import Schema
 from reslab.processes import (
     LostProcessError,
@@ -35,7 +36,7 @@ from reslab.processes import (
     kill_further_processes,
     report_failure,
 )
-from reslab.run import Run, current_class_path, resume_argument
+from reslab.run import Run, current_class_path
 from reslab.sweeps.summary import SweepFailed
 from reslab.training.options import TRAINING_SCHEMA
 
@@ -163,7 +164,8 @@ def record_failure(error: BaseException, config_name: str, run: Run, in_sweep: b
 def print_interruption(error: Interrupted, run: Run) -> None:
     """Print what continues a run. A signal after the end of a run has interrupted nothing."""
     if is_first_process() and not run.has_ended:
-        print(f"interrupted ({error}): {resume_argument(run.folder)} continues the run", file=sys.stderr)
+        line = command_to_paste("train", f"resume={relative(run.folder)}")
+        print(f"interrupted ({error}); this continues the run:\n{line}", file=sys.stderr)
 
 
 # errors

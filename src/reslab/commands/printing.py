@@ -1,13 +1,17 @@
 """Results on the terminal."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from reslab.configuration import own_folders
 from reslab.files import relative
+from reslab.machine import command, program
 from reslab.run import Result
 from reslab.text import for_shell, printable
 
@@ -18,8 +22,7 @@ SHOWN = (
 
 @rank_zero_only
 def print_result(result: Result) -> None:
-    """Print the metrics of a run and where it is."""
-    folder = relative(Path(result["folder"]))
+    """Print the metrics of a run."""
     console = Console(markup=False, emoji=False)
     table = Table(title=printable(f"{result['model']} on {result['data']}"), title_justify="left", show_header=False)
     for name in SHOWN:
@@ -27,9 +30,37 @@ def print_result(result: Result) -> None:
             table.add_row(name, f"{result[name]:.4f}{share_of_images(result, name.partition('/')[0])}")
     table.add_row("training", f"{result['train/seconds']:.1f} s, {result['train/images_per_second']:,.0f} images/s")
     console.print(table)
-    console.print(f"run:    {printable(folder)}", soft_wrap=True, highlight=False)
+
+
+@rank_zero_only
+def print_next_steps(result: Result, config: DictConfig) -> None:
+    """Print the commands that show, use and continue a run, to be pasted."""
+    console = Console(markup=False, emoji=False)
+    for what, line in next_steps(result, config).items():
+        console.print(f"{what:10}{line}", soft_wrap=True, highlight=False)
+
+
+def next_steps(result: Result, config: DictConfig) -> dict[str, str]:
+    """Return command lines by what they are for."""
+    folder = relative(Path(result["folder"]))
+    own = [f"--config-dir={each}" for each in own_folders(sys.argv[1:])]
+    checkpoint = f"checkpoint={folder}"
+    steps = {"report": command("report", str(folder))}
     if list(folder.glob("events.out.tfevents*")):  # another logger may have been chosen
-        console.print(f"curves: tensorboard --logdir {for_shell(str(folder))}", soft_wrap=True, highlight=False)
+        steps["curves"] = f"{program('tensorboard') or 'tensorboard'} --logdir {for_shell(str(folder))}"
+    steps["predict"] = command("predict", *own, checkpoint) + " images="
+    steps["evaluate"] = command("evaluate", *own, checkpoint)
+    if length := longer(result, config):
+        steps["train on"] = command("train", *own, f"resume={folder}", length)
+    return steps
+
+
+def longer(result: Result, config: DictConfig) -> str | None:
+    """Return the option that lets a run train as long again; None if something else than its length has ended it."""
+    for unit in ("steps", "epochs"):
+        if config.trainer[f"max_{unit}"] == result[unit]:
+            return f"trainer.max_{unit}={2 * result[unit]}"
+    return None
 
 
 def share_of_images(result: Result, split: str) -> str:

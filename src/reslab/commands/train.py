@@ -42,12 +42,13 @@ def run_train(config: "DictConfig") -> float | list[float | None] | None:
 
     log_beginning(config)
     with signals.deferred():  # an exception could be lost in a module that is being imported
-        from reslab.commands.printing import print_result
+        from reslab.commands.printing import print_next_steps, print_result
         from reslab.training.fit import train  # torch and lightning, once the configuration is known to be right
 
     result = train(config)
     if HydraConfig.get().mode == RunMode.RUN:  # a sweep ends with a table of all its jobs instead
         print_result(result)
+        print_next_steps(result, config)
     if isinstance(config.objective, str):
         return result.get(config.objective)
     return [result.get(name) for name in config.objective]
