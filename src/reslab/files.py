@@ -172,6 +172,13 @@ def run_logs() -> list[RunLog]:
     return [handler for handler in handlers if isinstance(handler, RunLog)]
 
 
+def drop_run_logs() -> None:
+    """Write no log file, because there is no run."""
+    for logger in (logging.getLogger(), logging.getLogger("reslab")):
+        for run_log in run_logs():
+            logger.removeHandler(run_log)
+
+
 @contextmanager
 def held_log(resumes: bool) -> Iterator[None]:
     """Hold the log of a run that resumes. If a mistake ends it before it has resumed, the log stays as it was."""

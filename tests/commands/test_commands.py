@@ -325,3 +325,18 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     moved = torch.cat([(one[name] - before[name]).flatten() for name in one]).norm()
     apart = torch.cat([(one[name] - two[name]).flatten() for name in one]).norm()
     assert apart < 1e-4 * moved
+
+
+def test_a_summary_makes_no_folder_and_no_log(tmp_path):
+    done = run("train", "model=resnet8", "summary=true", cwd=tmp_path, COLUMNS="60")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["layer", "output", "parameters", "FLOPs"]
+    assert "image  1x8x8" in lines
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_summary_of_a_sweep_is_refused_before_it_begins(tmp_path):
+    done = run("train", "-m", "model=resnet8,resnet20", "summary=true", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: summary=true shows one network: leave out -m\n"

@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
+from reslab.models.summary import layers, markdown
 from reslab.training import build, fit
 from reslab.training.confusion import Confusion
 from reslab.training.tensorboard import (
@@ -32,7 +33,6 @@ from reslab.training.tensorboard import (
     TensorBoardReport,
     class_list,
     confusion_figure,
-    layer_table,
     log_writer_error,
     mark_as_varied,
     mistakes_figure,
@@ -185,45 +185,11 @@ def test_the_whole_configuration_is_shown(events, trained):
     assert yaml.safe_load(body) == OmegaConf.to_container(trained.config, resolve=True)
 
 
-def parse_layers(table):
-    """Return (output shape, parameters, FLOPs) by the name of the layer."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
-    return {
-        name: (shape, int(count.replace(",", "")), int(flops.replace(",", "")))
-        for name, _, shape, count, flops in lines
-    }
-
-
-def leaves(layers):
-    return [row for name, row in layers.items() if not any(other.startswith(f"{name}.") for other in layers)]
-
-
-def test_the_layers_of_the_run_sum_to_its_parameters(events, trained):
-    layers = parse_layers(text(events, "layers"))
-    assert sum(parameters for _, parameters, _ in leaves(layers)) == trained.result["parameters"] == 75_002
-    assert layers["network.conv1"] == ("16 x 8 x 8", 16 * 9, 2 * 16 * 9 * 8 * 8)
-
-
-@pytest.mark.parametrize("overrides", [["model=resnet8", "model.squeeze_excitation=true"], ["model=resnext29_8x64d"]])
-def test_leaf_layers_sum_to_the_network(composed, overrides):
-    config = composed("data=synthetic", "data.num_images=100", *overrides)
-    classifier = build.build_classifier(config, build.build_data(config, stages=("fit",)))
-    layers = parse_layers(layer_table(classifier))
-    _, parameters, flops = layers["network"]
-    assert parameters == sum(parameter.numel() for parameter in classifier.network.parameters())
-    assert parameters == sum(row[1] for row in leaves(layers))
-    assert flops == sum(row[2] for row in leaves(layers))
-    assert classifier.training
-
-
-def test_flops_of_resnet20(composed):
-    config = composed("model=resnet20", "data=synthetic", "data.num_images=100")
-    layers = parse_layers(layer_table(build.build_classifier(config, build.build_data(config, ("fit",)))))
-    assert layers["network.conv1"] == ("16 x 32 x 32", 3 * 16 * 9, 2 * 16 * 3 * 9 * 32 * 32)
-    assert layers["network.layer2.0.conv1"] == ("32 x 16 x 16", 16 * 32 * 9, 2 * 32 * 16 * 9 * 16 * 16)
-    assert layers["network.layer3.2.conv2"] == ("64 x 8 x 8", 64 * 64 * 9, 2 * 64 * 64 * 9 * 8 * 8)
-    assert layers["network.fc"] == ("10", 64 * 10 + 10, 2 * 64 * 10)
-    assert layers["network"][2] == 81_102_080  # the 40.55 million multiplications and additions of a ResNet-20
+def test_the_layers_of_the_run_are_in_a_table(events, trained):
+    spec = trained.classifier.record["spec"]
+    table = markdown(layers(trained.classifier.network, spec["channels"], spec["image_size"]))
+    assert text(events, "layers") == table
+    assert "| total | ResNet | 10 | 75,002 | " in table
 
 
 def test_the_graph_has_every_convolution(events, trained):

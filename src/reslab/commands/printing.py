@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -61,6 +61,24 @@ def longer(result: Result, config: DictConfig) -> str | None:
         if config.trainer[f"max_{unit}"] == result[unit]:
             return f"trainer.max_{unit}={2 * result[unit]}"
     return None
+
+
+@rank_zero_only
+def print_summary(config: DictConfig) -> None:
+    """Print the layers of the network that a configuration describes, as a table and as a drawing of its blocks."""
+    from reslab.models.build import build_network
+    from reslab.models.summary import drawing, layers, table
+    from reslab.training.build import build_data
+
+    spec = build_data(config, stages=("fit",)).spec
+    for name, nothing in {"weights": None, "pretrained": False}.items():
+        if name in config.model:
+            OmegaConf.update(config.model, name, nothing)
+    network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
+    root = layers(network, spec.channels, spec.image_size)
+    console = Console(markup=False, emoji=False)
+    for line in [*table(root, console.width), "", *drawing(root, spec.channels, spec.image_size)]:
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def share_of_images(result: Result, split: str) -> str:

@@ -27,10 +27,16 @@ def new_folder(parent: str) -> str:
     raise UserError(f"{parent} holds a thousand runs of this second")
 
 
+def run_folder(summary: Any, parent: str) -> str:
+    """Return the new folder of a run; the current directory where only a summary is asked for, which has no folder."""
+    return "." if summary is True else new_folder(parent)
+
+
 def job_folder(number: Any, overrides: str) -> str:
     """Return the folder's name of a job, e.g. `3_model=resnet20_seed=2`: one path component, up to 120 characters."""
     return re.sub(r"[^\w=.+-]+", "_", f"{number}_{overrides}", flags=re.ASCII)[:120].rstrip("_")
 
 
 OmegaConf.register_new_resolver("new_folder", new_folder, replace=True)
+OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)

@@ -40,6 +40,9 @@ def run_train(config: "DictConfig") -> float | list[float | None] | None:
 
     from reslab.interruption import signals
 
+    if config.summary:
+        show_summary(config)
+        return None
     log_beginning(config)
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.printing import print_next_steps, print_result
@@ -52,6 +55,24 @@ def run_train(config: "DictConfig") -> float | list[float | None] | None:
     if isinstance(config.objective, str):
         return result.get(config.objective)
     return [result.get(name) for name in config.objective]
+
+
+def show_summary(config: "DictConfig") -> None:
+    """Print the layers of the network that the configuration would train. Nothing is written."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from reslab.errors import UserError
+    from reslab.files import drop_run_logs
+    from reslab.interruption import signals
+
+    if HydraConfig.get().mode != RunMode.RUN:
+        raise UserError("summary=true shows one network: leave out -m")
+    drop_run_logs()
+    with signals.deferred():
+        from reslab.commands.printing import print_summary
+
+    print_summary(config)
 
 
 def log_beginning(config: "DictConfig") -> None:

@@ -204,11 +204,12 @@ class SweepJobs:
 
     def combination_error(self, job: Job) -> str | None:
         """Return what is wrong with the values of a job in combination. Raise UserError for a single wrong value."""
+        values = self.values(job)
         try:
-            self.schema.check_together(self.values(job))
+            self.schema.check_together(values)
         except UserError as error:
             return str(error)
-        return None
+        return "summary=true shows one network: leave out -m" if values.get("summary") else None
 
     def values(self, job: Job) -> dict[str, Any]:
         """Return every option of a job by its name. Raise UserError for one that is wrong by itself."""

@@ -98,6 +98,7 @@ RUN = {
     "threads": integer(1, MAX_PROCESSORS) | NULL,
     "compile": TRUE_OR_FALSE,
     "test": TRUE_OR_FALSE,
+    "summary": TRUE_OR_FALSE,
     "objective": one_or_list(one_of(*VALIDATION_METRICS, *TEST_METRICS, *TRAINING_METRICS, "parameters")),
     "resume": PATH | NULL,
     "checkpoint.every_minutes": MINUTES,

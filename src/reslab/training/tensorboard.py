@@ -15,7 +15,6 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.model_summary import ModelSummary
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[import-untyped]
@@ -27,6 +26,7 @@ from torchvision.utils import make_grid
 from reslab.configuration import name_of, task_overrides
 from reslab.data.batches import FolderImages
 from reslab.drawing import has_font_packages, literal_text, shortened, undrawable
+from reslab.models.summary import layers, markdown
 from reslab.training.classifier import Classifier, gather_by_rank
 from reslab.training.confusion import Confusion
 from reslab.training.logger import LAYOUT
@@ -51,7 +51,6 @@ def log_writer_error(arguments: threading.ExceptHookArgs) -> None:
 threading.excepthook = log_writer_error
 
 Mistake = tuple[float, int, int, Tensor]  # confidence, true class, predicted class, image: uint8 (C, H, W)
-LAYER_DEPTH = 4  # down to network.layer1.0.conv1
 MAX_NAMES = 30  # classes whose names have room at a confusion matrix
 MAX_CLASSES = 1000  # of a complete confusion matrix: the figure has fewer pixels than twice as many rows
 LABEL_COLUMNS, TITLE_COLUMNS = 24, 20  # width of a class name at a confusion matrix and above an image, in characters
@@ -85,7 +84,8 @@ class TensorBoardReport(Callback):
         writer.add_custom_scalars(LAYOUT)
         writer.add_text("config", f"```\n{config}```")
         writer.add_text("classes", class_list(pl_module.record["spec"]["classes"]))
-        writer.add_text("layers", layer_table(pl_module))
+        spec = pl_module.record["spec"]
+        writer.add_text("layers", markdown(layers(pl_module.network, spec["channels"], spec["image_size"])))
         if (grid := self.augmented_grid(trainer, pl_module)) is not None:
             writer.add_image("train/augmented_images", grid)
 
@@ -166,23 +166,6 @@ def add_graph(writer: SummaryWriter, classifier: Classifier) -> None:
         warnings.simplefilter("ignore")  # add_graph uses torch.jit's tracer, which warns
         writer.add_graph(classifier.network, example)
     classifier.network.train(training)
-
-
-def layer_table(classifier: Classifier) -> str:
-    """Return a Markdown table with each layer's output shape, parameters and FLOPs for one image.
-
-    A multiplication with its addition counts as two FLOPs.
-    """
-    summary = ModelSummary(classifier, max_depth=LAYER_DEPTH)
-    batch = len(classifier.example_input_array)
-    lines = ["| layer | type | output | parameters | FLOPs |", "|---|---|---|--:|--:|"]
-    for name, layer in summary.summarize().items():
-        if not name.startswith("network"):
-            continue
-        flops = sum(summary.flop_counts[name].values()) // batch
-        shape = " x ".join(map(str, layer.out_size[1:])) if isinstance(layer.out_size, list) else "?"
-        lines.append(f"| {name} | {layer.layer_type} | {shape} | {layer.num_parameters:,} | {flops:,} |")
-    return "\n".join(lines)
 
 
 def class_list(classes: list[str]) -> str:
