@@ -147,7 +147,8 @@ def test_the_bar_fits_the_terminal_and_is_gone_at_the_end(tmp_path, monkeypatch,
     bar.on_train_batch_end(fake_trainer(), None, None, None, 6)
     bar.on_test_start(fake_trainer(), None)
     frames = [frame for frame in re.split(r"[\r\n]+", drawn(terminal.getvalue())) if frame.strip()]
-    assert max(len(frame) for frame in frames) == columns
+    assert max(len(frame.rstrip()) for frame in frames) <= columns - 3  # Ctrl-C shows ^C behind it
+    assert max(len(frame) for frame in frames) >= columns - 6
     assert any(re.search(r"epoch 3/60  training .* 7/20 so far loss 0\.500", frame) for frame in frames)
     assert re.search(r"test .* 0/3", frames[-1])
     bar.on_test_end(fake_trainer(), None)

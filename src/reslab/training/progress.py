@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_FRAMES = 0.1
 BAR_WIDTH = 10  # characters that are kept free for the bar itself
+MARGIN = 6  # the gaps of the columns, and the `^C` of a terminal, which would begin another line
 
 # lines
 
@@ -171,21 +172,23 @@ class ProgressBar(Callback):
             return
         self.drawn_at = time.monotonic()
         task = self.progress.tasks[0]
-        room = self.progress.console.width - len(f"{task.description}  {done}/{task.total}  ") - BAR_WIDTH
-        self.progress.update(self.task, completed=done, values=fitting(values, room))
+        room = self.progress.console.width - len(f"{task.description}{done}/{task.total}") - MARGIN
+        shown = fitting(values, room - BAR_WIDTH)
+        self.bar.bar_width = max(1, room - len(shown))
+        self.progress.update(self.task, completed=done, values=shown)
         self.progress.refresh()
 
     def start(self) -> None:
         stream = sys.stdout
+        self.bar = BarColumn()
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
+            self.bar,
             TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[values]}", markup=False),
             console=Console(emoji=False, highlight=False),
             auto_refresh=False,
             transient=True,
-            expand=True,
         )
         self.task = self.progress.add_task("", values="")
         self.progress.start()
