@@ -27,8 +27,8 @@ def test_the_last_lines_are_commands_to_paste(result, tmp_path):
     steps = {name: line.partition("src/")[2] for name, line in next_steps(result, config()).items()}
     assert steps == {
         "report": "report.py 'a run'",
-        "predict": "predict.py '--config-dir=my conf' 'checkpoint=a run' images=",
-        "evaluate": "evaluate.py '--config-dir=my conf' 'checkpoint=a run'",
+        "predict": "predict.py '--config-dir=my conf' 'a run' photo.jpg",
+        "evaluate": "evaluate.py '--config-dir=my conf' 'a run'",
         "train on": "train.py '--config-dir=my conf' 'resume=a run' trainer.max_epochs=4",
     }
     (tmp_path / "a run" / "events.out.tfevents.1").touch()

@@ -44,12 +44,11 @@ def next_steps(result: Result, config: DictConfig) -> dict[str, str]:
     """Return command lines by what they are for."""
     folder = relative(Path(result["folder"]))
     own = [f"--config-dir={each}" for each in own_folders(sys.argv[1:])]
-    checkpoint = f"checkpoint={folder}"
     steps = {"report": command("report", str(folder))}
     if list(folder.glob("events.out.tfevents*")):  # another logger may have been chosen
         steps["curves"] = f"{program('tensorboard') or 'tensorboard'} --logdir {for_shell(str(folder))}"
-    steps["predict"] = command("predict", *own, checkpoint) + " images="
-    steps["evaluate"] = command("evaluate", *own, checkpoint)
+    steps["predict"] = command("predict", *own, str(folder), "photo.jpg")
+    steps["evaluate"] = command("evaluate", *own, str(folder))
     if length := longer(result, config):
         steps["train on"] = command("train", *own, f"resume={folder}", length)
     return steps
