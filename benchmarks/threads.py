@@ -1,11 +1,11 @@
-"""Measure how fast a network trains with one thread and with all, on a quiet machine and beside busy processes.
+"""Measure how fast a network trains with one thread, with all, and as ResLab sets them, also beside busy processes.
 
-    python benchmarks/threads.py [--rounds 3] [--seconds 4] [--busy 0 1 2]
+    python benchmarks/threads.py [--rounds 3] [--seconds 2] [--busy 0 1 2] [--precision 32-true]
 
 A training step is that of a plain loop. Two threads compute each operation together, and the one that is ready first
-waits for the other: by default it spins, which takes the processor from the other one where the machine is busy.
-`asleep` lets it sleep instead (OMP_WAIT_POLICY=passive). Every round measures all settings in turn, each in a process
-of its own. The script writes benchmarks/results/threads.json.
+waits for the other: by default it spins, which takes the processor from the other one where the machine is busy. ResLab
+limits the spinning, and tries at the start whether fewer threads are faster. Every round measures all settings in turn,
+each in a process of its own. The script writes benchmarks/results/threads.json.
 """
 
 import argparse
@@ -20,27 +20,33 @@ from recording import median_and_range, ratios, write_results
 
 SRC = Path(__file__).parents[1] / "src"
 CASES = (("resnet8", 8, 64), ("resnet20", 32, 128), ("resnet18", 32, 128), ("resnet18", 96, 32))  # pixels, batch
-ALL = str(os.cpu_count())
-ASLEEP = "all threads, asleep"
-SETTINGS: dict[str, dict[str, str]] = {
-    "one thread": {"OMP_NUM_THREADS": "1"},
-    "all threads": {"OMP_NUM_THREADS": ALL},
-    ASLEEP: {"OMP_NUM_THREADS": ALL, "OMP_WAIT_POLICY": "passive"},
-}
-BUSY = [sys.executable, "-c", "while True: pass"]
+ONE, ALL, RESLAB = "one thread", "all threads", "ResLab"
+SETTINGS = (ONE, ALL, RESLAB)
+# It ends with the process that has started it, however that ends.
+BUSY = [sys.executable, "-c", "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"]
 
 
-def train(model: str, size: int, batch: int, seconds: float) -> float:
+def environment(setting: str) -> dict[str, str]:
+    from reslab.machine import spin_variables
+
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    own = {ONE: {"OMP_NUM_THREADS": "1"}, ALL: {"OMP_NUM_THREADS": str(os.cpu_count())}, RESLAB: spin_variables()}
+    return inherited | own[setting]
+
+
+def train(model: str, size: int, batch: int, precision: str, seconds: float, setting: str) -> float:
     """Return the images per second of a plain training loop on random images."""
     import torch
     from hydra import compose, initialize_config_dir
 
-    sys.path.insert(0, str(SRC))
     from reslab.configuration import CONF
     from reslab.models.build import build_network
+    from reslab.training.threads import chosen_threads
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [f"model={model}"])
+        config = compose("config", [f"model={model}", "trainer=cpu"])
+    if setting == RESLAB:
+        torch.set_num_threads(chosen_threads(config.trainer))
     network = build_network(config.model, 3, 10, size).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, fused=True)
     images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
@@ -48,7 +54,9 @@ def train(model: str, size: int, batch: int, seconds: float) -> float:
 
     def step() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(images), labels).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+            loss = torch.nn.functional.cross_entropy(network(images), labels)
+        loss.backward()
         optimizer.step()
 
     step()  # the first step also allocates memory and chooses algorithms
@@ -59,22 +67,23 @@ def train(model: str, size: int, batch: int, seconds: float) -> float:
     return steps * batch / (time.perf_counter() - start)
 
 
-def measured(setting: str, case: tuple[str, int, int], seconds: float) -> float:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-    command = [sys.executable, __file__, "--child", *map(str, case), "--seconds", str(seconds)]
-    return float(run(command, env=inherited | SETTINGS[setting], stdout=PIPE, text=True, check=True).stdout)
+def measured(setting: str, case: tuple[str, int, int], precision: str, seconds: float) -> float:
+    options = ["--precision", precision, "--seconds", str(seconds)]
+    command = [sys.executable, __file__, "--child", *map(str, case), setting, *options]
+    return float(run(command, env=environment(setting), stdout=PIPE, text=True, check=True).stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        model, size, batch = arguments.child
-        print(train(model, int(size), int(batch), arguments.seconds))
+        model, size, batch, setting = arguments.child
+        print(train(model, int(size), int(batch), arguments.precision, arguments.seconds, setting))
         return
     results = {}
     for busy in arguments.busy:
@@ -86,15 +95,16 @@ def main() -> None:
                     stack.callback(process.kill)
                 for _ in range(arguments.rounds):
                     for name in SETTINGS:
-                        speeds[name].append(measured(name, case, arguments.seconds))
-            best = [max(pair) for pair in zip(speeds["one thread"], speeds["all threads"], strict=True)]
-            ratio = ratios(speeds[ASLEEP], best)
-            name = "{} at {} pixels, batch {}, beside {} busy processes".format(*case, busy)
-            results[name] = {"images_per_second": speeds, "asleep_to_better": ratio}
+                        speeds[name].append(measured(name, case, arguments.precision, arguments.seconds))
+            best = [max(pair) for pair in zip(speeds[ONE], speeds[ALL], strict=True)]
+            ratio = ratios(speeds[RESLAB], best)
+            name = "{} at {} pixels, batch {}, {}, beside {} busy processes".format(*case, arguments.precision, busy)
+            results[name] = {"images_per_second": speeds, "reslab_to_better": ratio}
             shown = ", ".join(f"{key} {median_and_range(values)['median']:,.0f}" for key, values in speeds.items())
             print(f"{name}: {shown} images/s; ratio {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})")
     write_results(__file__, results, ("torch",))
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(SRC))
     main()

@@ -10,6 +10,7 @@ from reslab.commands.entry import command_line
 from reslab.configuration import PACKAGE
 from reslab.errors import UserError
 from reslab.machine import (
+    MOST_SPINS,
     RANK_VARIABLES,
     asked_threads,
     check_processes,
@@ -19,6 +20,7 @@ from reslab.machine import (
     launched_by_slurm,
     processors,
     share_of_processors,
+    spin_variables,
 )
 
 
@@ -40,6 +42,15 @@ def test_threads_are_those_of_the_environment_or_a_share_of_the_processors(varia
     monkeypatch.setenv("OMP_NUM_THREADS", variable)
     assert asked_threads() == asked
     assert [share_of_processors(shares) for shares in (1, 3, 9)] == [asked or 8, asked or 2, asked or 1]
+
+
+@pytest.mark.parametrize("variable", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
+def test_threads_soon_sleep_unless_the_user_has_said_how_they_wait(variable, monkeypatch):
+    for each in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(each, raising=False)
+    assert spin_variables() == {"GOMP_SPINCOUNT": MOST_SPINS}
+    monkeypatch.setenv(variable, "active")
+    assert spin_variables() == {}
 
 
 @pytest.mark.parametrize(("visible", "seen"), [("3,5", ["3", "5"]), ("GPU-1f,GPU-2e", ["GPU-1f", "GPU-2e"]), ("", [])])

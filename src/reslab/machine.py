@@ -13,6 +13,7 @@ from reslab.text import for_shell
 INTERACTIVE_STEP = "4294967290"  # the step of SLURM in which salloc runs a shell: SLURM_INTERACTIVE_STEP in slurm.h
 LIGHTNING_PROCESS = "hydra.job.name=train_ddp_process_"  # Lightning adds it to the command of the processes it starts
 OMP_NUM_THREADS = "OMP_NUM_THREADS"  # the variable of OpenMP, which torch, MKL and oneDNN obey
+SPIN_COUNT, MOST_SPINS = "GOMP_SPINCOUNT", "10000"  # of GNU's OpenMP, which torch uses on Linux
 RANK_VARIABLES = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
@@ -120,6 +121,17 @@ def asked_threads() -> int | None:
     """Return the number of threads that the environment asks for; None where it asks for none."""
     asked = os.environ.get(OMP_NUM_THREADS, "").partition(",")[0]  # OpenMP takes one number for each level of nesting
     return int(asked) if asked.isdecimal() and int(asked) > 0 else None
+
+
+def spin_variables() -> dict[str, str]:
+    """Return the variables with which threads of torch that wait for each other soon sleep.
+
+    By default they spin for milliseconds. Where other programs run, that takes the processor from the very thread that
+    they wait for, and a step can become a hundred times slower (benchmarks/README.md). OpenMP reads the variables when
+    torch is imported. What the user has set stays.
+    """
+    asked = {"OMP_WAIT_POLICY", SPIN_COUNT} & os.environ.keys()
+    return {} if asked else {SPIN_COUNT: MOST_SPINS}
 
 
 def share_of_processors(shares: int) -> int:

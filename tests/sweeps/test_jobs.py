@@ -10,7 +10,6 @@ from reslab.sweeps.composition import Job
 from reslab.sweeps.folder import Sweep
 from reslab.sweeps.jobs import JobLauncher, holds_its_result
 from reslab.sweeps.search import PRUNING_OVERRIDE
-from reslab.training import process
 
 
 class GroupLauncher(Launcher):
@@ -163,12 +162,12 @@ def launched_threads(jobs):
 def test_the_jobs_of_a_sweep_keep_the_number_of_threads_that_it_has_recorded(sweep_jobs, monkeypatch):
     jobs = sweep_jobs(GroupLauncher())
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(process, "chosen_threads", lambda trainer: 3)
+    monkeypatch.setattr("reslab.training.threads.chosen_threads", lambda trainer: 3)
     overrides = {0: ["seed=0"], 1: ["seed=1", "threads=5"], 2: ["seed=2", "threads=null"]}
     jobs.run(overrides)
     assert launched_threads(jobs) == ["threads=3", "threads=5", "threads=3"]
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(process, "chosen_threads", lambda trainer: 4)
+    monkeypatch.setattr("reslab.training.threads.chosen_threads", lambda trainer: 4)
     resumed = sweep_jobs(GroupLauncher())
     resumed.write_record()
     resumed.run({3: ["seed=3"]})
@@ -177,7 +176,7 @@ def test_the_jobs_of_a_sweep_keep_the_number_of_threads_that_it_has_recorded(swe
 
 def test_a_job_that_has_begun_keeps_its_threads(sweep_jobs, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(process, "chosen_threads", lambda trainer: 3)
+    monkeypatch.setattr("reslab.training.threads.chosen_threads", lambda trainer: 3)
     jobs = sweep_jobs(GroupLauncher())
     for number, (status, threads) in enumerate([("finished", 2), ("failed", 2), ("failed", None), ("finished", None)]):
         job = jobs.compose(number, [f"seed={number}"])

@@ -75,7 +75,7 @@ def test_a_resumed_run_keeps_its_threads_and_so_its_weights(composed, tmp_path):
         assert (result["threads"], torch.get_num_threads()) == (2, 1)
         weights.append(last_weights(folder))
     assert equal(*weights)
-    with pytest.raises(UserError, match="would be another run: threads was 2 and is 4; start a new one instead"):
+    with pytest.raises(UserError, match="would be another run: threads was 2 and is 4; from="):
         fit.train(composed(*QUICK, *longer, "threads=4"))
 
 

@@ -14,7 +14,7 @@ from reslab.commands.resume import resumed_command_line
 from reslab.commands.spelling import check_grammar, is_option, spelled_out
 from reslab.configuration import CONF, as_list, defaults, name_of, own_folders, parsed, quoted, shown
 from reslab.errors import UserError, choice_line, option_line
-from reslab.machine import foreign_variables
+from reslab.machine import foreign_variables, spin_variables
 from reslab.options import PATH, Kind, Schema, check_option
 from reslab.training.options import TRAINING_SCHEMA
 
@@ -139,8 +139,9 @@ def expand_home(config: DictConfig, schema: Schema) -> None:
 def own_environment(arguments: Sequence[str]) -> dict[str, str | None]:
     """Return the environment variables that a command changes for itself; None removes one.
 
-    In RESLAB_DATA, `~` becomes the home folder. What belongs to other processes than this one is removed.
+    In RESLAB_DATA, `~` becomes the home folder. What belongs to other processes than this one is removed, and threads
+    that wait soon sleep.
     """
     root = os.environ.get("RESLAB_DATA", "")
     expanded = {"RESLAB_DATA": os.path.expanduser(root)} if root.startswith("~") else {}  # noqa: PTH111
-    return foreign_variables(arguments) | expanded
+    return foreign_variables(arguments) | spin_variables() | expanded

@@ -123,7 +123,7 @@ class SweepJobs:
         return self.threads
 
     def threads_of_torch(self) -> int:
-        from reslab.training.process import chosen_threads  # torch
+        from reslab.training.threads import chosen_threads  # torch
 
         return chosen_threads(self.config.trainer)
 

@@ -32,10 +32,11 @@ from reslab.training.classifier import Classifier
 from reslab.training.distributed import joined_processes
 from reslab.training.history import History
 from reslab.training.opening import data_line, network_line, opening_level
-from reslab.training.process import fixed_threads, prepare_process, quiet_other_processes
+from reslab.training.process import prepare_process, quiet_other_processes
 from reslab.training.progress import EpochLines
 from reslab.training.provenance import provenance, requested_lengths
 from reslab.training.tensorboard import add_hparams, summary_writer
+from reslab.training.threads import fixed_threads
 
 log = logging.getLogger(__name__)
 

@@ -4,17 +4,11 @@ import ctypes
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
 
 import lightning as L
 import torch
-from omegaconf import DictConfig
 
-from reslab import machine
-from reslab.machine import OMP_NUM_THREADS, is_first_process
-from reslab.training.record import recorded_threads
+from reslab.machine import is_first_process
 
 log = logging.getLogger(__name__)
 
@@ -27,45 +21,6 @@ def prepare_process(seed: int) -> None:
     keep_freed_memory()
     torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
     L.seed_everything(seed, verbose=False)
-
-
-# threads
-
-
-@contextmanager
-def fixed_threads(config: DictConfig, record: Mapping[str, Any] | None) -> Iterator[None]:
-    """Compute with the run's number of threads until the end of the block.
-
-    Each thread sums a part of the numbers, so another number of threads rounds differently and gives other weights.
-
-    Args:
-        config: the configuration of the run. `config.threads` may leave the number open.
-        record: the record of the checkpoint that the run continues from; None for a new run. Older versions have not
-            recorded the number.
-    """
-    number = config.threads or recorded_threads(record or {}) or chosen_threads(config.trainer)
-    if number > (available := machine.processors()):
-        log.warning("threads=%d is more than the %d processors here, so training is slower", number, available)
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        with machine.environment({OMP_NUM_THREADS: str(number)}):  # the further processes of the run inherit it
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def chosen_threads(trainer: DictConfig) -> int:
-    """Return the number of threads of a new run that is not asked for one.
-
-    Args:
-        trainer: the options of the trainer. The processes of a run divide the processors among themselves.
-    """
-    devices = trainer.devices
-    if devices == "auto":
-        devices = 1 if trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
-    processes = devices if isinstance(devices, int) else len(devices)
-    return torch.get_num_threads() if processes == 1 else machine.share_of_processors(processes)
 
 
 def quiet_lightning() -> None:
