@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigAttributeError
+from omegaconf.errors import ConfigAttributeError, InterpolationKeyError
 
 from reslab.configuration import nodes
 from reslab.errors import UserError, is_mistake, one_line, suggest, visible
@@ -252,3 +252,13 @@ def test_an_error_that_is_among_its_own_causes_is_one_line():
     error.__context__, other.__context__ = other, error
     assert not is_mistake(error)
     assert one_line(error, "config", []) == "FileNotFoundError: [Errno 2] No such file or directory"
+
+
+def test_a_network_of_ones_own_without_a_name_is_told_to_have_one(composed, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("_target_: torch.nn.Identity\n")
+    config = composed(f"hydra.searchpath=[file://{tmp_path}]", "model=mine")
+    assert (config.model.weights, config.model.freeze) == (None, False)  # which its file need not set
+    with pytest.raises(InterpolationKeyError) as error:
+        _ = OmegaConf.create({"folder": "${model.name}", "model": config.model}).folder
+    assert one_line(error.value, "config").startswith("the file of model= has no name: add a line `name: …`")

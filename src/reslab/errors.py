@@ -155,6 +155,11 @@ def configuration_line(error: OmegaConfBaseException, config_name: str, override
         group, _, option = key.rpartition(".")
         advice = meaning(option, OF_A_SWEEP) or f"{group.replace('.', '/')}=… chooses another"
         return f"there is no option {option} of this {group}: {advice}"
+    if lacking := re.search(r"Interpolation key '(\w+)\.name' not found", text):
+        group = lacking[1]
+        return (
+            f"the file of {group}= has no name: add a line `name: …`, after which its runs and their folders are called"
+        )
     if "is not in struct" not in str(error):
         return f"{key}: {text}" if key else text
     known = defaults(config_name, overrides)
