@@ -33,7 +33,7 @@ def test_every_row_names_an_option_and_says_something_new(known):
         ("config", "dataset", "data= chooses the data set, e.g. data=cifar10"),
         ("config", "device", "trainer.accelerator=gpu trains on a GPU, =cpu on the CPU"),
         ("config", "trainer.gpus", "trainer.devices sets the number of GPUs, trainer.accelerator=gpu uses them"),
-        ("config", "pretrained", "model.weights=IMAGENET1K_V2 loads torchvision's weights"),
+        ("config", "pretrained", "model.weights=IMAGENET1K_V2 loads torchvision's weights, e.g. of model=resnet50"),
         ("config", "early_stopping", "callbacks=early_stopping ends the run once the validation no longer improves"),
         ("config", "model.num_classes", "data= also determines the number of classes"),
         ("config", "scheduler.T_max", "trainer.max_epochs is the end of the schedule, too"),

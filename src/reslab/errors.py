@@ -145,6 +145,8 @@ def composition_line(text: str, config_name: str) -> str | None:
         return option_line(group[1], defaults(config_name, []))
     if ambiguous := re.match(r"Ambiguous value for argument '(.+)'", text):
         name, _, value = ambiguous[1].partition("=")
+        if name not in (known := defaults(config_name, [])) and "hydra" not in name:
+            return option_line(name, known)
         return f"{ambiguous[1]} has several values: -m trains a run for each, and {name}=[{value}] is a list"
     return None
 

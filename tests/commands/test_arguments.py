@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from reslab.benchmarking.options import BENCHMARK_SCHEMA
-from reslab.commands.arguments import check_places, expand_home, hydra_arguments_of, quote_if_needed
+from reslab.commands.arguments import check_places, expand_home, hydra_arguments_of, quote_if_needed, with_fixed_run
 from reslab.commands.resume import resumed_command_line
 from reslab.configuration import composed, own_folders, searchpath_override
 from reslab.errors import UserError
@@ -164,3 +164,20 @@ def test_a_run_resumes_in_a_locale_without_its_letters(tmp_path):
         assert (done.returncode, done.stderr) == (0, "")
     assert Run(tmp_path / "run").result["epochs"] == 2
     assert run("evaluate", "checkpoint=run", cwd=tmp_path, **locale).returncode == 0
+
+
+def test_the_newest_run_is_named_when_a_run_begins_from_its_weights(tmp_path, monkeypatch):
+    """`latest` would be another run where the new run is repeated."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("a", "b")):
+        run = Run(Path("outputs") / "resnet8-digits" / name)
+        run.checkpoints.mkdir(parents=True)
+        run.hydra_folder.mkdir()
+        run.last.touch()
+        run.config_file.touch()
+        os.utime(run.config_file, (number, number))
+    assert with_fixed_run("model.weights=latest") == "model.weights='outputs/resnet8-digits/b'"
+    assert with_fixed_run("model.weights='outputs/resnet8-digits'") == "model.weights='outputs/resnet8-digits/b'"
+    for other in ("model.weights=outputs/resnet8-digits/a", "model.weights=IMAGENET1K_V2", "model.weights=a,b",
+                  "data.root=latest", "model=latest"):  # fmt: skip
+        assert with_fixed_run(other) == other

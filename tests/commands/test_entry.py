@@ -134,11 +134,23 @@ def test_a_failure_takes_no_result_from_a_run_that_has_one(tmp_path, before, err
     assert (result.get("error") or result["status"]) == (after or "unfinished")
 
 
-@pytest.mark.parametrize(("status", "says"), [("finished", False), ("pruned", False), ("interrupted", True)])
-def test_a_signal_after_the_end_of_a_run_has_interrupted_nothing(tmp_path, capsys, status, says):
+@pytest.mark.parametrize(
+    ("status", "saved", "says"),
+    [
+        ("finished", True, None),
+        ("pruned", True, None),
+        ("interrupted", True, "this continues the run"),
+        ("interrupted", False, "nothing was saved yet, and this starts the run again"),
+    ],
+)
+def test_a_signal_after_the_end_of_a_run_has_interrupted_nothing(tmp_path, capsys, status, saved, says):
     (tmp_path / "result.json").write_text(json.dumps({"status": status}))
-    print_interruption(Interrupted(signal.SIGTERM), Run(tmp_path))
-    lines = ["interrupted (SIGTERM); this continues the run:", command_to_paste("train", f"resume={tmp_path}")]
+    run = Run(tmp_path)
+    run.checkpoints.mkdir()
+    if saved:
+        run.last.touch()
+    print_interruption(Interrupted(signal.SIGTERM), run)
+    lines = [f"interrupted (SIGTERM); {says}:", command_to_paste("train", f"resume={tmp_path}")]
     assert capsys.readouterr().err.splitlines() == (lines if says else [])
 
 

@@ -61,7 +61,7 @@ def test_a_run_from_python_can_be_resumed():
         (["data.batch_size=5000"], "data.batch_size=5000 is more than the 1295 training images"),
         (["-m", "seed=1,2"], "reslab.train takes options, not flags such as -m"),
         (["experiment=degradation"], "these options are a sweep"),
-        (["resume=nowhere"], "resume=nowhere is not the folder of a run or a sweep"),
+        (["resume=nowhere"], "resume=nowhere does not exist"),
     ],
 )
 def test_a_mistake_is_a_user_error(overrides, line):

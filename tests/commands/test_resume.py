@@ -388,7 +388,7 @@ def test_resume_stands_for_the_runs_own_arguments(tmp_path):
     assert asked == ["model=resnet8", "seed=3", "trainer.max_epochs=4", *place]
     assert resumed_command_line(asked) == asked  # as a further process of the run asks
     assert resumed_command_line(["seed=1"]) == ["seed=1"]
-    with pytest.raises(UserError, match="is not the folder of a run or a sweep"):
+    with pytest.raises(UserError, match="does not exist; resume=latest takes"):
         resumed_command_line([f"resume={tmp_path}/.hydra"])
     with pytest.raises(UserError, match="is not the folder of a sweep"):
         resumed_command_line([f"resume={folder}", "-m"])
@@ -552,7 +552,7 @@ def test_the_flags_of_a_repeated_run_stay_together_at_the_end(tmp_path):
         (["from=x", "resume=x"], "^resume= continues a run in its folder, from= repeats it in a new one: choose one$"),
         (
             ["from=x"],
-            "^from=x is not the folder of a run or a sweep: it has no .hydra/overrides.yaml or multirun.yaml$",
+            "^from=x does not exist; from=latest takes the newest run below outputs$",
         ),
     ],
 )

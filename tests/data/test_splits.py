@@ -129,7 +129,9 @@ def test_fractions_near_one_leave_one_image_of_each_class_for_training(composed,
     data = build(composed, tmp_path, "data.test_fraction=0.9", "data.val_fraction=0.999", "data.batch_size=4")
     sizes = {name: counts(split, 2) for name, split in data.splits.items()}
     assert sizes == {"train": [1, 1], "val": [2, 1], "test": [27, 18]}
-    with pytest.raises(UserError, match=r"^data\.batch_size=4 is more than the 2 training images$"):
+    with pytest.raises(
+        UserError, match=r"^data\.batch_size=4 is more than the 2 training images: set data\.batch_size=2 or less$"
+    ):
         _ = data.batches_per_epoch
 
 

@@ -268,5 +268,5 @@ def test_names_that_are_not_valid_text_are_written(run, digit_files, tmp_path):
 def test_no_gpu_is_one_line(run, digit_files):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(UserError, match=r"^device=cuda, but torch finds no GPU here"):
+    with pytest.raises(UserError, match=r"^device=cuda, but torch .* finds no CUDA GPU here"):
         run(str(digit_files[0]), device="cuda")

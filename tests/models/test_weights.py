@@ -223,8 +223,13 @@ def test_weights_of_timm_from_a_file(
         ),
         (
             {"conv1.weight": torch.zeros(16, 3, 7, 7)},
-            "conv1.weight is (16, 3, 7, 7), not (16, 3, 3, 3) (the stem differs: model.stem=imagenet and "
-            "data.channels=3 give the published ImageNet layout)",
+            "conv1.weight is (16, 3, 7, 7), not (16, 3, 3, 3) (the stem differs: model.stem=imagenet "
+            "would give it that shape)",
+        ),
+        (
+            {"conv1.weight": torch.zeros(16, 1, 3, 3)},
+            "conv1.weight is (16, 1, 3, 3), not (16, 3, 3, 3) (the stem differs: data.channels=1 would give it that "
+            "shape)",
         ),
     ],
 )

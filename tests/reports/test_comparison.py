@@ -2,7 +2,7 @@ import pytest
 from fake_runs import cells, make_run
 
 from reslab.errors import UserError
-from reslab.reports.comparison import print_comparison, read_side
+from reslab.reports.comparison import print_comparison, read_side, refuse_shared_runs
 
 FIRST, SECOND = (0.90, 0.91, 0.92), (0.95, 0.96, 0.97)
 
@@ -118,3 +118,13 @@ def test_a_side_must_be_one_configuration(sides, tmp_path):
         read_side("A", [first, second])
     with pytest.raises(UserError, match=r"^B: no run of .*/none has finished$"):
         read_side("B", [make_run(tmp_path / "none")])
+
+
+def test_a_run_on_both_sides_is_refused(tmp_path):
+    """The test takes the two sides for independent."""
+    for number in range(4):
+        make_run(tmp_path / "ab"[number % 2] / f"{number}_", accuracy=0.9, seed=number)
+    first, second = (read_side(name, [tmp_path / name.lower()]) for name in "AB")
+    refuse_shared_runs(first, second)
+    with pytest.raises(UserError, match=r"0_ is on both sides: versus compares different runs"):
+        refuse_shared_runs(first, read_side("B", [tmp_path / "b", tmp_path / "a" / "0_"]))

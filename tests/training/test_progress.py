@@ -76,6 +76,7 @@ def test_validations_within_an_epoch_have_lines_with_their_marks(composed, tmp_p
 def test_a_resumed_run_repeats_no_line(composed, tmp_path, caplog):
     fit.train(composed(*QUICK))
     caplog.set_level(logging.INFO, "reslab")
+    caplog.clear()
     fit.train(composed(*QUICK, f"resume={tmp_path}", "trainer.max_epochs=4"))
     assert [line.split()[0] for line in lines_of(caplog)] == ["epoch", "4"]
 

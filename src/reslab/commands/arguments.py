@@ -12,10 +12,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from reslab.commands.resume import resumed_command_line
 from reslab.commands.spelling import check_grammar, is_option, spelled_out
-from reslab.configuration import CONF, as_list, defaults, name_of, own_folders, parsed, quoted, shown
+from reslab.configuration import CONF, as_list, defaults, name_of, own_folders, parsed, quoted, shown, unquoted
 from reslab.errors import UserError, choice_line, option_line
 from reslab.machine import foreign_variables, spin_variables
 from reslab.options import PATH, Kind, Schema, check_option
+from reslab.run import Run, folder_of_runs, newest_run
 from reslab.training.options import TRAINING_SCHEMA
 
 PLACES = dict.fromkeys(("outputs", "hydra.run.dir", "hydra.sweep.dir"), PATH)  # where Hydra makes folders
@@ -23,13 +24,25 @@ PLACES = dict.fromkeys(("outputs", "hydra.run.dir", "hydra.sweep.dir"), PATH)  #
 
 def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
     """Return the arguments as Hydra takes them, with the settings of a run that is resumed."""
-    quoted_arguments = [quote_if_needed(argument, schema.kinds) for argument in spelled_out(arguments, schema)]
+    quoted_arguments = [
+        with_fixed_run(quote_if_needed(argument, schema.kinds)) for argument in spelled_out(arguments, schema)
+    ]
     for argument in quoted_arguments:
         if is_option(argument):
             check_grammar(argument)
     check_places(quoted_arguments)
     check_choices(quoted_arguments, schema.config_name)
     return resumed_command_line(quoted_arguments) if schema is TRAINING_SCHEMA else quoted_arguments
+
+
+def with_fixed_run(argument: str) -> str:
+    """Replace `latest` or a folder of runs in `model.weights=` by the newest run, which may be another one later."""
+    name, _, value = argument.partition("=")
+    folder = folder_of_runs(unquoted(value))
+    if name != "model.weights" or not os.path.isdir(folder) or Run(folder).hydra_folder.is_dir():  # noqa: PTH112
+        return argument
+    run = newest_run(folder)
+    return argument if run is None else f"{name}={quoted(run.folder)}"
 
 
 def check_places(arguments: Sequence[str]) -> None:

@@ -60,8 +60,8 @@ def remove_settings(run: Run, outputs: Path) -> None:
     """Remove the settings and the log of a run, and the folders that are then empty, below the one of all runs."""
     for run_log in run_logs():
         run_log.close()
-        Path(run_log.baseFilename).unlink(missing_ok=True)
-    for file in (run.config_file, run.overrides_file, run.folder / LOCK):
+    log_file = run.folder / f"{HydraConfig.get().job.name}.log"
+    for file in (log_file, run.config_file, run.overrides_file, run.folder / LOCK):
         file.unlink(missing_ok=True)
     with suppress(OSError):  # there are other files
         run.hydra_folder.rmdir()

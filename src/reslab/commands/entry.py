@@ -165,7 +165,9 @@ def print_interruption(error: Interrupted, run: Run) -> None:
     """Print what continues a run. A signal after the end of a run has interrupted nothing."""
     if is_first_process() and not run.has_ended:
         line = command_to_paste("train", f"resume={relative(run.folder)}")
-        print(f"interrupted ({error}); this continues the run:\n{line}", file=sys.stderr)
+        saved = os.path.exists(run.last) or os.path.exists(run.previous)  # noqa: PTH110
+        what = "this continues the run" if saved else "nothing was saved yet, and this starts the run again"
+        print(f"interrupted ({error}); {what}:\n{line}", file=sys.stderr)
 
 
 # errors

@@ -24,7 +24,10 @@ SHOWN = (
 def print_result(result: Result) -> None:
     """Print the metrics of a run."""
     console = Console(markup=False, emoji=False)
-    table = Table(title=printable(f"{result['model']} on {result['data']}"), title_justify="left", show_header=False)
+    step, steps = result.get("best_step"), result["steps"]
+    when = "" if step in (None, steps) else f", best weights: those after step {step:,} of {steps:,}"
+    title = printable(f"{result['model']} on {result['data']}{when}")
+    table = Table(title=title, title_justify="left", show_header=False)
     for name in SHOWN:
         if name in result:
             table.add_row(name, f"{result[name]:.4f}{share_of_images(result, name.partition('/')[0])}")

@@ -94,13 +94,15 @@ def common_folder(folders: list[Path]) -> Path:
 
 
 def compare(folders: list[Path]) -> None:
-    from reslab.reports.comparison import print_comparison, read_side
+    from reslab.reports.comparison import print_comparison, read_side, refuse_shared_runs
 
     middle = folders.index(VERSUS)
     before, after = folders[:middle], folders[middle + 1 :]
     if not before or not after or VERSUS in after:
         raise UserError("versus stands between two groups of folders: python src/report.py A versus B")
-    print_comparison(read_side("A", before), read_side("B", after))
+    sides = read_side("A", before), read_side("B", after)
+    refuse_shared_runs(*sides)
+    print_comparison(*sides)
 
 
 if __name__ == "__main__":

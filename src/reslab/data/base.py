@@ -243,7 +243,8 @@ class ImageDataModule(L.LightningDataModule):
         """The number of complete batches of training images. Raise UserError if there is none."""
         images = len(self.splits["train"] or ())
         if images < self.batch_size:
-            raise UserError(f"data.batch_size={self.batch_size} is more than the {images} training images")
+            batch = f"data.batch_size={self.batch_size}"
+            raise UserError(f"{batch} is more than the {images} training images: set data.batch_size={images} or less")
         return images // self.batch_size
 
     def checksum(self) -> str:

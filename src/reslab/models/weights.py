@@ -78,7 +78,7 @@ def load_weights(network: nn.Module, state: StateDict, weights: str, name: str) 
             state = {name: value for name, value in state.items() if not name.startswith(f"{layer}.")}
             state |= {name: value for name, value in own.items() if name.startswith(f"{layer}.")}
     if problems := mismatches(state, own):
-        raise UserError(f"{weights} does not fit model {name}: {listed(problems)}{stem_advice(problems)}")
+        raise UserError(f"{weights} does not fit model {name}: {listed(problems)}{stem_advice(own, state)}")
     network.load_state_dict(own | state)
     log.info("loaded %s", weights)
 
@@ -102,10 +102,15 @@ def listed(problems: list[str]) -> str:
     return "; ".join(sorted(problems)[:LISTED_KEYS]) + more
 
 
-def stem_advice(problems: list[str]) -> str:
-    if any(problem.startswith("conv1.weight is") for problem in problems):
-        return " (the stem differs: model.stem=imagenet and data.channels=3 give the published ImageNet layout)"
-    return ""
+def stem_advice(own: StateDict, state: StateDict) -> str:
+    """Return what gives the network the first convolution of the weights."""
+    first = "conv1.weight"
+    if first not in own or first not in state or own[first].shape == state[first].shape:
+        return ""
+    (_, channels, *size), (_, own_channels, *own_size) = state[first].shape, own[first].shape
+    stem = stem_of(state) if size != own_size else None
+    needed = [f"model.stem={stem}"] * (stem is not None) + [f"data.channels={channels}"] * (channels != own_channels)
+    return f" (the stem differs: {' and '.join(needed)} would give it that shape)" if needed else ""
 
 
 def download_weights(name: str, weights: str) -> StateDict:

@@ -39,6 +39,15 @@ def read_side(name: str, folders: Sequence[Path]) -> Report:
     return report
 
 
+def refuse_shared_runs(*reports: Report) -> None:
+    """Raise UserError if a run is on both sides, because the test takes the sides for independent."""
+    first, second = (
+        {entry.folder.resolve() for each in report.configurations for entry in each.entries} for report in reports
+    )
+    if shared := sorted(first & second):
+        raise UserError(printable(f"{shared[0]} is on both sides: versus compares different runs"))
+
+
 def print_comparison(*reports: Report) -> None:
     """Print how the configurations of two reports differ in settings and results.
 

@@ -82,6 +82,7 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     if resumed:  # an older version may have computed other statistics
         data.mean, data.std = (resumed.record["spec"][name] for name in ("mean", "std"))
     log.log(opening_level(), "%s", data_line(data))
+    _ = data.batches_per_epoch  # a batch that is too large is a mistake
     restored = read_checkpoint(resumed.checkpoint)["state_dict"] if resumed else None
     classifier = build_classifier(config, data, restored)
     history = History(run)

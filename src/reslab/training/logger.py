@@ -39,4 +39,5 @@ class Curves(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        self.experiment.flush()
+        if self._experiment is not None:  # else a run that a mistake ends before it trains would get a file
+            self._experiment.flush()
