@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from conftest import SRC, run
-from fake_runs import make_sweep
+from fake_runs import make_run, make_sweep
 
 from reslab.commands.report import report
 from reslab.errors import UserError
+from reslab.run import Run
 
 
 @pytest.fixture
@@ -141,3 +142,15 @@ def test_a_word_that_is_no_folder_is_answered_with_the_right_one(tmp_path, word,
     with pytest.raises(UserError) as refused:
         report([str(tmp_path), word, str(tmp_path)])
     assert str(refused.value) == line
+
+
+def test_latest_is_the_newest_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("b", "a")):
+        folder = make_run(tmp_path / "outputs" / "resnet8-digits" / name, accuracy=0.5)
+        checkpoints = Run(folder).checkpoints
+        checkpoints.mkdir()
+        (checkpoints / "last.ckpt").touch()
+        os.utime(folder / ".hydra" / "config.yaml", (number, number))
+    report(["latest"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("report: outputs/resnet8-digits/a (")

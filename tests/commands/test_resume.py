@@ -416,10 +416,13 @@ def test_a_run_of_an_older_version_keeps_its_network(tmp_path):
     assert asked[:6] == [*older, "model=resnet9", "seed=3", "model.pooling=max"]
 
 
-def test_auto_is_the_newest_unfinished_run_of_the_same_command(tmp_path, monkeypatch):
+def test_auto_is_the_newest_unfinished_run_of_the_same_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     asked = ["model=resnet8", "seed=3", "resume=auto"]
-    assert resumed_command_line(asked) == asked[:2]  # none: a new one
+    assert resumed_command_line(asked) == asked[:2]
+    assert capsys.readouterr().out == (
+        "resume=auto: there is no unfinished run or sweep of this very command, so a new one begins\n"
+    )
     runs = {
         "finished": (asked[:2], "finished"), "other": (["seed=3"], "failed"), "older": (asked[1::-1], None),
         "newer": (asked[:2], "interrupted"), "newest": (asked[:2], "finished"),

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reslab.configuration import own_folders
+from reslab.errors import UserError
 from reslab.files import relative
 from reslab.machine import command, program
 from reslab.run import Result
@@ -72,7 +73,10 @@ def print_summary(config: DictConfig) -> None:
     from reslab.models.summary import drawing, layers, table
     from reslab.training.build import build_data
 
-    spec = build_data(config, stages=("fit",)).spec
+    try:
+        spec = build_data(config, stages=("fit",)).spec
+    except UserError as error:
+        raise UserError(f"{error}; data=synthetic data.image_size=… data.num_classes=… needs no files") from error
     for name, nothing in {"weights": None, "pretrained": False}.items():
         if name in config.model:
             OmegaConf.update(config.model, name, nothing)

@@ -10,6 +10,7 @@ from reslab.commands.entry import errors_as_one_line
 from reslab.commands.output import lasting_streams
 from reslab.errors import UserError, option_line
 from reslab.interruption import signals
+from reslab.run import LATEST, newest_run
 from reslab.text import printable
 
 HELP = """\
@@ -53,7 +54,7 @@ def report(arguments: list[str]) -> None:
     from reslab.reports.writing import FILES, write_report
 
     outputs = [argument.removeprefix("output=") for argument in arguments if argument.startswith("output=")]
-    named = (Path(argument).expanduser() for argument in arguments if not argument.startswith("output="))
+    named = (folder_of(argument) for argument in arguments if not argument.startswith("output="))
     folders = [path for path in named if path.name not in FILES or path.is_dir()]  # a shell's * finds an old report
     refuse_other_words(folders)
     if "" in outputs:
@@ -81,6 +82,12 @@ def refuse_other_words(folders: list[Path]) -> None:
             )
         if option := re.match(r"(\w+)=", word):
             raise UserError(option_line(option[1], ["output"]))
+
+
+def folder_of(argument: str) -> Path:
+    """Return the folder that an argument names; `latest` is the newest run's."""
+    newest = newest_run(argument) if argument == LATEST else None
+    return newest.folder if newest else Path(argument).expanduser()
 
 
 def common_folder(folders: list[Path]) -> Path:

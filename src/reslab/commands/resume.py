@@ -176,7 +176,10 @@ def folder_to_resume(given: dict[str, str], others: list[str]) -> Path | None:
     own_folder = given.get("hydra.run.dir") or given.get("hydra.sweep.dir")
     folders = [Path(own_folder)] if own_folder else newest_first(Path(given.get("outputs", "outputs")), "*/*")
     unfinished = (folder for folder in folders if not Run(folder).has_ended)
-    return next((folder for folder in unfinished if was_started_with(folder, others)), None)
+    found = next((folder for folder in unfinished if was_started_with(folder, others)), None)
+    if found is None and is_first_process():
+        print("resume=auto: there is no unfinished run or sweep of this very command, so a new one begins")
+    return found
 
 
 def named_folder(option: str, given: Mapping[str, str]) -> Path:
