@@ -1,5 +1,6 @@
 """Signals: Ctrl-C, SIGTERM and others let a step be finished and saved; a second Ctrl-C ends the process at once."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ ENDING_SIGNALS = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
     if hasattr(signal, name)
 )
+STDERR = 2
 ALWAYS = (signal.SIGINT, signal.SIGTERM)  # a script ignores SIGINT in the commands that it starts in the background
 
 
@@ -65,6 +67,8 @@ class Signals:
             self.stop_listening()
         elif self.deferring:
             self.caught = number
+            if number == signal.SIGINT and os.isatty(STDERR):  # to save may take seconds; a bar is erased
+                os.write(STDERR, b"\r\x1b[2Kending, which saves what there is; Ctrl-C again ends at once\n")
             return
         self.caught = number
         raise Interrupted(number)

@@ -21,6 +21,7 @@ from reslab.training.checkpoints import read_checkpoint
 from reslab.training.confusion import Confusion
 from reslab.training.distributed import joined_processes
 from reslab.training.process import quiet_lightning, quiet_other_processes
+from reslab.training.progress import ProgressBar, can_show_bar
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     trained = restore_classifier(path, checkpoint)
     use_image_size(trained, config)
     tested = build_test_data(trained, config, path)
-    trainer = build_trainer(trainer_config(trained, config), callbacks=[], logger=None)
+    bar = [ProgressBar()] if config.trainer.enable_progress_bar and can_show_bar() else []
+    trainer = build_trainer(trainer_config(trained, config), callbacks=[*bar], logger=None)
     try:
         with joined_processes(config.trainer.num_nodes):
             (metrics,) = trainer.test(trained.classifier, datamodule=tested.data, weights_only=True, verbose=False)

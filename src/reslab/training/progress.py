@@ -98,11 +98,11 @@ class ProgressBar(Callback):
     Lines of the log appear above it. Nothing is drawn by another thread: worker processes would inherit its locks.
 
     Args:
-        history: has the means over the epoch so far.
+        history: has the means over the epoch so far; None where nothing is trained.
         pace: knows how long the rest takes.
     """
 
-    def __init__(self, history: History, pace: Pace) -> None:
+    def __init__(self, history: History | None = None, pace: Pace | None = None) -> None:
         self.history, self.pace = history, pace
         self.progress: Progress | None = None
 
@@ -117,6 +117,8 @@ class ProgressBar(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        assert self.history is not None
+        assert self.pace is not None
         self.advance(batch_idx + 1, running_values(self.history.running, self.pace.seconds_left))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
