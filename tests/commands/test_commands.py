@@ -288,7 +288,7 @@ def test_processes_started_from_outside_are_one_run(tmp_path, starter, request):
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("run:    outside") == 1
+    assert done.stdout.count("evaluate.py outside\n") == 1
     assert run("train", *job, "hydra.run.dir=own", cwd=tmp_path).returncode == 0
     assert equal(last_weights(tmp_path / "outside"), last_weights(tmp_path / "own"))
 

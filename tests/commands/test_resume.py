@@ -170,7 +170,7 @@ def test_two_processes_go_on_too(tmp_path, number, status):
     subprocess.run(command, cwd=whole, check=True, capture_output=True)
     process = subprocess.Popen(command, cwd=parts, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
-        if line.startswith("epoch 3 "):
+        if line.startswith("    3  "):
             process.send_signal(number)
     assert process.wait() == status
     went_on = subprocess.run(command, cwd=parts, check=True, capture_output=True, text=True)
