@@ -179,5 +179,6 @@ def test_the_newest_run_is_named_when_a_run_begins_from_its_weights(tmp_path, mo
     assert with_fixed_run("model.weights=latest") == "model.weights='outputs/resnet8-digits/b'"
     assert with_fixed_run("model.weights='outputs/resnet8-digits'") == "model.weights='outputs/resnet8-digits/b'"
     for other in ("model.weights=outputs/resnet8-digits/a", "model.weights=IMAGENET1K_V2", "model.weights=a,b",
+                  "model.weights=", "model.weights=''",
                   "data.root=latest", "model=latest"):  # fmt: skip
         assert with_fixed_run(other) == other

@@ -38,8 +38,10 @@ def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
 def with_fixed_run(argument: str) -> str:
     """Replace `latest` or a folder of runs in `model.weights=` by the newest run, which may be another one later."""
     name, _, value = argument.partition("=")
-    folder = folder_of_runs(unquoted(value))
-    if name != "model.weights" or not os.path.isdir(folder) or Run(folder).hydra_folder.is_dir():  # noqa: PTH112
+    if name != "model.weights" or not (asked := unquoted(value)):
+        return argument
+    folder = folder_of_runs(asked)
+    if not os.path.isdir(folder) or Run(folder).hydra_folder.is_dir():  # noqa: PTH112
         return argument
     run = newest_run(folder)
     return argument if run is None else f"{name}={quoted(run.folder)}"
