@@ -29,7 +29,8 @@ def build_network(
         channels: channels of the images.
         num_classes: number of classes.
         image_size: height and width of the images in pixels. `model.stem=auto` depends on it, without weights.
-        restored: the weights of a checkpoint that will be loaded into the network. Others are then not read.
+        restored: the weights of a checkpoint that will be loaded into the network, of which only the shapes count.
+            `model.weights` is then not read.
 
     Raises:
         UserError: the weights do not exist or do not fit.

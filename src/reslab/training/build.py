@@ -61,7 +61,8 @@ def build_classifier(config: DictConfig, data: ImageDataModule, restored: StateD
     Args:
         config: the composed configuration.
         data: the data.
-        restored: the weights of the checkpoint that a resumed run continues from. `model.weights` is then not read.
+        restored: the weights of the checkpoint that a resumed run continues from, of which only the shapes count.
+            `model.weights` is then not read.
 
     Raises:
         UserError: the network, the optimizer or the schedule cannot be built, or the images do not fit the network.

@@ -23,7 +23,7 @@ from reslab.configuration import to_dict
 from reslab.errors import Interrupted, RunError, UserError
 from reslab.files import replaced
 from reslab.interruption import signals
-from reslab.models.weights import load_tensors
+from reslab.models.weights import StateDict, is_state_dict, load_tensors
 from reslab.run import LAST, PREVIOUS, Run, differences
 from reslab.text import for_shell
 from reslab.training.options import divergence_advice
@@ -287,12 +287,14 @@ class Resumed(NamedTuple):
         checkpoint: the file.
         step: the number of optimizer steps of its weights.
         record: what the classifier had recorded (`Classifier.record`).
+        shapes: the tensors of the weights, without their values, by name. The Trainer reads the values.
         broken: newer checkpoints of the folder that cannot be read.
     """
 
     checkpoint: Path
     step: int
     record: dict[str, Any]
+    shapes: StateDict
     broken: list[Path]
 
 
@@ -325,7 +327,9 @@ def resumed_checkpoint(resume: Path, config: DictConfig) -> Resumed | None:
         refuse_pipes(Run(config.folder).folder)
         refuse_broken_best(Run(config.folder).best)
         log.info("resumed from %s, step %d", path, checkpoint["global_step"])
-        return Resumed(path, checkpoint["global_step"], record, broken)
+        state = checkpoint.get("state_dict")  # the Trainer says what is wrong with it
+        shapes = {name: tensor.to("meta") for name, tensor in state.items()} if is_state_dict(state) else {}
+        return Resumed(path, checkpoint["global_step"], record, shapes, broken)
     if broken:
         names = ", ".join(path.name for path in broken)
         raise UserError(f"resume={resume}: none of its checkpoints can be read ({names}); start a new run")

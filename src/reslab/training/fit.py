@@ -83,8 +83,7 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
         data.mean, data.std = (resumed.record["spec"][name] for name in ("mean", "std"))
     log.log(opening_level(), "%s", data_line(data))
     _ = data.batches_per_epoch  # a batch that is too large is a mistake
-    restored = read_checkpoint(resumed.checkpoint)["state_dict"] if resumed else None
-    classifier = build_classifier(config, data, restored)
+    classifier = build_classifier(config, data, resumed.shapes if resumed else None)
     history = History(run)
     callbacks = build_callbacks(config, data, history)
     best = next((callback for callback in callbacks if isinstance(callback, BestCheckpoint)), None)
