@@ -1,4 +1,4 @@
-"""What conf/ computes: the OmegaConf resolvers behind `${new_folder:…}` and `${job_folder:…}`."""
+"""What conf/ computes: the OmegaConf resolvers behind `${new_folder:…}`, `${run_folder:…}` and `${job_folder:…}`."""
 
 import functools
 import re
