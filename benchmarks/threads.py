@@ -4,8 +4,8 @@
 
 A training step is that of a plain loop. Two threads compute each operation together, and the one that is ready first
 waits for the other: by default it spins, which takes the processor from the other one where the machine is busy. ResLab
-limits the spinning, and tries at the start whether fewer threads are faster. Every round measures all settings in turn,
-each in a process of its own. The script writes benchmarks/results/threads.json.
+limits the spinning (`all, brief spins`), and tries at the start whether fewer threads are faster (`ResLab`). Every
+round measures all settings in turn, each in a process of its own. The script writes benchmarks/results/threads.json.
 """
 
 import argparse
@@ -19,9 +19,11 @@ from subprocess import PIPE, Popen, run
 from recording import median_and_range, ratios, write_results
 
 SRC = Path(__file__).parents[1] / "src"
-CASES = (("resnet8", 8, 64), ("resnet20", 32, 128), ("resnet18", 32, 128), ("resnet18", 96, 32))  # pixels, batch
-ONE, ALL, RESLAB = "one thread", "all threads", "ResLab"
-SETTINGS = (ONE, ALL, RESLAB)
+CASES = (  # network, pixels, batch size
+    ("resnet8", 8, 64), ("resnet20", 8, 128), ("resnet20", 32, 128), ("resnet18", 32, 128), ("resnet18", 96, 32),
+)  # fmt: skip
+ONE, ALL, BRIEF, RESLAB = "one thread", "all threads", "all, brief spins", "ResLab"
+SETTINGS = (ONE, ALL, BRIEF, RESLAB)
 # It ends with the process that has started it, however that ends.
 BUSY = [sys.executable, "-c", "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"]
 
@@ -30,8 +32,8 @@ def environment(setting: str) -> dict[str, str]:
     from reslab.machine import spin_variables
 
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-    own = {ONE: {"OMP_NUM_THREADS": "1"}, ALL: {"OMP_NUM_THREADS": str(os.cpu_count())}, RESLAB: spin_variables()}
-    return inherited | own[setting]
+    threads = {ONE: {"OMP_NUM_THREADS": "1"}, RESLAB: {}}.get(setting, {"OMP_NUM_THREADS": str(os.cpu_count())})
+    return inherited | threads | (spin_variables() if setting in (BRIEF, RESLAB) else {})
 
 
 def train(model: str, size: int, batch: int, precision: str, seconds: float, setting: str) -> float:

@@ -127,7 +127,7 @@ def spin_variables() -> dict[str, str]:
     """Return the variables with which threads of torch that wait for each other soon sleep.
 
     By default they spin for milliseconds. Where other programs run, that takes the processor from the very thread that
-    they wait for, and a step can become a hundred times slower (benchmarks/README.md). OpenMP reads the variables when
+    they wait for, and a step can become dozens of times slower (benchmarks/README.md). OpenMP reads the variables when
     torch is imported. What the user has set stays.
     """
     asked = {"OMP_WAIT_POLICY", SPIN_COUNT} & os.environ.keys()

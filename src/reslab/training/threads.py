@@ -78,7 +78,7 @@ def trial_seconds(most: int) -> dict[int, float]:
     """Return how long a few layers take, forward and backward, with `most` threads, half of them, and so on to one.
 
     Threads share the work of each layer, and those that are ready wait for the last one. Where another program takes
-    the processor of one, all of them wait, and one thread alone can be four times as fast (benchmarks/README.md).
+    the processor of one, all of them wait, and one thread alone can be several times as fast (benchmarks/README.md).
     """
     numbers = [most]
     while numbers[-1] > 1:
