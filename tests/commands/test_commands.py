@@ -201,7 +201,10 @@ def test_every_job_of_a_sweep_has_its_own_folder_and_log(sweep):
     assert {number: result["status"] for number, result in results.items()} == {
         "0": "finished", "1": "failed", "2": "finished",
     }  # fmt: skip
-    assert results["1"]["error"] == "data.batch_size=5000 is more than the 1295 training images"
+    assert (
+        results["1"]["error"]
+        == "data.batch_size=5000 is more than the 1295 training images: set data.batch_size=1295 or less"
+    )
     tracebacks = {
         number: "Traceback (most recent" in (path / "train.log").read_text() for number, path in found.items()
     }
