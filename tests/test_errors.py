@@ -37,6 +37,7 @@ def line_of(composed, monkeypatch):
     [
         ("model=resnet19", "model=resnet19 does not exist: did you mean resnet9 or resnet18 or resnet14?"),
         ("data=cifar", "data=cifar does not exist: did you mean cifar10 or cifar100?"),
+        ("model=resnext50", "model=resnext50 does not exist: did you mean resnext50_32x4d?"),
         ("experiment=six_blocks", "experiment=six_blocks does not exist: did you mean six_block?"),
         ("scheduler=linear", "scheduler=linear does not exist; all: constant, cosine, multi_step, one_cycle"),
         ("scheduler=[cosine,linear]", "scheduler=linear does not exist; all: constant, cosine, multi_step, one_cycle"),

@@ -235,7 +235,7 @@ def suggest(name: str, known: Sequence[str], otherwise: str) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> list[str]:
-    """Return known names: those that differ only in case, `-` and `_`, or else in the group, or else similar ones.
+    """Return known names that differ only in case, `-` and `_`, or else in the group, in how they end, or a little.
 
     Example:
         >>> nearest("CIFAR-10", ["cifar10", "cifar100"]), nearest("max_epochs", ["trainer.max_epochs", "trainer"])
@@ -244,7 +244,8 @@ def nearest(name: str, known: Sequence[str]) -> list[str]:
     plain = {each: plain_name(each) for each in known}
     same = [each for each in known if plain[each] == plain_name(name)]
     elsewhere = [each for each in known if plain[each].rpartition(".")[2] == plain_name(name).rpartition(".")[2]]
-    return same or elsewhere[:3] or difflib.get_close_matches(name.lower(), known, n=3)
+    beginning = [each for each in known if len(name) > 3 and plain[each].startswith(plain_name(name))]
+    return same or elsewhere[:3] or beginning[:3] or difflib.get_close_matches(name.lower(), known, n=3)
 
 
 def plain_name(name: str) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,6 @@ from reslab.text import for_shell
 
 if TYPE_CHECKING:
     from reslab.training.classifier import Classifier
-
-log = logging.getLogger(__name__)
 
 Result = dict[str, Any]
 
@@ -41,7 +38,7 @@ ABSENT: dict[str, Any] = {
     "model.classifier_bias": True, "model.logit_scale": 1.0,
     "model.train_norms": False, "data.background": None, "trainer.gradient_clip_algorithm": "norm",
     "data.allow_changes": False, "data.augment.erasing_aspect": "log_uniform", "data.augment.erasing_fill": "random",
-    "threads": None, "logger.group_by": "split",
+    "threads": None, "logger.group_by": "split", "optimizer.eps": 1e-8,
 }  # fmt: skip
 # Options whose null leaves the value to the run, which records it when it begins.
 LEFT_TO_THE_RUN = ("threads",)
@@ -50,7 +47,6 @@ MOVED = {
     f"reslab.{name}.": f"reslab.training.{name}." for name in ("averaging", "checkpoints", "schedules", "tensorboard")
 }
 
-LATEST = "latest"  # in place of a folder: the newest run
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # previous: what last.ckpt was before
 BEST_BEFORE_END = "best_before_end.ckpt"  # what best.ckpt was before a validation that only the end of the run caused
 SWEEP_FILE = "multirun.yaml"  # what a sweep was started with, in its folder; the name is Hydra's
@@ -162,6 +158,15 @@ class Run:
         return self.status == "failed"
 
     @property
+    def trained_at(self) -> float:
+        """When its weights were last saved, in seconds since 1970; without them, when its result was written; else 0.
+
+        A resumed run that has nothing left to train writes a result, and saves no weights.
+        """
+        times = [file.stat().st_mtime for file in (self.last, self.result_file) if file.is_file()]
+        return times[0] if times else 0.0
+
+    @property
     def has_begun(self) -> bool:
         """Whether a run has begun to train here or has left a result."""
         return self.result_file.exists() or self.checkpoints.exists()
@@ -255,42 +260,6 @@ class Run:
         from reslab.inference.prediction import predict  # torch
 
         return predict(self.checkpoint(), images, top=top, config_dir=self.config_dir)
-
-
-def find_checkpoint(path: str | Path) -> Path | None:
-    """Return the checkpoint that a path stands for; None where there is none.
-
-    A file is one itself. The folder of a run stands for its best checkpoint, and a folder of runs for that of the
-    newest run in it, which the log names.
-    """
-    if os.path.isfile(path):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
-        return Path(path)
-    run = Run(path)
-    if not run.has_checkpoint:
-        newest = newest_run(path)
-        if newest is None:
-            return None
-        log.info("%s: the newest run is %s", path, newest.folder)
-        run = newest
-    return run.checkpoint()
-
-
-def newest_run(folder: str | Path) -> Run | None:
-    """Return the newest run with a checkpoint below a folder, a sweep's jobs included; None where there is none.
-
-    `latest` stands for the folder outputs.
-    """
-    folder = folder_of_runs(folder)
-    if not os.path.isdir(folder):  # noqa: PTH112  # false for a name that is too long, where Path raises OSError
-        return None
-    files = [file for depth in ("*", "*/*", "*/*/*") for file in folder.glob(f"{depth}/.hydra/config.yaml")]
-    runs = (Run(file.parents[1]) for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True))
-    return next((run for run in runs if run.has_checkpoint), None)
-
-
-def folder_of_runs(folder: str | Path, outputs: str = "outputs") -> Path:
-    """Return the folder of all runs for `latest`, unless there is a folder of this name, and otherwise the folder."""
-    return Path(outputs) if str(folder) == LATEST and not os.path.lexists(LATEST) else Path(folder)
 
 
 def check_config_dir(config_dir: str | Path | None) -> None:

@@ -27,7 +27,7 @@ def test_torch_is_imported_by_what_needs_it(tmp_path, no_torch):
     ("command", "example"),
     [
         ("train", "python src/train.py model=resnet50 data=cifar10 trainer.accelerator=gpu"),
-        ("evaluate", "python src/evaluate.py checkpoint=best.ckpt output=evaluation.json"),
+        ("evaluate", "python src/evaluate.py latest output=evaluation.json"),
         ("predict", "python src/predict.py latest photos/*.jpg top=1 output=classes.csv"),
     ],
 )
@@ -52,6 +52,9 @@ def test_help_shows_examples(tmp_path, no_torch, command, example):
         ),
         ("train", ["data=cifar"], "error: data=cifar does not exist: did you mean cifar10 or cifar100?"),
         ("train", ["-m", "seed=1", "model=resnet8,resnet99"], "error: model=resnet99 does not exist: did you mean"),
+        ("train", ["-m", "seed=1,2,1"], "error: seed=1,2,1: 1 stands there twice, for two equal runs: leave one out"),
+        ("train", ["-m", "model=resnet8,'resnet8'"], "error: model=resnet8,'resnet8': resnet8 stands there twice"),
+        ("train", ["-m", "summary=true"], "error: summary=true shows one network: leave out -m"),
         ("train", ["-m", "sed=1,2"], "error: there is no option sed: did you mean seed?"),
         ("train", ["trainer.max_epochs=abc"], "error: trainer.max_epochs=abc must be an integer of at least 1"),
         ("train", ["--epochs=3"], "error: --epochs=3: options are name=value, without dashes"),

@@ -1,6 +1,10 @@
+import importlib
 import os
 
+import pytest
+
 from reslab.commands.help import CHOICES, asks_for_help, choices, help_text
+from reslab.commands.main import COMMANDS
 from reslab.configuration import CONF
 
 
@@ -22,6 +26,13 @@ def test_the_choices_fit_the_terminal(monkeypatch):
     assert max(map(len, lines)) <= 60
     joined = " ".join(line.strip() for line in lines)
     assert all(line in joined for line in choices([]))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_80_columns(monkeypatch, name):
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 24)))
+    text = importlib.import_module(f"reslab.commands.{name}").HELP
+    assert [line for line in help_text(text, []).splitlines() if len(line) > 80] == []
 
 
 def test_help_may_stand_anywhere_on_the_command_line():

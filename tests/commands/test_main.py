@@ -49,6 +49,17 @@ def test_a_mistyped_command_is_one_line(capsys, monkeypatch):
     assert answer(capsys, monkeypatch, "trian") == (2, "", "error: there is no command trian: did you mean train?\n")
 
 
+def test_a_python_without_the_packages_is_one_line(monkeypatch, capsys):
+    absent = ("hydra", "torch")
+    monkeypatch.setattr("reslab.commands.main.find_spec", lambda name: None if name in absent else name)
+    status, out, err = answer(capsys, monkeypatch, "train")
+    assert (status, out) == (2, "")
+    assert err == (
+        f"error: this Python, {sys.executable}, does not have hydra, torch: activate the environment in which ResLab "
+        "is installed (. .venv/bin/activate), or install it (make .venv/installed)\n"
+    )
+
+
 def test_a_command_gets_its_arguments_and_its_file_as_the_script(monkeypatch, capsys):
     before = ["reslab", "report", "nowhere"]
     monkeypatch.setattr("reslab.commands.report.report", lambda folders: print(folders, Path(sys.argv[0]).name))

@@ -42,6 +42,21 @@ def test_a_report_on_several_folders_is_written_into_their_common_folder(sweep, 
     assert (apart.returncode, apart.stdout, apart.stderr) == (2, "", line)
 
 
+def test_latest_is_the_newest_run_or_sweep_not_a_job_of_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "outputs" / "resnet8-digits" / "1")
+    make_sweep(tmp_path / "outputs" / "multirun" / "2")
+    Path("outputs/multirun/2/multirun.yaml").touch()
+    for number, file in enumerate(("resnet8-digits/1/.hydra/config.yaml", "multirun/2/multirun.yaml")):
+        os.utime(Path("outputs", file), (number, number))
+    report(["latest"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "latest: the newest run or sweep is outputs/multirun/2"
+    assert lines[-1] == "report: outputs/multirun/2 (report.html, report.csv, runs.csv)"
+    with pytest.raises(UserError, match=r"^there is no folder oldest"):
+        report(["oldest"])
+
+
 def test_the_command_compares(sweep, no_torch):
     pattern = [path.relative_to(sweep) for path in sorted(sweep.glob("*resnet8"))]
     done = run("report", *pattern, "versus", "2_resnet20", "3_resnet20", cwd=sweep, **no_torch)

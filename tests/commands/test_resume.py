@@ -23,9 +23,10 @@ from omegaconf import OmegaConf
 from outcomes import assert_same, outcome_of
 
 from reslab import files
-from reslab.commands.resume import newest_first, resumed_command_line
+from reslab.commands.resume import resumed_command_line
 from reslab.configuration import composed, flatten, quoted, unquoted
 from reslab.errors import RunError, UserError
+from reslab.newest import newest_first
 from reslab.run import MAY_DIFFER, Run, differences, may_differ
 from reslab.training import fit
 
@@ -635,7 +636,7 @@ def test_the_jobs_of_a_sweep_are_not_resumed_in_its_place(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     make_settings(tmp_path / "multirun" / "1" / "0_seed=7", when=9)
     (tmp_path / "multirun" / "1" / "multirun.yaml").write_text("[seed=7]")
-    assert list(newest_first(Path("multirun"), "*", "*/*")) == [Path("multirun/1")]
+    assert list(newest_first(Path("multirun"))) == [Path("multirun/1")]
 
 
 @pytest.mark.parametrize("option", ["resume", "from"])

@@ -457,8 +457,10 @@ def test_a_server_that_does_not_answer_is_an_error(composed, tmp_path, monkeypat
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # never listens
         monkeypatch.setattr(datasets.CIFAR10, "url", f"http://127.0.0.1:{unused.getsockname()[1]}/cifar.tar.gz")
-        with pytest.raises(UserError, match=r"the download failed .*refused"):
-            read(composed, tmp_path, "data=cifar10")
+        for root in (tmp_path / "a" / "b", tmp_path):
+            with pytest.raises(UserError, match=r"the download failed \(Connection refused\): put them there"):
+                read(composed, root, "data=cifar10")
+        assert list(tmp_path.rglob("*")) == [tmp_path / "a"]  # no lock and no empty folder for the data
 
 
 @pytest.mark.parametrize(

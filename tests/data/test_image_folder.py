@@ -296,6 +296,11 @@ def empty_training(root):
     return root
 
 
+def a_class(root):
+    save_noise(root / "000.png")
+    return root
+
+
 def unsorted_validation(root):
     fill(root / "train", {"cat": 3, "dog": 3})
     save_noise(root / "val" / "000.png")
@@ -307,14 +312,15 @@ def unsorted_validation(root):
     [
         (missing_root, (), "data=imagefolder: there is no folder {root}/absent: set data.root"),
         (missing_root, ("data=imagenet",), "data=imagenet: there is no {root}/absent/train: ImageNet needs an account"),
-        (a_file, (), "data=imagefolder: there is no folder {root}/photo.png: set data.root"),
+        (a_file, (), "data=imagefolder: {root}/photo.png is a file, not a folder: set data.root"),
         (a_file, ("data=imagenet",), "data=imagenet: there is no {root}/photo.png/train: ImageNet needs an account"),
         (a_file, ("data=imagenette",), "data=imagenette: data.root={root}/photo.png is a file, not a folder"),
-        (nothing, (), "{root} has 0 class folders: at least two are needed"),
-        (empty_training, (), "{root}/train has 0 class folders: at least two are needed"),
-        (hidden_class, (), "{root} has 1 class folders: at least two are needed"),
+        (nothing, (), "{root} holds no class folders: at least two are needed, one for each class"),
+        (empty_training, (), "{root}/train holds no class folders: at least two are needed, one for each class"),
+        (hidden_class, (), "{root} holds only the class folder cat: at least two are needed, one for each class"),
         (no_images, (), "{root}/train/cat holds no images (.bmp, "),
-        (one_class, (), "{root} has 1 class folders: at least two are needed"),
+        (one_class, (), "{root} holds only the class folder cat: at least two are needed, one for each class"),
+        (a_class, (), "{root} holds images and no class folders: give the folder that holds a folder for each class"),
         (unknown_class, (), "{root}/val has classes that {root}/train has not: eel"),
         (empty_class, (), "{root}/train/dog holds no images (.bmp, "),
         (no_training, (), "{root} has val, test and no train: put the class folders into train/"),

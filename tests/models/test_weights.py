@@ -245,6 +245,23 @@ def test_every_key_that_does_not_fit_is_named(
     assert_equal(network, before)
 
 
+def test_a_run_of_another_model_is_named(network: nn.Module, state: StateDict, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints" / "best.ckpt"
+    checkpoint.parent.mkdir()
+    save({"fc.extra": torch.zeros(1)}, checkpoint)
+    (tmp_path / ".hydra").mkdir()
+    for model, line in (
+        ("{name: wide}", " has the weights of model=wide, which do not fit model=resnet8"),
+        ("{name: resnet8}", " does not fit model resnet8: missing"),
+        ("[", " does not fit model resnet8: missing"),
+    ):
+        (tmp_path / ".hydra" / "config.yaml").write_text(f"model: {model}")
+        for given in (tmp_path, checkpoint):
+            with pytest.raises(UserError, match=f"^{given}{line}") as raised:
+                load(network, str(given))
+            assert len(str(raised.value)) < 400
+
+
 def test_a_missing_file(network: nn.Module, tmp_path: Path) -> None:
     for path in (tmp_path / "none.pth", tmp_path):
         with pytest.raises(

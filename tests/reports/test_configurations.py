@@ -61,6 +61,18 @@ def test_of_runs_with_the_same_seed_the_newest_counts(tmp_path, newest):
     assert [entry.result["val/accuracy"] for entry in configuration.entries] == [newest / 4]
 
 
+def test_a_run_is_as_new_as_its_weights(tmp_path):
+    """A run that is resumed with nothing left to train writes another result."""
+    for number in range(2):
+        folder = make_run(tmp_path / f"{number}_", accuracy=number / 4)
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        (folder / "checkpoints" / "last.ckpt").touch()
+        os.utime(folder / "checkpoints" / "last.ckpt", (0, 1_000 + number))
+        os.utime(folder / "result.json", (0, 3_000 - number))
+    (configuration,) = group_by_settings(read_entries([tmp_path]))
+    assert [entry.result["val/accuracy"] for entry in configuration.entries] == [1 / 4]
+
+
 def test_a_number_is_the_same_with_and_without_a_decimal_point(tmp_path):
     for seed, (lr, betas) in enumerate([(1, [0, 0.5]), (1.0, [0.0, 0.5])]):
         make_run(tmp_path / f"{seed}_", accuracy=0.5, seed=seed, optimizer__lr=lr, optimizer__betas=betas)

@@ -10,13 +10,14 @@ from typing import Any
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, ValueType
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from reslab.commands.resume import resumed_command_line
+from reslab.commands.resume import MULTIRUN, resumed_command_line
 from reslab.commands.spelling import check_grammar, is_option, spelled_out
 from reslab.configuration import CONF, as_list, defaults, name_of, own_folders, parsed, quoted, shown, unquoted
 from reslab.errors import UserError, choice_line, option_line
 from reslab.machine import foreign_variables, spin_variables
+from reslab.newest import folder_of_runs, newest_run
 from reslab.options import PATH, Kind, Schema, check_option
-from reslab.run import Run, folder_of_runs, newest_run
+from reslab.run import Run
 from reslab.training.options import TRAINING_SCHEMA
 
 PLACES = dict.fromkeys(("outputs", "hydra.run.dir", "hydra.sweep.dir"), PATH)  # where Hydra makes folders
@@ -31,6 +32,7 @@ def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
         if is_option(argument):
             check_grammar(argument)
     check_places(quoted_arguments)
+    check_sweep(quoted_arguments)
     check_choices(quoted_arguments, schema.config_name)
     return resumed_command_line(quoted_arguments) if schema is TRAINING_SCHEMA else quoted_arguments
 
@@ -60,6 +62,21 @@ def check_places(arguments: Sequence[str]) -> None:
         for path in (Path(str(folder)), *Path(str(folder)).parents):
             if os.path.isfile(path):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
                 raise UserError(f"{name}={folder} cannot be a folder: {path} is a file")
+
+
+def check_sweep(arguments: Sequence[str]) -> None:
+    """Raise UserError for a sweep with equal jobs, and for one of summaries."""
+    if "summary=true" in arguments and not {*MULTIRUN, *MULTIRUN.values()}.isdisjoint(arguments):
+        raise UserError("summary=true shows one network: leave out -m")
+    for argument in filter(is_option, arguments):
+        override = parsed(argument)
+        values = override.value() if override is not None and override.is_choice_sweep() else None
+        seen: list[Any] = []
+        for value in values.list if isinstance(values, ChoiceSweep) else ():
+            plain = value.text if isinstance(value, QuotedString) else value
+            if (type(plain), plain) in seen:
+                raise UserError(f"{argument}: {shown(plain)} stands there twice, for two equal runs: leave one out")
+            seen.append((type(plain), plain))
 
 
 def check_choices(arguments: Sequence[str], config_name: str) -> None:

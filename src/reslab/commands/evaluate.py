@@ -9,19 +9,24 @@ from reslab.machine import is_first_process
 from reslab.text import printable
 
 HELP = """\
-Tests a trained network: accuracy, loss, macro F1 score, calibration error, and precision and recall of each class.
+Tests a trained network: accuracy, loss, macro F1 score, calibration error, and
+precision and recall of each class.
 
-  python src/evaluate.py outputs/resnet20-digits/2026-01-31_12-00-00     test images of the run's data set
-  python src/evaluate.py checkpoint=best.ckpt data=imagefolder data.root=photos     other images of the same classes
-  python src/evaluate.py checkpoint=best.ckpt output=evaluation.json
+  python src/evaluate.py latest       the test images of the run's data set
+  python src/evaluate.py outputs/resnet20-digits/2026-01-31_12-00-00
+  python src/evaluate.py best.ckpt data=imagefolder data.root=photos
+  python src/evaluate.py latest output=evaluation.json
 
-checkpoint  a run's folder, which stands for its best checkpoint, or a .ckpt file; latest, or a folder of runs: newest
-data        one of conf/data; without it, the data set of the run. root=… is its folder, if it has moved.
-            Images are tested at the size of the network, unless data.image_size=… asks for another one
-unknown_classes  refuse, skip (leave out their images) or by_position; otherwise classes are matched by name
-device      auto, cpu or gpu
-trainer     trainer.precision=auto|32-true|bf16-mixed
-output      a .json file for the metrics and the table of classes
+checkpoint       a run's folder, which stands for its best checkpoint; a .ckpt
+                 file; a folder of runs, which stands for the newest; latest
+data             one of conf/data; without it, that of the run. root=… is its
+                 folder, if it has moved. Images are tested at the size of the
+                 network, unless data.image_size=… asks for another one
+unknown_classes  refuse, skip (leave out their images) or by_position; otherwise
+                 classes are matched by name
+device           auto, cpu or gpu
+trainer          trainer.precision=auto|32-true|bf16-mixed
+output           a .json file for the metrics and the table of classes
 """  # not the docstring of this module, which python -OO removes
 
 

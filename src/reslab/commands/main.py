@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from types import FrameType, ModuleType
 
 COMMANDS = {
@@ -17,6 +18,7 @@ COMMANDS = {
     "report": "compare runs and sweeps",
     "benchmark": "measure the speed and memory of training",
 }
+PACKAGES = ("hydra", "omegaconf", "yaml", "lightning", "torch", "torchvision", "torchmetrics", "tensorboard")
 USAGE = "usage: reslab <command> [<option>=<value> …]; reslab <command> --help shows examples\n\n" + "\n".join(
     f"  {name:11}{what}" for name, what in COMMANDS.items()
 )
@@ -50,7 +52,19 @@ def imported(name: str) -> ModuleType:
     """Import the module of a command. Ctrl-C meanwhile ends the process at once, because nothing has begun."""
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, end_at_once)
+    require_packages()
     return importlib.import_module(f"reslab.commands.{name}")
+
+
+def require_packages() -> None:
+    """End the process with one line if it is not the Python in which ResLab is installed."""
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        print(
+            f"error: this Python, {sys.executable}, does not have {', '.join(missing)}: activate the environment in "
+            "which ResLab is installed (. .venv/bin/activate), or install it (make .venv/installed)",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 def end_at_once(number: int, frame: FrameType | None) -> None:

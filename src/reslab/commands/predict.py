@@ -10,15 +10,18 @@ from reslab.text import printable
 HELP = """\
 Classifies image files with a trained network.
 
-  python src/predict.py outputs/resnet20-digits/2026-01-31_12-00-00 photo.jpg more/
+  python src/predict.py latest photo.jpg more/
   python src/predict.py latest photos/*.jpg top=1 output=classes.csv
-  python src/predict.py checkpoint=best.ckpt "images=[a.png,'photos/*.jpg']" output=classes.json
+  python src/predict.py checkpoint=best.ckpt "images=[a.png,'photos/*.jpg']"
 
 Arguments without a name are the checkpoint, then the images.
-checkpoint  a run's folder, which stands for its best checkpoint, or a .ckpt file; latest, or a folder of runs: newest
-images      a file, a folder (all images below it), a glob, or a list of them; quote a glob
+checkpoint  a run's folder, which stands for its best checkpoint; a .ckpt file;
+            a folder of runs, which stands for the newest; latest
+images      a file, a folder (all images below it), a glob in quotes, or a list
+            of them
 top         number of classes for each image
-output      a .csv file (path, then class and probability by rank) or a .json file; without it, a table is printed
+output      a .csv file (path, then class and probability by rank) or a .json
+            file; without it, a table is printed
 device      auto, cpu or gpu
 batch_size  images that the network takes at a time
 on_error    stop at images that cannot be read, or skip them

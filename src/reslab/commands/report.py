@@ -10,21 +10,24 @@ from reslab.commands.entry import errors_as_one_line
 from reslab.commands.output import lasting_streams
 from reslab.errors import UserError, option_line
 from reslab.interruption import signals
-from reslab.run import LATEST, newest_run
+from reslab.newest import folder_of_runs, newest_first
 from reslab.text import printable
 
 HELP = """\
 Compare finished runs and sweeps.
 
-  python src/report.py outputs/multirun/2026-01-31_12-00-00            a sweep; or several, or runs, or folders of these
-  python src/report.py outputs/resnet20-digits output=report           write into that folder instead
+  python src/report.py latest                      the newest run or sweep
+  python src/report.py outputs/multirun/2026-01-31_12-00-00
+  python src/report.py outputs/resnet20-digits outputs/resnet32-digits
+  python src/report.py outputs/resnet20-digits output=report     write it there
   python src/report.py outputs/resnet20-digits versus outputs/resnet32-digits
 
-Prints a leaderboard, one row per configuration with mean, spread and confidence interval over its seeds, and writes
-report.csv, runs.csv and report.html: a page with the table, learning curves and the effect of each parameter. They are
-written into the named folder, or into the folder that holds all named folders.
-`versus` shows what differs between the runs before and after it, and whether the accuracy differs by more than the
-spread over seeds.
+Prints a leaderboard, one row per configuration with mean, spread and confidence
+interval over its seeds, and writes report.csv, runs.csv and report.html: a page
+with the table, learning curves and the effect of each parameter. They are
+written into the named folder, or into the one that holds all named folders.
+`versus` shows what differs between the runs before and after it, and whether
+the accuracy differs by more than the spread over seeds.
 """  # not the docstring of this module, which python -OO removes
 VERSUS = Path("versus")
 LIKE_VERSUS = ("vs", "vs.", "v", "against", "and")  # what it is often called
@@ -85,9 +88,12 @@ def refuse_other_words(folders: list[Path]) -> None:
 
 
 def folder_of(argument: str) -> Path:
-    """Return the folder that an argument names; `latest` is the newest run's."""
-    newest = newest_run(argument) if argument == LATEST else None
-    return newest.folder if newest else Path(argument).expanduser()
+    """Return the folder that an argument names; `latest` is that of the newest run or sweep."""
+    outputs = folder_of_runs(argument)
+    if str(outputs) == argument or not (newest := newest_first(outputs)):
+        return Path(argument).expanduser()
+    print(f"{argument}: the newest run or sweep is {printable(newest[0])}")
+    return newest[0]
 
 
 def common_folder(folders: list[Path]) -> Path:

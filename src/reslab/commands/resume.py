@@ -10,7 +10,8 @@ from reslab.commands.trust import PLACES, refuse_untrusted
 from reslab.configuration import chosen, composed, defaults, flatten, has_prefix, name_of, nodes, quoted, unquoted
 from reslab.errors import UserError, suggest
 from reslab.machine import is_first_process
-from reslab.run import SETTINGS_ERRORS, Run, differences, folder_of_runs, older_options, resume_argument
+from reslab.newest import folder_of_runs, newest_first
+from reslab.run import SETTINGS_ERRORS, Run, differences, older_options, resume_argument
 from reslab.sweeps.folder import Sweep
 from reslab.text import for_shell, printable
 
@@ -174,7 +175,7 @@ def folder_to_resume(given: dict[str, str], others: list[str]) -> Path | None:
     if asked != "auto":
         return named_folder("resume", given)
     own_folder = given.get("hydra.run.dir") or given.get("hydra.sweep.dir")
-    folders = [Path(own_folder)] if own_folder else newest_first(Path(given.get("outputs", "outputs")), "*/*")
+    folders = [Path(own_folder)] if own_folder else newest_first(Path(given.get("outputs", "outputs")))
     unfinished = (folder for folder in folders if not Run(folder).has_ended)
     found = next((folder for folder in unfinished if was_started_with(folder, others)), None)
     if found is None and is_first_process():
@@ -198,22 +199,10 @@ def named_folder(option: str, given: Mapping[str, str]) -> Path:
         raise UserError(f"{option}={asked} does not exist{advice}")
     if Run(path).hydra_folder.is_dir() or Sweep(path).exists:
         return path
-    newest = next(iter(newest_first(path, "*", "*/*")), path)
+    newest = next(iter(newest_first(path)), path)
     if newest != path and is_first_process():
         print(f"{option}={printable(asked)}: the newest run or sweep there is {printable(newest)}")
     return newest
-
-
-def newest_first(outputs: Path, *patterns: str) -> list[Path]:
-    """Return the folders of the runs and sweeps in `outputs` that have a pattern, without the jobs of sweeps."""
-    started = {}
-    for folder in (folder for pattern in patterns for folder in outputs.glob(pattern)):
-        if Sweep(folder.parent).exists:
-            continue
-        for file in (Run(folder).config_file, Sweep(folder).record_file):
-            if file.is_file():
-                started[folder] = file.stat().st_mtime
-    return sorted(started, key=lambda folder: started[folder], reverse=True)
 
 
 def was_started_with(folder: Path, arguments: list[str]) -> bool:

@@ -11,25 +11,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HELP = """\
-Trains a residual network on a data set, tests the weights with the best validation accuracy and writes the result.
+Trains a residual network on a data set, tests the weights with the best
+validation accuracy and writes the result.
 
-  python src/train.py                                    ResNet-20 on digits, about a minute, nothing to download
+  python src/train.py                         ResNet-20 on digits: no download
   python src/train.py model=resnet50 data=cifar10 trainer.accelerator=gpu
-  python src/train.py model=resnet18 data=imagefolder data.root=photos data.image_size=128
-  python src/train.py experiment=six_block               a recipe from conf/experiment
-  python src/train.py resume=outputs/resnet20-digits/2026-01-31_12-00-00 trainer.max_epochs=90
-  python src/train.py from=outputs/resnet20-digits/2026-01-31_12-00-00 seed=2     a new run with those settings
+  python src/train.py model=resnet18 data=imagefolder data.root=photos
+  python src/train.py experiment=six_block    a recipe from conf/experiment
   python src/train.py -m model=resnet20,resnet32 seed=1,2,3
+  python src/train.py model=resnet18 summary=true     its layers; no training
+
+A run's folder is outputs/<model>-<data>/<date>_<time>; latest is the newest.
+  python src/train.py resume=latest trainer.max_epochs=90   continue it
+  python src/train.py from=latest seed=2                    repeat it anew
+  python src/train.py model=resnet20 model.weights=latest   fine-tune it
 
 Choices (group=name; each name is a file in conf/<group>/):
 {choices}
 
-Common options (every option of the configuration is set like this; --cfg job shows all of them):
-  trainer.max_epochs=10  trainer.precision=auto|32-true|bf16-mixed  trainer.accelerator=auto|cpu|gpu
-  data.batch_size=128  data.image_size=96  data.val_fraction=0.1  data.root=/my/data  data.augment=null
-  optimizer.lr=0.1  label_smoothing=0.1  seed=1  model.weights=IMAGENET1K_V2  model.freeze=true
+Common options (--cfg job shows all, with their values):
+  trainer.max_epochs=10         trainer.accelerator=auto|cpu|gpu
+  trainer.precision=auto|32-true|bf16-mixed
+  data.batch_size=128           data.image_size=96
+  data.val_fraction=0.1         data.root=/my/data
+  data.augment=null             model.weights=IMAGENET1K_V2
+  model.freeze=true             optimizer.lr=0.1
+  label_smoothing=0.1           seed=1
 
-Flags of Hydra (https://hydra.cc): -m (sweep), --cfg job (all options and their values), --hydra-help.
+Flags of Hydra (https://hydra.cc): -m (sweep), --cfg job, --hydra-help
 """  # not the docstring of this module, which python -OO removes
 
 
@@ -59,15 +68,9 @@ def run_train(config: "DictConfig") -> float | list[float | None] | None:
 
 def show_summary(config: "DictConfig") -> None:
     """Print the layers of the network that the configuration would train. Nothing is written."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from reslab.errors import UserError
     from reslab.files import drop_run_logs
     from reslab.interruption import signals
 
-    if HydraConfig.get().mode != RunMode.RUN:
-        raise UserError("summary=true shows one network: leave out -m")
     drop_run_logs()
     with signals.deferred():
         from reslab.commands.printing import print_summary

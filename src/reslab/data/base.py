@@ -1,8 +1,11 @@
 """The LightningDataModule that every data set extends."""
 
 import logging
+import os
+import re
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -292,8 +295,7 @@ class ImageDataModule(L.LightningDataModule):
             except FileNotFoundError:
                 if self.root.is_file():
                     raise NotADirectoryError(f"data.root={self.root} is a file, not a folder") from None
-                self.root.mkdir(parents=True, exist_ok=True)
-                with FileLock(self.root / f".{self.name}.lock"):  # one downloads, the others wait and find the files
+                with download_folder(self.root, f".{self.name}.lock"):
                     self.download()
                 return self.read(name)
         except OSError as error:
@@ -360,6 +362,28 @@ class ImageDataModule(L.LightningDataModule):
             log.info("the images stay in main memory: %d MB are too many for the GPU", images.nbytes // 2**20)
             return torch.device("cpu")
         return device
+
+
+@contextmanager
+def download_folder(root: Path, lock_name: str) -> Iterator[None]:
+    """Make a folder in which one process downloads, while others wait. A failed download leaves no empty folder."""
+    is_new, lock = not root.exists(), root / lock_name
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock):
+            yield
+    except BaseException:
+        lock.unlink(missing_ok=True)
+        for folder, _, _ in os.walk(root, topdown=False) if is_new else ():
+            with suppress(OSError):  # it is not empty
+                Path(folder).rmdir()
+        raise
+
+
+def failed_download(error: Exception) -> str:
+    """Describe in one line why a download failed. torchvision lists what happened at each of its sites."""
+    reasons = re.findall(r"urlopen error (?:\[Errno -?\d+\] )?([^>]+)", str(error))
+    return ", ".join(dict.fromkeys(reasons)) or "; ".join(str(error).splitlines())
 
 
 def is_limited(limit: float, batches: int) -> bool:

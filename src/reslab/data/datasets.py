@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import check_md5
 
-from reslab.data.base import ImageDataModule
+from reslab.data.base import ImageDataModule, failed_download
 from reslab.data.options import EmnistSplit, check_data
 from reslab.data.splits import Split, SplitName, test_split
 from reslab.errors import UserError
@@ -113,7 +113,7 @@ class TorchvisionDataModule(ImageDataModule):
             names = ", ".join(str(path.relative_to(self.root)) for path in broken)
             raise FileNotFoundError(
                 f"{f'{names} broken' if broken else f'{self.files} not found'} in {self.root.absolute()}, "
-                f"and the download failed ({error}): "
+                f"and the download failed ({failed_download(error)}): "
                 "put them there or set data.root to the folder that holds them"
             ) from error
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from reslab.data.base import ImageDataModule
+from reslab.data.base import ImageDataModule, failed_download
 from reslab.data.batches import FolderImages, derive_seed, make_data_loader
 from reslab.data.folders import (
     class_folders,
@@ -24,7 +24,7 @@ from reslab.data.folders import (
     without_images_of,
 )
 from reslab.data.headers import check_headers
-from reslab.data.images import COMMON_SUFFIXES, ImageFiles, center_square, read_image, report_unreadable
+from reslab.data.images import COMMON_SUFFIXES, ImageFiles, center_square, list_images, read_image, report_unreadable
 from reslab.data.options import ImagenetteSize, OnError, check_data
 from reslab.data.splits import Split, SplitName, file_keys, test_split
 from reslab.data.transforms import Augmentation
@@ -150,7 +150,7 @@ class ClassFolders(ImageDataModule):
         """Find the images of every class folder. The training images define the classes, and so the labels."""
         folders = class_folders(training_folder)
         if len(folders) < 2 and split == "train":
-            raise UserError(f"{training_folder} has {len(folders)} class folders: at least two are needed")
+            raise UserError(too_few_classes(training_folder, folders))
         if unknown := set(class_folders(folder)) - set(folders):
             raise UserError(f"{folder} has classes that {training_folder} has not: {', '.join(sorted(unknown))}")
         self.classes = self.class_names(folders)
@@ -223,6 +223,14 @@ class ClassFolders(ImageDataModule):
         return Augmentation(**{name: value for name, value in self.augment.items() if name not in READ_AUGMENTATIONS})
 
 
+def too_few_classes(folder: Path, classes: Sequence[str]) -> str:
+    """Say that a folder does not hold two class folders, and which folder may be meant."""
+    if not classes and list_images(folder).paths:
+        return f"{folder} holds images and no class folders: give the folder that holds a folder for each class"
+    found = f"only the class folder {classes[0]}" if classes else "no class folders"
+    return f"{folder} holds {found}: at least two are needed, one for each class"
+
+
 def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> tuple[Tensor, Tensor]:
     """Return the images at these indices, uint8 (N, C, S, S), and their labels, without those that are left out."""
     log.info("decoding %d images into memory", len(indices))
@@ -272,7 +280,9 @@ class ImageFolder(ClassFolders):
 
     def read(self, split: SplitName) -> Split | None:
         if not self.root.is_dir():
-            raise UserError(f"data={self.name}: there is no folder {self.root.absolute()}: set data.root")
+            root = self.root.absolute()
+            problem = f"{root} is a file, not a folder" if root.is_file() else f"there is no folder {root}"
+            raise UserError(f"data={self.name}: {problem}: set data.root")
         folders = self.split_folders()
         if "train" in folders:
             return super().read(split)
@@ -336,7 +346,7 @@ class Imagenette(ClassFolders):
             (unpacked / self.folder.name).rename(self.folder)
         except Exception as error:  # the network, the disk, the archive
             raise FileNotFoundError(
-                f"{self.folder.absolute()}/ not found, and the download failed ({error}): "
+                f"{self.folder.absolute()}/ not found, and the download failed ({failed_download(error)}): "
                 "put it there or set data.root to the folder that holds it"
             ) from error
         finally:

@@ -10,7 +10,7 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from reslab import run
+from reslab import newest
 from reslab.configuration import CONF, nodes, own_folders
 from reslab.data.base import ImageSpec
 from reslab.errors import UserError
@@ -50,7 +50,7 @@ def find_checkpoint(path: str | Path) -> Path:
     Raises:
         UserError: there is no such file, and no run with a checkpoint.
     """
-    if (found := run.find_checkpoint(path)) is None:
+    if (found := newest.find_checkpoint(path)) is None:
         raise UserError(f"checkpoint={path}: neither a checkpoint nor the folder of a run that has one")
     return found
 

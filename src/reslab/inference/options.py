@@ -13,7 +13,7 @@ DEVICE = one_of("auto", "cpu", "gpu", "cuda", "mps")
 
 def file_of(*endings: str) -> Kind:
     """Paths with one of these endings."""
-    words = f"a path that ends in {' or '.join(endings)}"
+    words = f"a file whose name ends in {' or '.join(endings)}"
     return Kind(words, lambda value: PATH.allows(value) and value.endswith(endings), is_path=True)
 
 

@@ -5,6 +5,7 @@ import re
 import warnings
 import zipfile
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 from torch.serialization import safe_globals
 
 from reslab.errors import UserError
-from reslab.run import find_checkpoint
+from reslab.newest import find_checkpoint
+from reslab.run import SETTINGS_ERRORS, Run
 
 log = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
-LISTED_KEYS = 12  # a message names this many of the keys that do not fit; for a wrong network they are hundreds
+LISTED_KEYS = 4  # a message names this many of the keys that do not fit; for a wrong network they are hundreds
 PREFIXES = ("module.", "net.", "network.", "model.", "_orig_mod.")  # DataParallel, Lightning modules, torch.compile
 # The entries in which training scripts save a network, the more usual ones first, and parts of the names of averages.
 ENTRIES = ("state_dict", "model", "net", "network", "module", "weights", "student")
@@ -78,9 +80,19 @@ def load_weights(network: nn.Module, state: StateDict, weights: str, name: str) 
             state = {name: value for name, value in state.items() if not name.startswith(f"{layer}.")}
             state |= {name: value for name, value in own.items() if name.startswith(f"{layer}.")}
     if problems := mismatches(state, own):
+        if (other := trained_model(weights)) not in (None, name):
+            raise UserError(f"{weights} has the weights of model={other}, which do not fit model={name}")
         raise UserError(f"{weights} does not fit model {name}: {listed(problems)}{stem_advice(own, state)}")
     network.load_state_dict(own | state)
     log.info("loaded %s", weights)
+
+
+def trained_model(weights: str) -> str | None:
+    """Return the model that a run has trained, by its name; None where the weights are not those of a run."""
+    with suppress(*SETTINGS_ERRORS):
+        folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent.parent
+        return str(Run(folder).config["model"]["name"])
+    return None
 
 
 def mismatches(state: StateDict, own: StateDict) -> list[str]:

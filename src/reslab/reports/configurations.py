@@ -58,7 +58,7 @@ def images_of(entries: Iterable[Entry], metric: str) -> int | None:
 def group_by_settings(entries: Iterable[Entry]) -> list[Configuration]:
     """Group the finished runs into configurations.
 
-    Runs with the same settings and the same seed are not independent, so only the one that ended last is kept.
+    Runs with the same settings and the same seed are not independent, so only the one that was trained last is kept.
 
     Returns:
         The configurations, the best first: by mean validation accuracy, or by mean test accuracy without validation.
@@ -67,7 +67,7 @@ def group_by_settings(entries: Iterable[Entry]) -> list[Configuration]:
     for entry in entries:
         if entry.is_finished:
             group = groups.setdefault(canonical(entry.settings), {})
-            group[entry.seed] = max(entry, group.get(entry.seed, entry), key=lambda each: each.ended)
+            group[entry.seed] = max(entry, group.get(entry.seed, entry), key=lambda each: each.trained_at)
     found = [Configuration(next(iter(group.values())).settings, list(group.values())) for group in groups.values()]
     return sorted(found, key=lambda configuration: ranking_key(mean_accuracies(configuration)), reverse=True)
 

@@ -23,7 +23,7 @@ class Entry:
         settings: those that the result depends on, by dotted name; empty where they cannot be read.
         result: the final metrics and the status; without a result only the status and perhaps an error.
         metrics: one row for each validation and each end of an epoch.
-        ended: when the result was written, in seconds since 1970; 0 without one.
+        trained_at: see `Run.trained_at`.
         objectives: the metrics that the run's search optimizes.
     """
 
@@ -32,7 +32,7 @@ class Entry:
     seed: int | None
     result: Result
     metrics: list[dict[str, float]]
-    ended: float = 0.0
+    trained_at: float = 0.0
     objectives: Sequence[str] = ()
 
     @property
@@ -115,11 +115,10 @@ def read_entry(run: Run) -> Entry:
         config = checked_config(run)
         objectives = as_list(config.get("objective", []))
         result = checked_result(run, objectives)
-        ended = run.result_file.stat().st_mtime if run.result_file.is_file() else 0.0
         settings = comparable_settings(config)
         if "requested" in result:
             settings["requested"] = requested_text(result["requested"])
-        return Entry(run.folder, settings, config["seed"], result, checked_metrics(run), ended, objectives)
+        return Entry(run.folder, settings, config["seed"], result, checked_metrics(run), run.trained_at, objectives)
     except UnreadableError as error:
         return Entry(run.folder, {}, None, {"status": UNREADABLE, "error": str(error)}, [])
 
