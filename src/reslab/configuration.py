@@ -119,6 +119,17 @@ def defaults(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
     return dict(nodes(composed(config_name, chosen(overrides), overrides)))
 
 
+def without_plus(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """Return overrides without the `+` of options that conf/ has. Those of an older version may need it no longer."""
+    if not any(re.match(r"\+[^+]", override) for override in overrides):
+        return list(overrides)
+    known = defaults(config_name, overrides)
+    return [
+        override.lstrip("+") if name_of(override).lstrip("+") in known and not override.startswith("++") else override
+        for override in overrides
+    ]
+
+
 def chosen(overrides: Sequence[str]) -> list[str]:
     """Return the overrides that choose a file of conf/ or of the user's own folders, e.g. `model=resnet18`."""
     folders = [CONF, *own_folders([*sys.argv[1:], *overrides])]

@@ -24,7 +24,7 @@ from outcomes import assert_same, outcome_of
 
 from reslab import files
 from reslab.commands.resume import resumed_command_line
-from reslab.configuration import composed, flatten, quoted, unquoted
+from reslab.configuration import composed, flatten, quoted, unquoted, without_plus
 from reslab.errors import RunError, UserError
 from reslab.newest import newest_first
 from reslab.run import MAY_DIFFER, Run, differences, may_differ
@@ -415,6 +415,26 @@ def test_a_run_of_an_older_version_keeps_its_network(tmp_path):
     asked = resumed_command_line([f"resume={folder}", "model.pooling=max"])
     older = [f"{name}={str(value).lower()}" for name, value in former.items()]
     assert asked[:6] == [*older, "model=resnet9", "seed=3", "model.pooling=max"]
+
+
+def test_an_option_that_an_older_version_did_not_list_needs_its_plus_no_longer(tmp_path, monkeypatch):
+    now = composed("config", ["optimizer=adam", "optimizer.eps=1e-5", "callbacks=early_stopping"], [])
+    folder = tmp_path / "outputs" / "a" / "1"
+    then = ["optimizer=adam", "+optimizer.eps=1e-5", "callbacks=early_stopping"]
+    Run(folder).write_settings(yaml.safe_dump(now), then)
+    for option in ("resume", "from"):
+        arguments = resumed_command_line([f"{option}={folder}", "+optimizer.amsgrad=true"])
+        assert [each for each in arguments if "optimizer." in each] == [
+            "optimizer.eps=1e-5", "+optimizer.amsgrad=true"
+        ]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert "optimizer.eps=1e-5" in resumed_command_line(["resume=auto", *without_plus("config", then)])
+    assert without_plus("config", ["seed=1", "++seed=2", "+seed=3", "+a.b=4"]) == [
+        "seed=1",
+        "++seed=2",
+        "seed=3",
+        "+a.b=4",
+    ]
 
 
 def test_auto_is_the_newest_unfinished_run_of_the_same_command(tmp_path, monkeypatch, capsys):

@@ -205,7 +205,9 @@ def test_images_may_be_named_by_a_number(composed, images):
 
 def test_another_kind_of_output_is_refused_before_any_work(composed):
     config = compose("predict", overrides=["checkpoint=none", "images=none", "output=classes.txt"])
-    with pytest.raises(UserError, match=r"^output=classes\.txt must be a path that ends in \.csv or \.json or null$"):
+    with pytest.raises(
+        UserError, match=r"^output=classes\.txt must be a file whose name ends in \.csv or \.json or null$"
+    ):
         PREDICT_SCHEMA.check(config)
 
 

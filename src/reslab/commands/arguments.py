@@ -12,7 +12,18 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from reslab.commands.resume import MULTIRUN, resumed_command_line
 from reslab.commands.spelling import check_grammar, is_option, spelled_out
-from reslab.configuration import CONF, as_list, defaults, name_of, own_folders, parsed, quoted, shown, unquoted
+from reslab.configuration import (
+    CONF,
+    as_list,
+    defaults,
+    name_of,
+    own_folders,
+    parsed,
+    quoted,
+    shown,
+    unquoted,
+    without_plus,
+)
 from reslab.errors import UserError, choice_line, option_line
 from reslab.machine import foreign_variables, spin_variables
 from reslab.newest import folder_of_runs, newest_run
@@ -31,6 +42,7 @@ def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
     for argument in quoted_arguments:
         if is_option(argument):
             check_grammar(argument)
+    quoted_arguments = without_plus(schema.config_name, quoted_arguments)
     check_places(quoted_arguments)
     check_sweep(quoted_arguments)
     check_choices(quoted_arguments, schema.config_name)

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from reslab.commands.trust import PLACES, refuse_untrusted
-from reslab.configuration import chosen, composed, defaults, flatten, has_prefix, name_of, nodes, quoted, unquoted
+from reslab.configuration import (
+    chosen,
+    composed,
+    defaults,
+    flatten,
+    has_prefix,
+    name_of,
+    nodes,
+    quoted,
+    unquoted,
+    without_plus,
+)
 from reslab.errors import UserError, suggest
 from reslab.machine import is_first_process
 from reslab.newest import folder_of_runs, newest_first
@@ -101,7 +112,8 @@ def saved_arguments(run: Run, source: str, others: list[str], trusted: bool) -> 
     if not run.has_settings:
         raise UserError(f"{source} has incomplete settings in {run.hydra_folder}: start a new run")
     config = run.config
-    overrides = [override for override in run.overrides if not has_prefix(name_of(override), PLACES)]
+    saved = without_plus("config", run.overrides)
+    overrides = [override for override in saved if not has_prefix(name_of(override), PLACES)]
     given = {name_of(argument) for argument in others}
     own = [override for override in overrides if name_of(override) not in given]
     if not trusted:
@@ -135,7 +147,7 @@ def options_of_an_older_run(source: str, saved: dict[str, Any], overrides: list[
 def resumed_sweep_command_line(sweep: Sweep, others: list[str], trusted: bool) -> list[str]:
     """Return the command line that continues a sweep. Raise UserError for what would make it another one."""
     try:
-        own = {name_of(argument): argument for argument in sweep.arguments}
+        own = {name_of(argument): argument for argument in without_plus("config", sweep.arguments)}
     except SETTINGS_ERRORS as error:
         place = for_shell(f"hydra.sweep.dir={sweep.folder}")
         again = f"remove it and give the sweep's command with {place}, which continues its jobs"
@@ -210,7 +222,7 @@ def was_started_with(folder: Path, arguments: list[str]) -> bool:
     sweep = Sweep(folder)
     places = PLACES_OF_A_SWEEP if sweep.exists else PLACES_OF_A_RUN
     try:
-        recorded = sweep.arguments if sweep.exists else Run(folder).overrides
+        recorded = without_plus("config", sweep.arguments if sweep.exists else Run(folder).overrides)
     except SETTINGS_ERRORS:
         return False
     then, now = (
