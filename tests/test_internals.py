@@ -137,3 +137,23 @@ def test_observed_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         assert launcher.launch(lambda: "returned") == "returned"
     assert observed == ["a process"]
     assert subprocess_script._launch_process_observer is before
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+    ],
+)
+def test_hooks_are_found(register: str) -> None:
+    from torch import nn
+
+    network = nn.Sequential(nn.Linear(1, 1), nn.Sequential(nn.ReLU()))
+    assert not internals.has_hooks(network.modules())
+    hook = getattr(network[1][0], register)(lambda *_: None)
+    assert internals.has_hooks(network.modules())
+    hook.remove()
+    assert not internals.has_hooks(network.modules())

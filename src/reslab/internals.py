@@ -8,7 +8,7 @@ import socket
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import subprocess
 
     import optuna
+    import torch
     from hydra.core.override_parser.types import Override
     from torch.utils.data import DataLoader
 
@@ -154,3 +155,30 @@ def shut_down_workers(loader: "DataLoader[Any]") -> None:
     if loader.num_workers and loader._iterator is not None:
         loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
     loader._iterator = None
+
+
+def has_hooks(modules: "Iterable[torch.nn.Module]") -> bool:
+    """Return whether one of the modules has a hook: a CUDA graph replays what hooks compute, not their Python.
+
+    torch.nn.Module._forward_hooks and the like: torch (2.15) offers no other way to know.
+    """
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, name) for module in modules for name in names)
+
+
+def end_failed_capture(generator: "torch.Generator", state: "torch.Generator", pool: Any) -> None:
+    """Let CUDA's generator and memory be used normally again after the capture of a CUDA graph has failed.
+
+    torch._C._cuda_endAllocateToPool: `CUDAGraph.capture_end` (torch 2.15) raises before it would call that itself, and
+    before it would end the capture of the generator, which gets a state that knows of no capture.
+
+    Args:
+        generator: the default generator of the GPU.
+        state: what its `clone_state` had returned before the capture.
+        pool: the memory of the graph.
+    """
+    import torch
+
+    generator.graphsafe_set_state(state)
+    with suppress(RuntimeError):  # the capture may have failed before it took memory
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)

@@ -21,7 +21,7 @@ Result = dict[str, Any]
 
 # The options that a resumed run may change. Any other difference makes it another run.
 MAY_DIFFER = (
-    "resume", "folder", "outputs", "test", "summary", "objective", "compile", "logger", "checkpoint", "sweep",
+    "resume", "folder", "outputs", "test", "summary", "objective", "compile", "graph", "logger", "checkpoint", "sweep",
     "callbacks",
     "data.root", "data.num_workers", "data.on_error", "data.allow_changes", "trainer.max_epochs", "trainer.max_steps",
     "trainer.max_time", "trainer.accelerator",
@@ -38,7 +38,7 @@ ABSENT: dict[str, Any] = {
     "model.classifier_bias": True, "model.logit_scale": 1.0,
     "model.train_norms": False, "data.background": None, "trainer.gradient_clip_algorithm": "norm",
     "data.allow_changes": False, "data.augment.erasing_aspect": "log_uniform", "data.augment.erasing_fill": "random",
-    "threads": None, "logger.group_by": "split", "optimizer.eps": 1e-8,
+    "threads": None, "logger.group_by": "split", "optimizer.eps": 1e-8, "graph": "auto",
 }  # fmt: skip
 # Options whose null leaves the value to the run, which records it when it begins.
 LEFT_TO_THE_RUN = ("threads",)

@@ -4,7 +4,6 @@ from conftest import equal, last_weights
 from hydra import compose
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
-from torch import nn
 from torch.nn import functional as F
 
 from reslab.data.batches import derive_seed
@@ -15,8 +14,9 @@ from reslab.models.build import build_network
 from reslab.run import Run
 from reslab.training import fit
 from reslab.training.build import build_callbacks, build_classifier, build_data, build_trainer
-from reslab.training.classifier import Classifier, batch_mixing, parameter_groups
+from reslab.training.classifier import Classifier, parameter_groups
 from reslab.training.history import History
+from reslab.training.mixing import Mix, batch_mixing
 
 TINY = ("model=resnet8", "data=synthetic", "data.num_images=64", "data.image_size=8", "data.batch_size=16")
 SHORT = (*TINY, "trainer=cpu", "trainer.max_epochs=2", "logger=none", "test=false")
@@ -202,8 +202,11 @@ def test_cutmix_pastes_a_rectangle_and_shares_the_label_by_its_area(composed, sm
     assert_mixed(loss, logits, labels, 1 - inside.float().mean(), smoothing)
 
 
-class NextLabel(nn.Module):
-    def forward(self, x, labels):
+class NextLabel:
+    def draw(self, device):
+        return Mix("mixup", torch.empty(0))
+
+    def apply(self, mix, x, labels):
         return x, F.one_hot((labels + 1) % 10, 10).float()
 
 
@@ -216,12 +219,12 @@ def test_training_accuracy_counts_the_labels_from_before_mixing(composed):
 
 
 def test_with_mixup_and_cutmix_each_batch_uses_one_of_them():
-    mixing = batch_mixing(mixup=1.0, cutmix=1.0, num_classes=4)
+    mixing = batch_mixing(mixup=1.0, cutmix=1.0, num_classes=4, image_size=16)
     images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 16, 16)
     torch.manual_seed(0)
     blended = 0
     for _ in range(200):
-        mixed, targets = mixing(images, torch.arange(4))
+        mixed, targets = mixing.apply(mixing.draw(torch.device("cpu")), images, torch.arange(4))
         blended += bool((mixed.flatten(1).diff() == 0).all() and 0 < mixed[1, 0, 0, 0] < 1)
         torch.testing.assert_close(mixed[1].mean(), targets[1, 1])  # a mean of zeros and ones by their shares
     assert 70 < blended < 130  # the expected 100 and four standard deviations; CutMix never blends two numbers

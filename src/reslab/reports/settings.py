@@ -16,7 +16,7 @@ IGNORED = (
     "seed", "folder", "outputs", "resume", "objective", "test", "logger", "checkpoint", "data.num_workers",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
     "trainer.detect_anomaly", "callbacks.tensorboard_report", "callbacks.last_checkpoint", "callbacks.pruning",
-    "sweep", "threads",
+    "sweep", "threads", "graph",
 )  # fmt: skip
 ABSENT = "-"  # shown where a configuration does not have a setting, e.g. the momentum of Adam
 

@@ -12,18 +12,17 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
-from torchvision.transforms import v2
 
 from reslab.data.base import ImageSpec
 from reslab.data.batches import Batch, derive_seed
 from reslab.data.transforms import Preprocessing
 from reslab.errors import UserError
-from reslab.options import check_option
 from reslab.training.checkpoints import refuse_lost_weights
 from reslab.training.confusion import Confusion
 from reslab.training.freezing import Freezing
+from reslab.training.graph import Inputs, StepGraphs
 from reslab.training.metrics import Metrics
-from reslab.training.options import RUN
+from reslab.training.mixing import Mix, batch_mixing
 from reslab.training.schedules import optimizer_steps
 
 log = logging.getLogger(__name__)
@@ -49,6 +48,7 @@ class Classifier(L.LightningModule):
 
     Attributes:
         record: the configuration, spec and origin of the run, as plain values. A checkpoint holds it as "reslab".
+        graphs: replay training steps as CUDA graphs; None if every step runs eagerly.
         evaluated_images: the number of images of the last validation, "val", and of the last test, "test".
         confusion: how often each pair of a true and a predicted class occurred in the last test.
 
@@ -89,12 +89,14 @@ class Classifier(L.LightningModule):
         self.label_smoothing, self.flip_averaging, self.seed = label_smoothing, flip_averaging, seed
         self.freezing = freezing
         self.record: dict[str, Any] = {}
+        self.graphs: StepGraphs | None = None
+        self.is_replayed = False  # whether a graph has computed the gradients of the present step
         self.evaluated_images: dict[str, int] = {}
         self.example_input_array: Tensor = torch.zeros(
             2, len(spec.mean), spec.image_size, spec.image_size, dtype=torch.uint8
         )
         num_classes = len(spec.classes)
-        self.mixing = batch_mixing(mixup, cutmix, num_classes)
+        self.mixing = batch_mixing(mixup, cutmix, num_classes, spec.image_size)
         # These are local, so that the processes need not wait for one another at each logged step. History averages
         # them over the processes at the end of an epoch.
         self.train_metrics = Metrics(num_classes, local=True)
@@ -128,16 +130,71 @@ class Classifier(L.LightningModule):
         # Everything that this step draws is a function of the seed, the batch's number since the start of the run and
         # the rank, so that a resumed run draws the same.
         number = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_index
-        seed_generators(derive_seed(self.seed, number, self.global_rank), self.device)
+        seed = derive_seed(self.seed, number, self.global_rank)
+        factor = self._accumulation_factor(batch_index)
+        has_graphs = self.graphs is not None and self.graphs.is_active
+        replayed = self._replay(images, labels, seed, factor, batch_index) if has_graphs else None
+        self.is_replayed = replayed is not None
+        if replayed is not None:
+            loss, logits = replayed
+        else:
+            seed_generators(seed, self.device)
+            loss, logits = self.loss_and_logits(images, labels, self.draw_mix)
+        self.train_metrics.add(loss.detach(), logits.detach(), labels)
+        return scaled(loss, factor)
+
+    def loss_and_logits(
+        self, images: Tensor, labels: Tensor, draw_mix: Callable[[], Mix | None]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of a training batch and its logits (N, num_classes).
+
+        It is a function of its arguments, the weights and the generators: nothing here looks at a value on a GPU.
+
+        Args:
+            images: uint8 (N, C, H, W).
+            labels: int64 (N,).
+            draw_mix: called once the augmentation has drawn, because on a CPU both draw from one generator.
+        """
         x, targets = self.preprocess(self.augment(images)), labels
-        if self.mixing:
-            x, targets = self.mixing(x, labels)  # targets: (N, num_classes)
+        if self.mixing is not None and (mix := draw_mix()) is not None:
+            x, targets = self.mixing.apply(mix, x, labels)  # targets: (N, num_classes)
             x = x.contiguous(memory_format=self.preprocess.memory_format)  # mixing on a GPU loses the format
         logits = self.network(x)  # (N, num_classes)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        self.train_metrics.add(loss.detach(), logits.detach(), labels)
-        factor = self._accumulation_factor(batch_index)
-        return loss if factor == 1 else loss * factor
+        return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing), logits
+
+    def draw_mix(self) -> Mix | None:
+        return self.mixing.draw(self.device) if self.mixing is not None else None
+
+    # graphs
+
+    def _replay(
+        self, images: Tensor, labels: Tensor, seed: int, factor: float, batch_index: int
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the loss and the logits of a step that a graph has computed; None if it must run eagerly."""
+        assert self.graphs is not None
+        seed_generators(seed, self.device)
+        inputs = Inputs(images, labels, self.draw_mix())
+        divisor = self.trainer.accumulate_grad_batches
+
+        def step(inputs: Inputs) -> tuple[Tensor, Tensor]:
+            loss, logits = self.loss_and_logits(inputs.images, inputs.labels, lambda: inputs.mix)
+            with torch.autocast(self.device.type, enabled=False):  # as Lightning calls backward
+                (scaled(loss, factor) / divisor).backward()
+            return loss.detach(), logits.detach()
+
+        return self.graphs.run(step, inputs, factor, accumulates=batch_index % divisor > 0)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if not self.is_replayed:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        if not self.is_replayed:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def on_train_end(self) -> None:
+        if self.graphs is not None:
+            self.graphs.forget()
 
     def _accumulation_factor(self, batch_index: int) -> float:
         """Return what makes the gradient of an optimizer step the mean over its batches.
@@ -257,18 +314,8 @@ class Classifier(L.LightningModule):
             nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
 
-def batch_mixing(mixup: float, cutmix: float, num_classes: int) -> nn.Module | None:
-    """Return a module that mixes a float batch (N, C, H, W) and its labels; None if both are turned off.
-
-    MixUp: Zhang et al. 2017, arXiv:1710.09412. CutMix: Yun et al. 2019, arXiv:1905.04899. Each image is mixed with the
-    one before it. All random numbers are drawn on the CPU, to avoid a synchronization with the GPU.
-    """
-    choices: list[nn.Module] = []
-    for name, alpha, kind in (("mixup", mixup, v2.MixUp), ("cutmix", cutmix, v2.CutMix)):
-        check_option(name, alpha, RUN[name])
-        if alpha:
-            choices.append(kind(alpha=float(alpha), num_classes=num_classes))  # torch's Beta refuses an integer
-    return v2.RandomChoice(choices) if choices else None
+def scaled(loss: Tensor, factor: float) -> Tensor:
+    return loss if factor == 1 else loss * factor
 
 
 def mixed_name(metric: str) -> str:

@@ -30,6 +30,7 @@ from reslab.training.build import (
 from reslab.training.checkpoints import BestCheckpoint, Resumed, read_checkpoint, resumed_checkpoint
 from reslab.training.classifier import Classifier
 from reslab.training.distributed import joined_processes
+from reslab.training.graph import build_graphs
 from reslab.training.history import History
 from reslab.training.opening import data_line, network_line, opening_level
 from reslab.training.process import prepare_process, quiet_other_processes
@@ -90,6 +91,7 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     lines = next(callback for callback in callbacks if isinstance(callback, EpochLines))
     folder_update = FolderUpdate(config, run, resumed, chooses_best=best is not None)
     trainer = build_trainer(config, [folder_update, *callbacks], build_logger(config, resumed.step if resumed else 0))
+    classifier.graphs = graphs = build_graphs(config, classifier, trainer)
     origin = provenance(config, data, classifier, trainer)
     log.log(opening_level(), "%s", network_line(origin, data.spec, trainer.world_size))
     lengths = requested_lengths(config, resumed.record if resumed else None, resumed.step if resumed else 0)
@@ -117,6 +119,7 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     result: Result = {name: value for name, value in metrics.items() if name.startswith(("train/", "val/"))}
     result |= {"epochs": history.epochs, "steps": trainer.global_step, "best_step": metrics.get("step")}
     result |= {"train/seconds": history.train_seconds, "train/images_per_second": history.images_per_second}
+    result["graph"] = graphs.outcome
     if len(lengths) > 1:
         result["requested"] = lengths
     if config.test and not pruned:

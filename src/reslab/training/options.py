@@ -97,6 +97,7 @@ RUN = {
     "flip_averaging": TRUE_OR_FALSE,
     "threads": integer(1, MAX_PROCESSORS) | NULL,
     "compile": TRUE_OR_FALSE,
+    "graph": TRUE_OR_FALSE | one_of("auto"),
     "test": TRUE_OR_FALSE,
     "summary": TRUE_OR_FALSE,
     "objective": one_or_list(one_of(*VALIDATION_METRICS, *TEST_METRICS, *TRAINING_METRICS, "parameters")),

@@ -1,0 +1,7 @@
+import pytest
+import torch
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no NVIDIA GPU")
