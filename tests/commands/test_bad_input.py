@@ -79,7 +79,7 @@ OPTIONS = [
     ("cutmix=-0.2", "cutmix=-0.2 must be a number from 0.001 to 1000, or 0"),
     ("flip_averaging=maybe", "flip_averaging=maybe must be true or false"),
     ("compile=1", "compile=1 must be true or false"),
-    ("graph=yes_please", "graph=yes_please must be true or false, or auto"),
+    ("graph=yes_please", "graph=yes_please must be true or false or auto"),
     ("objective=val/acuracy", "objective=val/acuracy must be one of val/accuracy, val/loss, val/top5_accuracy, test/"),
     ("checkpoint.every_minutes=0", "checkpoint.every_minutes=0 must be a number from 1e-09 to 1e+07"),
     ("optimizer.lr=0", "optimizer.lr=0 must be a number from 1e-12 to 1e+38"),
