@@ -39,6 +39,7 @@ from reslab.training.metrics import TOP5_ABOVE
 from reslab.training.opening import opening_level
 from reslab.training.pace import Pace
 from reslab.training.progress import EpochLines, ProgressBar, can_show_bar
+from reslab.training.waiting import LoaderWait
 
 # They change the length of a run or its optimizer steps, which schedules and resumed runs must know.
 UNSUPPORTED = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder, StochasticWeightAveraging)
@@ -177,7 +178,7 @@ def build_display(
     """Build the callbacks that show what the run does."""
     best = next((callback for callback in chosen if isinstance(callback, BestCheckpoint)), None)
     pace = Pace(opening_level(), 2 if config.flip_averaging else 1, max_time)
-    display: list[Callback] = [pace, EpochLines(history, best)]
+    display: list[Callback] = [pace, EpochLines(history, best), LoaderWait(opening_level())]
     has_own_bar = any(isinstance(callback, LightningProgressBar) for callback in chosen)
     if config.trainer.enable_progress_bar and can_show_bar() and not has_own_bar:
         display.append(ProgressBar(history, pace))
