@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 JOIN_SECONDS = 0.02  # between two looks whether the processes of a run have met
+FASTEST_GPU_HERTZ = 3e9  # no GPU has a faster clock; a slower one makes a pause longer
 
 
 def hydra_argument_parser() -> ArgumentParser:
@@ -142,6 +143,16 @@ def continued_trial(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") ->
     import optuna
 
     return optuna.Trial(study, trial._trial_id)
+
+
+def occupy_gpu(seconds: float) -> None:
+    """Let the GPU compute nothing for at least this time, so that it falls behind what Python launches.
+
+    torch.cuda._sleep, which torch (2.15) uses in its own tests: a kernel that counts cycles of the GPU's clock.
+    """
+    import torch
+
+    torch.cuda._sleep(int(seconds * FASTEST_GPU_HERTZ))
 
 
 def shut_down_workers(loader: "DataLoader[Any]") -> None:

@@ -10,4 +10,7 @@ def test_the_numbers_of_a_row(finished_row):
     }  # fmt: skip
     assert cells(row) == ["12,346", "8.12 (7.5-1,234)", "1", "2", "4", "1", "2,048"]
     assert part_percentages(row) == {"data": 12.5, "forward": 25, "backward": 50, "optimizer": 12.5}
+    both = row | {"host_ms": 9.04, "gpu_ms": 2.1}
+    assert cells(both, ["host_ms", "gpu_ms"])[1:4] == ["8.12 (7.5-1,234)", "9.04", "2.1"]
+    assert cells(row, ["host_ms", "gpu_ms"])[1:4] == ["8.12 (7.5-1,234)", "", ""]
     assert cells({"status": "out of memory"}) == ["", "out of memory"]

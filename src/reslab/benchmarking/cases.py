@@ -9,6 +9,8 @@ from omegaconf import DictConfig
 from reslab.configuration import as_list, to_dict
 from reslab.errors import UserError
 
+LAUNCHED_STEPS = 10  # for the medians of a step's time on the host and on the GPU
+
 
 @dataclass(frozen=True)
 class Case:
@@ -33,10 +35,23 @@ def read_cases(config: DictConfig) -> list[Case]:
     return list(dict.fromkeys(Case(*values) for values in product(*lists)))
 
 
-def training_settings(config: DictConfig, case: Case, warmup_steps: int, steps: int) -> dict[str, Any]:
-    """Return the settings of train.py for a case: that many steps on one device, without validation and output."""
+def training_settings(
+    config: DictConfig, case: Case, warmup_steps: int, steps: int, launched_steps: int = LAUNCHED_STEPS
+) -> dict[str, Any]:
+    """Return the settings of train.py for a case: that many steps on one device, without validation and output.
+
+    Args:
+        config: the composed configuration.
+        case: the case.
+        warmup_steps: steps before the measured ones.
+        steps: measured steps.
+        launched_steps: further steps on a GPU for each of the times of `reslab.benchmarking.launching`.
+    """
     settings = to_dict(config, resolve=True)
-    settings["case"] = {"memory_format": case.memory_format, "warmup_steps": warmup_steps}
+    settings["case"] = {
+        "memory_format": case.memory_format, "warmup_steps": warmup_steps, "steps": steps,
+        "launched_steps": launched_steps,
+    }  # fmt: skip
     settings["compile"] = case.compile
     settings["data"] |= {"batch_size": case.batch_size, "val_fraction": 0, "validate_on_test": False}
     if "num_images" in settings["data"]:  # synthetic images: there are always enough for one batch
@@ -44,5 +59,5 @@ def training_settings(config: DictConfig, case: Case, warmup_steps: int, steps: 
     settings["trainer"] |= {"accelerator": case.device, "precision": case.precision}
     settings["trainer"] |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "overfit_batches": 0.0, "profiler": None}
     settings["trainer"] |= {"limit_train_batches": None, "limit_val_batches": 0, "enable_progress_bar": False}
-    settings["trainer"] |= {"max_steps": warmup_steps + steps, "max_epochs": warmup_steps + steps}
+    settings["trainer"] |= {"max_steps": warmup_steps + steps, "max_epochs": -1}
     return settings

@@ -32,7 +32,7 @@ def find_largest_batch(config: DictConfig, case: Case) -> Row:
 
     def fits(batch_size: int) -> bool:
         tried = replace(case, batch_size=batch_size)
-        row = asdict(tried) | measure_in_own_process(training_settings(config, tried, 0, STEPS_THAT_MUST_FIT))
+        row = asdict(tried) | measure_in_own_process(training_settings(config, tried, 0, STEPS_THAT_MUST_FIT, 0))
         finished = bool(row["status"] == "finished")
         log.info("%s: %s", describe_case(row, CASE_OPTIONS), "fits" if finished else describe_result(row))
         rows[batch_size] = row

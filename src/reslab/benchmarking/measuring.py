@@ -12,11 +12,13 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from reslab.benchmarking.launching import LaunchTimes
 from reslab.benchmarking.memory import limited_memory, peak_memory
 from reslab.benchmarking.options import MEMORY_FORMATS
 from reslab.benchmarking.rows import PARTS, Row
 from reslab.errors import USER_ERRORS, one_line
 from reslab.training.build import build_classifier, build_data, build_trainer
+from reslab.training.limits import limit_steps
 from reslab.training.process import prepare_process
 from reslab.training.provenance import provenance
 
@@ -95,8 +97,11 @@ def measure_steps(config: DictConfig) -> Row:
     """Train, and return the speed, the time of each step and of its parts, the peak memory, and the provenance."""
     prepare_process(config.seed)
     stopwatch = Stopwatch()
-    trainer = build_trainer(config, [stopwatch], logger=None)
+    launches = LaunchTimes(config.trainer.max_steps, config.case.launched_steps)
+    trainer = build_trainer(config, [stopwatch, launches], logger=None)
     device = trainer.strategy.root_device
+    if device.type == "cuda":
+        limit_steps(trainer, config.trainer.max_steps + 2 * config.case.launched_steps)
     with limited_memory(device, config.benchmark.memory_limit_mb):
         data = build_data(config, stages=("fit",))
         classifier = build_classifier(config, data)
@@ -104,12 +109,13 @@ def measure_steps(config: DictConfig) -> Row:
         classifier.network.to(memory_format=memory_format)
         classifier.preprocess.memory_format = memory_format
         trainer.fit(classifier, datamodule=data)
-    parts = stopwatch.milliseconds()[config.case.warmup_steps :]  # (steps, parts)
+    parts = stopwatch.milliseconds()[config.case.warmup_steps :][: config.case.steps]  # (steps, parts)
     step = percentiles(parts.sum(1))
     return {
         "images_per_second": 1000 * data.batch_size / step["median"],
         "step_ms": step,
         "parts_ms": {name: percentiles(part) for name, part in zip(PARTS, parts.T, strict=True)},
+        **launches.milliseconds(),
         "peak_memory_mb": peak_memory(device) / 2**20,
         "accelerator": "cpu" if device.type == "cpu" else "gpu",
         "image_size": data.spec.image_size,

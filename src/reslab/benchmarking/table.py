@@ -1,6 +1,6 @@
 """A benchmark's result on the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from reslab.benchmarking.rows import (
 from reslab.files import relative
 from reslab.run import BENCHMARK_FILE
 
+LAUNCHES = {"host_ms": "host ms", "gpu_ms": "GPU ms"}  # a step of Python alone, and of the GPU alone
 MIN_WIDTH = 100  # A narrower terminal would cut numbers off.
 
 
@@ -46,10 +47,11 @@ def speed_table(result: dict[str, Any], names: list[str]) -> Table:
     common = describe_case(finished or rows[0], [name for name in CASE_OPTIONS if name not in names])
     table = Table(title=f"{title}\n{common}", title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("case")
-    for name in ("images/s", "ms/step", *PARTS, "peak MB"):
+    launches = LAUNCHES if any("host_ms" in row for row in rows) else {}
+    for name in ("images/s", "ms/step", *launches.values(), *PARTS, "peak MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(describe_case(row, names or ["device"]), *cells(row))
+        table.add_row(describe_case(row, names or ["device"]), *cells(row, launches))
     return table
 
 
@@ -63,14 +65,20 @@ def hardware(rows: list[Row]) -> list[str]:
     return [f"{accelerator}: {name}" for accelerator, name in names.items()]
 
 
-def cells(row: Row) -> list[str]:
-    """Return the cells of the columns after the first one."""
+def cells(row: Row, launches: Iterable[str] = ()) -> list[str]:
+    """Return the cells of the columns after the first one.
+
+    Args:
+        row: the case.
+        launches: the names of the times that a case on a GPU also has.
+    """
     if row["status"] != "finished":
         return ["", row["status"]]
     step, parts = row["step_ms"], row["parts_ms"]
     return [
         short_number(row["images_per_second"]),
         f"{short_number(step['median'])} ({short_number(step['p10'])}-{short_number(step['p90'])})",
+        *(short_number(row[name]) if name in row else "" for name in launches),
         *(short_number(parts[name]["median"]) for name in PARTS),
         f"{row['peak_memory_mb']:,.0f}",
     ]
