@@ -1,6 +1,10 @@
 # make train: install and run the main job; make test: install and run the tests. ARGS= goes to the command.
+# make gpu: on a machine with an NVIDIA GPU, the tests that need one and then the measurements, for 7.5 minutes; the next
+# call continues. PART=tests|speed|recipes|fidelity|disk: only that. PYTHON_GPU=python3: with the packages that this
+# machine has and those in the folder packages/, where nothing can be installed (benchmarks/README.md).
 PYTHON ?= python3
 BIN = .venv/bin
+PYTHON_GPU ?= $(BIN)/python
 
 train: .venv/installed  ## train (ARGS="model=resnet18 data=fashion_mnist")
 	$(BIN)/python src/train.py $(ARGS)
@@ -13,6 +17,9 @@ test-all: .venv/installed  ## the slow ones too
 
 faults: .venv/installed  ## a fault in every file operation, phase and file of a run, not only in a sample; an hour
 	RESLAB_ALL_FAULTS=1 $(BIN)/python -m pytest tests/faults -n 2 --dist worksteal $(ARGS)
+
+gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),.venv/installed)  ## test and measure on a GPU (PART=speed PYTHON_GPU=python3)
+	PYTHONPATH=$(CURDIR)/packages:$$PYTHONPATH $(PYTHON_GPU) benchmarks/gpu.py $(PART) $(ARGS)
 
 check: .venv/installed  ## lint, types, and which package imports which
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
@@ -28,4 +35,4 @@ help:
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: train test test-all faults check tensorboard help
+.PHONY: train test test-all faults gpu check tensorboard help
