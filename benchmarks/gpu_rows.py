@@ -13,6 +13,7 @@ from gpu_data import ROOT, MissingDataError
 from gpu_runs import Machine, Settings, in_pieces
 
 PARTS = ("tests", "speed", "recipes", "fidelity", "disk")
+WORKERS = max(1, (os.cpu_count() or 1) - 1)  # one processor is left for the training
 EPOCH_STEPS, LAUNCHED_STEPS = 200, 10  # of the part speed
 Values = dict[str, Any]
 
@@ -145,6 +146,7 @@ RECIPES = {  # the function that finds the images, what they need beside the rec
 # CIFAR-10 is a folder of JPEG files here.
 CIFAR10_FILES = {
     "data": "imagefolder", "data.image_size": 32, "data.in_memory": "true", "data.mean": "null", "data.std": "null",
+    "data.num_workers": WORKERS,
 }  # fmt: skip
 TINY_RECIPE = {"data": "digits", "trainer.max_epochs": 1}
 
@@ -225,12 +227,11 @@ def disk() -> list[Row]:
 def train_from_disk(machine: Machine) -> Values:
     """Train three epochs from JPEG files. The first one fills the cache of the disk."""
     files, size, batch = (64, (50, 38), 16) if machine.dry else (JPEG_FILES, JPEG_SIZE, 256)
-    workers = max(1, (os.cpu_count() or 1) - 1)
     run, _ = machine.train(
         "disk",
         {
             "model": "resnet50", "data": "imagefolder", "data.root": gpu_data.jpeg_files(machine.work, files, *size),
-            "data.image_size": 224, "data.batch_size": batch, "data.val_fraction": 0, "data.num_workers": workers,
+            "data.image_size": 224, "data.batch_size": batch, "data.val_fraction": 0, "data.num_workers": WORKERS,
             "trainer": "gpu", "trainer.precision": "bf16-mixed", "trainer.max_epochs": 3, "test": "false",
             "logger": "none",
         },
@@ -238,5 +239,5 @@ def train_from_disk(machine: Machine) -> Values:
     )  # fmt: skip
     speeds = [row["train/images_per_second"] for row in run.metrics]
     step_ms = 1000 * batch / speeds[-1]
-    values = {"step_ms": step_ms, "images_per_second": speeds[-1], "workers": workers, "files": files}
+    values = {"step_ms": step_ms, "images_per_second": speeds[-1], "workers": WORKERS, "files": files}
     return values | machine.ratio_to_plain("resnet50_224", "eager", step_ms)
