@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import gpu_data
-from gpu_data import ROOT, MissingDataError
 from gpu_runs import Machine, Settings, in_pieces
 
 PARTS = ("tests", "speed", "recipes", "fidelity", "disk")
@@ -104,7 +103,6 @@ def plain(loop: str, kind: str, machine: Machine) -> Values:
 
 def train_synthetic(loop: str, settings: Settings, machine: Machine) -> Values:
     """Train two epochs on random images, and compare a step with one of the plain loop's graph in the same call."""
-    settings = existing_options(settings)
     steps = 3 if machine.dry else EPOCH_STEPS
     batch = 16 if machine.dry else int(str(settings["data.batch_size"]))
     probe = machine.work / "probe.json"
@@ -123,15 +121,6 @@ def train_synthetic(loop: str, settings: Settings, machine: Machine) -> Values:
     epochs = [row["train/epoch_seconds"] for row in run.metrics]
     values |= {"first_epoch_s": epochs[0], "second_epoch_s": epochs[1], "graph": run.result.get("graph")}
     return values | machine.ratio_to_plain(loop, "graph", values["step_ms"])
-
-
-def existing_options(settings: Settings) -> Settings:
-    """Return the settings without graph=false where this version of ResLab has no such option."""
-    if "graph" not in settings or "\ngraph:" in (ROOT / "conf" / "config.yaml").read_text():
-        return settings
-    if settings["graph"] != "false":
-        raise MissingDataError("the option graph")
-    return {name: value for name, value in settings.items() if name != "graph"}
 
 
 # recipes

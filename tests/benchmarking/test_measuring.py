@@ -2,10 +2,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from recorded_steps import Reexecution
 
 from reslab.benchmarking import measuring
 from reslab.benchmarking.cases import read_cases, training_settings
 from reslab.benchmarking.measuring import measure, percentiles
+from reslab.training.graph import StepGraphs
 
 
 def measured(config, warmup_steps=1, steps=3):
@@ -120,3 +122,19 @@ def test_an_error_is_a_row(config):
 
 def test_percentiles_are_the_10th_the_50th_and_the_90th():
     assert percentiles(torch.arange(11.0).flip(0)) == {"median": 5, "p10": 1, "p90": 9}
+
+
+def test_the_steps_of_a_benchmark_are_replayed_with_graph_true(config, monkeypatch):
+    """The recorder is that of machines without a GPU. A graph is one part of a step."""
+    recorders = []
+
+    def make(config, classifier, trainer):
+        recorders.append(Reexecution(classifier.network))
+        return StepGraphs(classifier, None, recorders[-1])
+
+    assert measured(config("graph=true"))["graph"] == "the device is cpu"
+    monkeypatch.setattr(measuring, "build_graphs", make)
+    row = measured(config(), warmup_steps=4, steps=5)
+    assert row["graph"] is True
+    assert recorders[-1].replayed == 4 + 5 - 3
+    assert row["parts_ms"].keys() == {"data", "forward", "backward", "optimizer"}

@@ -18,6 +18,8 @@ from reslab.benchmarking.options import MEMORY_FORMATS
 from reslab.benchmarking.rows import PARTS, Row
 from reslab.errors import USER_ERRORS, one_line
 from reslab.training.build import build_classifier, build_data, build_trainer
+from reslab.training.classifier import Classifier
+from reslab.training.graph import build_graphs
 from reslab.training.limits import limit_steps
 from reslab.training.process import prepare_process
 from reslab.training.provenance import provenance
@@ -36,6 +38,7 @@ class Stopwatch(Callback):
     `optimizer` the optimizer's step and the schedule.
 
     On a GPU a mark is an event in the GPU's stream. The parts are then the time that the GPU spent, and nothing waits.
+    A CUDA graph cannot be divided: with graph=true, `data` is the loader alone and `forward` is the whole graph.
     """
 
     def __init__(self) -> None:
@@ -53,9 +56,18 @@ class Stopwatch(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.device = trainer.strategy.root_device
-        # `preprocess` is not compiled, so its hook runs in a compiled network too.
-        pl_module.get_submodule("preprocess").register_forward_hook(self.mark)
+        assert isinstance(pl_module, Classifier)
+        self.has_graphs = pl_module.graphs is not None and pl_module.graphs.is_active
+        if not self.has_graphs:
+            # `preprocess` is not compiled, so its hook runs in a compiled network too.
+            pl_module.preprocess.register_forward_hook(self.mark)
         self.mark()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self.has_graphs:
+            self.mark()
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         self.mark()
@@ -108,6 +120,7 @@ def measure_steps(config: DictConfig) -> Row:
         memory_format = getattr(torch, MEMORY_FORMATS[config.case.memory_format])
         classifier.network.to(memory_format=memory_format)
         classifier.preprocess.memory_format = memory_format
+        classifier.graphs = graphs = build_graphs(config, classifier, trainer)
         trainer.fit(classifier, datamodule=data)
     parts = stopwatch.milliseconds()[config.case.warmup_steps :][: config.case.steps]  # (steps, parts)
     step = percentiles(parts.sum(1))
@@ -115,6 +128,7 @@ def measure_steps(config: DictConfig) -> Row:
         "images_per_second": 1000 * data.batch_size / step["median"],
         "step_ms": step,
         "parts_ms": {name: percentiles(part) for name, part in zip(PARTS, parts.T, strict=True)},
+        "graph": graphs.outcome,
         **launches.milliseconds(),
         "peak_memory_mb": peak_memory(device) / 2**20,
         "accelerator": "cpu" if device.type == "cpu" else "gpu",

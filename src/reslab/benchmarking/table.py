@@ -89,6 +89,8 @@ def lines_below(result: dict[str, Any], names: list[str]) -> Iterator[str]:
     for row in result["cases"]:
         if "error" in row:
             yield f"{describe_case(row, names or CASE_OPTIONS)}: {describe_result(row)}"
+    if any(row.get("graph") is True for row in result["cases"]):
+        yield "graph=true: forward is the whole graph, which augmentation and backward are parts of"
     for row in result["ratios"]:
         common = describe_case(row, [name for name in names if name not in ("device", "precision")])
         yield f"{row['faster']}: {row['ratio']:.1f} times the images/s of {row['slower']}{common and ', ' + common}"
