@@ -110,8 +110,8 @@ def test_a_case_is_measured_in_its_own_precision_and_memory_format(config, monke
     assert contiguous.stride() == (192, 64, 8, 1)
     assert classifiers[0].network.conv1.weight.stride() == (27, 1, 9, 3)
     assert classifiers[3].network.conv1.weight.stride() == (27, 9, 3, 1)
-    loss = classifiers[2].train_metrics.loss  # summed in 64 bits even where the weights have 16 bits
-    assert (loss.images, loss.total.dtype) == (32, torch.float64)
+    metrics = classifiers[2].train_metrics  # summed in 64 bits even where the weights have 16 bits
+    assert (metrics.images, metrics.sums.dtype) == (32, torch.float64)
 
 
 def test_an_error_is_a_row(config):

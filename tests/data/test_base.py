@@ -358,3 +358,29 @@ def test_augmentation_has_the_options_of_the_configuration_or_is_off(composed):
     off = build_data(composed(*SYNTHETIC, "data.augment=null"), ()).augmentation()
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
     assert off(images) is images
+
+
+def test_training_and_validation_share_one_copy_of_their_array_on_the_device(composed, monkeypatch):
+    data = build_data(composed(*SYNTHETIC), ("fit",))
+    device = torch.device("meta")  # it stands for a GPU
+    monkeypatch.setattr(data, "_resident_device", lambda images: device)
+    train, val = data.train_dataloader(), data.val_dataloader()
+    assert train.images.device == train.labels.device == device
+    assert train.images is val.images
+    assert train.labels is val.labels
+    assert len(data.copies) == 2
+    del train, val
+    assert len(data.copies) == 0
+
+
+def test_an_array_that_is_on_the_gpu_stays_there_however_little_memory_is_free(composed, monkeypatch):
+    data = build_data(composed(*SYNTHETIC), ("fit",))
+    data.trainer = pretend_trainer()
+    data.trainer.strategy.root_device = torch.device("cuda", 0)
+    images, copy = data.splits["train"].images, torch.empty(1, device="meta")
+    free = [10 * images.nbytes, images.nbytes]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free.pop(0), 0))
+    assert data._resident_device(images).type == "cuda"
+    assert data._resident_device(images).type == "cpu"  # too little is left
+    data.copies[id(images)] = copy
+    assert data._resident_device(images) == copy.device

@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import reslab.data.batches
 from reslab.data.batches import BatchOrder, FolderImages, FolderLoader, MemoryLoader, derive_seed
@@ -138,6 +139,25 @@ def test_batches_from_memory_pair_the_images_with_their_labels():
     loader = MemoryLoader(images, torch.arange(11), BatchOrder(torch.arange(11), 2, shuffle=True), CPU)
     for pixels, labels in loader:
         assert torch.equal(pixels, labels.byte().view(2, 1, 1, 1).expand(2, 3, 2, 2))
+
+
+class Copies(TorchDispatchMode):
+    """Count the tensors that are copied to another device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._to_copy.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_order_of_an_epoch_is_copied_to_the_device_once():
+    images, labels = torch.empty(20, 1, 4, 4, device="meta"), torch.empty(20, dtype=torch.int64, device="meta")
+    loader = MemoryLoader(images, labels, BatchOrder(torch.arange(20), 2, shuffle=True), torch.device("meta"))
+    with Copies() as copies:
+        batches = list(loader)
+    assert [tuple(images.shape) for images, _ in batches] == [(2, 1, 4, 4)] * 10
+    assert copies.count == 1
 
 
 @pytest.mark.parametrize("seen", [0, 1, 3, 5])

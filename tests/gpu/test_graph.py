@@ -52,15 +52,15 @@ def test_a_resumed_run_in_graphs_ends_as_an_uninterrupted_eager_one(both, name):
 
 def test_a_capture_that_fails_leaves_everything_as_it_was(both, monkeypatch):
     """A step that reads the device cannot be captured. What it draws afterwards is as before."""
-    step = Classifier.loss_and_logits
+    step = Classifier.loss_and_sums
 
     def reading(self, *arguments):
-        loss, logits = step(self, *arguments)
+        loss, sums = step(self, *arguments)
         if torch.cuda.is_current_stream_capturing():
             loss.item()
-        return loss, logits
+        return loss, sums
 
-    monkeypatch.setattr(Classifier, "loss_and_logits", reading)
+    monkeypatch.setattr(Classifier, "loss_and_sums", reading)
     assert both("trainer.max_epochs=2", *EVERYTHING).startswith("recording a step failed: ")
 
 

@@ -3,6 +3,7 @@ import functools
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.profilers import SimpleProfiler
 
 from reslab.errors import UserError
 from reslab.training import build, fit
@@ -59,3 +60,14 @@ def test_only_tensorboard_is_told_where_a_resumed_run_continues(composed, tmp_pa
     assert isinstance(build.build_logger(config, 7), CSVLogger)
     config = composed("logger=tensorboard", f"resume={tmp_path}")
     assert build.build_logger(config, 7)._kwargs["purge_step"] == 7
+
+
+def test_only_a_profiler_that_was_asked_for_times_actions(composed):
+    trainer = build.build_trainer(composed("trainer=cpu"), [], logger=None)
+    assert isinstance(trainer.profiler, build.NoProfiler)
+    with trainer.profiler.profile("one"), trainer.profiler.profile("another"):
+        pass
+    with pytest.raises(ZeroDivisionError), trainer.profiler.profile("an error"):
+        _ = 1 / 0
+    asked = build.build_trainer(composed("trainer=cpu", "trainer.profiler=simple"), [], logger=None)
+    assert isinstance(asked.profiler, SimpleProfiler)

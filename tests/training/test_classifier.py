@@ -342,3 +342,16 @@ def test_the_first_weights_depend_on_nothing_but_the_seed(composed):
         torch.rand(draws)
         weights.append(build_classifier(config, data).state_dict())
     assert equal(*weights)
+
+
+def test_a_module_in_place_of_a_plain_value_is_registered_and_the_other_way_round(composed):
+    data = build_data(composed(*SHORT), stages=("fit",))
+    classifier = build_classifier(composed(*SHORT), data)
+    classifier.part = "a name"
+    classifier.part = "another name"
+    assert classifier.part == "another name"
+    classifier.part = torch.nn.Linear(1, 1)
+    assert "part.weight" in classifier.state_dict()
+    classifier.part = None
+    assert "part.weight" not in classifier.state_dict()
+    assert classifier.part is None

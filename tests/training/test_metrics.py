@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.classification import MulticlassF1Score
 
-from reslab.training.metrics import MacroF1, MeanLoss, Metrics
+from reslab.training.metrics import MacroF1, MeanLoss, Metrics, TrainingMetrics
 
 NAN = float("nan")
 
@@ -60,15 +60,46 @@ def test_final_metrics_add_macro_f1_and_calibration_error():
     assert values["calibration_error"] == pytest.approx(abs(confidence - 0.75).item(), abs=1e-6)
 
 
-def test_metrics_continue_from_their_state():
-    torch.manual_seed(0)
+def trained(metrics, logits, labels, *sizes):
+    for part, target in zip(logits.split(sizes), labels.split(sizes), strict=True):
+        metrics.add(metrics.of_batch(F.cross_entropy(part, target), part, target), len(target))
+    return metrics
+
+
+@pytest.mark.parametrize("classes", [4, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_metrics_of_training_are_those_of_validation_bit_for_bit(classes, dtype):
+    logits, labels = torch.randn(40, classes).to(dtype), torch.randint(0, classes, (40,))
+    training, validation = trained(TrainingMetrics(classes), logits, labels, 32, 8), Metrics(classes)
+    for part, target in zip(logits.split((32, 8)), labels.split((32, 8)), strict=True):
+        validation.add(F.cross_entropy(part, target), part, target)
+    assert training.compute() == validation.compute()
+    assert {name: value.dtype for name, value in training.compute().items()} == {
+        name: value.dtype for name, value in validation.compute().items()
+    }
+    training.reset()
+    assert trained(training, torch.eye(classes), torch.arange(classes), classes).compute()["accuracy"] == 1
+
+
+def test_the_metrics_of_training_continue_from_their_state():
     logits, labels = torch.randn(40, 7), torch.randint(0, 7, (40,))
-    whole, first, second = Metrics(7), Metrics(7), Metrics(7)
-    for metrics, start, stop in ((whole, 0, 32), (whole, 32, 40), (first, 0, 32)):
-        metrics.add(F.cross_entropy(logits[start:stop], labels[start:stop]), logits[start:stop], labels[start:stop])
-    second.load_state(first.state())
-    second.add(F.cross_entropy(logits[32:], labels[32:]), logits[32:], labels[32:])
-    assert second.compute() == whole.compute()
+    whole = trained(TrainingMetrics(7), logits, labels, 32, 8)
+    second = TrainingMetrics(7)
+    second.load_state(trained(TrainingMetrics(7), logits[:32], labels[:32], 32).state())
+    assert trained(second, logits[32:], labels[32:], 8).compute() == whole.compute()
+
+
+@pytest.mark.parametrize("classes", [4, 7])
+def test_the_metrics_of_training_continue_from_the_state_of_an_older_version(classes):
+    """It was that of torchmetrics."""
+    logits, labels = torch.randn(40, classes), torch.randint(0, classes, (40,))
+    older, now = Metrics(classes), TrainingMetrics(classes)
+    older.add(F.cross_entropy(logits, labels), logits, labels)
+    state = {"loss.total": older.loss.total, "loss.images": older.loss.images}
+    for name, score in older.scores.items():
+        state |= {f"scores.{name}.{each}": getattr(score, each) for each in ("tp", "fp", "tn", "fn")}
+    now.load_state(state)
+    assert now.compute() == older.compute()
 
 
 @pytest.mark.parametrize(
@@ -157,13 +188,6 @@ def test_the_parts_of_several_processes_add_up():
     parts[1].update(logits[30:], labels[30:])
     parts[0].merge_state(parts[1])  # with the reductions that torchmetrics uses between processes
     assert parts[0].compute().item() == pytest.approx(expected_calibration_error(logits, labels), abs=1e-6)
-
-
-def test_a_state_is_continued_exactly_in_bfloat16():
-    first, second = Metrics(7), Metrics(7).to(torch.bfloat16)
-    first.add(torch.tensor(1.2345), torch.eye(7), torch.arange(7))
-    second.load_state(first.state())
-    assert second.compute() == first.compute()
 
 
 def test_macro_f1_equals_torchmetrics_bit_for_bit():

@@ -134,6 +134,7 @@ class ImageDataModule(L.LightningDataModule):
         self.splits: dict[SplitName, Split | None] = {}
         self.file_splits: list[Split] = []
         self.folder_loaders = weakref.WeakSet[FolderLoader]()
+        self.copies = weakref.WeakValueDictionary[int, Tensor]()  # on the GPU, by the id of a tensor of `splits`
 
     # what a subclass writes
 
@@ -337,7 +338,16 @@ class ImageDataModule(L.LightningDataModule):
             self.folder_loaders.add(loader)
             return loader
         device = self._resident_device(split.images)
-        return MemoryLoader(split.images.to(device), split.labels.to(device), order, device)
+        return MemoryLoader(self._held_on(device, split.images), self._held_on(device, split.labels), order, device)
+
+    def _held_on(self, device: torch.device, tensor: Tensor) -> Tensor:
+        """Return a tensor on a device. Splits of one array share its copy, which exists as long as a loader has it."""
+        held = self.copies.get(id(tensor))
+        if held is None or held.device != device:
+            held = tensor.to(device)
+            if held is not tensor:
+                self.copies[id(tensor)] = held
+        return held
 
     def _order(self, split: Split, shuffle: bool) -> BatchOrder:
         world_size = self.trainer.world_size if self.trainer else 1
@@ -358,6 +368,8 @@ class ImageDataModule(L.LightningDataModule):
     def _resident_device(self, images: Tensor) -> torch.device:
         """Return where a split is held during training: on the GPU if it takes at most half of the free memory."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if (copy := self.copies.get(id(images))) is not None:
+            return copy.device
         if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
             log.info("the images stay in main memory: %d MB are too many for the GPU", images.nbytes // 2**20)
             return torch.device("cpu")

@@ -86,7 +86,10 @@ class BatchOrder:
         return self.indices[torch.randperm(len(self.indices), generator=generator)]
 
     def __iter__(self) -> Iterator[Tensor]:
-        order = self.order()
+        return self.batches_of(self.order())
+
+    def batches_of(self, order: Tensor) -> Iterator[Tensor]:
+        """Yield this rank's batches of an epoch's order as views of it, wherever it is in memory."""
         for number in range(self.first_batch, len(self)):
             takes_remainder = not self.shuffle and number == len(self) - 1
             batch = order[number * self.batch_size : None if takes_remainder else (number + 1) * self.batch_size]
@@ -145,9 +148,10 @@ class MemoryLoader(BatchLoader):
         self.images, self.labels, self.device = images, labels, device
 
     def batches(self) -> Iterator[Batch]:
-        for indices in self.sampler:
-            indices = indices.to(self.device, non_blocking=True)
-            yield self.images.index_select(0, indices), self.labels[indices]  # eight times as fast as [] on a CPU
+        order = self.sampler.order().to(self.device)  # once in an epoch, so that no step copies
+        for indices in self.sampler.batches_of(order):
+            # On a CPU, it takes an eighth of the time of [].
+            yield self.images.index_select(0, indices), self.labels.index_select(0, indices)
 
 
 class FolderImages(Dataset[Any]):

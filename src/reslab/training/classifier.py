@@ -21,7 +21,7 @@ from reslab.training.checkpoints import refuse_lost_weights
 from reslab.training.confusion import Confusion
 from reslab.training.freezing import Freezing
 from reslab.training.graph import Inputs, StepGraphs
-from reslab.training.metrics import Metrics
+from reslab.training.metrics import Metrics, TrainingMetrics
 from reslab.training.mixing import Mix, batch_mixing
 from reslab.training.schedules import optimizer_steps
 
@@ -97,13 +97,20 @@ class Classifier(L.LightningModule):
         )
         num_classes = len(spec.classes)
         self.mixing = batch_mixing(mixup, cutmix, num_classes, spec.image_size)
-        # These are local, so that the processes need not wait for one another at each logged step. History averages
-        # them over the processes at the end of an epoch.
-        self.train_metrics = Metrics(num_classes, local=True)
+        # These are of this process, so that none waits for another at each logged step. History averages them over the
+        # processes at the end of an epoch.
+        self.train_metrics = TrainingMetrics(num_classes)
         self.val_metrics = Metrics(num_classes)
         self.test_metrics = Metrics(num_classes, final=True)
         self.num_classes = num_classes
         self.tested_pairs: list[Tensor] = []  # as `Confusion.of_codes` takes them
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute. Lightning notes fifty times in a step which hook runs, which nn.Module would check."""
+        if name in self.__dict__ and isinstance(value, str | bool | None):
+            self.__dict__[name] = value  # it is neither a parameter nor a module, and stays so
+        else:
+            super().__setattr__(name, value)
 
     def forward(self, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> logits (N, num_classes)
         return self.network(self.preprocess(images))
@@ -136,17 +143,17 @@ class Classifier(L.LightningModule):
         replayed = self._replay(images, labels, seed, factor, batch_index) if has_graphs else None
         self.is_replayed = replayed is not None
         if replayed is not None:
-            loss, logits = replayed
+            loss, sums = replayed
         else:
             seed_generators(seed, self.device)
-            loss, logits = self.loss_and_logits(images, labels, self.draw_mix)
-        self.train_metrics.add(loss.detach(), logits.detach(), labels)
+            loss, sums = self.loss_and_sums(images, labels, self.draw_mix)
+        self.train_metrics.add(sums, len(labels))
         return scaled(loss, factor)
 
-    def loss_and_logits(
+    def loss_and_sums(
         self, images: Tensor, labels: Tensor, draw_mix: Callable[[], Mix | None]
     ) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of a training batch and its logits (N, num_classes).
+        """Return the mean loss of a training batch, and what its metrics add (`TrainingMetrics.of_batch`).
 
         It is a function of its arguments, the weights and the generators: nothing here looks at a value on a GPU.
 
@@ -160,7 +167,8 @@ class Classifier(L.LightningModule):
             x, targets = self.mixing.apply(mix, x, labels)  # targets: (N, num_classes)
             x = x.contiguous(memory_format=self.preprocess.memory_format)  # mixing on a GPU loses the format
         logits = self.network(x)  # (N, num_classes)
-        return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing), logits
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        return loss, self.train_metrics.of_batch(loss.detach(), logits.detach(), labels)
 
     def draw_mix(self) -> Mix | None:
         return self.mixing.draw(self.device) if self.mixing is not None else None
@@ -170,17 +178,17 @@ class Classifier(L.LightningModule):
     def _replay(
         self, images: Tensor, labels: Tensor, seed: int, factor: float, batch_index: int
     ) -> tuple[Tensor, Tensor] | None:
-        """Return the loss and the logits of a step that a graph has computed; None if it must run eagerly."""
+        """Return the loss and the metrics' sums of a step that a graph has computed; None if it must run eagerly."""
         assert self.graphs is not None
         seed_generators(seed, self.device)
         inputs = Inputs(images, labels, self.draw_mix())
         divisor = self.trainer.accumulate_grad_batches
 
         def step(inputs: Inputs) -> tuple[Tensor, Tensor]:
-            loss, logits = self.loss_and_logits(inputs.images, inputs.labels, lambda: inputs.mix)
+            loss, sums = self.loss_and_sums(inputs.images, inputs.labels, lambda: inputs.mix)
             with torch.autocast(self.device.type, enabled=False):  # as Lightning calls backward
                 (scaled(loss, factor) / divisor).backward()
-            return loss.detach(), logits.detach()
+            return loss.detach(), sums
 
         return self.graphs.run(step, inputs, factor, accumulates=batch_index % divisor > 0)
 

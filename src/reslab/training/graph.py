@@ -1,7 +1,8 @@
 """The training step as a CUDA graph: recorded once, then replayed without Python launching its kernels.
 
 A graph holds augmentation, preprocessing, mixing, forward, loss and backward. What follows runs eagerly on what it
-leaves: the loss, the logits and the gradients. So Lightning's loop, clipping, optimizers and callbacks are as without.
+leaves: the loss, the sums of the metrics and the gradients. So Lightning's loop, clipping, optimizers and callbacks are
+as without.
 """
 
 import logging
@@ -48,7 +49,7 @@ class Inputs(NamedTuple):
         return Inputs(self.images.clone(), self.labels.clone(), mix)
 
 
-Outputs = tuple[Tensor, Tensor]  # the loss, and the logits (N, num_classes)
+Outputs = tuple[Tensor, Tensor]  # the loss, and what the metrics of the epoch add
 Step = Callable[[Inputs], Outputs]  # it also leaves the gradients of the loss in the parameters
 Replay = Callable[[], None]  # writes the outputs and the gradients where recording has put them
 # It takes a step without arguments and executes nothing of it. The outputs keep their place in memory.

@@ -18,28 +18,22 @@ class Metrics(nn.Module):
 
     `compute` returns "loss", "accuracy" and, for more than five classes, "top5_accuracy". No score depends on how the
     images were divided into batches. An image whose logits have no softmax, e.g. because one of them is NaN, counts as
-    wrong; the loss and the calibration error are then NaN. Only `local` metrics do not look for such images, because
-    training ends at a loss that is NaN before it reads a score.
+    wrong; the loss and the calibration error are then NaN.
 
     Args:
         num_classes: the number of classes.
-        local: compute over the images of this process alone, instead of those of all processes.
         final: compute the scores of a test as well: "f1_macro", the mean over the classes that are the true or the
             predicted class of some image, and "calibration_error".
     """
 
-    def __init__(self, num_classes: int, *, local: bool = False, final: bool = False) -> None:
+    def __init__(self, num_classes: int, *, final: bool = False) -> None:
         super().__init__()
-        self.local = local
-        options: dict[str, Any] = {"sync_on_compute": not local}
-        scores: dict[str, Metric] = {"accuracy": top_accuracy(num_classes, 1, options)}
-        if num_classes > TOP5_ABOVE:
-            scores["top5_accuracy"] = top_accuracy(num_classes, 5, options)
+        scores: dict[str, Metric] = {name: top_accuracy(num_classes, k) for name, k in accuracies(num_classes).items()}
         if final:
-            scores["f1_macro"] = MacroF1(num_classes, average="macro", validate_args=False, **options)
-        self.loss = MeanLoss(**options)
+            scores["f1_macro"] = MacroF1(num_classes, average="macro", validate_args=False)
+        self.loss = MeanLoss()
         self.scores = MetricCollection(scores, compute_groups=False)  # type: ignore[arg-type]
-        self.calibration_error = CalibrationError(**options) if final else None
+        self.calibration_error = CalibrationError() if final else None
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """Add a batch, and return the logits that its scores are computed from.
@@ -50,7 +44,7 @@ class Metrics(nn.Module):
             labels: int64 (N,).
         """
         self.loss.update(loss, len(labels))
-        scored = logits if self.local else without_accidental_hits(logits, labels)
+        scored = without_accidental_hits(logits, labels)
         self.scores.update(scored, labels)
         if self.calibration_error is not None:
             self.calibration_error.update(logits, labels)
@@ -63,20 +57,6 @@ class Metrics(nn.Module):
             values["calibration_error"] = self.calibration_error.compute()
         return values
 
-    def state(self) -> dict[str, Tensor]:
-        """Return what was added, on the CPU, for a checkpoint within an epoch."""
-        return {key: getattr(metric, name).cpu() for key, metric, name in self._states()}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue with what `state` returned."""
-        for key, metric, name in self._states():
-            # Copying into the present tensor would round to its type, which is bfloat16 in bf16-true.
-            setattr(metric, name, state[key].to(getattr(metric, name).device))
-
-    def _states(self) -> list[tuple[str, Metric, str]]:
-        metrics = [(path, module) for path, module in self.named_modules() if isinstance(module, Metric)]
-        return [(f"{path}.{name}", metric, name) for path, metric in metrics for name in metric.metric_state]
-
     def reset(self) -> None:
         """Forget what was added."""
         self.loss.reset()
@@ -85,8 +65,72 @@ class Metrics(nn.Module):
             self.calibration_error.reset()
 
 
-def top_accuracy(num_classes: int, k: int, options: dict[str, Any]) -> Metric:
-    return MulticlassAccuracy(num_classes, top_k=k, average="micro", validate_args=False, **options)
+class TrainingMetrics:
+    """The mean loss and the accuracies over the images that this process has trained on since the last reset.
+
+    A step needs one operation for them, and nothing waits for the device before `compute`. Training ends at a loss that
+    is NaN, so that it counts no accidental hits.
+
+    Args:
+        num_classes: the number of classes.
+
+    Attributes:
+        sums: of `SUM_DTYPE`: the sum of the losses of all images, and how many are right by each accuracy.
+        images: the number of images.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.accuracies = accuracies(num_classes)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was added."""
+        self.sums = torch.zeros(1 + len(self.accuracies), dtype=SUM_DTYPE)
+        self.images = 0
+
+    def of_batch(self, loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the sums of a batch with this mean loss, without adding them."""
+        right = [hits(logits, labels, k).to(SUM_DTYPE) for k in self.accuracies.values()]
+        return torch.stack([loss.to(SUM_DTYPE) * len(labels), *right])
+
+    def add(self, sums: Tensor, images: int) -> None:
+        """Add the sums of a batch, whose memory may change afterwards."""
+        self.sums, self.images = self.sums.to(sums.device) + sums, self.images + images
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return scalars on the device, by name."""
+        loss, *right = self.sums
+        scores = {name: count.float() / self.images for name, count in zip(self.accuracies, right, strict=True)}
+        return {"loss": loss / self.images, **scores}
+
+    def state(self) -> dict[str, Any]:
+        """Return what was added, on the CPU, for a checkpoint within an epoch."""
+        return {"sums": self.sums.cpu(), "images": self.images}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue with what `state` returned, here or in an older version, whose metrics were torchmetrics'."""
+        if "sums" in state:
+            self.sums, self.images = state["sums"], state["images"]
+        else:
+            right = [state[f"scores.{name}.tp"].sum().to(SUM_DTYPE) for name in self.accuracies]
+            self.sums = torch.stack([state["loss.total"].to(SUM_DTYPE), *right])
+            self.images = int(state["loss.images"])
+
+
+def accuracies(num_classes: int) -> dict[str, int]:
+    """Return the names of the accuracies, and how many of an image's most probable classes count in each."""
+    return {"accuracy": 1} | ({"top5_accuracy": 5} if num_classes > TOP5_ABOVE else {})
+
+
+def hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:  # (N, C), (N,) -> ()
+    """Return how many images have their label among the k most probable classes."""
+    if k == 1:
+        return (logits.argmax(1) == labels).sum()
+    return (logits.topk(k).indices == labels[:, None]).sum()
+
+
+def top_accuracy(num_classes: int, k: int) -> Metric:
+    return MulticlassAccuracy(num_classes, top_k=k, average="micro", validate_args=False)
 
 
 class MacroF1(MulticlassF1Score):
