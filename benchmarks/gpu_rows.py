@@ -50,13 +50,12 @@ def rows_of(part: str, seeds: Iterable[int]) -> list[Row]:
 
 
 def tests() -> list[Row]:
-    return [Row("tests/gpu", "pytest", 240, run_tests)]
+    return [Row("tests/gpu", "pytest", 270, run_tests)]
 
 
 def run_tests(machine: Machine) -> Values:
     """Run the tests that need a GPU, and return pytest's last line."""
-    options = ["-m", "pytest", "tests/gpu", "-q", "-p", "no:cacheprovider"]
-    machine.python(*options)
+    machine.python("-m", "pytest", "tests/gpu", "-m", "gpu", "-p", "no:cacheprovider")
     return {"summary": (machine.work / "output.txt").read_text().strip().splitlines()[-1].strip("= ")}
 
 

@@ -28,6 +28,13 @@ needs_fashion_mnist = pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="Deb
 needs_shared_data = pytest.mark.skipif(SHARED_DATA is None, reason="RESLAB_SHARED_DATA is not set")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPUs from the tests, which expect the numbers of a CPU, unless only the tests of tests/gpu are run."""
+    needs_gpu = (Path(argument).absolute().is_relative_to(CONF.parent / "tests" / "gpu") for argument in config.args)
+    if config.option.markexpr != "gpu" and not all(needs_gpu):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def last_weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
