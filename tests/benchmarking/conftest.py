@@ -15,7 +15,8 @@ def finished_row():
     """A function that makes the row of a finished case."""
 
     def make(device, images_per_second, **options):
-        case = {"precision": "auto", "memory_format": "channels_last", "compile": False, "batch_size": 64} | options
+        case = {"precision": "auto", "memory_format": "channels_last", "compile": False, "with_graph": "auto"}
+        case |= {"batch_size": 64} | options
         return case | {
             "device": device, "status": "finished", "images_per_second": images_per_second,
             "accelerator": device, "run": {"precision": "bf16-mixed" if device == "gpu" else "32-true"},

@@ -26,7 +26,7 @@ def test_the_search_says_what_stopped_it(config, monkeypatch):
         return {"status": "finished", "peak_memory_mb": 10 * batch_size, **known}
 
     monkeypatch.setattr(largest_batch, "measure_in_own_process", fake)
-    found = find_largest_batch(config(), Case("auto", "auto", "contiguous", False, 16))
+    found = find_largest_batch(config(), Case("auto", "auto", "contiguous", False, "auto", 16))
     assert (found["batch_size"], found["peak_memory_mb"]) == (40, 400)
     assert (found["next"], found["reason"]) == (42, "out of memory")
     assert (found["accelerator"], found["memory_format"]) == ("cpu", "contiguous")

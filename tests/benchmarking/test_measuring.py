@@ -54,6 +54,7 @@ def test_the_time_of_a_step_is_divided_into_its_parts(config, monkeypatch):
     assert parts == {"data": 3000, "forward": 4000, "backward": 8000, "optimizer": 16000}
     assert row["step_ms"] == {"median": 31000, "p10": 31000, "p90": 31000}
     assert row["images_per_second"] == pytest.approx(16 / 31)
+    assert row["startup_seconds"] == 0
 
 
 def test_warm_up_is_not_measured(config, monkeypatch):
@@ -63,6 +64,18 @@ def test_warm_up_is_not_measured(config, monkeypatch):
     measured(config(), warmup_steps=3, steps=7)
     assert seen == [7] * 5
     assert clock.seconds == 31 * 10
+
+
+def test_the_start_is_what_the_warm_up_took_longer_than_measured_steps(config, monkeypatch):
+    clock = Clock(monkeypatch)
+    step = measuring.Stopwatch.on_before_backward
+
+    def slow_at_first(self, *arguments):
+        clock.seconds += 100 * (len(self.marks) < 4)  # as a compiler would be
+        step(self, *arguments)
+
+    monkeypatch.setattr(measuring.Stopwatch, "on_before_backward", slow_at_first)
+    assert measured(config(), warmup_steps=2, steps=3)["startup_seconds"] == 100
 
 
 def test_a_gpu_is_timed_by_events_and_synchronised_once(monkeypatch):

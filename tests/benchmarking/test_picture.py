@@ -4,7 +4,8 @@ from reslab.benchmarking.picture import draw
 
 CASE = {
     "status": "finished", "device": "cpu", "accelerator": "cpu", "precision": "32-true",
-    "memory_format": "channels_last", "compile": False, "batch_size": 64, "images_per_second": 100.0,
+    "memory_format": "channels_last", "compile": False, "with_graph": "auto", "batch_size": 64,
+    "images_per_second": 100.0,
     "parts_ms": {name: {"median": 1.0} for name in ("data", "forward", "backward", "optimizer")},
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ def test_devices_are_compared_where_all_other_options_are_equal(finished_row):
     (ratio,) = compare_devices(rows)
     assert ratio == {
         "faster": "gpu (bf16-mixed)", "slower": "cpu (32-true)", "ratio": 30.1,
-        "precision": "auto", "memory_format": "channels_last", "compile": False, "batch_size": 64,
+        "precision": "auto", "memory_format": "channels_last", "compile": False, "with_graph": "auto", "batch_size": 64,
     }  # fmt: skip
 
 

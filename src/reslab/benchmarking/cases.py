@@ -1,6 +1,7 @@
-"""The cases of a benchmark: every combination of devices, precisions, memory formats, compilation and batch sizes."""
+"""The cases of a benchmark: every combination of devices, precisions, formats, compilation, graphs and batch sizes."""
 
-from dataclasses import dataclass, fields
+import logging
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
 
@@ -8,6 +9,9 @@ from omegaconf import DictConfig
 
 from reslab.configuration import as_list, to_dict
 from reslab.errors import UserError
+from reslab.machine import gpus
+
+log = logging.getLogger(__name__)
 
 LAUNCHED_STEPS = 10  # for the medians of a step's time on the host and on the GPU
 
@@ -20,6 +24,7 @@ class Case:
     precision: str
     memory_format: str
     compile: bool
+    with_graph: bool | str  # as the option `graph`; whether steps were replayed is "graph" in the row of a case
     batch_size: int
 
 
@@ -27,12 +32,26 @@ CASE_OPTIONS = tuple(field.name for field in fields(Case))
 
 
 def read_cases(config: DictConfig) -> list[Case]:
-    """Return every combination of the options once. Raise UserError for `resume=`."""
+    """Return every combination of the options once. Raise UserError for `resume=`.
+
+    Without an NVIDIA GPU, a case with a graph would only repeat the one without, and is left out.
+    """
     if config.resume is not None:
         raise UserError("resume= belongs to train.py: a benchmark cannot be resumed")
-    names = ("devices", "precisions", "memory_formats", "compile", "batch_sizes")  # in the order of Case's fields
+    # in the order of Case's fields
+    names = ("devices", "precisions", "memory_formats", "compile", "graph", "batch_sizes")
     lists = (as_list(config.benchmark[name]) for name in names)
-    return list(dict.fromkeys(Case(*values) for values in product(*lists)))
+    cases = list(dict.fromkeys(Case(*values) for values in product(*lists)))
+    kept = [case for case in cases if not (replace(case, with_graph=False) in cases and cannot_record(case))]
+    if len(kept) < len(cases):
+        left_out = len(cases) - len(kept)
+        log.info("benchmark.graph=true needs an NVIDIA GPU: %d of %d cases are left out", left_out, len(cases))
+    return kept
+
+
+def cannot_record(case: Case) -> bool:
+    """Return whether a case asks for a graph where there can be none."""
+    return case.with_graph is True and (case.device == "cpu" or not gpus())
 
 
 def training_settings(
@@ -52,7 +71,7 @@ def training_settings(
         "memory_format": case.memory_format, "warmup_steps": warmup_steps, "steps": steps,
         "launched_steps": launched_steps,
     }  # fmt: skip
-    settings["compile"] = case.compile
+    settings["compile"], settings["graph"] = case.compile, case.with_graph
     settings["data"] |= {"batch_size": case.batch_size, "val_fraction": 0, "validate_on_test": False}
     if "num_images" in settings["data"]:  # synthetic images: there are always enough for one batch
         settings["data"]["num_images"] = max(settings["data"]["num_images"], case.batch_size)

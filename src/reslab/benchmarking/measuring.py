@@ -122,12 +122,16 @@ def measure_steps(config: DictConfig) -> Row:
         classifier.preprocess.memory_format = memory_format
         classifier.graphs = graphs = build_graphs(config, classifier, trainer)
         trainer.fit(classifier, datamodule=data)
-    parts = stopwatch.milliseconds()[config.case.warmup_steps :][: config.case.steps]  # (steps, parts)
+    warmup_steps = config.case.warmup_steps
+    milliseconds = stopwatch.milliseconds()
+    parts = milliseconds[warmup_steps:][: config.case.steps]  # (steps, parts)
     step = percentiles(parts.sum(1))
+    extra = milliseconds[:warmup_steps].sum().item() - warmup_steps * step["median"]
     return {
         "images_per_second": 1000 * data.batch_size / step["median"],
         "step_ms": step,
         "parts_ms": {name: percentiles(part) for name, part in zip(PARTS, parts.T, strict=True)},
+        "startup_seconds": max(0.0, extra / 1000),  # by which the warm-up took longer than as many measured steps
         "graph": graphs.outcome,
         **launches.milliseconds(),
         "peak_memory_mb": peak_memory(device) / 2**20,

@@ -2,7 +2,7 @@
 
 from reslab.data.options import DATA
 from reslab.options import NULL, TRUE_OR_FALSE, Schema, between, integer, one_of, one_or_list
-from reslab.training.options import PRECISIONS, TRAINING_SCHEMA
+from reslab.training.options import PRECISIONS, RUN, TRAINING_SCHEMA
 
 # The names that users write, with the names that torch has for them.
 MEMORY_FORMATS = {"channels_last": "channels_last", "contiguous": "contiguous_format"}
@@ -11,6 +11,7 @@ BENCHMARK_OPTIONS = {
     "benchmark.precisions": one_or_list(one_of("auto", *PRECISIONS)),
     "benchmark.memory_formats": one_or_list(one_of(*MEMORY_FORMATS)),
     "benchmark.compile": one_or_list(TRUE_OR_FALSE),
+    "benchmark.graph": one_or_list(RUN["graph"]),
     "benchmark.batch_sizes": one_or_list(DATA["data.batch_size"]),
     "benchmark.warmup_steps": integer(0),
     "benchmark.steps": integer(1),

@@ -43,6 +43,7 @@ def describe_case(row: Row, names: Iterable[str]) -> str:
         "precision": row.get("run", row)["precision"],
         "memory_format": row["memory_format"],
         "compile": "compiled" if row["compile"] else "not compiled",
+        "with_graph": "graph" if row["with_graph"] is True else "no graph",
         "batch_size": f"batch {row['batch_size']}",
     }
     return ", ".join(str(words[name]) for name in names)

@@ -89,6 +89,10 @@ def lines_below(result: dict[str, Any], names: list[str]) -> Iterator[str]:
     for row in result["cases"]:
         if "error" in row:
             yield f"{describe_case(row, names or CASE_OPTIONS)}: {describe_result(row)}"
+    finished = [row for row in result["cases"] if row["status"] == "finished"]
+    startups = [f"{describe_case(row, names or ['device'])} {row['startup_seconds']:.1f} s" for row in finished]
+    if startups:
+        yield f"the warm-up took longer than as many measured steps by: {'; '.join(startups)}"
     if any(row.get("graph") is True for row in result["cases"]):
         yield "graph=true: forward is the whole graph, which augmentation and backward are parts of"
     for row in result["ratios"]:

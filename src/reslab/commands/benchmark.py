@@ -22,12 +22,13 @@ forward, backward, optimizer), peak memory.
 model, data, optimizer, trainer, experiment are as for src/train.py;
 data=synthetic needs no files.
 
-Options (--cfg job shows all of them and their values). The first five take one
+Options (--cfg job shows all of them and their values). The first six take one
 value or a list; every combination is measured in a process of its own.
   benchmark.devices=[cpu,gpu]
   benchmark.precisions=[32-true,bf16-mixed]
   benchmark.memory_formats=[channels_last,contiguous]
   benchmark.compile=[false,true]
+  benchmark.graph=[false,true]
   benchmark.batch_sizes=[32,64]
   benchmark.warmup_steps=20        steps before the measured ones
   benchmark.steps=100              measured steps
