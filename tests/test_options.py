@@ -7,7 +7,7 @@ from conftest import names
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -254,7 +254,13 @@ def answers(composed, tmp_path, trained, digit_files, monkeypatch):
     return count_answer, counts
 
 
-EVERY = {"deadline": None, "database": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
+EVERY = {
+    "phases": [Phase.generate],
+    "deadline": None,
+    "database": None,
+    "derandomize": True,
+    "suppress_health_check": list(HealthCheck),
+}
 
 
 def check_examples(answers, count):
@@ -270,7 +276,7 @@ def check_examples(answers, count):
 
 
 def test_any_options_train_or_are_one_line(answers):
-    check_examples(answers, 30)
+    check_examples(answers, 8)
 
 
 @pytest.mark.slow

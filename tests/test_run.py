@@ -47,6 +47,7 @@ def test_an_older_run_is_one_with_the_value_that_does_what_it_did(name: str) -> 
     assert differences(older, changed) == [f"{name} was {ABSENT[name]} and is {OTHER[name]}"]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_older_than_an_option_keeps_its_result() -> None:
     for name in ABSENT.keys() & flatten(configuration()).keys():
         now = configuration(f"{name}={shown(ABSENT[name])}")

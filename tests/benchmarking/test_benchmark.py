@@ -17,6 +17,7 @@ def test_an_absent_gpu_is_reported_before_any_case_is_measured(config, monkeypat
         benchmark.run_benchmark(config("benchmark.devices=[cpu,gpu]"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="not Linux")
 def test_the_command_measures_each_case_in_a_process_of_its_own(tmp_path):
     options = (

@@ -131,6 +131,7 @@ def test_predict_writes_the_classes_of_the_same_images(trained_by_command, digit
     assert right / 359 == pytest.approx(json.loads((folder / "result.json").read_text())["test/accuracy"])
 
 
+@pytest.mark.slow
 def test_predict_prints_a_table(trained_by_command, digit_files):
     _, cwd, folder = trained_by_command
     done = run("predict", f"checkpoint={folder}", f"images=[{digit_files[0]},{digit_files[1]}]", "top=2", cwd=cwd)
@@ -140,6 +141,7 @@ def test_predict_prints_a_table(trained_by_command, digit_files):
     assert all(classes.count("%") == 2 for _, classes in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu_is_one_line_before_any_download(tmp_path):
     done = run("train", "model=resnet50", "data=cifar10", "trainer.accelerator=gpu", cwd=tmp_path)
@@ -149,6 +151,7 @@ def test_no_gpu_is_one_line_before_any_download(tmp_path):
     assert list(tmp_path.rglob("*")) == [tmp_path / "outputs"]
 
 
+@pytest.mark.slow
 def test_a_failure_is_told_apart_from_a_mistake(tmp_path):
     csv_file = tmp_path / "run" / "metrics.csv"
     csv_file.mkdir(parents=True)  # where a file must be
@@ -214,6 +217,7 @@ def test_every_job_of_a_sweep_has_its_own_folder_and_log(sweep):
     assert tracebacks == {"0": False, "1": True, "2": False}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_its_folder_with_one_curve(tmp_path):
     assert run("train", *QUICK, "test=false", "hydra.run.dir=run", cwd=tmp_path).returncode == 0
     resumed = run("train", "resume=run", "trainer.max_epochs=3", cwd=tmp_path)
@@ -226,6 +230,7 @@ def test_a_resumed_run_goes_on_in_its_folder_with_one_curve(tmp_path):
     assert [point.value for point in curve] == pytest.approx([float(row["train/loss"]) for row in rows])
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_run(tmp_path):
     devices = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=3", FP32)
     done = run("train", "model=resnet8", *devices, cwd=tmp_path)
@@ -333,6 +338,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     assert apart < 1e-4 * moved
 
 
+@pytest.mark.slow
 def test_a_summary_makes_no_folder_and_no_log(tmp_path):
     done = run("train", "model=resnet8", "summary=true", cwd=tmp_path, COLUMNS="60")
     assert (done.returncode, done.stderr) == (0, "")

@@ -62,6 +62,7 @@ def test_watching_the_test_set_still_tests_the_last_weights(composed, tmp_path):
     assert last["images"] == 359
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_threads_and_so_its_weights(composed, tmp_path):
     """On two processors, 1 and 2 threads give other weights from the first steps on."""
     config = composed(*QUICK, "threads=2", "trainer.max_steps=20")

@@ -42,11 +42,11 @@ def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
     for argument in quoted_arguments:
         if is_option(argument):
             check_grammar(argument)
-    quoted_arguments = without_plus(schema.config_name, quoted_arguments)
     check_places(quoted_arguments)
     check_sweep(quoted_arguments)
     check_choices(quoted_arguments, schema.config_name)
-    return resumed_command_line(quoted_arguments) if schema is TRAINING_SCHEMA else quoted_arguments
+    found = without_plus(schema.config_name, quoted_arguments)
+    return resumed_command_line(found) if schema is TRAINING_SCHEMA else found
 
 
 def with_fixed_run(argument: str) -> str:

@@ -112,12 +112,12 @@ def saved_arguments(run: Run, source: str, others: list[str], trusted: bool) -> 
     if not run.has_settings:
         raise UserError(f"{source} has incomplete settings in {run.hydra_folder}: start a new run")
     config = run.config
-    saved = without_plus("config", run.overrides)
-    overrides = [override for override in saved if not has_prefix(name_of(override), PLACES)]
+    overrides = [override for override in run.overrides if not has_prefix(name_of(override), PLACES)]
     given = {name_of(argument) for argument in others}
     own = [override for override in overrides if name_of(override) not in given]
     if not trusted:
         refuse_untrusted(own, source, others)
+    overrides, own = without_plus("config", overrides), without_plus("config", own)
     older = [] if given & MAIN_FILE else options_of_an_older_run(source, config, overrides, others)
     if given & MAIN_FILE or chosen([*overrides, *others]) != chosen(overrides):
         older = older_options(flatten(config), defaults("config", [*overrides, *others]))
@@ -147,7 +147,7 @@ def options_of_an_older_run(source: str, saved: dict[str, Any], overrides: list[
 def resumed_sweep_command_line(sweep: Sweep, others: list[str], trusted: bool) -> list[str]:
     """Return the command line that continues a sweep. Raise UserError for what would make it another one."""
     try:
-        own = {name_of(argument): argument for argument in without_plus("config", sweep.arguments)}
+        own = {name_of(argument): argument for argument in sweep.arguments}
     except SETTINGS_ERRORS as error:
         place = for_shell(f"hydra.sweep.dir={sweep.folder}")
         again = f"remove it and give the sweep's command with {place}, which continues its jobs"
@@ -171,7 +171,7 @@ def resumed_sweep_command_line(sweep: Sweep, others: list[str], trusted: bool) -
                 f"resume={sweep.folder} is a sweep that was started with {before}, not {argument}: start a new one"
             )
         own[name] = argument
-    return [*own.values(), *flags]
+    return [*without_plus("config", [*own.values()]), *flags]
 
 
 def is_flag(argument: str) -> bool:
@@ -222,11 +222,11 @@ def was_started_with(folder: Path, arguments: list[str]) -> bool:
     sweep = Sweep(folder)
     places = PLACES_OF_A_SWEEP if sweep.exists else PLACES_OF_A_RUN
     try:
-        recorded = without_plus("config", sweep.arguments if sweep.exists else Run(folder).overrides)
+        recorded = sweep.arguments if sweep.exists else Run(folder).overrides
     except SETTINGS_ERRORS:
         return False
     then, now = (
-        sorted(MULTIRUN.get(each, each) for each in side if not has_prefix(name_of(each), places))
+        sorted(MULTIRUN.get(each, each).lstrip("+") for each in side if not has_prefix(name_of(each), places))
         for side in (recorded, [argument for argument in arguments if not is_flag(argument)])
     )
     return then == now
