@@ -43,7 +43,7 @@ def fails(error):
 
 def run_dry(results, *arguments):
     command = [sys.executable, BENCHMARKS / "gpu.py", "--dry", "--results", results, "--minutes", "30", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     return done.returncode, done.stdout
 
 
@@ -303,12 +303,18 @@ def test_a_dry_run_trains_as_the_part_speed_does(tmp_path):
     assert one["card"] == "CPU"
 
 
+DRY = {  # the rows of ResNet-50 and ResNet-18 are those of ResNet-20 with other settings
+    "tests": "", "speed": "ResNet-20", "recipes": "", "fidelity": "", "disk": "",
+}  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_every_row_of_a_dry_run_is_measured(tmp_path, part):
-    status, output = run_dry(tmp_path, part)
+    status, output = run_dry(tmp_path, part, "--rows", DRY[part])
     records = json.loads((tmp_path / f"gpu_{part}.json").read_text())["rows"]
-    assert [each["name"] for each in records] == [each.name for each in rows_of(part, seeds=[1])]
-    assert {each["status"] for each in records} <= {"measured"}, output
+    assert [each["name"] for each in records] == [
+        each.name for each in rows_of(part, seeds=[1]) if DRY[part] in each.name
+    ]
+    assert {each["status"] for each in records} == {"measured"}, output
     assert status == 0
-    assert not (gpu.RESULTS / "work").exists()

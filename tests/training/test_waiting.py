@@ -25,7 +25,7 @@ class Loader(FolderLoader):
     """A loader that takes a fixed time for each batch, and a minute for the first one of an epoch."""
 
     def __init__(self, clock, seconds):
-        self.clock, self.seconds, self.loader = clock, seconds, SimpleNamespace(num_workers=2)
+        self.clock, self.seconds = clock, seconds
 
     def batches(self):
         for number in range(BATCHES):
@@ -33,9 +33,14 @@ class Loader(FolderLoader):
             yield number
 
 
+def trainer_of(loader, device):
+    strategy, data = SimpleNamespace(root_device=device), SimpleNamespace(num_workers=2)
+    return SimpleNamespace(train_dataloader=loader, strategy=strategy, datamodule=data)
+
+
 def train(clock, loader, epochs=1, first=0):
     """Go through epochs as Lightning does, from batch `first` of the first epoch on."""
-    trainer = SimpleNamespace(train_dataloader=loader, strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    trainer = trainer_of(loader, torch.device("cpu"))
     wait = LoaderWait(logging.INFO)
     wait.on_train_start(trainer, None)
     for epoch in range(epochs):
@@ -104,7 +109,7 @@ def test_a_gpu_that_computes_while_python_waits_does_not_wait(clock, caplog, mon
     monkeypatch.setattr(torch.cuda, "Event", Event)
     wait = LoaderWait(logging.INFO)
     loader = Loader(clock, seconds=2)
-    trainer = SimpleNamespace(train_dataloader=loader, strategy=SimpleNamespace(root_device=torch.device("cuda", 0)))
+    trainer = trainer_of(loader, torch.device("cuda", 0))
     wait.on_train_start(trainer, None)
     wait.on_train_epoch_start(trainer, None)
     for number, _ in enumerate(loader.batches()):
@@ -113,6 +118,16 @@ def test_a_gpu_that_computes_while_python_waits_does_not_wait(clock, caplog, mon
     assert [wait.seconds(*each) for each in wait.waits] == [0.01] * (BATCHES - 1)
     wait.on_train_epoch_end(trainer, None)
     assert caplog.messages == []
+
+
+def test_images_in_memory_are_not_waited_for_and_nothing_is_measured(clock, monkeypatch):
+    wait = LoaderWait(logging.INFO)
+    wait.on_train_start(trainer_of([], torch.device("cpu")), None)
+    monkeypatch.setattr(wait, "mark", None)  # calling it fails
+    wait.on_train_epoch_start(None, None)
+    wait.on_train_batch_end(None, None, None, None, 0)
+    wait.on_train_epoch_end(None, None)
+    assert not wait.is_measuring
 
 
 def test_a_run_on_image_files_is_measured(composed, tmp_path, monkeypatch, caplog):

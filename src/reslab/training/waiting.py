@@ -35,12 +35,13 @@ class LoaderWait(Callback):
     def __init__(self, level: int) -> None:
         self.level = level
         self.is_measuring = False
-        self.is_done = False
+        self.is_done = True  # nothing is left to measure
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.device = trainer.strategy.root_device
         loader = trainer.train_dataloader
         if isinstance(loader, FolderLoader):
+            self.is_done = False
             loader.batches = self.watched(loader.batches)  # type: ignore[method-assign]
 
     def watched(self, batches: Callable[[], Iterator[Batch]]) -> Callable[[], Iterator[Batch]]:
@@ -81,12 +82,11 @@ class LoaderWait(Callback):
             self.is_measuring, self.started = True, self.ended
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        loader = trainer.train_dataloader
-        if self.is_measuring and self.waits and isinstance(loader, FolderLoader):
+        if self.is_measuring and self.waits:
             self.is_measuring, self.is_done = False, True
             share = sum(self.seconds(*wait) for wait in self.waits) / self.seconds(self.started, self.ended)
             if share > NOTABLE_SHARE:
-                log.log(self.level, "%s", advice(share, loader.loader.num_workers))
+                log.log(self.level, "%s", advice(share, trainer.datamodule.num_workers))  # type: ignore[attr-defined]
 
     def seconds(self, start: Any, end: Any) -> float:
         if self.device.type != "cuda":
