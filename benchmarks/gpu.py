@@ -34,7 +34,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 def measure_part(part: str, rows: list[Row], machine: Machine, results: Results, place: Record, again: bool) -> bool:
     """Measure the rows that are left, and return whether the time sufficed."""
     for row in rows:
-        if not again and results.has(row, place["card"], place["source"]):
+        if not again and results.has(row, place["card"], place["source"], MEASURED, FAILED):
             continue
         if machine.seconds_left < row.seconds:
             print(f"{part}: {row.name} takes about {row.seconds:.0f} s, and {machine.seconds_left:.0f} s are left")
@@ -111,8 +111,7 @@ def main() -> int:
         results = Results(options.results, part)
         rows = [row for row in rows_of(part, range(1, options.seeds + 1)) if options.rows in row.name]
         sufficed = measure_part(part, rows, machine, results, place, options.again)
-        names = {row.name for row in rows}
-        has_failed |= any(each["status"] == FAILED for each in results.records if each["name"] in names)
+        has_failed |= any(results.has(row, place["card"], place["source"], FAILED) for row in rows)
         if not sufficed:
             break
     return int(has_failed)

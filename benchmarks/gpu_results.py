@@ -30,10 +30,10 @@ class Results:
         self.file = folder / f"gpu_{part}.json"
         self.records: list[Record] = json.loads(self.file.read_text())["rows"] if self.file.is_file() else []
 
-    def has(self, row: Row, card: str, source: str) -> bool:
-        """Return whether a row was measured, or failed, on this card with this source."""
+    def has(self, row: Row, card: str, source: str, *statuses: str) -> bool:
+        """Return whether there is a record of this row, card and source with one of these statuses."""
         same = {"name": row.name, "card": card, "source": source}
-        return any(same.items() <= each.items() and each["status"] in (MEASURED, FAILED) for each in self.records)
+        return any(same.items() <= each.items() and each["status"] in statuses for each in self.records)
 
     def add(self, record: Record) -> None:
         self.records = [each for each in self.records if not is_same(each, record)] + [record]

@@ -53,6 +53,10 @@ def test_threads_soon_sleep_unless_the_user_has_said_how_they_wait(variable, mon
     assert spin_variables() == {}
 
 
+def test_the_tests_see_no_gpu():
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""  # tests/conftest.py: they expect the numbers of a CPU
+
+
 @pytest.mark.parametrize(("visible", "seen"), [("3,5", ["3", "5"]), ("GPU-1f,GPU-2e", ["GPU-1f", "GPU-2e"]), ("", [])])
 def test_only_the_gpus_that_this_process_may_use_are_named(visible, seen, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
