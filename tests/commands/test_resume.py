@@ -284,6 +284,26 @@ def test_other_images_are_another_run(composed, copied):
         resumed(composed, copied, "trainer.max_epochs=5")
 
 
+@pytest.mark.parametrize(
+    ("recorded", "told"),
+    [
+        ([*"123456789", "a cat"], r"\(new: 0; missing: a cat\)"),
+        ([*"123456789"], r"\(new: 0\)"),
+        ([*"987654321", "0"], r"\(another order\)"),
+    ],
+)
+def test_other_classes_are_another_run(composed, copied, recorded, told):
+    """An added class folder, or one of another name, moves the numbers of the classes after it."""
+    path = copied / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["reslab"]["spec"]["classes"] = recorded
+    torch.save(checkpoint, path)
+    before = contents(copied)
+    with pytest.raises(UserError, match=f"^data=digits: the classes are not those that the run began with {told}; "):
+        resumed(composed, copied, "trainer.max_epochs=5", "data.allow_changes=true")
+    assert contents(copied) == before
+
+
 def test_two_processes_do_not_train_in_one_folder(composed, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LOCK_SECONDS", 0)
     with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="is in use: another process trains there"):

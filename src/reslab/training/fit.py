@@ -14,6 +14,7 @@ from torch import distributed
 
 from reslab.configuration import task_overrides
 from reslab.data.base import ImageDataModule
+from reslab.data.images import first_few
 from reslab.errors import RunError, UserError
 from reslab.files import sole_user
 from reslab.interruption import signals
@@ -80,7 +81,9 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     """Train in the run's folder, or continue there from a checkpoint, then test and write the result."""
     prepare_process(config.seed)
     data = build_data(config, stages=("fit", "test") if config.test else ("fit",))
-    if resumed:  # an older version may have computed other statistics
+    if resumed:
+        refuse_other_classes(data, resumed.record["spec"]["classes"])
+        # An older version may have computed other statistics.
         data.mean, data.std = (resumed.record["spec"][name] for name in ("mean", "std"))
     log.log(opening_level(), "%s", data_line(data))
     _ = data.batches_per_epoch  # a batch that is too large is a mistake
@@ -129,6 +132,22 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
         if split is not None and f"{name}/images" in result:
             result[f"{name}/images_available"] = len(split)
     return finish(trainer, classifier, run, result | origin, pruned)
+
+
+def refuse_other_classes(data: ImageDataModule, recorded: list[str]) -> None:
+    """Raise UserError unless the classes are those that a resumed run began with, for which its outputs stand."""
+    now = list(data.classes)
+    if now == recorded:
+        return
+    changes = {
+        "new": [name for name in now if name not in recorded],
+        "missing": [name for name in recorded if name not in now],
+    }
+    told = "; ".join(f"{what}: {first_few(names)}" for what, names in changes.items() if names) or "another order"
+    raise UserError(
+        f"data={data.name}: the classes are not those that the run began with ({told}); start a new run, e.g. with its "
+        "weights: model.weights=<its folder>"
+    )
 
 
 class FolderUpdate(Callback):
