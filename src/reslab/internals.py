@@ -177,19 +177,24 @@ def has_hooks(modules: "Iterable[torch.nn.Module]") -> bool:
     return any(getattr(module, name) for module in modules for name in names)
 
 
-def end_failed_capture(generator: "torch.Generator", state: "torch.Generator", pool: Any) -> None:
-    """Let CUDA's generator and memory be used normally again after the capture of a CUDA graph has failed.
+def end_failed_capture(
+    stream: "torch.cuda.Stream", generator: "torch.Generator", state: "torch.Generator", pool: Any
+) -> None:
+    """Let CUDA's stream, generator and memory be used normally again after the capture of a CUDA graph has failed.
 
     torch._C._cuda_endAllocateToPool: `CUDAGraph.capture_end` (torch 2.15) raises before it would call that itself, and
-    before it would end the capture of the generator, which gets a state that knows of no capture.
+    before it would end the capture of the generator, which gets a state that knows of no capture. In torch 2.11,
+    `torch.cuda.graph` also leaves its own stream as the current one.
 
     Args:
+        stream: the current stream before the capture.
         generator: the default generator of the GPU.
         state: what its `clone_state` had returned before the capture.
         pool: the memory of the graph.
     """
     import torch
 
+    torch.cuda.set_stream(stream)
     generator.graphsafe_set_state(state)
     with suppress(RuntimeError):  # the capture may have failed before it took memory
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)

@@ -1,6 +1,7 @@
 """The training step in graphs, whose recorder runs it again in Python here; tests/gpu/test_graph.py has CUDA's own."""
 
 import logging
+from contextlib import contextmanager
 from itertools import count
 from unittest.mock import Mock
 
@@ -11,7 +12,7 @@ from recorded_steps import MATRIX, PARTS, SMALL, Reexecution, assert_equal, numb
 
 from reslab.data.batches import MemoryLoader
 from reslab.training import fit, graph
-from reslab.training.graph import SHORT_RUN, StepGraphs, reason_for_eager
+from reslab.training.graph import SHORT_RUN, CudaRecorder, StepGraphs, reason_for_eager
 
 
 @pytest.fixture
@@ -172,3 +173,31 @@ def test_a_step_that_cannot_be_recorded_runs_eagerly_with_one_line(both, monkeyp
         both("trainer.max_epochs=2", "trainer.accumulate_grad_batches=3")
     reason = "recording a step failed: operation not permitted when stream is capturing"
     assert [record.getMessage() for record in caplog.records] == [f"training steps run eagerly: {reason}"]
+
+
+def test_a_capture_that_fails_gives_back_stream_generator_and_memory(monkeypatch):
+    """Stand-ins for the parts of CUDA: torch leaves them as a capture has set them."""
+    present = {"stream": "default", "generator": "before", "captures": 0}
+
+    @contextmanager
+    def capture(_, pool, capture_error_mode):
+        assert (pool, capture_error_mode) == ("pool", "thread_local")
+        present.update(stream="side", generator="capturing", captures=1)
+        yield
+        present.update(stream="default", generator="before", captures=0)
+
+    generator = Mock(clone_state=lambda: present["generator"])
+    generator.graphsafe_set_state = lambda state: present.update(generator=state)
+    for name, value in {
+        "default_generators": [generator], "current_device": lambda: 0, "graph_pool_handle": lambda: "pool",
+        "CUDAGraph": Mock, "graph": capture, "current_stream": lambda: present["stream"],
+        "set_stream": lambda stream: present.update(stream=stream),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    end = lambda device, pool: present.update(captures=0)  # noqa: E731
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+    record = CudaRecorder()
+    assert record(lambda: "outputs")[1] == "outputs"
+    with pytest.raises(ZeroDivisionError):
+        record(lambda: 1 / 0)
+    assert present == {"stream": "default", "generator": "before", "captures": 0}

@@ -225,7 +225,7 @@ class CudaRecorder:
         if self.pool is None:
             self.pool = torch.cuda.graph_pool_handle()
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
-        state = generator.clone_state()
+        state, stream = generator.clone_state(), torch.cuda.current_stream()
         graph = torch.cuda.CUDAGraph()
         torch.clear_autocast_cache()  # Lightning's autocast keeps none itself
         try:
@@ -233,6 +233,6 @@ class CudaRecorder:
             with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
                 outputs = step()
         except Exception:
-            end_failed_capture(generator, state, self.pool)
+            end_failed_capture(stream, generator, state, self.pool)
             raise
         return graph.replay, outputs
