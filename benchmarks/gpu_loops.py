@@ -3,8 +3,8 @@
     python benchmarks/gpu_loops.py <resnet20|resnet50|resnet18|resnet50_224> <result.json> [--steps 60]
 
 Each network is trained in bf16 twice: every step launched by Python, and the whole step as one CUDA graph. The result
-has "eager" and "graph", each with the milliseconds of a step and the peak memory. --cpu takes a few tiny steps on the
-CPU, where there are no graphs, to try the script.
+has "eager" and "graph", each with the milliseconds of a step and the peak memory, or with "error". --cpu takes a few
+tiny steps on the CPU, where there are no graphs, to try the script.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -170,7 +171,14 @@ def main() -> None:
     work, device, warmup_steps = WORKS[options.work], torch.device("cuda"), WARMUP_STEPS
     if options.cpu:
         work, device, warmup_steps = Work(resnet20, batch=2, pixels=8, adam=work.adam), torch.device("cpu"), 1
-    result = {name: measure(work, device, name == "graph", options.steps, warmup_steps) for name in ("eager", "graph")}
+    else:
+        torch.cuda.init()  # the statistics of the memory need it
+    result: dict[str, dict[str, Any]] = {}
+    for name in ("eager", "graph"):
+        try:
+            result[name] = measure(work, device, name == "graph", options.steps, warmup_steps)
+        except Exception as error:  # the other kind may work
+            result[name] = {"error": f"{type(error).__name__}: {error}"}
     options.result.write_text(json.dumps(result))
 
 

@@ -166,6 +166,27 @@ def test_the_plain_loop_trains(monkeypatch):
     assert not any(torch.equal(one, other) for one, other in zip(before, after, strict=True) if one.ndim > 1)
 
 
+def test_a_plain_loop_that_fails_does_not_end_the_other_kind(tmp_path, monkeypatch):
+    import gpu_loops
+
+    train = gpu_loops.measure
+
+    def measure(work, device, as_graph, *steps):
+        if as_graph:
+            raise RuntimeError("capture failed")
+        return train(work, device, as_graph, *steps)
+
+    monkeypatch.setattr(gpu_loops, "measure", measure)
+    monkeypatch.setattr(gpu_loops.torch, "set_float32_matmul_precision", lambda precision: None)
+    monkeypatch.setattr(gpu_loops.torch.backends.cudnn, "benchmark", False)
+    file = tmp_path / "loops.json"
+    monkeypatch.setattr(sys, "argv", ["gpu_loops.py", "resnet20", str(file), "--steps", "1", "--cpu"])
+    gpu_loops.main()
+    result = json.loads(file.read_text())
+    assert result["graph"] == {"error": "RuntimeError: capture failed"}
+    assert result["eager"]["step_ms"] > 0
+
+
 # the calls
 
 
