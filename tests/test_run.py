@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 
 from reslab import run
 from reslab.configuration import CONF, flatten, shown
-from reslab.run import ABSENT, Run, differences
+from reslab.run import ABSENT, COUNT_BATCHES, Run, canonical, differences
 from reslab.sweeps.jobs import job_identity
+from reslab.training.options import TRAINER
 
 # A value that changes what a run does, for each option of ABSENT that a resumed run may not change.
 OTHER = {
@@ -44,14 +45,45 @@ def test_an_older_run_is_one_with_the_value_that_does_what_it_did(name: str) -> 
     assert name not in flatten(older)
     assert differences(older, now) == []
     changed = configuration(f"{name}={OTHER[name]}")
-    assert differences(older, changed) == [f"{name} was {ABSENT[name]} and is {OTHER[name]}"]
+    assert differences(older, changed) == [f"{name} was {shown(ABSENT[name])} and is {shown(OTHER[name])}"]
 
 
 @pytest.mark.slow
 def test_a_job_that_is_older_than_an_option_keeps_its_result() -> None:
     for name in ABSENT.keys() & flatten(configuration()).keys():
         now = configuration(f"{name}={shown(ABSENT[name])}")
-        assert job_identity(without(now, name)) == job_identity(now)
+        assert canonical(job_identity(without(now, name))) == canonical(job_identity(now))
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("model.freeze", True, 1), ("trainer.limit_val_batches", 1, 1.0), ("trainer.val_check_interval", 1.0, 1),
+        ("data.my_option", False, 0), ("data.my_option", 0.0, False), ("data.my_list", [1, True], [1, 1]),
+        ("data.my_list", [{"a": True}], [{"a": 1}]), ("trainer.overfit_batches", 1, True),
+    ],
+)  # fmt: skip
+def test_values_that_python_calls_equal_and_do_other_things_are_different(name: str, before: Any, after: Any) -> None:
+    assert before == after
+    assert differences({name: before}, {name: after}) == [f"{name} was {shown(before)} and is {shown(after)}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("optimizer.lr", 1, 1.0), ("optimizer.betas", [0, 1.0], [0.0, 1]), ("trainer.overfit_batches", 0.0, 0),
+        ("trainer.limit_val_batches", 0, 0.0), ("trainer.limit_train_batches", 0.5, 0.5), ("model.freeze", 2, 2),
+        ("data.my_option", float("nan"), float("nan")), ("data.my_group", [{"a": 1}], [{"a": 1.0}]),
+    ],
+)  # fmt: skip
+def test_values_that_do_the_same_are_no_difference(name: str, before: Any, after: Any) -> None:
+    assert differences({name: before}, {name: after}) == []
+
+
+def test_every_option_that_counts_batches_is_known() -> None:
+    """One that takes integers and, up to 1, fractions: 1 and 1.0 do other things there."""
+    counting = [name for name, kind in TRAINER.items() if kind.allows(7) and kind.allows(0.5) and not kind.allows(1.5)]
+    assert sorted(counting) == sorted(COUNT_BATCHES)
 
 
 def test_a_number_of_threads_that_is_left_to_the_run_is_no_difference() -> None:

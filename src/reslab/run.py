@@ -2,8 +2,9 @@
 
 import csv
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,11 @@ ABSENT: dict[str, Any] = {
     "data.allow_changes": False, "data.augment.erasing_aspect": "log_uniform", "data.augment.erasing_fill": "random",
     "threads": None, "logger.group_by": "split", "optimizer.eps": 1e-8, "graph": "auto",
 }  # fmt: skip
+# Options where an integer is a number of batches and a decimal is a fraction: 1 is one batch, 1.0 is all of them.
+COUNT_BATCHES = (
+    "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_test_batches",
+    "trainer.overfit_batches", "trainer.val_check_interval",
+)  # fmt: skip
 # Options whose null leaves the value to the run, which records it when it begins.
 LEFT_TO_THE_RUN = ("threads",)
 # Modules that have moved. The configurations of older runs contain the old names.
@@ -359,9 +365,9 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """
     before, after = identity(saved), identity(now)
     return [
-        f"{name} was {before.get(name)} and is {after.get(name)}"
+        f"{name} was {shown(before.get(name))} and is {shown(after.get(name))}"
         for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
+        if canonical(before.get(name), name) != canonical(after.get(name), name)
         and not may_differ(name)
         and not (name in LEFT_TO_THE_RUN and None in (before.get(name), after.get(name)))
     ]
@@ -373,6 +379,22 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     `~` stands for the home folder: a configuration that was saved before a run has resumed still has it.
     """
     return ABSENT | {name: present_value(name, value) for name, value in flatten(config).items()}
+
+
+def canonical(value: Any, name: str = "") -> Hashable:
+    """Return what is equal for equal values of an option, or for groups of options by their dotted names.
+
+    Python calls 1, 1.0 and True equal. Here a truth value is no number, and an integer that counts batches is no
+    fraction; any other integer equals the decimal of its size.
+    """
+    if isinstance(value, list):
+        return tuple(canonical(each, name) for each in value)
+    if isinstance(value, dict):
+        return frozenset((key, canonical(each, key)) for key, each in value.items())
+    if isinstance(value, float) and math.isnan(value):
+        value = math.nan  # NaN equals nothing, but a tuple compares objects first
+    counts_batches = name in COUNT_BATCHES and isinstance(value, int) and value > 0
+    return isinstance(value, bool), counts_batches, value
 
 
 def older_options(saved: Mapping[str, Any], today: Mapping[str, Any]) -> list[str]:
@@ -388,7 +410,7 @@ def older_options(saved: Mapping[str, Any], today: Mapping[str, Any]) -> list[st
     return [
         f"{name}={shown(value)}"
         for name, value in ABSENT.items()
-        if name not in saved and name in today and today[name] != value
+        if name not in saved and name in today and canonical(today[name], name) != canonical(value, name)
     ]
 
 

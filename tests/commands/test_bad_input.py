@@ -235,7 +235,7 @@ RESUMED = [
     ("trainer.max_steps=4 +callbacks.m._target_=lightning.pytorch.callbacks.ModelCheckpoint +callbacks.m.save_top_k=-5",
      "Error in call to target 'lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint'"),
     ("trainer.max_steps=4 trainer.devices=[7]", "Error in call to target 'lightning.pytorch.trainer.trainer.Trainer'"),
-    ("trainer.max_steps=4 +trainer.bogus=1", "resume=RUN would be another run: trainer.bogus was None and is 1"),
+    ("trainer.max_steps=4 +trainer.bogus=1", "resume=RUN would be another run: trainer.bogus was null and is 1"),
     ("trainer.max_steps=4 logger=tensorboard logger._target_=no.Logger", "Error loading 'no.Logger'"),
     ("~optimizer.lr", "~optimizer.lr: this option cannot be removed, only set"),
     ("trainer.max_steps=4 hydra.run.dir=", "hydra.run.dir= must be a path"),

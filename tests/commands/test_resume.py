@@ -257,7 +257,7 @@ def contents(folder):
         (["model=resnet14"], "model.layers was [1, 1, 1] and is [2, 2, 2]; model.name was resnet8 and is resnet14"),
         (["data.val_fraction=0.2"], "data.val_fraction was 0.1 and is 0.2"),
         (["optimizer.lr=0.01", "mixup=1"], "mixup was 0.0 and is 1; optimizer.lr was 0.1 and is 0.01"),
-        (["callbacks=ema"], "callbacks.ema._target_ was None and is reslab.training.averaging.WeightAverage"),
+        (["callbacks=ema"], "callbacks.ema._target_ was null and is reslab.training.averaging.WeightAverage"),
     ],
 )
 def test_what_would_be_another_run_is_refused(composed, copied, overrides, told):

@@ -83,6 +83,18 @@ def test_a_number_is_the_same_with_and_without_a_decimal_point(tmp_path):
     assert differing_settings([entry.settings for entry in entries]) == ["optimizer.lr"]
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("model__freeze", [True, 1, False]), ("trainer__limit_train_batches", [1, 1.0, 0.5])],
+)
+def test_values_that_python_calls_equal_make_configurations_of_their_own(tmp_path, name, values):
+    for number, value in enumerate(values):
+        make_run(tmp_path / f"{number}_", accuracy=0.9 - number / 10, **{name: value})
+    entries, option = read_entries([tmp_path]), name.replace("__", ".")
+    assert [each.settings[option] for each in group_by_settings(entries)] == values
+    assert differing_settings([entry.settings for entry in entries[:2]]) == [option]
+
+
 # image folders
 
 

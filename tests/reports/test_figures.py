@@ -73,6 +73,15 @@ def test_an_effect_has_one_dot_per_run_and_the_mean_by_value(sweep, figures):
     assert low[1] - high[1] == pytest.approx(high[1] - best[1], abs=0.03)  # pixels, downwards
 
 
+def test_one_batch_and_all_batches_have_places_of_their_own(tmp_path, figures):
+    for number, value in enumerate((1, 1.0, 0.5)):
+        make_run(tmp_path / str(number), accuracy=number / 4, trainer__limit_train_batches=value)
+    html_page(read_report([tmp_path]))
+    (axes,) = figures[0].axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0.5", "1", "1.0"]
+    assert sorted(axes.collections[0].get_offsets().tolist()) == [[0, 0.5], [0.5, 0], [1, 0.25]]
+
+
 def test_many_dots_have_no_names(tmp_path, figures, monkeypatch):
     """A page of 5,000 runs would otherwise have several megabytes of them."""
     monkeypatch.setattr("reslab.reports.figures.MAX_NAMES", 3)

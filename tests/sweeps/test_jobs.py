@@ -68,6 +68,15 @@ def test_a_job_has_ended_if_it_has_a_result_and_the_same_configuration(tmp_path,
         holds_its_result(job)
 
 
+@pytest.mark.parametrize(("saved", "now"), [({"freeze": True}, {"freeze": 1}), ({"freeze": 0}, {"freeze": False})])
+def test_a_truth_value_does_not_stand_for_the_job_of_a_number(tmp_path, saved, now):
+    job = Job(0, [], lambda: (tmp_path, {"model": now}))
+    job.run.write_settings(OmegaConf.to_yaml({"model": saved}), [])
+    job.run.result_file.write_text(json.dumps({"status": "finished"}))
+    with pytest.raises(UserError, match=f"{tmp_path} was another job: model.freeze was"):
+        holds_its_result(job)
+
+
 def test_only_the_jobs_that_have_not_ended_are_launched_and_those_that_have_begun_are_resumed(sweep_jobs):
     jobs = sweep_jobs(GroupLauncher())
     folders = {}

@@ -11,8 +11,9 @@ from reslab.errors import UserError
 from reslab.reports.configurations import ACCURACIES, Configuration, mean_and_deviation, metric_text
 from reslab.reports.entries import natural_order
 from reslab.reports.leaderboard import Report, failure_lines, notes_on_means, plural, read_report
-from reslab.reports.settings import ABSENT, canonical, differing_settings, setting_text
+from reslab.reports.settings import ABSENT, differing_settings, setting_text
 from reslab.reports.statistics import PERCENT, SIGNIFICANCE_LEVEL, Statistics, compare_accuracies, welch
+from reslab.run import canonical
 from reslab.text import printable
 from reslab.training.options import TEST_METRICS, VALIDATION_METRICS
 
@@ -78,7 +79,7 @@ def settings_table(first: Configuration, second: Configuration) -> Table:
     for name in "AB":
         table.add_column(name, overflow="fold")
     for name in dict.fromkeys((*first.settings, *second.settings)):
-        if canonical(first.settings.get(name)) != canonical(second.settings.get(name)):
+        if canonical(first.settings.get(name), name) != canonical(second.settings.get(name), name):
             table.add_row(name, setting_text(first.settings, name), setting_text(second.settings, name))
     provenances = first.provenance(), second.provenance()
     for name in dict.fromkeys((*provenances[0], *provenances[1])):

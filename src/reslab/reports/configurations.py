@@ -1,15 +1,16 @@
 """Configurations: finished runs that differ only in their seeds, ranked by their accuracy."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 from reslab.reports.entries import Entry
 from reslab.reports.origin import provenance
-from reslab.reports.settings import Settings, canonical
+from reslab.reports.settings import Settings
 from reslab.reports.statistics import PERCENT, Statistics, sample_statistics, with_interval
+from reslab.run import canonical
 
 ACCURACIES = ("val/accuracy", "test/accuracy")  # the first one that was measured decides the ranking
 LEGEND = f"mean ± standard deviation over n seeds [{PERCENT} confidence interval for other seeds and images]"
@@ -63,7 +64,7 @@ def group_by_settings(entries: Iterable[Entry]) -> list[Configuration]:
     Returns:
         The configurations, the best first: by mean validation accuracy, or by mean test accuracy without validation.
     """
-    groups: dict[str, dict[int | None, Entry]] = {}
+    groups: dict[Hashable, dict[int | None, Entry]] = {}
     for entry in entries:
         if entry.is_finished:
             group = groups.setdefault(canonical(entry.settings), {})

@@ -25,7 +25,8 @@ from reslab.reports.axes import is_drawable, positions, ticks
 from reslab.reports.configurations import Configuration, metric_text
 from reslab.reports.curves import SPLITS, Curve, error_curves
 from reslab.reports.leaderboard import Report
-from reslab.reports.settings import ABSENT, canonical, distinct_labels, setting_text
+from reslab.reports.settings import axis_value, distinct_labels, setting_text
+from reslab.run import canonical
 
 MAX_NAMES = 1000  # shapes of one figure that have a name where the mouse points at them, which a page has room for
 COLLECTION = re.compile('<g id="names">(.*?(?=<g id=|\\Z))', re.DOTALL)
@@ -170,7 +171,7 @@ class Point(NamedTuple):
 def effect_points(report: Report, setting: str) -> list[Point]:
     """Return one point per finished run, or none if these runs have the same value of the setting."""
     points = [
-        Point(configuration.settings.get(setting, ABSENT), metric, entry.location)
+        Point(axis_value(configuration.settings, setting), metric, entry.location)
         for configuration in report.configurations
         for entry in configuration.entries
         if is_drawable(metric := entry.result.get(report.metric_names[0], math.nan))
@@ -231,7 +232,7 @@ def parallel_coordinates(report: Report, settings: Sequence[str]) -> str:
     ]
     if not means:
         return ""
-    values = [[configuration.settings.get(name, ABSENT) for configuration, _ in means] for name in settings]
+    values = [[axis_value(configuration.settings, name) for configuration, _ in means] for name in settings]
     scale = Normalize(min(mean for _, mean in means), max(mean for _, mean in means))
 
     def draw(figure: Figure) -> None:

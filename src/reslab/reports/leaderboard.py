@@ -1,6 +1,6 @@
 """The leaderboard: configurations from the best to the worst, and what their means leave out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +9,9 @@ from typing import Any
 from reslab.configuration import has_prefix
 from reslab.reports.configurations import ACCURACIES, Configuration, group_by_settings, ranking_key
 from reslab.reports.entries import Entry, natural_order, read_entries
-from reslab.reports.settings import canonical, data_set, differing_settings, setting_text
+from reslab.reports.settings import data_set, differing_settings, setting_text
 from reslab.reports.statistics import PERCENT
+from reslab.run import canonical
 from reslab.text import printable
 
 MAX_ENUMERATED = 3  # models in a title, of more of them only their number
@@ -190,7 +191,7 @@ def partial_lines(report: Report) -> list[str]:
 
 def changed_images_lines(report: Report) -> list[str]:
     """Return a line if runs with equal options and versions recorded different images."""
-    runs: dict[str, dict[str, str]] = {}  # the name of one run by checksum, by the options that choose the images
+    runs: dict[Hashable, dict[str, str]] = {}  # the name of one run by checksum, by the options that choose the images
     for entry in (entry for entry in report.entries if entry.has_ended and entry.result.get("data_checksum")):
         options = {name: value for name, value in entry.settings.items() if has_prefix(name, ("data",))}
         images = canonical([entry.seed, options, entry.result.get("versions")])

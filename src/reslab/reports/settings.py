@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any
 
 from reslab.configuration import CONF, has_prefix, shown
-from reslab.run import identity, read_yaml
+from reslab.run import COUNT_BATCHES, canonical, identity, read_yaml
 
 Settings = dict[str, Any]  # by dotted name
 
@@ -78,22 +78,13 @@ def requested_text(requested: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(parts)
 
 
-def canonical(value: Any) -> str:
-    """Return a text that is equal for equal settings. It is the same for 1 and 1.0, but not for 1 and true."""
-    if value is None or isinstance(value, bool | str):
-        return json.dumps(value)
-    if isinstance(value, int | float):
-        return json.dumps(float(value))
-    return json.dumps(json.loads(json.dumps(value, default=str), parse_int=float), sort_keys=True)
-
-
 def differing_settings(settings: Sequence[Settings]) -> list[str]:
     """Return the names of the settings that are not the same everywhere.
 
     A setting that another choice determines is left out: `model.layers` where every model has its own layers.
     """
     different = {json.dumps(each): each for each in settings}  # most runs of a sweep differ only in their seeds
-    canonicals = [{name: canonical(value) for name, value in each.items()} for each in different.values()]
+    canonicals = [{name: canonical(value, name) for name, value in each.items()} for each in different.values()]
     names = dict.fromkeys(name for each in canonicals for name in each)
     differing = [name for name in names if len({each.get(name) for each in canonicals}) > 1]
 
@@ -139,6 +130,11 @@ def distinct_texts(settings: Sequence[Settings], name: str) -> list[str]:
 def setting_text(settings: Mapping[str, Any], name: str) -> str:
     """Return a setting exactly as it is written on the command line."""
     return shown(settings.get(name, ABSENT))
+
+
+def axis_value(settings: Mapping[str, Any], name: str) -> Any:
+    """Return a setting for an axis: a number, or text where the same number can have two meanings."""
+    return setting_text(settings, name) if name in COUNT_BATCHES else settings.get(name, ABSENT)
 
 
 def rounded_text(value: Any) -> str:

@@ -16,7 +16,7 @@ from reslab.configuration import flatten, has_prefix, quoted
 from reslab.errors import UserError
 from reslab.machine import asked_threads
 from reslab.options import Schema, check_option
-from reslab.run import Result, Run, differences, identity, older_options
+from reslab.run import Result, Run, canonical, differences, identity, older_options
 from reslab.sweeps.composition import Composer, Job
 from reslab.sweeps.folder import Sweep
 from reslab.training.options import RUN, TRAINING_SCHEMA
@@ -155,10 +155,10 @@ class SweepJobs:
         if (saved := saved_config(run)) is None:
             return None
         now = self.options_of_begun(overrides, saved)
-        if saved != now and (options := older_options(flatten(saved), flatten(now))):
+        if not equal(saved, now) and (options := older_options(flatten(saved), flatten(now))):
             overrides = [*overrides, *options]
             now = self.options_of_begun(overrides, saved)
-        if saved != now and differences(saved, now):
+        if not equal(saved, now) and differences(saved, now):
             return None
         return Job(number, list(overrides), lambda: (run.folder, now), saved)
 
@@ -249,11 +249,19 @@ def holds_its_result(job: Job) -> bool:
     then, now = job.saved or saved_config(job.run), job.options
     if then is None:
         return False
-    if then == now:  # the usual case, and the comparison below takes a millisecond
+    if equal(then, now):
         return job.run.has_ended
     if different := differences(then, now):
         raise UserError(f"{job.folder} was another job: {'; '.join(different)}; start a new sweep instead")
-    return job_identity(then) == job_identity(now) and job.run.has_ended
+    return canonical(job_identity(then)) == canonical(job_identity(now)) and job.run.has_ended
+
+
+def equal(saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether two configurations are written alike, the usual case: `differences` takes a millisecond.
+
+    Python's == calls 1, 1.0 and True equal, which are different jobs.
+    """
+    return repr(saved) == repr(now)
 
 
 def saved_config(run: Run) -> dict[str, Any] | None:
