@@ -2,9 +2,10 @@ import pytest
 import torch
 from conftest import names
 from hydra import compose, initialize_config_dir
-from torch import nn
+from torch import fx, nn
 
 from reslab.configuration import CONF
+from reslab.models.blocks import ResidualBlock
 from reslab.models.build import build_network
 from reslab.models.summary import brief, drawing, folded, layers, markdown, rows, table
 from reslab.training import build
@@ -51,7 +52,7 @@ def test_the_rows_sum_to_the_network(model, options):
 def test_the_layers_are_in_the_order_of_the_data():
     """The max-pooling is the first module that the constructor makes."""
     found = [row.name for row in rows(layers(network("resnet18", image_size=224), 3, 224)) if "." not in row.name]
-    assert found == ["conv1", "bn1", "maxpool", "layer1", "layer2", "layer3", "layer4", "fc"]
+    assert found == ["conv1", "bn1", "maxpool", "layer1", "layer2", "layer3", "layer4", "global_pool", "fc"]
 
 
 def test_the_six_blocks_have_the_shapes_of_the_tutorial():
@@ -91,7 +92,10 @@ def test_a_row_of_the_table():
     lines = table(layers(network("resnet20"), 3, 32), 80)
     assert lines[0] == "layer                type                 output     parameters    FLOPs"
     assert lines[1] == "conv1                Conv2d 3x3           16x32x32          432    885 k"
-    assert lines[-1] == "layer1.0-2 are alike: the numbers are those of each."
+    assert lines[-2:] == [
+        "layer1.0-2 are alike: the numbers are those of each.",
+        "FLOPs are for one image; a multiply-add counts as two.",
+    ]
 
 
 def test_tensorboard_shows_the_same_rows():
@@ -124,10 +128,105 @@ def test_the_drawing_of_a_stage(model, options, expected):
     assert lines[first : first + len(expected)] == expected
 
 
-def test_the_drawing_says_where_norm_and_relu_are():
-    post, pre = (drawing(layers(network(model), 3, 32), 3, 32)[-1] for model in ("resnet18", "preact_resnet18"))
-    assert post == "batch norm and ReLU come after each convolution"
-    assert pre == "batch norm and ReLU come before each convolution"
+VARIANTS = [
+    ("resnet18", {}),
+    ("preact_resnet18", {}),
+    ("preact_resnet18", {"stem_activation": True}),
+    ("preact_resnet164", {"squeeze_excitation": True}),
+    ("resnet9", {}),
+    ("plain20", {}),
+    ("resnet50d", {}),
+    ("se_resnet50", {}),
+    ("resnext50_32x4d", {}),
+    ("wrn_28_10", {}),
+    ("resnet8", {"relu_before_addition": True, "squeeze_excitation": True, "stochastic_depth": 0.5}),
+    ("resnet8", {"shortcut": "C"}),
+    ("preact_resnet18", {"shortcut": "C"}),
+]
+
+
+class WholeModules(fx.Tracer):
+    """Traces a block as it is written, with each of its modules as one node."""
+
+    def is_leaf_module(self, module, name):
+        return True
+
+
+def traced_steps(block):
+    """Return the steps of a block, and whether a projection takes anything but the block's input."""
+    words = {"conv": "conv", "bn": "BN", "se": "SE", "relu": "ReLU", "add": "+"}
+    graph = WholeModules().trace(block.eval())
+    nodes = [node for node in graph.nodes if node.op in ("call_module", "call_function")]
+    projections = [node for node in nodes if node.name == "downsample"]
+    kinds = [node.name.rstrip("_0123456789") for node in nodes]
+    return " ".join(words[kind] for kind in kinds if kind in words), any(
+        node.args[0].op != "placeholder" for node in projections
+    )
+
+
+@pytest.mark.parametrize(("model", "options"), VARIANTS)
+def test_the_legend_states_the_order_that_the_blocks_have(model, options):
+    made = network(model, **options)
+    drawn = drawing(layers(made, 3, 32), 3, 32)
+    found = [traced_steps(module) for module in made.modules() if isinstance(module, ResidualBlock)]
+    orders = list(dict.fromkeys(order for order, _ in found))
+    stated = [line.partition(": ") for line in drawn[drawn.index("") :]]
+    assert [order for what, _, order in stated if order and what.endswith(("block", "blocks"))] == orders
+    later = any("a projection follows the first BN ReLU of its block" in line for line in drawn)
+    assert later == any(moved for _, moved in found)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "expected"),
+    [
+        ("resnet18", {}, ["conv BN ReLU blocks", "conv BN ReLU conv BN + ReLU"]),
+        ("preact_resnet18", {}, ["conv blocks BN ReLU", "BN ReLU conv BN ReLU conv +"]),
+        (
+            "preact_resnet18",
+            {"stem_activation": True},
+            ["conv BN ReLU blocks BN ReLU", "conv BN ReLU conv +", "BN ReLU conv BN ReLU conv +"],
+        ),
+        ("plain20", {}, ["conv BN ReLU blocks", "conv BN ReLU conv BN ReLU"]),
+        (
+            "resnet9",
+            {},
+            ["conv BN ReLU conv BN ReLU blocks conv BN ReLU conv BN ReLU blocks", "conv BN ReLU conv BN ReLU +"],
+        ),
+        (
+            "resnet50d",
+            {},
+            ["conv BN ReLU conv BN ReLU conv BN ReLU blocks", "conv BN ReLU conv BN ReLU conv BN + ReLU"],
+        ),
+        ("six_block", {}, ["conv BN ReLU conv BN + ReLU"]),
+    ],
+)
+def test_the_legend_of_a_variant(model, options, expected):
+    drawn = drawing(layers(network(model, **options), 3, 32), 3, 32)
+    stated = [line.partition(": ") for line in drawn[drawn.index("") :]]
+    assert [order for what, _, order in stated if order and what.endswith(("network", "block", "blocks"))] == expected
+    assert "BN: batch norm" in drawn
+    assert ("+: both paths are added" in drawn) == (model != "plain20")
+
+
+@pytest.mark.parametrize(
+    "model", ["resnet9", "resnet18", "preact_resnet18", "resnet50d", "resnext50_32x4d", "six_block"]
+)
+def test_the_legend_explains_a_convolution_that_is_drawn(model):
+    drawn = drawing(layers(network(model), 3, 32), 3, 32)
+    example, _, meaning = drawn[drawn.index("") + 1].partition(": ")
+    assert any(f" {example} " in line for line in drawn[: drawn.index("")])
+    assert ("stride 2" in meaning) == ("/2" in example) == (model != "resnet9")
+
+
+@pytest.mark.parametrize("pooling", ["average", "max"])
+def test_the_global_pooling_is_in_the_table_and_in_the_drawing(pooling):
+    root = layers(network("resnet20", pooling=pooling), 3, 32)
+    assert rows_by_name(root)["global_pool"] == (
+        "global_pool", f"Global{pooling.title()}Pool", "64", 0, 0, 1
+    )  # fmt: skip
+    drawn = drawing(root, 3, 32)
+    first = drawn.index(f"├─ global {pooling} pooling   64")
+    assert drawn[first + 1] == "├─ linear   10"
 
 
 @pytest.mark.slow
@@ -171,7 +270,10 @@ def test_every_model_has_a_drawing(model):
 def test_timms_networks_are_drawn_too():
     pytest.importorskip("timm")
     root = layers(network("timm"), 3, 32)
-    assert sum("projection" in line for line in drawing(root, 3, 32)) == 3
+    drawn = drawing(root, 3, 32)
+    assert sum("projection" in line for line in drawn) == 3
+    assert "block: conv BN ReLU conv BN + ReLU" in drawn
+    assert sum("global average pooling" in line for line in drawn) == 1
 
 
 def test_a_compiled_network_is_not_compiled_for_its_table(composed):

@@ -16,6 +16,17 @@ from reslab.models.blocks import ResidualBlock, conv3x3, make_block
 from reslab.models.options import BlockKind, Downsampling, Pooling, Shortcut, Stem, check_resnet
 
 
+class GlobalAveragePool(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C)
+        # The gradient of a mean over the last two dimensions would leave channels_last.
+        return x.permute(0, 2, 3, 1).mean((1, 2))
+
+
+class GlobalMaxPool(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C)
+        return F.max_pool2d(x, x.shape[2:]).flatten(1)
+
+
 class ResNet(nn.Module):
     """A residual network that maps images (N, in_channels, H, W) to logits (N, num_classes).
 
@@ -84,7 +95,8 @@ class ResNet(nn.Module):
             channels, layers, widths, downsampling, stochastic_depth, block_of_kind, stem_activation
         )
         self.bn_final = nn.BatchNorm2d(channels) if preactivation else None
-        self.pooling, self.logit_scale = pooling, logit_scale
+        self.global_pool = GlobalMaxPool() if pooling == "max" else GlobalAveragePool()
+        self.logit_scale = logit_scale
         self.fc = nn.Linear(channels, num_classes, bias=classifier_bias)
         self._initialize(zero_init_residual)
 
@@ -159,8 +171,5 @@ class ResNet(nn.Module):
             x = stage(x)
         if self.bn_final is not None:
             x = F.relu(self.bn_final(x), inplace=True)
-        # Global pooling, (N, widths[-1] * expansion). The gradient of a mean over the last two dimensions would leave
-        # channels_last.
-        x = F.max_pool2d(x, x.shape[2:]).flatten(1) if self.pooling == "max" else x.permute(0, 2, 3, 1).mean((1, 2))
-        logits = self.fc(x)
+        logits = self.fc(self.global_pool(x))
         return logits if self.logit_scale == 1 else logits * self.logit_scale

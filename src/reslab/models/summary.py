@@ -1,6 +1,7 @@
 """A network as a table of its layers and as a drawing of its blocks, in the order of the data, without training."""
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -12,6 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+aten = torch.ops.aten
+STEPS = {  # what a legend calls the operations whose order it states
+    aten.convolution: "conv", aten.native_batch_norm: "BN", aten._native_batch_norm_legit_no_training: "BN",
+    aten.native_group_norm: "GN", aten.relu: "ReLU", aten.relu_: "ReLU", aten.silu: "SiLU", aten.silu_: "SiLU",
+    aten.add: "+", aten.add_: "+",
+}  # fmt: skip
+MEANINGS = {"BN": "batch norm", "GN": "group norm", "SE": "squeeze-and-excitation", "+": "both paths are added"}
 
 # the layers
 
@@ -27,6 +35,7 @@ class Layer:
         parameters: of it and its children.
         flops: for one image; a multiplication with its addition counts as two.
         children: the modules that it calls.
+        steps: the operations within it in their order, of `STEPS`. A projection is not among those of its block.
         shortcut: the path around a residual block, in words; "" for one without and None for another module.
         count: how many equal ones it stands for.
     """
@@ -37,6 +46,7 @@ class Layer:
     parameters: int
     flops: int
     children: tuple["Layer", ...] = ()
+    steps: tuple[str, ...] = ()
     shortcut: str | None = None
     count: int = 1
 
@@ -51,24 +61,28 @@ def layers(network: nn.Module, channels: int, image_size: int) -> Layer:
         module.register_forward_pre_hook(recorder.enter)
         module.register_forward_hook(recorder.leave)
         recorder.names[module] = name.rpartition(".")[2]
-    with torch.no_grad(), recorder.flops:
+    with torch.no_grad(), recorder.operations:
         empty(torch.empty(1, channels, image_size, image_size, device="meta"))
     (root,) = recorder.called[0]
     return root
 
 
-class FlopCounter(TorchDispatchMode):
-    """Count the floating-point operations of convolutions and matrix products.
+class Operations(TorchDispatchMode):
+    """Count the floating-point operations of convolutions and matrix products, and record the order of `STEPS`.
 
     torch's FlopCounterMode counts the same, but takes 20 seconds for a network of a thousand layers.
     """
 
-    total = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops, self.steps = 0, list[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         if count := flop_registry.get(func.overloadpacket):
-            self.total += count(*args, **(kwargs or {}), out_val=output)
+            self.flops += count(*args, **(kwargs or {}), out_val=output)
+        if step := STEPS.get(func.overloadpacket):
+            self.steps.append(step)
         return output
 
 
@@ -77,32 +91,33 @@ class Recorder:
 
     Attributes:
         called: the calls that have ended, one list for each call around them.
+        before: for each call that has begun, the number of floating-point operations and of steps before it.
     """
 
     def __init__(self) -> None:
-        self.flops = FlopCounter()
+        self.operations = Operations()
         self.names: dict[nn.Module, str] = {}
         self.called: list[list[Layer]] = [[]]
-        self.flops_before: list[int] = []
+        self.before: list[tuple[int, int]] = []
         self.seen: set[int] = set()
 
     def enter(self, module: nn.Module, inputs: Any) -> None:
         self.called.append([])
-        self.flops_before.append(self.flops.total)
+        self.before.append((self.operations.flops, len(self.operations.steps)))
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        children = tuple(self.called.pop())
-        flops = self.flops.total - self.flops_before.pop()
-        shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+        flops, begin = self.before.pop()
         layer = Layer(
             self.names[module],
             kind_of(module),
-            shape,
+            tuple(output.shape[1:]) if isinstance(output, Tensor) else (),
             self.new_parameters(module),
-            flops,
-            children,
+            self.operations.flops - flops,
+            tuple(self.called.pop()),
+            tuple(self.operations.steps[begin:]),
             shortcut_of(module),
         )
+        self.operations.steps[begin:] = steps_of(layer)
         if not isinstance(module, nn.Identity):
             self.called[-1].append(layer)
 
@@ -112,6 +127,21 @@ class Recorder:
             return 0
         self.seen.add(id(module))
         return sum(parameter.numel() for parameter in module.parameters())
+
+
+def steps_of(layer: Layer) -> Sequence[str]:
+    """Return what a module adds to the steps of the one that calls it."""
+    if layer.name == "downsample":
+        return ()
+    if is_squeeze_excitation(layer):
+        return ("SE",)
+    if layer.kind.startswith("Conv2d"):
+        return ("conv",)
+    return layer.steps if layer.shortcut is None else ("blocks",)
+
+
+def is_squeeze_excitation(layer: Layer) -> bool:
+    return "Squeeze" in layer.kind or layer.kind == "SEModule"
 
 
 def kind_of(module: nn.Module) -> str:
@@ -186,7 +216,7 @@ def markdown(root: Layer) -> str:
     lines = ["| layer | type | output | parameters | FLOPs |", "|---|---|---|--:|--:|"]
     for row in [*rows(root), total(root)]:
         lines.append(f"| {row.name} | {row.kind} | {row.output} | {row.parameters:,} | {row.flops:,} |")
-    return "\n".join([*lines, "", *note(root)])
+    return "\n\n".join(["\n".join(lines), *notes(root)])
 
 
 def table(root: Layer, width: int) -> list[str]:
@@ -203,17 +233,18 @@ def table(root: Layer, width: int) -> list[str]:
 
     lines = [line("layer", "type", "output", "parameters", "FLOPs")]
     lines += [line(row.name, row.kind, row.output, f"{row.parameters:,}", brief(row.flops)) for row in found]
-    return [*lines, *note(root)]
+    return [*lines, "", *notes(root)]
 
 
 def total(root: Layer) -> Row:
     return Row("total", root.kind, shape_text(root.shape), root.parameters, root.flops, 1)
 
 
-def note(root: Layer) -> list[str]:
-    """Return what explains a folded row, if there is one."""
-    name = next((row.name for row in rows(root) if row.times > 1), None)
-    return [] if name is None else ["", f"{name} are alike: the numbers are those of each."]
+def notes(root: Layer) -> list[str]:
+    """Return what explains the numbers of the table, one note per line."""
+    folded_row = next((row.name for row in rows(root) if row.times > 1), None)
+    alike = [] if folded_row is None else [f"{folded_row} are alike: the numbers are those of each."]
+    return [*alike, "FLOPs are for one image; a multiply-add counts as two."]
 
 
 def brief(number: int) -> str:
@@ -234,13 +265,12 @@ def brief(number: int) -> str:
 
 def drawing(root: Layer, channels: int, image_size: int) -> list[str]:
     """Return the residual blocks of a network as a drawing; nothing for a network without any."""
-    blocks = [block for stage in root.children for block in stage.children if block.shortcut is not None]
-    if not blocks:
+    if not any(block.shortcut is not None for stage in root.children for block in stage.children):
         return []
     lines = [f"image  {channels}x{image_size}x{image_size}"]
     for layer in root.children:
         lines += stage_lines(layer) if layer.children else single_lines(layer)
-    return [*lines, "", *legend(blocks[-1])]
+    return [*lines, "", *legend(root)]
 
 
 def stage_lines(stage: Layer) -> list[str]:
@@ -278,18 +308,45 @@ def operation(layer: Layer) -> str:
         return f"{size}, {layer.shape[0]}" + f" {groups}" * bool(groups)
     if name.endswith("Pool2d") and geometry:
         return f"{geometry} {'max' if name == 'MaxPool2d' else 'average'} pooling"
-    if "Squeeze" in name or name == "SEModule":
+    if "Pool" in name and not layer.children:
+        return f"global {'max' if 'Max' in name else 'average'} pooling"
+    if is_squeeze_excitation(layer):
         return "SE"
     return "linear" if name == "Linear" else ""
 
 
-def legend(block: Layer) -> list[str]:
-    kinds = [child.kind.partition(" ")[0] for child in block.children]
-    place = "before" if kinds[0] == "BatchNorm2d" else "after"
-    lines = [
-        "3x3/2, 128: a 3x3 convolution of stride 2 to 128 channels",
-        f"batch norm and ReLU come {place} each convolution",
+def legend(root: Layer) -> list[str]:
+    """Return what the drawing writes in short, and the order of the operations that it leaves out."""
+    within = list(descendants(root))
+    blocks = [layer for layer in within if layer.shortcut is not None]
+    orders = Counter(" ".join(block.steps) for block in blocks)
+    network = " ".join(step for step, _ in groupby(root.steps))
+    lines = convolution_legend([layer for layer in within if layer.kind.startswith("Conv2d") and operation(layer)])
+    lines += [f"network: {network}"] * (network != "blocks")
+    for order, count in orders.items():
+        lines.append(f"{'block' if len(orders) == 1 else f'{count} block' + 's' * (count > 1)}: {order}")
+    if any(block.steps[0] != "conv" and "projection" in (block.shortcut or "") for block in blocks):
+        lines.append(f"a projection follows the first {' '.join(blocks[-1].steps[:2])} of its block")
+    used = {step for block in blocks for step in block.steps} | {*root.steps}
+    return lines + [f"{step}: {meaning}" for step, meaning in MEANINGS.items() if step in used]
+
+
+def convolution_legend(convolutions: Sequence[Layer]) -> list[str]:
+    """Explain the first convolution that has a stride, or else the first one, and the first one that has groups."""
+    strided = [layer for layer in convolutions if "/" in layer.kind] or convolutions
+    size, _, stride = strided[0].kind.split()[1].partition("/")
+    with_stride = f" of stride {stride}" if stride else ""
+    groups = [layer.kind.split()[2] for layer in convolutions if " g" in layer.kind]
+    return [
+        f"{size}{'/' * bool(stride)}{stride}, {strided[0].shape[0]}: "
+        f"a {size} convolution{with_stride} to {strided[0].shape[0]} channels",
+        *(f"{group}: in {group[1:]} groups" for group in groups[:1]),
     ]
-    lines += ["g32: in 32 groups"] * any(" g" in child.kind for child in block.children)
-    lines += ["SE: squeeze-and-excitation"] * any(operation(child) == "SE" for child in block.children)
-    return lines
+
+
+def descendants(layer: Layer) -> Iterator[Layer]:
+    """Yield every layer within another one, without those of shortcuts."""
+    for child in layer.children:
+        if child.name != "downsample":
+            yield child
+            yield from descendants(child)
