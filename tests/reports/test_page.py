@@ -142,3 +142,17 @@ def test_a_click_on_a_heading_sorts(tmp_path, heading, once, twice):
         assert re.findall('<th data-direction="(-?1)">(.*?)</th>', dom) == [
             ("1" if clicks == "click();" else "-1", heading)
         ]
+
+
+def test_every_pair_of_the_comparisons_shows_what_differs(tmp_path):
+    """Of a long label the middle had been left out, and with it the only difference."""
+    shared = {"optimizer__name": "o" * 80, "scheduler": {"name": "s" * 80}}
+    other = {"optimizer__name": "O" * 80, "scheduler": {"name": "S" * 80}}
+    for number, (lr, options) in enumerate([(1, shared), (2, shared), (3, other)]):
+        for seed in (1, 2):
+            folder = tmp_path / f"{number}_{seed}"
+            make_run(folder, accuracy=0.9 - number / 10 - seed / 100, seed=seed, optimizer__lr=lr, **options)
+    text = html_page(read_report([tmp_path]))
+    label = f"1: lr=1, optimizer={'o' * 80}, scheduler={'s' * 80}"
+    assert text.count(f'<th class="label">{label}</th>') == 2
+    assert text.count('title="lr=1 minus lr=2: 95% confidence interval') == 2

@@ -20,6 +20,13 @@ def test_settings_that_a_choice_determines_are_left_out():
     assert differing_settings([{"a": 1}, {}]) == ["a"]
 
 
+def test_the_settings_that_tell_most_are_first():
+    grid = [{"mixup": 0.0, "trainer.max_epochs": epochs, "optimizer.lr": lr, "model": model, "freeze": False}
+            for model in ("a", "b") for lr in (1, 2, 3) for epochs in (5, 9)]  # fmt: skip
+    grid[0] |= {"mixup": 0.2}
+    assert differing_settings(grid) == ["model", "optimizer.lr", "trainer.max_epochs", "mixup"]
+
+
 def test_choices_have_the_name_of_their_group(tmp_path):
     make_run(tmp_path / "run", accuracy=0.5)
     settings = read_entries([tmp_path])[0].settings

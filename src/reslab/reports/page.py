@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from reslab.drawing import shortened
 from reslab.reports.configurations import ACCURACIES, LEGEND, Configuration, mean_and_interval, metric_text
 from reslab.reports.curves import has_uneven_curves
 from reslab.reports.figures import (
@@ -20,14 +19,14 @@ from reslab.reports.settings import ABSENT, distinct_labels, rounded_text, setti
 from reslab.reports.statistics import PERCENT, SIGNIFICANCE_LEVEL
 
 MAX_CURVES = 10  # Matplotlib has ten colours to distinguish them
-MAX_ROW_LABEL = 60  # characters at a row of the comparisons
 STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #222; background: white }
 h2 { margin: 1.8em 0 .2em } p { margin: .2em 0 .8em; color: #555 }
 div { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .3em .8em; text-align: left; border-bottom: 1px solid #ddd } tbody tr:hover { background: #eef4fb }
 th { border-bottom: 2px solid #888; white-space: nowrap }
-tbody th { border-bottom: 1px solid #ddd; font-weight: normal }
+tbody th { border-bottom: 1px solid #ddd; font-weight: normal; white-space: normal }
+.label { min-width: 16em; max-width: 32em; overflow-wrap: anywhere }
 thead th[data-direction] { cursor: pointer } th[data-direction]::after { content: " ↕"; color: #aaa }
 th[data-direction="1"]::after { content: " ↑" } th[data-direction="-1"]::after { content: " ↓" }
 .panels { display: flex; flex-wrap: wrap; align-items: flex-start }
@@ -141,8 +140,8 @@ def comparison_sections(report: Report) -> list[str]:
         text = (
             "Row minus column, and the p-value of Welch's t-test over the seeds, corrected by Holm's method for "
             f"{plural(tested, 'comparison')}. Bold: p is below {SIGNIFICANCE_LEVEL}, so that the difference is more "
-            "than the variation between seeds explains. The mouse shows the confidence interval and the p-value of "
-            "each comparison by itself, as versus prints them."
+            "than the variation between seeds explains. The mouse shows in which settings two "
+            "configurations differ, and the confidence interval and the p-value by themselves, as versus prints them."
         )
         if pairs:
             sections.append(section(f"Comparisons by {metric}", text, comparison_matrix(report, pairs)))
@@ -154,22 +153,25 @@ def comparison_matrix(report: Report, pairs: Mapping[tuple[int, int], Comparison
     labels = numbered_labels(report.configurations[: max(columns)], report.differing_settings)
     head = "".join(f'<th title="{escape(labels[column - 1])}">{column}</th>' for column in columns)
     body = "".join(
-        f"<tr><th>{escape(shortened(labels[row - 1], MAX_ROW_LABEL))}</th>"
-        + "".join(comparison_cell(pairs.get((row, column))) for column in columns)
+        f'<tr><th class="label">{escape(labels[row - 1])}</th>'
+        + "".join(comparison_cell(report, row, column, pairs.get((row, column))) for column in columns)
         + "</tr>"
         for row in rows
     )
     return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def comparison_cell(comparison: Comparison | None) -> str:
+def comparison_cell(report: Report, row: int, column: int, comparison: Comparison | None) -> str:
+    """Return the cell of two configurations, which are given by their places from 1."""
     if comparison is None:
         return "<td></td>"
+    compared = [report.configurations[place - 1].settings for place in (row, column)]
+    pair = escape(" minus ".join(distinct_labels(compared, report.differing_settings)))
     difference = metric_text(comparison.difference.mean, "+")
     if comparison.p is None:
-        return f'<td class="number" title="no test applies">{difference}<br>no test</td>'
+        return f'<td class="number" title="{pair}: no test applies">{difference}<br>no test</td>'
     low, high = (metric_text(bound, "+") for bound in comparison.difference[1:3])  # type: ignore[arg-type]
-    hint = f"{PERCENT} confidence interval {low} to {high}, p = {comparison.difference.p:.2g}"
+    hint = f"{pair}: {PERCENT} confidence interval {low} to {high}, p = {comparison.difference.p:.2g}"
     text = f"{difference}<br>p = {comparison.p:.2g}"
     text = f"<b>{text}</b>" if comparison.p < SIGNIFICANCE_LEVEL else text
     return f'<td class="number" title="{hint}">{text}</td>'

@@ -1,6 +1,7 @@
 """The settings of a run that its result depends on, and in which of them runs differ."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import takewhile
@@ -79,9 +80,11 @@ def requested_text(requested: Sequence[Mapping[str, Any]]) -> str:
 
 
 def differing_settings(settings: Sequence[Settings]) -> list[str]:
-    """Return the names of the settings that are not the same everywhere.
+    """Return the names of the settings that are not the same everywhere, those that tell most first.
 
-    A setting that another choice determines is left out: `model.layers` where every model has its own layers.
+    The model is the first one. The others follow by their number of different values, and with equal numbers a setting
+    that few configurations change is later. A setting that another choice determines is left out: `model.layers` where
+    every model has its own layers.
     """
     different = {json.dumps(each): each for each in settings}  # most runs of a sweep differ only in their seeds
     canonicals = [{name: canonical(value, name) for name, value in each.items()} for each in different.values()]
@@ -94,7 +97,12 @@ def differing_settings(settings: Sequence[Settings]) -> list[str]:
         pairs = {(each.get(choice), each.get(name)) for each in canonicals}
         return len(pairs) == len({chosen for chosen, _ in pairs})
 
-    return [name for name in differing if not any(is_determined_by(choice, name) for choice in differing)]
+    def order(name: str) -> tuple[bool, int, int]:
+        counts = Counter(each.get(name) for each in canonicals)
+        return name != "model", -len(counts), max(counts.values())
+
+    own = [name for name in differing if not any(is_determined_by(choice, name) for choice in differing)]
+    return sorted(own, key=order)
 
 
 def distinct_labels(settings: Sequence[Settings], names: Sequence[str]) -> list[str]:
