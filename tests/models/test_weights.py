@@ -78,6 +78,7 @@ def test_every_kind_of_file(composed: Compose, state: StateDict, tmp_path: Path,
     "prefix",
     [
         "", "module.", "net.", "network.", "model.", "_orig_mod.",
+        "backbone.", "resnet.", "encoder_q.", "module.encoder.",
         "module.network.", "network._orig_mod.", "_orig_mod.module.", "network._orig_mod.module.net.",
     ],
 )  # fmt: skip
@@ -188,6 +189,88 @@ def test_a_classifier_of_another_size_keeps_its_initial_weights(
     assert caplog.messages == [
         f"{path}: its classifier has 10 classes, not 7: the network's classifier keeps its initial weights"
     ]
+
+
+@pytest.mark.parametrize(
+    ("head", "problem"),
+    [
+        ({}, "it has no classifier"),
+        (
+            {"fc.0.weight": torch.zeros(64, 64), "fc.2.weight": torch.zeros(8, 64)},
+            "its classifier is more than one layer",
+        ),
+    ],
+)
+def test_a_backbone_is_loaded_without_a_classifier(
+    network: nn.Module,
+    state: StateDict,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    head: StateDict,
+    problem: str,
+) -> None:
+    fresh = {key: value.clone() for key, value in network.state_dict().items() if key.startswith("fc.")}
+    backbone = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    path = save(backbone | head, tmp_path / "backbone.pth")
+    load(network, path)
+    assert_equal(network, backbone | fresh)
+    assert caplog.messages == [f"{path}: {problem}: the network's classifier keeps its initial weights"]
+
+
+def test_the_encoder_is_taken_rather_than_its_average_and_a_projection_head(
+    network: nn.Module, state: StateDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "reslab")
+    content = {f"module.encoder_k.{key}": torch.zeros_like(value) for key, value in state.items()}
+    content |= {f"module.encoder_q.{key}": value for key, value in state.items()}
+    content |= {"module.queue": torch.zeros(2), "projector.0.weight": torch.zeros(2, 2)}
+    path = save(content, tmp_path / "moco.pth")
+    load(network, path)
+    assert_equal(network, state)
+    (line,) = caplog.messages
+    assert line.startswith(f"loaded {path}, its tensors below module.encoder_q; left out: module.encoder_k.bn1.bias; ")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("key", ["layer1.0.conv1.weight", "bn1.running_var"])
+def test_weights_that_are_not_finite_are_refused(
+    network: nn.Module, state: StateDict, tmp_path: Path, value: float, key: str
+) -> None:
+    state[key].view(-1)[3] = value
+    path = save(state, tmp_path / "diverged.pth")
+    with pytest.raises(UserError) as raised:
+        load(network, path)
+    assert str(raised.value) == f"model.weights: {path} holds weights that are not finite ({key}): use another file"
+
+
+@pytest.mark.parametrize(("model", "stem"), [("resnet34", 7), ("resnet50", 3), ("preact_resnet18", 7)])
+def test_the_variant_of_the_weights_is_named(composed: Compose, tmp_path: Path, model: str, stem: int) -> None:
+    published = build_network(composed(f"model={model}").model, 3, 5, 224 if stem == 7 else 32).state_dict()
+    path = save({f"backbone.{key}": value for key, value in published.items()}, tmp_path / "other.pth")
+    with pytest.raises(UserError) as raised:
+        build_network(composed("model=resnet18", f"model.weights={path}").model, 3, 10, 32)
+    assert str(raised.value) == f"{path} has the weights of model={model}, which do not fit model=resnet18"
+
+
+@pytest.mark.parametrize("ending", [".pth", ".ckpt", ".th"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty or incomplete"),
+        (b"not weights\n", "torch.save did not write it"),
+        (b"epoch,loss\n1,2\n", "torch.save did not write it"),
+        (b"hello", "torch.save did not write it"),
+        (b"<html>", "torch.save did not write it"),
+    ],
+)
+def test_a_file_of_something_else_is_described_in_words(
+    network: nn.Module, tmp_path: Path, content: bytes, reason: str, ending: str
+) -> None:
+    path = tmp_path / f"file{ending}"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        load(network, str(path))
+    assert str(raised.value).startswith(f"model.weights: {path} is not a file of weights ({reason}")
 
 
 @pytest.mark.parametrize(("name", "classifier"), [("resnet10t", "fc"), ("resnetv2_18", "head.fc")])

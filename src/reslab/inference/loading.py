@@ -15,7 +15,7 @@ from reslab.configuration import CONF, nodes, own_folders
 from reslab.data.base import ImageSpec
 from reslab.errors import UserError
 from reslab.models.build import build_network
-from reslab.models.weights import StateDict, is_state_dict, listed, mismatches
+from reslab.models.weights import StateDict, is_state_dict, listed, mismatches, not_finite
 from reslab.run import SafeLoader
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.classifier import Classifier
@@ -135,7 +135,7 @@ def read_weights(path: Path, checkpoint: dict[str, Any], own: StateDict) -> Stat
         raise UserError(f"{path} is not a complete checkpoint of ResLab: it holds no weights (state_dict)")
     if problems := mismatches(state, own):
         raise UserError(f"{path} does not fit the network that it describes: {listed(problems)}")
-    if broken := [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
+    if broken := not_finite(state):
         raise UserError(f"{path} holds weights that are not finite ({listed(broken)}): use another checkpoint")
     return state
 

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from reslab.configuration import to_dict
 from reslab.errors import UserError
 from reslab.models.resnet import ResNet
-from reslab.models.weights import StateDict, load_weights, read_published, stem_of, with_standard_names
+from reslab.models.weights import StateDict, load_weights, read_published, stem_of
 from reslab.options import check_made
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def build_network(
         description.pop(option, None)
     name = description.pop("name")
     if restored is not None:
-        state, weights = with_standard_names(restored), None
+        state, weights = restored, None
         description |= {"pretrained": False} if "pretrained" in description else {}
     else:
         state = {} if weights is None else read_published(weights, name)

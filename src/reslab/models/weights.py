@@ -2,18 +2,24 @@
 
 import logging
 import re
+import struct
 import warnings
 import zipfile
 from argparse import Namespace
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
+from reslab.configuration import CONF
 from reslab.errors import UserError
+from reslab.models.options import RESNET
+from reslab.models.resnet import ResNet
 from reslab.newest import find_checkpoint
 from reslab.run import SETTINGS_ERRORS, Run
 
@@ -21,10 +27,10 @@ log = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
 LISTED_KEYS = 4  # a message names this many of the keys that do not fit; for a wrong network they are hundreds
-PREFIXES = ("module.", "net.", "network.", "model.", "_orig_mod.")  # DataParallel, Lightning modules, torch.compile
 # The entries in which training scripts save a network, the more usual ones first, and parts of the names of averages.
 ENTRIES = ("state_dict", "model", "net", "network", "module", "weights", "student")
-AVERAGES = ("ema", "average", "swa", "teacher")
+AVERAGES = ("ema", "average", "swa", "teacher", "momentum", "encoder_k")
+CLASSIFIERS = ("fc.", "head.fc.")
 
 
 def read_published(weights: str, name: str) -> StateDict:
@@ -49,42 +55,105 @@ def read_published(weights: str, name: str) -> StateDict:
 
 def stem_of(state: StateDict) -> str | None:
     """Return the stem of a ResNet's weights, by the size of its first convolution; None where it has no such layer."""
-    if "conv1.0.weight" in state:
+    prefixes = dict.fromkeys(["", *(key.partition("layer1.")[0] for key in state if "layer1." in key)])
+    if any(f"{prefix}conv1.0.weight" in state for prefix in prefixes):
         return "deep"
-    sizes = tuple(state["conv1.weight"].shape[2:]) if "conv1.weight" in state else ()
+    first = next((state[f"{prefix}conv1.weight"] for prefix in prefixes if f"{prefix}conv1.weight" in state), None)
+    sizes = () if first is None else tuple(first.shape[2:])
     return "imagenet" if sizes == (7, 7) else "cifar" if sizes == (3, 3) else None
 
 
 def load_weights(network: nn.Module, state: StateDict, weights: str, name: str) -> None:
     """Load published weights into a network, in place.
 
-    A classifier of another size keeps its initial weights, which a warning says.
+    The classifier keeps its initial weights where the file has another one or none, which a warning says.
 
     Args:
         network: a network with torchvision's or timm's parameter names.
-        state: the tensors.
+        state: the tensors, whose names may have the prefix of a wrapper.
         weights: where they are from, for messages.
         name: the network's variant, for messages.
 
     Raises:
-        UserError: the weights do not fit; the message names the keys, and the network is unchanged.
+        UserError: the weights do not fit or are not finite; the message names the keys, and the network is unchanged.
     """
     own = network.state_dict()
-    for layer in ("fc", "head.fc"):
-        key = f"{layer}.weight"
-        if key in state and key in own and len(state[key]) != len(own[key]):
-            log.warning(
-                "%s: its classifier has %d classes, not %d: the network's classifier keeps its initial weights",
-                weights, len(state[key]), len(own[key]),
-            )  # fmt: skip
-            state = {name: value for name, value in state.items() if not name.startswith(f"{layer}.")}
-            state |= {name: value for name, value in own.items() if name.startswith(f"{layer}.")}
+    prefix = prefix_of(state, own)
+    left_out = [key for key in state if not key.startswith(prefix)]
+    state, problem = with_own_classifier(without_prefix(state, prefix), own)
     if problems := mismatches(state, own):
-        if (other := trained_model(weights)) not in (None, name):
+        if (other := trained_model(weights) or variant_of(state)) not in (None, name):
             raise UserError(f"{weights} has the weights of model={other}, which do not fit model={name}")
         raise UserError(f"{weights} does not fit model {name}: {listed(problems)}{stem_advice(own, state)}")
+    if broken := not_finite(state):
+        raise UserError(
+            f"model.weights: {weights} holds weights that are not finite ({listed(broken)}): use another file"
+        )
+    if problem:
+        log.warning("%s: %s: the network's classifier keeps its initial weights", weights, problem)
     network.load_state_dict(own | state)
-    log.info("loaded %s", weights)
+    others = f"; left out: {listed(left_out)}" if left_out else ""
+    log.info("loaded %s%s%s", weights, f", its tensors below {prefix.rstrip('.')}" if prefix else "", others)
+
+
+def prefix_of(state: StateDict, own: StateDict) -> str:
+    """Return the prefix under which most names of a network are found: that of a wrapper, or "" for none.
+
+    Of several with equally many, such as encoder_q and encoder_k, the network itself is taken, not its average.
+    """
+    found = Counter[str]()
+    for key in state:
+        parts = key.replace("linear.", "fc.").split(".")
+        for number in range(len(parts)):
+            if ".".join(parts[number:]) in own:
+                found["".join(f"{part}." for part in key.split(".")[:number])] += 1
+    return max(found, key=lambda prefix: (found[prefix], not is_average(prefix)), default="")
+
+
+def without_prefix(state: StateDict, prefix: str) -> StateDict:
+    """Return the tensors below a prefix, under names without it, and with the classifier named `fc`."""
+    below = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return {("fc" + key.removeprefix("linear") if key.startswith("linear.") else key): v for key, v in below.items()}
+
+
+def with_own_classifier(state: StateDict, own: StateDict) -> tuple[StateDict, str]:
+    """Return the tensors, with the network's own classifier where theirs cannot be taken, and why it cannot."""
+    layer = next((layer for layer in CLASSIFIERS if f"{layer}weight" in own), None)
+    if layer is None:
+        return state, ""
+    key = f"{layer}weight"
+    if key in state and len(state[key]) == len(own[key]):
+        return state, ""
+    if key in state:
+        problem = f"its classifier has {len(state[key])} classes, not {len(own[key])}"
+    else:
+        has_other = any(name.startswith(layer) for name in state)
+        problem = "its classifier is more than one layer" if has_other else "it has no classifier"
+    kept = {name: value for name, value in state.items() if not name.startswith(layer)}
+    return kept | {name: value for name, value in own.items() if name.startswith(layer)}, problem
+
+
+def not_finite(state: StateDict) -> list[str]:
+    """Return the names of the tensors that hold NaN or an infinity."""
+    return [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+
+
+def variant_of(state: StateDict) -> str | None:
+    """Return a variant of conf/model with these weights, whatever their number of classes; None where there is none."""
+    first = state.get("conv1.0.weight", state.get("conv1.weight"))
+    shared = yaml.safe_load((CONF / "model" / "_resnet.yaml").read_bytes())
+    depths = [len({key.split(".")[1] for key in state if key.startswith(f"layer{n}.")}) for n in range(1, 10)]
+    for file in sorted((CONF / "model").glob("[!_]*.yaml"), key=lambda file: (len(file.stem), file.stem)):
+        model = shared | yaml.safe_load(file.read_bytes())
+        if list(model.get("layers", ())) != [depth for depth in depths if depth] or first is None:
+            continue
+        stem = stem_of(state) if model["stem"] == "auto" else model["stem"]
+        options = {name: model[name] for name in RESNET} | {"stem": stem}
+        with torch.device("meta"):
+            made = ResNet(in_channels=first.shape[1], num_classes=1, **options).state_dict()
+        if not mismatches(with_own_classifier(state, made)[0], made):
+            return file.stem
+    return None
 
 
 def trained_model(weights: str) -> str | None:
@@ -157,7 +226,7 @@ def read_state_dict(path: Path) -> StateDict:
                 content = load_tensors(path)
     except Exception as error:  # each format has its own ways to fail
         raise UserError(f"model.weights: {path} is not a file of weights ({describe_load_error(error)})") from error
-    return with_standard_names(choose_state_dict(path, content))
+    return choose_state_dict(path, content)
 
 
 def load_tensors(path: Path) -> Any:
@@ -204,7 +273,7 @@ def choose_state_dict(path: Path, content: Any) -> StateDict:
     found = state_dicts_within(content)
     if not found:
         raise UserError(f"model.weights: {path} holds no dictionary of tensors, at its top or in one of its entries")
-    plain = [name for name in found if not any(part in name.lower() for part in AVERAGES)] or list(found)
+    plain = [name for name in found if not is_average(name)] or list(found)
     if len(plain) > 1:
         plain = [name for entry in ENTRIES for name in plain if entry in name.split(".")]
     names = ", ".join(found)
@@ -215,6 +284,10 @@ def choose_state_dict(path: Path, content: Any) -> StateDict:
     if len(found) > 1:
         log.warning("%s holds several dictionaries of tensors (%s): %s is loaded", path, names, plain[0])
     return found[plain[0]]
+
+
+def is_average(name: str) -> bool:
+    return any(part in name.lower() for part in AVERAGES)
 
 
 def state_dicts_within(content: Any) -> dict[str, StateDict]:
@@ -241,14 +314,8 @@ def describe_load_error(error: Exception) -> str:
         return f"it holds {refused[1] or refused[2]}, which is not run: only tensors and plain values are read"
     if problem := re.search(r"WeightsUnpickler error:\s*(.+)", str(error)):
         return f"torch.save did not write it: {problem[1]}"
+    if isinstance(error, EOFError):
+        return "it is empty or incomplete"
+    if isinstance(error, KeyError | IndexError | ValueError | struct.error):  # torch's reader of pickles meets text
+        return "torch.save did not write it"
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def with_standard_names(state: StateDict) -> StateDict:
-    """Return the tensors without the prefixes that wrappers leave, and with the classifier named `fc`."""
-    if any(key.startswith("network.") for key in state):  # a checkpoint of ResLab, which also holds metrics
-        state = {key: value for key, value in state.items() if key.startswith("network.")}
-    state = {key: value for key, value in state.items() if key != "n_averaged"}  # torch's AveragedModel counts there
-    while state and (prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None)):
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return {("fc" + key.removeprefix("linear") if key.startswith("linear.") else key): v for key, v in state.items()}
