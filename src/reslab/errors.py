@@ -2,22 +2,33 @@
 
 import difflib
 import errno
+import os
 import re
 import signal
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import yaml
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
+from hydra.utils import get_object
 from omegaconf.errors import OmegaConfBaseException
 
 from reslab.configuration import CONF, defaults, nodes
 from reslab.other_tools import OF_A_SWEEP, meaning
-from reslab.text import printable
+from reslab.text import for_shell, printable
 
 
 class UserError(Exception):
     """A mistake that the user can fix. The command prints one line without a traceback and exits with status 2."""
+
+
+class RefusedCallError(UserError):
+    """What a group's class says of its arguments; its own error is the cause."""
+
+    def __init__(self, group: str, target: Any, error: Exception) -> None:
+        super().__init__(f"{group}: {error}")
+        self.group, self.target = group, target
 
 
 class RunError(Exception):
@@ -77,7 +88,7 @@ def description(error: BaseException, config_name: str, overrides: Sequence[str]
     if isinstance(error, InstantiationException | OmegaConfBaseException) and (mistake := user_error_within(error)):
         error = mistake
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, name = error.missing_cfg_file.rpartition("/")
+        group, name = group_and_choice(error.missing_cfg_file)
         return choice_line(group, name, error.options)
     if not isinstance(error, UserError | RunError) and (advice := disk_advice(error) or memory_line(error)):
         return advice
@@ -96,10 +107,43 @@ def description(error: BaseException, config_name: str, overrides: Sequence[str]
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, ImportError):
         reasons = [line for line in str(error.__cause__).splitlines() if "Error(" in line] or [str(error.__cause__)]
         return f"{str(error).split(',')[0]}: {reasons[0]}; PYTHONPATH must contain the folder of your own module"
-    if isinstance(error, ConfigCompositionException) and (line := composition_line(str(error), config_name)):
+    if (refusal := refused_call(error)) is not None:
+        return call_line(*refusal, config_name, overrides)
+    if isinstance(error, ConfigCompositionException) and (line := composition_line(str(error), config_name, overrides)):
         return line
     text = "; ".join(part.strip() for part in str(error).splitlines() if part.strip())
     return text if is_mistake(error) or isinstance(error, RunError | Interrupted) else f"{type(error).__name__}: {text}"
+
+
+def refused_call(error: BaseException) -> tuple[str, Any, BaseException] | None:
+    """Return the group whose class cannot be called, its class, and the error that the call raised."""
+    if isinstance(error, RefusedCallError) and error.__cause__ is not None:
+        return error.group, error.target, error.__cause__
+    called = re.match("Error in call to target '([^']+)'", str(error))
+    if not isinstance(error, InstantiationException) or called is None or error.__cause__ is None:
+        return None
+    group = re.search(r"^full_key: (\S+)$", str(error), re.MULTILINE)
+    return group[1] if group else "", get_object(called[1]), error.__cause__
+
+
+def call_line(group: str, target: Any, error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
+    """Say which option a class does not know or lacks, or else what the class says itself.
+
+    An error in the body of the user's own class names arguments that are not options.
+    """
+    prefix, text = f"{group}." if group else "", "; ".join(str(error).split("\n"))
+    if unexpected := re.search(r"got an unexpected keyword argument '(\w+)'", text):
+        name = prefix + unexpected[1]
+        known = defaults(config_name, overrides)
+        if name in known or name in {override.partition("=")[0].lstrip("+") for override in overrides}:
+            return option_line(name, known.keys() - {name})
+    missing = re.search(r"(\w+)(?:\.__init__)?\(\) missing .* arguments?: (.+)", text)
+    if missing and missing[1] in {each.__name__ for each in getattr(target, "__mro__", (target,))}:
+        names = [prefix + each for each in re.findall(r"'(\w+)'", missing[2])]
+        return f"{' and '.join(names)} must be given: {missing[1]} needs {'it' if len(names) == 1 else 'them'}"
+    is_plain = isinstance(error, TypeError | ValueError) or is_mistake(error)
+    words = text if is_plain and text else f"{type(error).__name__}: {text}"
+    return f"{group}: {words}" if group else words
 
 
 def choice_line(group: str, name: str, options: Sequence[str] | None = None) -> str:
@@ -110,9 +154,13 @@ def choice_line(group: str, name: str, options: Sequence[str] | None = None) -> 
         name: the choice.
         options: the choices that there are; None for those in conf/.
     """
+    if group == "data" and os.path.isdir(name):  # noqa: PTH112  # false for a name that is too long
+        return f"data={name} is a folder: data=imagefolder {for_shell(f'data.root={name}')} reads the images in it"
+    if group == "data" and "/" in name:
+        return f"data={name}: there is no such folder; data=imagefolder data.root=… reads the images in one"
     names = visible([file.stem for file in (CONF / group).glob("*.yaml")] if options is None else options)
     words = meaning(f"{group}={name}", [group])
-    advice = f": {words}" if words else suggest(name, names, "all: " + ", ".join(names))
+    advice = f": {words}" if words else suggest(name.rpartition("/")[2], names, "all: " + ", ".join(names))
     return f"{group}={name} does not exist{advice}"
 
 
@@ -137,18 +185,29 @@ def choices_with(name: str) -> list[str]:
     return [f"{group}={choice}" for choice, content in contents if option in dict(nodes(content))]
 
 
-def composition_line(text: str, config_name: str) -> str | None:
-    """Describe what Hydra says of a group that it does not have, or of one choice in a list of them."""
-    if choice := re.search(r"Could not load '(.+)/([^/]+)'\.", text):
-        return choice_line(choice[1], choice[2])
+def composition_line(text: str, config_name: str, overrides: Sequence[str]) -> str | None:
+    """Describe what Hydra says of a group that it does not have, of one choice in a list, or of several values."""
+    if choice := re.search(r"Could not load '(.+)'\.", text):
+        return choice_line(*group_and_choice(choice[1]))
     if (group := re.match(r"Could not override '([^']+)'\.", text)) and "hydra" not in group[1]:
-        return option_line(group[1], defaults(config_name, []))
+        return option_line(group[1], defaults(config_name, overrides))
     if ambiguous := re.match(r"Ambiguous value for argument '(.+)'", text):
         name, _, value = ambiguous[1].partition("=")
-        if name not in (known := defaults(config_name, [])) and "hydra" not in name:
+        known = defaults(config_name, overrides)
+        if (option := name.lstrip("+")) not in known and name == option and "hydra" not in name:
             return option_line(name, known)
+        if isinstance(known.get(option), float) and re.fullmatch(r"-?\d+,\d+", value):
+            return f"{ambiguous[1]}: a decimal number has a point, {name}={value.replace(',', '.')}; -m trains two runs"
         return f"{ambiguous[1]} has several values: -m trains a run for each, and {name}=[{value}] is a list"
     return None
+
+
+def group_and_choice(path: str) -> tuple[str, str]:
+    """Divide `data//tmp/photos` and `hydra/launcher/slurm` after the longest folder that conf/ has."""
+    prefixes = [path[: found.start()] for found in re.finditer("/", path)]
+    groups = [prefix for prefix in prefixes if re.fullmatch(r"\w+(/\w+)*", prefix) and (CONF / prefix).is_dir()]
+    group = groups[-1] if groups else path.rpartition("/")[0]
+    return group, path[len(group) + 1 :]
 
 
 def configuration_line(error: OmegaConfBaseException, config_name: str, overrides: Sequence[str]) -> str:
@@ -254,4 +313,4 @@ def plain_name(name: str) -> str:
 
 def visible(options: Sequence[str]) -> list[str]:
     """Return the options that a user may choose, sorted; a leading underscore marks the others."""
-    return sorted(option for option in options if not option.startswith("_"))
+    return sorted(option for option in options if not option.rpartition(".")[2].startswith("_"))

@@ -182,3 +182,10 @@ def test_the_newest_run_is_named_when_a_run_begins_from_its_weights(tmp_path, mo
                   "model.weights=", "model.weights=''",
                   "data.root=latest", "model=latest"):  # fmt: skip
         assert with_fixed_run(other) == other
+
+
+@pytest.mark.parametrize("typed", [["input_shape=28,28,1"], ["optimizer.betas=0.9,0.9"]])
+def test_equal_values_are_a_mistake_of_a_sweep_only(typed):
+    assert hydra_arguments_of(typed, TRAINING_SCHEMA) == typed
+    with pytest.raises(UserError, match="stands there twice"):
+        hydra_arguments_of([*typed, "-m"], TRAINING_SCHEMA)

@@ -69,6 +69,16 @@ def test_a_mistake_is_a_user_error(overrides, line):
         reslab.train(*QUICK, *overrides)
 
 
+def test_a_mistake_in_a_folder_of_configuration_is_a_user_error(tmp_path):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "tiny.yaml").write_text("_target_: torch.nn.Linear\nname: tiny\nwidth: 3\n")
+    (tmp_path / "mine" / "model" / "broken.yaml").write_text("name: broken\n  width: [\n")
+    with pytest.raises(reslab.UserError, match=r"^there is no option model\.widht: did you mean .*model\.width"):
+        reslab.train("model=tiny", "model.widht=3", config_dir="mine")
+    with pytest.raises(reslab.UserError, match=r"broken\.yaml\", line 2"):
+        reslab.train("model=broken", config_dir="mine")
+
+
 def test_a_failure_is_raised_as_it_is_and_recorded(tmp_path, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("in a step")

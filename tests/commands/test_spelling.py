@@ -88,6 +88,8 @@ def test_a_tilde_in_an_argument_without_a_name_is_the_home_folder(monkeypatch):
          "there is no option batch-size: data.batch_size sets the number of images in a batch"),
         (TRAINING_SCHEMA, ["model=resnet18,"], "model=resnet18,: a value is missing after the comma"),
         (TRAINING_SCHEMA, ["model.layers=[1"], "model.layers=[1: a bracket has no partner"),
+        (TRAINING_SCHEMA, ["optimizer.betas=(0.9,0.999)"],
+         "optimizer.betas=(0.9,0.999): a list has square brackets: 'optimizer.betas=[0.9,0.999]'"),
         (TRAINING_SCHEMA, ["model.name='a"], "model.name='a: a quote has no partner"),
         (TRAINING_SCHEMA, ["model.name=a&b"], "model.name=a&b: text with such characters needs quotes, for the shell "
                                               """too: 'model.name='"'"'a&b'"'"''"""),

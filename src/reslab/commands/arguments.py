@@ -80,6 +80,8 @@ def check_sweep(arguments: Sequence[str]) -> None:
     """Raise UserError for a sweep with equal jobs, and for one of summaries."""
     if "summary=true" in arguments and not {*MULTIRUN, *MULTIRUN.values()}.isdisjoint(arguments):
         raise UserError("summary=true shows one network: leave out -m")
+    if {*MULTIRUN, *MULTIRUN.values()}.isdisjoint(arguments) and "experiment" not in map(name_of, arguments):
+        return  # several values are then a mistake of another kind
     for argument in filter(is_option, arguments):
         override = parsed(argument)
         values = override.value() if override is not None and override.is_choice_sweep() else None

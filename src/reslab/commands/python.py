@@ -55,8 +55,9 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
         raise KeyboardInterrupt from None
     except (Failed, Exception) as raised:
         error = raised.error if isinstance(raised, Failed) else raised
-        if is_mistake(error):
-            raise UserError(one_line(error, TRAINING_SCHEMA.config_name, overrides)) from error
+        if is_mistake(error) or not isinstance(raised, Failed):  # what is no failure of the job is in its options
+            given = [*overrides, *own_folder(config_dir)] if config_dir and Path(config_dir).is_dir() else overrides
+            raise UserError(one_line(error, TRAINING_SCHEMA.config_name, given)) from error
         raise error from None
     return finished[0]
 

@@ -184,6 +184,8 @@ def check_grammar(argument: str) -> None:
         problem = "a value is missing after the comma"
     elif any(value.count(opening) != value.count(closing) for opening, closing in ("[]", "()", "{}")):
         problem = "a bracket has no partner"
+    elif re.fullmatch(r"\(.*\)", value) and parsed(f"{name}=[{value[1:-1]}]") is not None:
+        problem = f"a list has square brackets: {for_shell(f'{name}=[{value[1:-1]}]')}"
     elif value.count("'") % 2 or value.count('"') % 2:
         problem = "a quote has no partner"
     else:

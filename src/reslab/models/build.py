@@ -4,7 +4,7 @@ import logging
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.func import functional_call
 
@@ -48,7 +48,8 @@ def build_network(
         state = {} if weights is None else read_published(weights, name)
     if description.get("stem") == "auto":
         description["stem"] = choose_stem(state, image_size)
-    network: nn.Module = instantiate(description, in_channels=channels, num_classes=num_classes)
+    named = OmegaConf.create({"model": description}).model  # an error names the group
+    network: nn.Module = instantiate(named, in_channels=channels, num_classes=num_classes)
     check_made("model", network, nn.Module)
     if weights is not None:
         load_weights(network, state, weights, name)

@@ -26,7 +26,7 @@ from torch import nn
 
 from reslab.configuration import as_list, to_dict
 from reslab.data.base import ImageDataModule
-from reslab.errors import UserError
+from reslab.errors import RefusedCallError, UserError
 from reslab.models.build import build_network, check_shapes
 from reslab.models.weights import StateDict
 from reslab.models.whitening import whiten_stem
@@ -125,11 +125,11 @@ def build_schedule(options: DictConfig) -> functools.partial[float]:
 
 
 def check_call(group: str, call: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a call returns. Raise UserError for an option that does not exist or may not have its value."""
+    """Return what a call returns. Raise RefusedCallError for a wrong option or value."""
     try:
         return call(*arguments)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{group}: {error}") from error
+        raise RefusedCallError(group, getattr(call, "func", call), error) from error
 
 
 def whiten(classifier: Classifier, config: DictConfig, data: ImageDataModule) -> None:
