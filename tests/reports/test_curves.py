@@ -55,7 +55,7 @@ def test_the_mean_over_seeds_is_that_of_equal_moments(tmp_path, figures):
     report = read_report([tmp_path])
     assert has_uneven_curves(report.configurations[0])
     html_page(report)
-    validation = figures[0].axes[1]
+    validation = figures[1].axes[0]
     *single, mean = (line.get_xydata().tolist() for line in validation.lines)
     assert mean == [[1, pytest.approx(40)]]
     assert sorted(single) == [

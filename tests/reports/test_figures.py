@@ -11,7 +11,7 @@ def test_curves_show_the_mean_and_the_range_of_the_seeds(tmp_path, figures):
     for seed, errors in enumerate([(0.5, 0.25), (0.75, 0.5)]):
         make_run(tmp_path / f"{seed}_", accuracy=0.5, seed=seed, curve=[(1 - error, 1 - error) for error in errors])
     text = html_page(read_report([tmp_path]))
-    for axes in figures[0].axes:
+    for (axes,) in (figure.axes for figure in figures[:2]):
         assert [line.get_xydata().tolist() for line in axes.lines] == [[[1, 62.5], [2, 37.5]]]
         band, dots = axes.collections
         assert dots.get_offsets().tolist() == [[2, 37.5], [1, 62.5]]
@@ -24,10 +24,19 @@ def test_curves_show_the_mean_and_the_range_of_the_seeds(tmp_path, figures):
 
 def test_both_panels_show_all_errors(tmp_path, figures):
     html_page(read_report([make_run(tmp_path / "run", accuracy=0.5, curve=[(0.75, 0.0), (0.75, 0.5)])]))
-    for axes in figures[0].axes:
+    for (axes,) in (figure.axes for figure in figures[:2]):
         low, high = axes.get_ylim()
         assert low == 0
         assert 100 < high < 110
+
+
+def test_a_long_label_is_complete_in_the_legend(tmp_path):
+    for number, lr in enumerate((1, 2)):
+        options = {"model__name": f"{number}" * 90, "trainer__precision": f"{number}" * 90}
+        make_run(tmp_path / f"{number}_", accuracy=number / 2, optimizer__lr=lr, curve=[(0.5, 0.5)], **options)
+    text = html_page(read_report([tmp_path]))
+    label = f"model={'1' * 90}, lr=2, precision={'1' * 90}"
+    assert f'<li><span style="background: #1f77b4"></span>1: {label}</li>' in text
 
 
 def test_the_mean_ends_where_a_seed_ends(tmp_path, figures):
@@ -36,11 +45,11 @@ def test_the_mean_ends_where_a_seed_ends(tmp_path, figures):
     make_run(tmp_path / "1_", accuracy=0.5, seed=2, curve=[(0.5, 0.25)])
     make_run(tmp_path / "2_", accuracy=0.75, optimizer__lr=1.0, curve=[(0.5, 0.75), (0.75, 0.5)])
     text = html_page(read_report([tmp_path]))
-    whole, thin, mean = (line.get_xydata().tolist() for line in figures[0].axes[1].lines)
+    whole, thin, mean = (line.get_xydata().tolist() for line in figures[1].axes[0].lines)
     assert whole == [[1, 25], [2, 50]]
     assert thin == [[1, 25], [2, 12.5]]
     assert mean == [[1, 50]]
-    band, *_ = figures[0].axes[1].collections
+    band, *_ = figures[1].axes[0].collections
     assert {(x, y) for x, y in band.get_paths()[0].vertices.tolist()} == {(1, 25), (1, 75)}
     assert (
         "The seeds of 2 have different epochs: thin lines show single seeds, and the mean covers the epochs that"
@@ -59,7 +68,7 @@ def test_only_the_best_curves_are_drawn(tmp_path, figures):
 
 def test_an_effect_has_one_dot_per_run_and_the_mean_by_value(sweep, figures):
     text = html_page(read_report([sweep]))
-    (axes,) = figures[1].axes
+    (axes,) = figures[2].axes
     (dots,), (means,) = axes.collections, axes.lines
     assert sorted(dots.get_offsets().tolist()) == [[0, 0.5], [0, 0.7], [1, 0.9], [1, 0.9]]
     assert means.get_xydata().tolist() == [[0, pytest.approx(0.6)], [1, 0.9]]
@@ -117,4 +126,4 @@ def test_names_are_not_formulas(tmp_path):
         make_run(tmp_path / f"{number}_x", accuracy=0.5 + number / 4, curve=[(0.5, 0.5)], **options)
     text = html_page(read_report([tmp_path]))
     assert text.count(">$a_0^$</text>") == 2  # on the axis of the effect and of the parallel coordinates
-    assert ": model=$a_0^$, optimizer=$\\frac{0$</text>" in text  # in the legend
+    assert ": model=$a_0^$, optimizer=$\\frac{0$</li>" in text  # in the legend

@@ -39,7 +39,7 @@ def test_the_page_needs_no_other_file_and_is_well_formed(sweep):
     assert "url(http" not in text
     assert "@import" not in text
     svgs = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(svgs) == 2  # the curves, and the effect of one parameter
+    assert len(svgs) == 3  # the curves of two splits, and the effect of one parameter
     for svg in svgs:
         ElementTree.fromstring(svg)
     assert text == html_page(read_report([sweep]))

@@ -14,13 +14,12 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from reslab.configuration import shown
-from reslab.drawing import shortened
 from reslab.reports.axes import is_drawable, positions, ticks
 from reslab.reports.configurations import Configuration, metric_text
 from reslab.reports.curves import SPLITS, Curve, error_curves
@@ -32,7 +31,7 @@ MAX_NAMES = 1000  # shapes of one figure that have a name where the mouse points
 COLLECTION = re.compile('<g id="names">(.*?(?=<g id=|\\Z))', re.DOTALL)
 SHAPE = re.compile(r"<(use|path) ((?:xlink:href|d)=[^>]*)/>")
 LONG_DECIMAL = re.compile(r"(\d\.\d\d)\d+")
-LABEL_LENGTH = 150  # characters of a row of the legend
+CURVES_SIZE = 4.6, 3.6  # inches: a panel of learning curves, which a page makes larger or smaller
 PANEL_WIDTH, AXIS_DISTANCE = 3.7, 1.4  # inches: a panel of effects, and from one parallel coordinate to the next
 CHARACTER_WIDTH = 0.03  # of a label, as a part of an effect's axis; for a vertical label it is the height of the line
 THIN_FROM = 50  # lines in the parallel coordinates
@@ -79,35 +78,45 @@ def named_collection(shapes: str, remaining: Iterator[str]) -> str:
 # learning curves
 
 
-def learning_curves(configurations: Sequence[Configuration], legend: Sequence[str]) -> str:
-    """Draw the training and the validation error by epoch; return "" if no run has any."""
+def learning_curves(configurations: Sequence[Configuration], labels: Sequence[str]) -> str:
+    """Draw the training and the validation error by epoch, with a legend below; return "" if no run has any."""
     splits = [split for split in SPLITS if any(any(error_curves(each, split)) for each in configurations)]
     if not splits:
         return ""
-    columns = 2 if len(configurations) > 2 and max(map(len, legend)) <= LABEL_LENGTH // 2 else 1
-    rows = math.ceil(len(configurations) / columns)
-    points = {split: named_points(configurations, legend, split) for split in splits}
+    errors = [
+        error for split in splits for each in configurations for curve in error_curves(each, split)
+        for error in curve.values() if math.isfinite(error)
+    ]  # fmt: skip
+    limit = 1.05 * max(0.0, *errors) or 1.0
+    panels = [curves_panel(configurations, labels, split, limit) for split in splits]
+    return f'<div class="panels curves">{"".join(panels)}</div>{legend(labels)}'
+
+
+def curves_panel(configurations: Sequence[Configuration], labels: Sequence[str], split: str, limit: float) -> str:
+    points = named_points(configurations, labels, split)
 
     def draw(figure: Figure) -> None:
-        panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
-        for axes, split in zip(panels, splits, strict=True):
-            lines = [
-                draw_curves(axes, error_curves(configuration, split), f"C{number}", label)
-                for number, (configuration, label) in enumerate(zip(configurations, legend, strict=True))
-            ]
-            axes.scatter(
-                [point.epoch for point in points[split]], [point.error for point in points[split]],
-                color="black", alpha=0, gid="names", zorder=3, in_layout=False,
-            )  # fmt: skip
-            axes.set(xlabel="epoch", title=f"{SPLITS[split]} error in %")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.grid(alpha=0.3)
-        panels[0].set_ylim(0)  # the panels share the upper limit, which is known when all curves are drawn
-        short = [shortened(label, LABEL_LENGTH // columns) for label in legend]
-        figure.legend(lines, short, loc="outside lower left", ncols=columns, frameon=False)
+        axes = figure.subplots()
+        for number, (configuration, label) in enumerate(zip(configurations, labels, strict=True)):
+            draw_curves(axes, error_curves(configuration, split), f"C{number}", label)
+        axes.scatter(
+            [point.epoch for point in points], [point.error for point in points],
+            color="black", alpha=0, gid="names", zorder=3, in_layout=False,
+        )  # fmt: skip
+        axes.set(xlabel="epoch", title=f"{SPLITS[split]} error in %", ylim=(0, limit))
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.grid(alpha=0.3)
 
-    names = [point.name for split in splits for point in points[split]]
-    return as_svg(draw, 11, 4 + 0.2 * rows, names)
+    return as_svg(draw, *CURVES_SIZE, [point.name for point in points])
+
+
+def legend(labels: Sequence[str]) -> str:
+    """Return the colour and the label of each curve as HTML, which breaks a long label into lines."""
+    items = (
+        f'<li><span style="background: {to_hex(f"C{number}")}"></span>{escape(label)}</li>'
+        for number, label in enumerate(labels)
+    )
+    return f'<ul class="legend">{"".join(items)}</ul>'
 
 
 class NamedPoint(NamedTuple):
@@ -118,11 +127,11 @@ class NamedPoint(NamedTuple):
     name: str
 
 
-def named_points(configurations: Sequence[Configuration], legend: Sequence[str], split: str) -> list[NamedPoint]:
+def named_points(configurations: Sequence[Configuration], labels: Sequence[str], split: str) -> list[NamedPoint]:
     """Return the points of the mean curves with their values; of more than a page can name, some at equal distances."""
     found = []
     room = MAX_NAMES // (len(SPLITS) * len(configurations))
-    for configuration, label in zip(configurations, legend, strict=True):
+    for configuration, label in zip(configurations, labels, strict=True):
         curves = error_curves(configuration, split)
         means = {moment: mean for moment, mean in mean_curve(curves).items() if math.isfinite(mean)}
         for moment in sorted(means, reverse=True)[:: math.ceil(len(means) / room) or 1]:
@@ -138,7 +147,7 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return {moment: fmean(curve[moment] for curve in curves) for moment in moments}
 
 
-def draw_curves(axes: Axes, curves: Sequence[Curve], color: str, label: str) -> Line2D:
+def draw_curves(axes: Axes, curves: Sequence[Curve], color: str, label: str) -> None:
     """Draw the mean and the range over the seeds, and single curves where seeds have different epochs."""
     mean = mean_curve(curves)
     if len(curves) > 1:
@@ -147,14 +156,13 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], color: str, label: str) -> 
     for curve in curves:
         if curve.keys() - mean:
             draw_curve(axes, curve, color=color, gid=f"name: {label}", linewidth=0.6)
-    return draw_curve(axes, mean, color=color, gid=f"name: {label}", label=label)
+    draw_curve(axes, mean, color=color, gid=f"name: {label}", label=label)
 
 
-def draw_curve(axes: Axes, curve: Curve, **style: Any) -> Line2D:
+def draw_curve(axes: Axes, curve: Curve, **style: Any) -> None:
     moments = sorted(curve)
     values = [curve[moment] for moment in moments]
-    (line,) = axes.plot(moments, values, marker="." if len(moments) == 1 else "", **style)
-    return line
+    axes.plot(moments, values, marker="." if len(moments) == 1 else "", **style)
 
 
 # the effect of each setting

@@ -30,6 +30,10 @@ tbody th { border-bottom: 1px solid #ddd; font-weight: normal; white-space: norm
 thead th[data-direction] { cursor: pointer } th[data-direction]::after { content: " ↕"; color: #aaa }
 th[data-direction="1"]::after { content: " ↑" } th[data-direction="-1"]::after { content: " ↓" }
 .panels { display: flex; flex-wrap: wrap; align-items: flex-start }
+.curves svg { flex: 1 1 22em; max-width: min(100%, 36em) }
+.legend { columns: 22em; padding: 0; list-style: none }
+.legend li { padding-left: 2.1em; text-indent: -2.1em; overflow-wrap: anywhere; break-inside: avoid }
+.legend span { display: inline-block; width: 1.5em; height: .2em; margin-right: .6em; vertical-align: middle }
 td { max-width: 20em; overflow-wrap: break-word } td.number { white-space: nowrap }
 .facts th { vertical-align: top; color: #555 } .facts td { max-width: none; overflow-wrap: anywhere }
 use:hover { fill-opacity: .6 } h1 { margin-top: 1.6em; overflow-wrap: anywhere }
