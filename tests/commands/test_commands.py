@@ -346,7 +346,9 @@ def test_a_summary_makes_no_folder_and_no_log(tmp_path):
     assert lines[0].split() == ["layer", "output", "parameters", "FLOPs"]
     assert "image  1x8x8" in lines
     done = run("train", "model=resnet8", "summary=true", "data=imagefolder", "data.root=absent", cwd=tmp_path)
-    assert done.stderr.endswith("; data=synthetic data.image_size=… data.num_classes=… needs no files\n")
+    assert done.stderr.endswith(
+        "; to see the network without these files: data=synthetic data.image_size=224 data.num_classes=10\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

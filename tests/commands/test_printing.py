@@ -1,9 +1,16 @@
 import sys
 
 import pytest
+from conftest import names, needs_fashion_mnist
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from reslab.commands.printing import longer, next_steps, print_next_steps
+from reslab.commands.printing import input_shape, longer, next_steps, print_next_steps, print_summary
+from reslab.data.base import ImageDataModule
+from reslab.data.datasets import Digits
+from reslab.data.splits import Split
+from reslab.errors import UserError
+from reslab.training.build import build_data
 
 LENGTH = {"max_epochs": 2, "max_steps": -1}
 
@@ -53,3 +60,50 @@ def test_no_line_is_broken_at_the_width_of_the_terminal(result, monkeypatch, cap
 )
 def test_a_run_can_train_on_where_its_length_has_ended_it(result, trainer, option):
     assert longer(result, config(**trainer)) == option
+
+
+SHAPES = {
+    "digits": (10, 1, 8), "mnist": (10, 1, 28), "fashion_mnist": (10, 1, 28), "kmnist": (10, 1, 28),
+    "emnist": (47, 1, 28), "cifar10": (10, 3, 32), "cifar100": (100, 3, 32), "svhn": (10, 3, 32), "stl10": (10, 3, 96),
+    "imagenette": (10, 3, 160), "imagenet": (1000, 3, 224), "synthetic": (10, 3, 32),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(set(names("data")) - {"imagefolder"}))
+def test_a_named_data_set_needs_no_files_for_a_summary(composed, monkeypatch, name):
+    monkeypatch.setattr(ImageDataModule, "setup", lambda *_: pytest.fail("the files were read"))
+    assert input_shape(composed(f"data={name}")) == SHAPES[name]
+
+
+@pytest.mark.parametrize("name", ["digits", "synthetic", pytest.param("fashion_mnist", marks=needs_fashion_mnist)])
+@pytest.mark.parametrize("options", [(), ("data.channels=3", "data.image_size=40")])
+def test_a_summary_without_files_is_that_with_files(composed, name, options):
+    spec = build_data(composed(f"data={name}", *options), stages=("fit",)).spec
+    assert input_shape(composed(f"data={name}", *options)) == (len(spec.classes), spec.channels, spec.image_size)
+
+
+def test_a_summary_on_absent_files(composed, capsys):
+    print_summary(composed("model=resnet20", "data=cifar100", "data.root=/absent"))
+    lines = capsys.readouterr().out.splitlines()
+    assert "image  3x32x32" in lines
+    assert next(line for line in lines if line.startswith("fc ")).split()[1:4] == ["Linear", "100", "6,500"]
+
+
+class Own(Digits):
+    """A data set of one's own: it extends one of ours and reads other images."""
+
+    def read(self, split):
+        found = super().read(split)
+        return found and Split(found.images.repeat(1, 1, 2, 2), found.labels)
+
+
+def test_the_files_of_a_data_set_of_ones_own_are_read(composed):
+    config = composed("data=digits")
+    config.data._target_ = f"{Own.__module__}.{Own.__qualname__}"
+    assert input_shape(config) == (10, 1, 16)
+
+
+@pytest.mark.parametrize("root", ["null", "absent"])
+def test_an_image_folder_needs_its_files(composed, root):
+    with pytest.raises((UserError, InstantiationException)):
+        input_shape(composed("data=imagefolder", f"data.root={root}"))

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_class
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -71,20 +72,38 @@ def print_summary(config: DictConfig) -> None:
     """Print the layers of the network that a configuration describes, as a table and as a drawing of its blocks."""
     from reslab.models.build import build_network
     from reslab.models.summary import drawing, layers, table
-    from reslab.training.build import build_data
 
-    try:
-        spec = build_data(config, stages=("fit",)).spec
-    except UserError as error:
-        raise UserError(f"{error}; data=synthetic data.image_size=… data.num_classes=… needs no files") from error
+    num_classes, channels, image_size = input_shape(config)
     for name, nothing in {"weights": None, "pretrained": False}.items():
         if name in config.model:
             OmegaConf.update(config.model, name, nothing)
-    network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size)
-    root = layers(network, spec.channels, spec.image_size)
+    network = build_network(config.model, channels, num_classes, image_size)
+    root = layers(network, channels, image_size)
     console = Console(markup=False, emoji=False)
-    for line in [*table(root, console.width), "", *drawing(root, spec.channels, spec.image_size)]:
+    for line in [*table(root, console.width), "", *drawing(root, channels, image_size)]:
         console.print(line, soft_wrap=True, highlight=False)
+
+
+def input_shape(config: DictConfig) -> tuple[int, int, int]:
+    """Return the number of classes, the channels and the size of the images of a configuration's data set.
+
+    The files are read only where nothing else says it. A class of the user's own may read other images than the one
+    that it extends.
+    """
+    from reslab.training.build import build_data
+
+    kind = get_class(config.data._target_)
+    is_own = not kind.__module__.startswith("reslab.data.")
+    if not is_own and getattr(kind, "stored", None) and config.data.root is None:
+        OmegaConf.update(config, "data.root", ".")  # nothing is read there
+    try:
+        data = build_data(config, stages=())
+        if is_own:
+            data.stored = None
+        return data.input_shape
+    except UserError as error:
+        synthetic = f"data=synthetic data.image_size={config.data.image_size or 32} data.num_classes=10"
+        raise UserError(f"{error}; to see the network without these files: {synthetic}") from error
 
 
 def share_of_images(result: Result, split: str) -> str:

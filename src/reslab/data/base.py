@@ -71,6 +71,7 @@ class ImageDataModule(L.LightningDataModule):
     Attributes:
         classes: the names of the classes, in the order of the labels. A subclass sets it in its body, in its
             constructor, or at the latest when it reads the training images.
+        stored: number of classes, channels and pixels per side of the images, if these are known without the files.
         splits: "train", "val" and "test" once they have been read; None for one that the data set does not have.
 
     Raises:
@@ -103,6 +104,7 @@ class ImageDataModule(L.LightningDataModule):
 
     classes: list[str]
     background: Sequence[int] | None = None  # of transparent images; a subclass that reads image files may set it
+    stored: tuple[int, int, int] | None = None
 
     def __init__(
         self,
@@ -241,6 +243,19 @@ class ImageDataModule(L.LightningDataModule):
         size = self.image_size or side
         background = None if self.background is None else list(self.background)
         return ImageSpec(self.classes, self.channels or stored, size, list(self.mean), list(self.std), background)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The number of classes, and the channels and pixels per side that the network takes.
+
+        Files are read only where `stored` does not say it.
+        """
+        if self.stored is None:
+            self.setup("fit")
+            spec = self.spec
+            return len(spec.classes), spec.channels, spec.image_size
+        classes, channels, size = self.stored
+        return classes, self.channels or channels, self.image_size or size
 
     @property
     def batches_per_epoch(self) -> int:

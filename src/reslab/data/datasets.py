@@ -27,6 +27,7 @@ class Digits(ImageDataModule):
     """scikit-learn's UCI digits. They have no test set, so a fixed fifth of every class serves as one."""
 
     classes = [str(digit) for digit in range(10)]
+    stored = (10, 1, 8)
     test_fraction = 0.2
 
     def read(self, split: SplitName) -> Split | None:
@@ -54,12 +55,14 @@ class Synthetic(ImageDataModule):
         check_data({"num_classes": num_classes, "num_images": num_images})
         super().__init__(**options)
         self.classes, self.num_images = [str(label) for label in range(num_classes)], num_images
+        self.stored = (num_classes, self.channels or 3, self.image_size or 32)
 
     def read(self, split: SplitName) -> Split | None:
         if split == "val":
             return None
         generator = torch.Generator().manual_seed(0 if split == "train" else 1)
-        shape = (self.num_images, self.channels or 3, self.image_size or 32, self.image_size or 32)
+        _, channels, size = self.input_shape
+        shape = (self.num_images, channels, size, size)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
         return Split(images, torch.arange(self.num_images) % len(self.classes))
 
@@ -125,6 +128,7 @@ def files_with_wrong_checksum(checksums: dict[Path, str]) -> list[Path]:
 
 class MNIST(TorchvisionDataModule):
     dataset: type[datasets.MNIST] = datasets.MNIST
+    stored = (10, 1, 28)
 
     @property
     def files(self) -> str:  # type: ignore[override]
@@ -213,6 +217,7 @@ class EMNIST(MNIST):
         check_data({"emnist_split": emnist_split})
         super().__init__(**options)
         self.emnist_split = emnist_split
+        self.stored = (len(self.classes), 1, 28)
 
     @property
     def files(self) -> str:  # type: ignore[override]
@@ -235,6 +240,7 @@ class EMNIST(MNIST):
 
 class CIFAR10(TorchvisionDataModule):
     dataset: type[datasets.CIFAR10] = datasets.CIFAR10
+    stored = (10, 3, 32)
     classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
     @property
@@ -252,6 +258,7 @@ class CIFAR10(TorchvisionDataModule):
 
 class CIFAR100(CIFAR10):
     dataset = datasets.CIFAR100
+    stored = (100, 3, 32)
 
     def images(self, dataset: Any) -> Tensor:
         self.classes = dataset.classes
@@ -260,6 +267,7 @@ class CIFAR100(CIFAR10):
 
 class SVHN(TorchvisionDataModule):
     dataset: type[datasets.SVHN | datasets.STL10] = datasets.SVHN
+    stored = (10, 3, 32)
     classes = [str(digit) for digit in range(10)]
     files = "train_32x32.mat, test_32x32.mat"
 
@@ -281,6 +289,7 @@ class STL10(SVHN):
     """The labelled images of STL-10."""
 
     dataset = datasets.STL10
+    stored = (10, 3, 96)
     classes = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
     files = "stl10_binary/ (or stl10_binary.tar.gz)"
 

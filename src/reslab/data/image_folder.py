@@ -308,6 +308,7 @@ class Imagenette(ClassFolders):
     """
 
     folders = {"train": "train", "test": "val"}
+    stored = (10, 3, 160)  # the images have any size: that of conf/data/imagenette.yaml
     wordnet_names = {  # by the WordNet id that is the name of the folder
         "n01440764": "tench",
         "n02102040": "English springer",
@@ -357,6 +358,7 @@ class ImageNet(ClassFolders):
     """The 1,000 classes of ILSVRC 2012 in the usual train/ and val/ class folders. Its val/ serves as the test set."""
 
     folders = {"train": "train", "test": "val"}
+    stored = (1000, 3, 224)  # the images have any size: that of conf/data/imagenet.yaml
 
     def read(self, split: SplitName) -> Split | None:
         if not (self.root / "train").is_dir():
