@@ -92,12 +92,22 @@ def test_a_seed_determines_every_bit_and_loggers_change_none(composed, tmp_path)
     assert first["seed"] == 42
 
 
-def test_early_stopping_ends_a_run_that_no_longer_improves(composed, tmp_path):
-    config = composed(
+def test_early_stopping_ends_a_run_that_no_longer_improves_and_says_so(composed, tmp_path, caplog):
+    options = (
         *QUICK, "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-12",
         "trainer.max_epochs=9", "test=false",
     )  # fmt: skip
-    assert fit.train(config)["epochs"] < 9
+    caplog.set_level("INFO")
+    result = fit.train(composed(*options))
+    assert result["epochs"] < 9
+    assert result["stopped"] == "val/accuracy has not improved in 1 validation"
+    line = f"stopped after epoch {result['epochs']} of 9: {result['stopped']}"
+    assert caplog.messages.count(line) == 1
+    assert fit.train(composed(*options, f"resume={tmp_path}"))["stopped"] == result["stopped"]
+    assert caplog.messages.count(line) == 2
+    assert "stopped" not in fit.train(
+        composed(*options, f"resume={tmp_path}", f"trainer.max_epochs={result['epochs']}")
+    )
     with pytest.raises(UserError, match="early stopping needs validation images"):
         fit.train(composed(*QUICK, f"folder={tmp_path}/b", "callbacks=early_stopping", "data.val_fraction=0"))
 

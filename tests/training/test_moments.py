@@ -100,14 +100,20 @@ def clock(monkeypatch):
 
 
 @pytest.mark.usefixtures("clock")
-def test_max_time_ends_a_run_after_a_whole_optimizer_step(composed, tmp_path):
+def test_max_time_ends_a_run_after_a_whole_optimizer_step(composed, tmp_path, caplog):
+    caplog.set_level("INFO")
     options = (*DIGITS, *RESTLESS, "trainer.max_time=00:00:00:12", "trainer.accumulate_grad_batches=3")
     result = fit.train(composed(*options))
     assert result["status"] == "finished"
+    assert result["stopped"] == "trainer.max_time is over"
+    assert [line for line in caplog.messages if line.startswith("stopped")] == [
+        f"stopped after step {result['steps']} of 420: trainer.max_time is over"
+    ]
     assert_speaks_of_its_best_checkpoint(result, composed(*options), tmp_path)
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == result["steps"]
-    fit.train(composed(*options, f"resume={tmp_path}", "trainer.max_time=null", "trainer.max_epochs=2"))
+    more = fit.train(composed(*options, f"resume={tmp_path}", "trainer.max_time=null", "trainer.max_epochs=2"))
+    assert "stopped" not in more
     resumed = last_weights(tmp_path)
     fit.train(composed(*DIGITS, *RESTLESS, options[-1], f"folder={tmp_path}/whole", "trainer.max_epochs=2"))
     assert equal(resumed, last_weights(tmp_path / "whole"))

@@ -28,7 +28,14 @@ from reslab.training.build import (
     build_trainer,
     require_accelerator,
 )
-from reslab.training.checkpoints import BestCheckpoint, Resumed, read_checkpoint, resumed_checkpoint
+from reslab.training.checkpoints import (
+    BestCheckpoint,
+    Resumed,
+    any_process,
+    interruption_error,
+    read_checkpoint,
+    resumed_checkpoint,
+)
 from reslab.training.classifier import Classifier
 from reslab.training.distributed import joined_processes
 from reslab.training.graph import build_graphs
@@ -37,6 +44,7 @@ from reslab.training.opening import data_line, network_line, opening_level
 from reslab.training.process import prepare_process, quiet_other_processes
 from reslab.training.progress import EpochLines
 from reslab.training.provenance import provenance, requested_lengths
+from reslab.training.stopping import stop_moment, stop_reason
 from reslab.training.tensorboard import add_hparams, summary_writer
 from reslab.training.threads import fixed_threads
 
@@ -118,6 +126,9 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
                 best.compare_last(trainer, source)
             lines.show_row(history.rows[-1])
     pruned = was_pruned(trainer)
+    stopped = None if pruned else stop_reason(trainer)
+    if stopped:
+        log.info("stopped after %s: %s", stop_moment(trainer), stopped)
     metrics = history.metrics_at(best.best_step if best else None)
     result: Result = {name: value for name, value in metrics.items() if name.startswith(("train/", "val/"))}
     result |= {"epochs": history.epochs, "steps": trainer.global_step, "best_step": metrics.get("step")}
@@ -125,6 +136,8 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     result["graph"] = graphs.outcome
     if len(lengths) > 1:
         result["requested"] = lengths
+    if stopped:
+        result["stopped"] = stopped
     if config.test and not pruned:
         chosen = run.best if best is not None and best.best_step is not None else None  # None: the last weights
         result |= test(trainer, classifier, data, chosen)
@@ -167,6 +180,8 @@ class FolderUpdate(Callback):
         self.is_done = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if any_process(trainer, signals.caught is not None):
+            raise interruption_error()
         self.apply()
 
     def apply(self) -> None:

@@ -20,12 +20,16 @@ class TrainingLimits(Callback):
     Args:
         max_steps: the number of optimizer steps; -1 for no limit.
         max_time: seconds of training and validation, over all parts of a run that is resumed; None for no limit.
+
+    Attributes:
+        time_is_up: whether `max_time` has ended the training.
     """
 
     def __init__(self, max_steps: int, max_time: float | None) -> None:
         self.max_steps, self.max_time = max_steps, max_time
         self.seconds = 0.0  # of the earlier parts of a resumed run
         self.started: float | None = None
+        self.time_is_up = False
 
     @property
     def elapsed(self) -> float:
@@ -55,9 +59,11 @@ class TrainingLimits(Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.seconds, self.started = self.elapsed, None
+        limit_steps(trainer, self.max_steps)
 
     def end_if_time_is_up(self, trainer: L.Trainer) -> None:
         if self.max_time is not None and trainer.strategy.broadcast(self.elapsed >= self.max_time):
+            self.time_is_up = True
             limit_steps(trainer, trainer.global_step)
 
 
