@@ -1,15 +1,21 @@
 """Two commands at once in one folder."""
 
 import json
+import logging
+import os
 import shutil
 import signal
+import sys
 
 import pytest
 from filelock import FileLock
 
 import reslab
 from reslab import UserError, files
+from reslab.commands import train
+from reslab.commands.claim import leaves_nothing
 from reslab.errors import Interrupted, RunError
+from reslab.interruption import ENDING_SIGNALS, signals
 from reslab.run import Run
 from reslab.training import fit
 
@@ -145,3 +151,54 @@ def test_a_mistake_before_training_leaves_other_files(tmp_path):
     with pytest.raises(UserError):
         reslab.train(*QUICK, "data=imagefolder", "data.root=nowhere", f"hydra.run.dir={notes.parent}")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [notes]
+
+
+@pytest.mark.parametrize("moment", ["build_data", "on_fit_start"])
+def test_a_signal_before_training_leaves_nothing(tmp_path, monkeypatch, moment, capsys):
+    def interrupt(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    owner = fit if moment == "build_data" else fit.Classifier
+    original = getattr(owner, moment)
+    monkeypatch.setattr(owner, moment, lambda *given, **named: interrupt() or original(*given, **named))
+    monkeypatch.setattr(sys, "argv", ["train.py", *QUICK, "logger=tensorboard", f"outputs={tmp_path}/outputs"])
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # Hydra adds some
+    before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    with pytest.raises(SystemExit) as ended:
+        train.main()
+    signals.caught = None
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert ended.value.code == 143
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted (SIGTERM); nothing was saved yet"
+    assert list(tmp_path.rglob("*")) == [tmp_path / "outputs"]
+
+
+def test_only_a_new_run_that_a_mistake_or_a_signal_ends_before_it_trains_leaves_nothing(tmp_path, composed):
+    run, signal_error = Run(tmp_path), Interrupted(signal.SIGTERM)
+    assert leaves_nothing(signal_error, run, composed())
+    assert leaves_nothing(UserError("a mistake"), run, composed())
+    assert not leaves_nothing(RuntimeError("a failure"), run, composed())
+    assert not leaves_nothing(signal_error, run, composed(f"resume={tmp_path}"))
+    run.checkpoints.mkdir()
+    assert not leaves_nothing(signal_error, run, composed())
+
+
+def test_a_mistake_that_ends_a_run_which_has_begun_is_recorded(tmp_path, monkeypatch):
+    def broken(*_):
+        raise UserError("a.jpg cannot be read")
+
+    def fails(moment, *overrides):
+        with monkeypatch.context() as patch:
+            patch.setattr(fit.Classifier, moment, broken)
+            with pytest.raises(UserError, match=r"^a.jpg cannot be read$"):
+                reslab.train(*overrides)
+
+    folder = tmp_path / "run"
+    failed = {"status": "failed", "error": "a.jpg cannot be read", "folder": str(folder)}
+    fails("on_train_epoch_start", *QUICK, f"hydra.run.dir={folder}")
+    assert Run(folder).result == failed
+    assert reslab.train(f"resume={folder}").status == "finished"
+    before = contents(tmp_path)
+    fails("on_fit_start", f"resume={folder}", "trainer.max_epochs=2")  # it has not resumed yet
+    assert contents(tmp_path) == before

@@ -74,7 +74,7 @@ def test_a_further_process_leaves_its_error_to_the_first_one(capsys, tmp_path, m
     monkeypatch.setenv("LOCAL_RANK", "1")
     run = Run(tmp_path / "run")
     run.hydra_folder.mkdir(parents=True)
-    record_failure(error, "config", run, in_sweep=False)
+    record_failure(error, "config", run, records_mistakes=False)
     with pytest.raises(SystemExit) as stopped:
         fail(error, "config")
     assert (stopped.value.code, capsys.readouterr().err, run.status) == (status, "", "unfinished")
@@ -87,8 +87,8 @@ def test_a_process_that_lost_another_does_not_hide_why(tmp_path, monkeypatch, er
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     run = Run(tmp_path)
     run.hydra_folder.mkdir()
-    record_failure(ValueError("of rank 1"), "config", run, in_sweep=False)
-    record_failure(error, "config", run, in_sweep=False)
+    record_failure(ValueError("of rank 1"), "config", run, records_mistakes=False)
+    record_failure(error, "config", run, records_mistakes=False)
     assert run.result["error"] == "ValueError: of rank 1"
 
 
@@ -149,7 +149,7 @@ def test_a_signal_after_the_end_of_a_run_has_interrupted_nothing(tmp_path, capsy
     run.checkpoints.mkdir()
     if saved:
         run.last.touch()
-    print_interruption(Interrupted(signal.SIGTERM), run)
+    print_interruption(Interrupted(signal.SIGTERM), run, is_kept=True)
     lines = [f"interrupted (SIGTERM); {says}:", command_to_paste("train", f"resume={tmp_path}")]
     assert capsys.readouterr().err.splitlines() == (lines if says else [])
 

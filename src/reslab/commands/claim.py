@@ -1,5 +1,6 @@
 """A run's folder: one process claims it before anything in it changes, and writes the run's settings."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from reslab.commands.resume import refuse_begun_run
 from reslab.configuration import task_overrides
-from reslab.errors import UserError, is_mistake
+from reslab.errors import Interrupted, UserError, is_mistake
 from reslab.files import LOCK, hold_logs, require_folder, run_logs, sole_user, write_waiting_lines
 from reslab.options import Schema
 from reslab.run import Run
@@ -22,8 +23,8 @@ def own_folder(schema: Schema, run: Run, config: DictConfig) -> Iterator[None]:
     """Keep other processes out of a run's folder until the end of the block. Write the settings of a new run.
 
     Hydra would write them before it is known that the folder is not that of another process. A resumed run keeps its
-    settings and its log as they are until it has resumed. A new run that a mistake ends before it trains leaves no
-    file.
+    settings and its log as they are until it has resumed. A new run that a mistake or a signal ends before it trains
+    leaves no file.
 
     Args:
         schema: the options of the command.
@@ -44,24 +45,31 @@ def own_folder(schema: Schema, run: Run, config: DictConfig) -> Iterator[None]:
         is_single = HydraConfig.get().mode == RunMode.RUN
         if not resumes and ((is_single and schema is TRAINING_SCHEMA) or waited):
             refuse_begun_run(run)
-        if not resumes:
-            run.write_settings(OmegaConf.to_yaml(config), task_overrides())
-            write_waiting_lines()
         try:
+            if not resumes:
+                run.write_settings(OmegaConf.to_yaml(config), task_overrides())
+                write_waiting_lines()
             yield
-        except Exception as error:
+        except (Exception, Interrupted) as error:
             require_folder(run.folder)  # a folder that has disappeared explains other errors
-            if is_mistake(error) and is_single and not resumes and not run.has_begun:
+            if is_single and leaves_nothing(error, run, config):
                 remove_settings(run, Path(str(config.outputs)))
             raise
 
 
+def leaves_nothing(error: BaseException, run: Run, config: DictConfig) -> bool:
+    """Return whether an error has ended a single new run before it trained, so that its folder is of no use."""
+    is_new = not OmegaConf.select(config, "resume") and not run.has_begun
+    return is_new and (isinstance(error, Interrupted) or is_mistake(error))
+
+
 def remove_settings(run: Run, outputs: Path) -> None:
-    """Remove the settings and the log of a run, and the folders that are then empty, below the one of all runs."""
+    """Remove the settings, log and curves of a run, and the folders that are then empty, below the one of all runs."""
     for run_log in run_logs():
         run_log.close()
     log_file = run.folder / f"{HydraConfig.get().job.name}.log"
-    for file in (log_file, run.config_file, run.overrides_file, run.folder / LOCK):
+    events = run.folder.glob(f"events.out.tfevents.*.{os.getpid()}.*")  # of this process
+    for file in (log_file, *events, run.config_file, run.overrides_file, run.folder / LOCK):
         file.unlink(missing_ok=True)
     with suppress(OSError):  # there are other files
         run.hydra_folder.rmdir()

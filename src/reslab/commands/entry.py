@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
 from reslab.commands.arguments import expand_home, hydra_arguments_of, own_environment
-from reslab.commands.claim import own_folder
+from reslab.commands.claim import leaves_nothing, own_folder
 from reslab.commands.help import asks_for_help, help_text
 from reslab.commands.output import lasting_streams
 from reslab.configuration import CONF, flatten, task_overrides
@@ -101,7 +101,7 @@ def checked_task(schema: Schema, task: Task) -> Task:
                 return checked(config)
             place = Run(hydra_config.runtime.output_dir)
             claim = own_folder(schema, place, config) if is_first_process() else nullcontext()
-            with claim, recorded_failure(schema, place, in_sweep):
+            with claim, recorded_failure(schema, place, in_sweep, config):
                 return checked(config)
         except Exception as error:
             if in_sweep and OmegaConf.select(config, "sweep.stop_on_failure"):
@@ -130,29 +130,33 @@ def check(config: DictConfig, schema: Schema, overrides: Sequence[str]) -> None:
 
 
 @contextmanager
-def recorded_failure(schema: Schema, run: Run, in_sweep: bool) -> Iterator[None]:
-    """Record an error or a signal in the folder of the run."""
+def recorded_failure(schema: Schema, run: Run, in_sweep: bool, config: DictConfig) -> Iterator[None]:
+    """Record an error or a signal in the folder of the run, unless the run leaves none."""
     try:
         yield
     except (Exception, Interrupted) as error:
-        record_failure(error, schema.config_name, run, in_sweep)
+        is_kept = in_sweep or not leaves_nothing(error, run, config)
+        if is_kept:
+            has_begun = run.has_begun and not OmegaConf.select(config, "resume")
+            record_failure(error, schema.config_name, run, records_mistakes=in_sweep or has_begun)
         if isinstance(error, Interrupted) and schema is TRAINING_SCHEMA and not in_sweep:
-            print_interruption(error, run)
+            print_interruption(error, run, is_kept)
         raise
 
 
-def record_failure(error: BaseException, config_name: str, run: Run, in_sweep: bool) -> None:
+def record_failure(error: BaseException, config_name: str, run: Run, records_mistakes: bool) -> None:
     """Write the traceback into the log, and one line into the result of the run.
 
-    A run that has ended keeps its result, as long as it has not resumed. A mistake leaves the folder of a single run as
-    it is. A job of a sweep that has no result gets the mistake for one, because the sweep's report shows it.
+    A run that has ended keeps its result, as long as it has not resumed. A mistake in resuming a single run leaves its
+    folder as it is. A job of a sweep that has no result gets the mistake for one, because the sweep's report shows it,
+    and so does a new run that has begun to train.
     """
     if is_further_process(sys.argv):
         return  # the first process of the run records it
     log.debug("the run failed", exc_info=error)  # the log file shows this level, the terminal does not
     if not run.hydra_folder.is_dir() or run.has_ended:  # other commands have no folder of their own
         return
-    if is_mistake(error) and not in_sweep:
+    if is_mistake(error) and not records_mistakes:
         return
     is_consequence = isinstance(error, LostProcessError) or (isinstance(error, Interrupted) and launched_by_torchrun())
     if is_consequence and run.has_failed:  # another process has recorded why
@@ -161,9 +165,11 @@ def record_failure(error: BaseException, config_name: str, run: Run, in_sweep: b
         run.fail(one_line(error, config_name), interrupted=isinstance(error, Interrupted))
 
 
-def print_interruption(error: Interrupted, run: Run) -> None:
-    """Print what continues a run. A signal after the end of a run has interrupted nothing."""
-    if is_first_process() and not run.has_ended:
+def print_interruption(error: Interrupted, run: Run, is_kept: bool) -> None:
+    """Print what continues a run whose folder is kept. A signal after the end of a run has interrupted nothing."""
+    if is_first_process() and not is_kept:
+        print(f"interrupted ({error}); nothing was saved yet", file=sys.stderr)
+    elif is_first_process() and not run.has_ended:
         line = command_to_paste("train", f"resume={relative(run.folder)}")
         saved = os.path.exists(run.last) or os.path.exists(run.previous)  # noqa: PTH110
         what = "this continues the run" if saved else "nothing was saved yet, and this starts the run again"
