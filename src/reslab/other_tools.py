@@ -31,7 +31,7 @@ MEANT = (
     ("data= also determines the number of classes", "num_classes n_classes classes nb_classes n_out"),
     ("data= also determines the channels of the images", "in_channels in_chans channels num_channels"),
     ("data.augment= holds the augmentation, e.g. data.augment.flip=true; null turns it off", "augment augmentation aug transforms hflip"),
-    ("model= chooses the network, e.g. model=resnet50", "arch a net network backbone architecture model_name"),
+    ("model= chooses the network, e.g. model=resnet50", "arch a net network backbone architecture model_name model_name_or_path"),
     ("model.weights=IMAGENET1K_V2 loads torchvision's weights, e.g. of model=resnet50", "pretrained pretrain use_pretrained imagenet_weights"),
     ("model.weights= takes the name of torchvision's weights, a file or a run's folder", "weights init_checkpoint finetune"),
     ("model.freeze=true trains only the classifier", "freeze freeze_backbone feature_extract linear_probe"),

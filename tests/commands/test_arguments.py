@@ -13,7 +13,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from reslab.benchmarking.options import BENCHMARK_SCHEMA
-from reslab.commands.arguments import check_places, expand_home, hydra_arguments_of, quote_if_needed, with_fixed_run
+from reslab.commands.arguments import (
+    check_ignored,
+    check_places,
+    expand_home,
+    hydra_arguments_of,
+    quote_if_needed,
+    with_fixed_run,
+)
 from reslab.commands.resume import resumed_command_line
 from reslab.configuration import composed, own_folders, searchpath_override
 from reslab.errors import UserError
@@ -158,7 +165,7 @@ def test_an_own_folder_of_configuration_may_have_any_name(path):
 def test_a_run_resumes_in_a_locale_without_its_letters(tmp_path):
     """Every umlaut is then two bytes that are no text. TensorBoard refuses these in the name of its own folder."""
     locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    new = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "data.root=Äpfel", "hydra.run.dir=run")
+    new = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "outputs=Äpfel", "hydra.run.dir=run")
     for arguments in (new, ("resume=run", "trainer.max_epochs=2")):
         done = run("train", *arguments, cwd=tmp_path, **locale)
         assert (done.returncode, done.stderr) == (0, "")
@@ -189,3 +196,36 @@ def test_equal_values_are_a_mistake_of_a_sweep_only(typed):
     assert hydra_arguments_of(typed, TRAINING_SCHEMA) == typed
     with pytest.raises(UserError, match="stands there twice"):
         hydra_arguments_of([*typed, "-m"], TRAINING_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        (["data.root=/photos"], "data=digits reads no files: data=imagefolder data.root=/photos reads your own images"),
+        (["data=synthetic", "++data.root=a"], "data=synthetic reads no files: data=imagefolder data.root=a reads"),
+        (["model=resnet8", "model.name=resnet50"],
+         "model.name=resnet50 only names a network, and would give this one the name of another: model=resnet50 "
+         "chooses it"),
+        (["data.root=/photos", "data=imagefolder"], None),
+        (["data.root=/photos", "experiment=cifar10_fast"], None),
+        (["data.root=/photos", "data=digits,cifar10", "-m"], None),
+        (["model=resnet8", "model.name=resnet8"], None),
+        (["model=resnet8", "model.name=mine"], None),
+        (["model=timm", "model.name=resnet50"], None),
+    ],
+)  # fmt: skip
+def test_what_would_be_ignored_is_refused(typed, line):
+    if line is None:
+        hydra_arguments_of(typed, TRAINING_SCHEMA)
+        return
+    with pytest.raises(UserError) as refused:
+        hydra_arguments_of(typed, TRAINING_SCHEMA)
+    assert str(refused.value).startswith(line)
+
+
+@pytest.mark.parametrize("option", ["data.root=/photos", "model.name=resnet50"])
+def test_what_is_ignored_is_not_refused_beside_a_folder_that_may_have_it(option):
+    for source in ("from=run", "resume=run"):
+        check_ignored([option, source], "config")
+    with pytest.raises(UserError):
+        check_ignored([option], "config")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, ValueType
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -28,7 +29,9 @@ from reslab.errors import UserError, choice_line, option_line
 from reslab.machine import foreign_variables, spin_variables
 from reslab.newest import folder_of_runs, newest_run
 from reslab.options import PATH, Kind, Schema, check_option
+from reslab.processes import is_further_process
 from reslab.run import Run
+from reslab.text import for_shell
 from reslab.training.options import TRAINING_SCHEMA
 
 PLACES = dict.fromkeys(("outputs", "hydra.run.dir", "hydra.sweep.dir"), PATH)  # where Hydra makes folders
@@ -45,6 +48,7 @@ def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
     check_places(quoted_arguments)
     check_sweep(quoted_arguments)
     check_choices(quoted_arguments, schema.config_name)
+    check_ignored(quoted_arguments, schema.config_name)
     found = without_plus(schema.config_name, quoted_arguments)
     return resumed_command_line(found) if schema is TRAINING_SCHEMA else found
 
@@ -112,6 +116,36 @@ def check_choices(arguments: Sequence[str], config_name: str) -> None:
             if "/" not in group and group != "experiment" and group not in known:
                 raise UserError(option_line(group, known))
             raise UserError(choice_line(group, shown(choice) if is_scalar(choice) else argument.partition("=")[2]))
+
+
+def check_ignored(arguments: Sequence[str], config_name: str) -> None:
+    """Raise UserError for a folder of images that would not be read, and for the name of a network that is another.
+
+    What a run records is not checked again: such runs exist, and they can be repeated and resumed.
+    """
+    given = {name_of(argument).lstrip("+"): unquoted(argument.partition("=")[2]) for argument in arguments}
+    if {"resume", "from"} & given.keys() or is_further_process(sys.argv):
+        return
+    if given.get("data.root", "null") != "null" and is_one_choice("data", given):
+        name = defaults(config_name, arguments).get("data.name")
+        file = CONF / "data" / f"{name}.yaml"
+        if file.is_file() and "_no_files" in yaml.safe_load(file.read_bytes())["defaults"]:
+            root = for_shell(f"data.root={given['data.root']}")
+            raise UserError(f"data={name} reads no files: data=imagefolder {root} reads your own images")
+    called = given.get("model.name", "")
+    if re.fullmatch("[a-z0-9]\\w*", called) and is_one_choice("model", given):
+        known = defaults(config_name, arguments)
+        is_other = (CONF / "model" / f"{called}.yaml").is_file() and known.get("model.name") != called
+        if is_other and "${.name}" not in known.values():  # timm's file chooses the network by its name
+            raise UserError(
+                f"model.name={called} only names a network, and would give this one the name of another: "
+                f"model={called} chooses it"
+            )
+
+
+def is_one_choice(group: str, given: Mapping[str, str]) -> bool:
+    """Return whether the files in conf/ decide a group, without a sweep over them and without another class."""
+    return f"{group}._target_" not in given and re.fullmatch(r"\w*", given.get(group, "")) is not None
 
 
 def choices(value: Any) -> Iterator[Any]:
