@@ -40,6 +40,15 @@ def test_every_row_names_an_option_and_says_something_new(known):
         ("config", "ckpt_path", "resume= continues the run in a folder"),
         ("predict", "ckpt_path", "checkpoint= is the run's folder or a checkpoint"),
         ("predict", "weights", "checkpoint= is the run's folder or a checkpoint"),
+        (
+            "config",
+            "initial-checkpoint",
+            "model.weights= takes the name of torchvision's weights, a file or a run's folder",
+        ),
+        ("config", "drop-path", "model.stochastic_depth is the probability of skipping the last block"),
+        ("config", "test-only", "test=false leaves out the test; src/evaluate.py tests a run"),
+        ("config", "project", "outputs= is the folder of all runs"),
+        ("config", "model_name_or_path", "model= chooses the network, e.g. model=resnet50"),
         ("config", "config", "experiment= takes a recipe from conf/experiment, --config-dir= a folder of your own"),
     ],
 )
