@@ -3,7 +3,7 @@ import os
 import pytest
 from fake_runs import make_run
 
-from reslab.reports.configurations import group_by_settings
+from reslab.reports.configurations import group_by_settings, seconds_text
 from reslab.reports.entries import read_entries
 from reslab.reports.settings import differing_settings
 
@@ -93,6 +93,11 @@ def test_values_that_python_calls_equal_make_configurations_of_their_own(tmp_pat
     entries, option = read_entries([tmp_path]), name.replace("__", ".")
     assert [each.settings[option] for each in group_by_settings(entries)] == values
     assert differing_settings([entry.settings for entry in entries[:2]]) == [option]
+
+
+def test_seconds_have_four_digits():
+    texts = [seconds_text(each) for each in (1.94, 2.0314, 0.23971, 12.5, 999.97, 1234.5, 86400.0, float("nan"))]
+    assert texts == ["1.940", "2.031", "0.2397", "12.50", "1000", "1234", "86400", "nan"]
 
 
 # image folders

@@ -18,9 +18,9 @@ def test_the_table_has_one_row_per_configuration(sweep, capsys):
     assert cells(lines[3]) == ["run", "model", "n", "val/accuracy", "test/accuracy", "seconds"]
     rows = [cells(line) for line in lines if line.startswith("│")]
     assert rows == [
-        ["job 2", "resnet20", "2", "0.9000 ± 0.0000", "0.8450 ± 0.0636", "12.5"],
+        ["job 2", "resnet20", "2", "0.9000 ± 0.0000", "0.8450 ± 0.0636", "12.50"],
         ["", "", "", "", "[0.2060, 0.9913]", ""],
-        ["job 1", "resnet8", "2", "0.6000 ± 0.1414", "0.5900 ± 0.1414", "12.5"],
+        ["job 1", "resnet8", "2", "0.6000 ± 0.1414", "0.5900 ± 0.1414", "12.50"],
         ["", "", "", "[0.0476, 0.9783]", "[0.0464, 0.9770]", ""],
     ]
     assert lines[-2:] == [

@@ -25,8 +25,8 @@ def test_a_sweep_without_seeds_ends_with_one_row_per_job(sweep, capsys):
     assert lines[0] == "resnet20 and resnet8 on digits: 2 runs by validation accuracy"
     assert cells(lines[2]) == ["run", "model", "val/accuracy", "test/accuracy", "seconds"]
     assert [cells(line) for line in lines if line.startswith("│")] == [
-        ["job 2", "resnet20", "0.7500", "0.7400", "12.5"],
-        ["job 0", "resnet8", "0.5000", "0.4900", "12.5"],
+        ["job 2", "resnet20", "0.7500", "0.7400", "12.50"],
+        ["job 0", "resnet8", "0.5000", "0.4900", "12.50"],
     ]
     assert lines[-4:] == [
         "job 1 failed: data [x]: no files",

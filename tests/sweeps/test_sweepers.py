@@ -230,7 +230,7 @@ def test_a_sweep_that_a_failure_stops_prints_how_to_resume_it(tmp_path, no_torch
     done = run("train", "-m", *STOPS, cwd=tmp_path, **no_torch)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    assert lines[lines.index(f"job 0 failed: {STOPPED}") + 1] == "1 of 2 jobs have not begun"
+    assert lines[lines.index(f"job 0 failed: {STOPPED}") + 1] == "1 of 2 jobs has not begun"
     assert done.stderr == "failed (sweep.stop_on_failure=true): resume=sweep continues the sweep\n"
     assert json.loads((tmp_path / "sweep" / "result.json").read_text()) == {"status": "failed", "jobs": 1, "failed": 1}
 

@@ -105,6 +105,11 @@ def mean_and_interval(configuration: Configuration, metric: str) -> str:
     return f"{text} [{metric_text(statistics.low)}, {metric_text(statistics.high)}]"
 
 
+def seconds_text(seconds: float) -> str:
+    """Return a duration with four digits, zeros included: 1.940 below 2.031. A longer one has no decimals."""
+    return f"{seconds:.0f}" if 1000 <= seconds < 1e9 else f"{seconds:#.4g}".removesuffix(".")
+
+
 def metric_text(number: float, sign: Literal["", "+"] = "") -> str:
     """Return a number with four decimals, or a large one, such as a number of parameters, with seven digits.
 

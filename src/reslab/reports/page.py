@@ -4,7 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from reslab.reports.configurations import ACCURACIES, LEGEND, Configuration, mean_and_interval, metric_text
+from reslab.reports.configurations import (
+    ACCURACIES,
+    LEGEND,
+    Configuration,
+    mean_and_interval,
+    metric_text,
+    seconds_text,
+)
 from reslab.reports.curves import has_uneven_curves
 from reslab.reports.figures import (
     effect_panels,
@@ -113,7 +120,7 @@ def leaderboard_row(report: Report, place: int, configuration: Configuration) ->
         value = setting_text(settings, name) if name in settings else ""
         cells.append(table_cell(rounded_text(settings.get(name, ABSENT)), value))
     seconds = configuration.statistics("train/seconds")
-    cells.append(table_cell(f"{seconds.mean:.4g}", seconds.mean) if seconds else table_cell("", ""))
+    cells.append(table_cell(seconds_text(seconds.mean), seconds.mean) if seconds else table_cell("", ""))
     folder = escape(configuration.best.location)
     return f'<tr>{"".join(cells)}<td class="folder" data-value="{folder}">{folder}</td></tr>'
 

@@ -7,7 +7,7 @@ from itertools import product
 from rich.console import Console
 from rich.table import Table
 
-from reslab.reports.configurations import LEGEND, Configuration, mean_and_interval
+from reslab.reports.configurations import LEGEND, Configuration, mean_and_interval, seconds_text
 from reslab.reports.leaderboard import Report, failure_lines, notes_on_means
 from reslab.reports.settings import ABSENT, rounded_text
 from reslab.reports.writing import PAGE
@@ -62,5 +62,5 @@ def leaderboard_row(report: Report, configuration: Configuration, settings: Sequ
         *(rounded_text(configuration.settings.get(setting, ABSENT)) for setting in settings),
         *([str(len(configuration.entries))] if report.has_several_seeds else []),
         *(mean_and_interval(configuration, metric).replace(" [", "\n[") for metric in report.metric_names),
-        f"{seconds.mean:.4g}" if seconds else "",
+        seconds_text(seconds.mean) if seconds else "",
     ]

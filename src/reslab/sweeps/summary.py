@@ -41,7 +41,7 @@ def print_summary(sweep: Sweep, planned: int, status: str = "finished", unrecord
         begun, failed = len(report.entries), len(report.not_finished)
         print_report(report)
     if (missing := planned - begun - unrecorded) > 0:
-        print(f"{missing} of {planned} jobs have not begun")
+        print(f"{missing} of {planned} jobs {'has' if missing == 1 else 'have'} not begun")
     with printed_errors(sweep):
         from reslab.reports.writing import FILES, write_report
 
