@@ -244,8 +244,8 @@ RESUMED = [
 ]
 OTHERS = [
     ("evaluate", "", "checkpoint must be given, e.g. checkpoint=…"),
-    ("evaluate", "checkpoint=nothing", "checkpoint=nothing: neither a checkpoint nor the folder of a run that has one"),
-    ("evaluate", f"checkpoint={'a' * 300}", f"checkpoint={'a' * 300}: neither a checkpoint nor the folder of a run"),
+    ("evaluate", "checkpoint=nothing", "checkpoint=nothing does not exist"),
+    ("evaluate", f"checkpoint={'a' * 300}", f"checkpoint={'a' * 300} does not exist"),
     ("evaluate", "checkpoint=RUN output=file/a.json", "output=file/a.json cannot be written: "),
     ("predict", f"checkpoint=RUN images={'a' * 300}", f"images={'a' * 300}: no image there"),
     ("evaluate", "checkpoint=empty", "checkpoint=empty: neither a checkpoint nor the folder of a run"),
@@ -262,7 +262,7 @@ OTHERS = [
     ("predict", "checkpoint=RUN images=empty", "images=empty: no image there"),
     ("predict", "checkpoint=RUN images=nothing.png", "images=nothing.png: no image there"),
     ("predict", "checkpoint=RUN images=file", "cannot read file (not an image): remove it, or set on_error=skip"),
-    ("predict", "checkpoint=nothing images=file", "checkpoint=nothing: neither a checkpoint nor the folder of a run"),
+    ("predict", "checkpoint=nothing images=file", "checkpoint=nothing does not exist"),
     ("predict", "checkpoint=other.ckpt images=file", "other.ckpt is not a checkpoint of ResLab (KeyError)"),
     ("predict", "checkpoint=RUN images=[]", "images=[] must be a path, or a list of these"),
     ("predict", "checkpoint=RUN images=file top=0", "top=0 must be an integer of at least 1"),
@@ -360,7 +360,7 @@ def test_what_is_found_later_is_one_line_too(run, trained_run, tmp_path, argumen
 def test_a_mistake_in_the_folder_of_an_unfinished_run_is_no_result_of_it(run, tmp_path, monkeypatch, name, options):
     (tmp_path / ".hydra").mkdir()
     monkeypatch.chdir(tmp_path)
-    check(run(name, "checkpoint=nothing", *options), "checkpoint=nothing: neither a checkpoint nor the folder of a run")
+    check(run(name, "checkpoint=nothing", *options), "checkpoint=nothing does not exist")
     assert [path.name for path in tmp_path.iterdir()] == [".hydra"]
 
 

@@ -80,11 +80,22 @@ def test_a_folder_that_is_called_latest_is_that_folder(three_runs, monkeypatch):
         find_checkpoint("latest")
 
 
-@pytest.mark.parametrize("asked", ["", "nothing", "checkpoints/best.ckpt"])
-def test_no_checkpoint_is_one_line(tmp_path, asked):
-    with pytest.raises(UserError, match="neither a checkpoint nor the folder of a run that has one") as error:
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ("empty", ": neither a checkpoint nor the folder of a run that has one"),
+        ("nothing", " does not exist"),
+        ("empty/checkpoints/best.ckpt", " does not exist"),
+        ("runs", ": its runs have no checkpoint yet"),
+        ("runs/1", ": its runs have no checkpoint yet"),
+    ],
+)
+def test_no_checkpoint_is_one_line(tmp_path, asked, says):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "runs/1/.hydra").mkdir(parents=True)
+    with pytest.raises(UserError) as error:
         find_checkpoint(tmp_path / asked)
-    assert str(error.value).startswith(f"checkpoint={tmp_path / asked}: ")
+    assert str(error.value) == f"checkpoint={tmp_path / asked}{says}"
 
 
 # what is loaded

@@ -158,6 +158,14 @@ def test_an_average_of_torch_is_loaded(network: nn.Module, state: StateDict, tmp
     assert_equal(network, state)
 
 
+def test_the_averages_in_a_checkpoint_of_reslab_are_known(tmp_path, caplog):
+    tensors = {"network.fc.bias": torch.zeros(2)}
+    last = {"network.fc.bias": torch.ones(2)}
+    torch.save({"reslab": {}, "state_dict": tensors, "last_weights": last}, tmp_path / "a.ckpt")
+    assert read_state_dict(tmp_path / "a.ckpt")["network.fc.bias"].tolist() == [0, 0]
+    assert caplog.messages == []
+
+
 def test_several_dictionaries_of_unknown_names_are_refused(
     network: nn.Module, state: StateDict, tmp_path: Path
 ) -> None:

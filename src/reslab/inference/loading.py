@@ -1,5 +1,6 @@
 """Load a trained network. A checkpoint may come from a stranger: only classes that conf/ names are called for it."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from reslab.data.base import ImageSpec
 from reslab.errors import UserError
 from reslab.models.build import build_network
 from reslab.models.weights import StateDict, is_state_dict, listed, mismatches, not_finite
-from reslab.run import SafeLoader
+from reslab.run import Run, SafeLoader
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.classifier import Classifier
 
@@ -51,6 +52,11 @@ def find_checkpoint(path: str | Path) -> Path:
         UserError: there is no such file, and no run with a checkpoint.
     """
     if (found := newest.find_checkpoint(path)) is None:
+        folder = newest.folder_of_runs(path)
+        if not os.path.lexists(folder):  # false for a name that is too long, where Path raises OSError
+            raise UserError(f"checkpoint={folder} does not exist")
+        if next(Run.below(folder), None) is not None:
+            raise UserError(f"checkpoint={path}: its runs have no checkpoint yet")
         raise UserError(f"checkpoint={path}: neither a checkpoint nor the folder of a run that has one")
     return found
 

@@ -281,7 +281,7 @@ def choose_state_dict(path: Path, content: Any) -> StateDict:
         raise UserError(
             f"model.weights: {path} holds several dictionaries of tensors ({names}): save the network alone"
         )
-    if len(found) > 1:
+    if len(found) > 1 and "reslab" not in content:  # a checkpoint of ResLab is known to have the averages there
         log.warning("%s holds several dictionaries of tensors (%s): %s is loaded", path, names, plain[0])
     return found[plain[0]]
 
