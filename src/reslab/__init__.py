@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reslab.errors import UserError
+    from reslab.errors import RunError, UserError
     from reslab.run import Run
 
-__all__ = ["Run", "UserError", "load", "train"]
+__all__ = ["Run", "RunError", "UserError", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,10 +25,10 @@ def __getattr__(name: str) -> Any:
         from reslab.run import Run
 
         return Run
-    if name == "UserError":
-        from reslab.errors import UserError
+    if name in ("RunError", "UserError"):
+        from reslab import errors
 
-        return UserError
+        return getattr(errors, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -36,14 +36,15 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> "Run":
     """Return the run in a folder.
 
     Args:
-        folder: a run's folder, e.g. outputs/resnet20-digits/2026-01-31_12-00-00.
+        folder: a run's folder, e.g. outputs/resnet20-digits/2026-01-31_12-00-00; a folder of runs, which stands for the
+            newest of them that has a checkpoint; or "latest", the newest below outputs.
         config_dir: your own folder of configuration, if the run's network or data set is a class of your own.
 
     Returns:
         The run, whatever its status is. Its files are read when they are asked for.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder is not that of a run and holds none with a checkpoint.
 
     Example:
         >>> import reslab
@@ -52,13 +53,16 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> "Run":
         reslab.errors.UserError: outputs/resnet20-digits holds no run: .hydra/overrides.yaml is missing
     """
     from reslab.errors import UserError
+    from reslab.newest import newest_run
     from reslab.run import Run, check_config_dir
 
     check_config_dir(config_dir)
     run = Run(folder, config_dir)
-    if not run.has_settings:
-        raise UserError(f"{folder} holds no run: {run.overrides_file.relative_to(run.folder)} is missing")
-    return run
+    if run.has_settings:
+        return run
+    if newest := newest_run(folder):
+        return Run(newest.folder, config_dir)
+    raise UserError(f"{folder} holds no run: {run.overrides_file.relative_to(run.folder)} is missing")
 
 
 def train(*overrides: str, config_dir: str | Path | None = None) -> "Run":
@@ -74,6 +78,7 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> "Run":
 
     Raises:
         UserError: an option is wrong.
+        RunError: the run has failed, e.g. its loss is no longer finite; the message says what may help.
         KeyboardInterrupt: Ctrl-C, or the interrupt of a notebook, ended the run. `resume=<its folder>` continues it.
 
     Example:

@@ -16,6 +16,7 @@ from reslab.files import plain_bytes, write_csv, write_json, write_text, write_w
 from reslab.text import for_shell
 
 if TYPE_CHECKING:
+    from reslab.data.options import OnError
     from reslab.training.classifier import Classifier
 
 Result = dict[str, Any]
@@ -249,23 +250,38 @@ class Run:
 
         return load_classifier(self.checkpoint(), self.config_dir).classifier
 
-    def predict(self, images: str | Path | Sequence[str | Path], top: int = 3) -> list[dict[str, Any]]:
+    def predict(
+        self,
+        images: str | Path | Sequence[str | Path],
+        top: int = 3,
+        *,
+        batch_size: int = 64,
+        on_error: "OnError" = "stop",
+        device: str = "auto",
+    ) -> list[dict[str, Any]]:
         """Classify image files with the best weights.
 
         Args:
             images: a file, a folder, a glob, or a list of them.
             top: how many classes to return for each image.
+            batch_size: how many images the network takes at a time.
+            on_error: whether to "stop" at images that cannot be read or to "skip" them.
+            device: "auto", "cpu" or "gpu"; "auto" is a GPU if there is one, otherwise the CPU.
 
         Returns:
             One dictionary per image: "image" is its path, "classes" lists the `top` most probable classes as
             dictionaries of "class" and "probability", the most probable first.
 
         Raises:
-            UserError: there is no such image, one of them cannot be read, or the run has no checkpoint.
+            UserError: an argument is wrong, there is no such image, one of them cannot be read, or the run has no
+                checkpoint.
         """
         from reslab.inference.prediction import predict  # torch
 
-        return predict(self.checkpoint(), images, top=top, config_dir=self.config_dir)
+        return predict(
+            self.checkpoint(), images, top=top, batch_size=batch_size, on_error=on_error, device=device,
+            config_dir=self.config_dir,
+        )  # fmt: skip
 
 
 def check_config_dir(config_dir: str | Path | None) -> None:

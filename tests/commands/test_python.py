@@ -2,6 +2,7 @@
 
 import doctest
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import pytest
 import torch
 from conftest import FP32, equal, last_weights
+from torchvision.io import write_png
 
 import reslab
 import reslab.run
@@ -37,6 +39,37 @@ def test_a_run_from_python_is_the_run_of_the_command(tmp_path, composed):
     assert run.overrides == [*QUICK, "trainer.max_epochs=2", "data.augment.erasing=0.5"]
     assert run.folder.parent == tmp_path / "outputs" / "resnet8-digits"
     assert "[reslab.training.progress][INFO]     2  " in (run.folder / "train.log").read_text()
+
+
+def test_a_run_is_loaded_as_the_commands_find_it(tmp_path, monkeypatch):
+    first, second = reslab.train(*QUICK), reslab.train(*QUICK)
+    os.utime(first.config_file, (1, 1))
+    for name in ("latest", "outputs", second.folder.parent, second.folder):
+        assert reslab.load(name, config_dir=".").folder.resolve() == second.folder.resolve()
+        assert reslab.load(name, config_dir=".").config_dir == "."
+    assert reslab.load(first.folder).folder == first.folder
+    with pytest.raises(reslab.UserError, match=r"^absent holds no run"):
+        reslab.load("absent")
+
+
+def test_predictions_take_the_options_of_the_command(tmp_path):
+    run = reslab.train(*QUICK)
+    (tmp_path / "images").mkdir()
+    write_png(torch.zeros(1, 8, 8, dtype=torch.uint8), str(tmp_path / "images" / "a.png"))
+    (tmp_path / "images" / "b.png").write_bytes(b"broken")
+    with pytest.raises(reslab.UserError, match="on_error=skip"):
+        run.predict(tmp_path / "images")
+    (row,) = run.predict(tmp_path / "images", 1, on_error="skip", batch_size=1, device="cpu")
+    assert row["image"] == str(tmp_path / "images" / "a.png")
+    for wrong in ({"on_error": "ignore"}, {"batch_size": 0}, {"device": "tpu"}):
+        with pytest.raises(reslab.UserError, match=f"^{next(iter(wrong))}="):
+            run.predict(tmp_path / "images", **wrong)
+
+
+def test_a_run_that_diverges_raises_an_error_of_the_api():
+    with pytest.raises(reslab.RunError, match=r"optimizer\.lr"):
+        reslab.train(*QUICK, "optimizer.lr=1e20", "optimizer.weight_decay=0")
+    assert {"RunError", "UserError"} <= set(reslab.__all__)
 
 
 def test_two_runs_of_one_second_have_their_own_folders():
