@@ -305,6 +305,17 @@ def sweep_arguments(folder: Path) -> list[str]:
     return arguments
 
 
+def read_configuration(path: Path) -> Any:
+    """Return the content of a file of configuration, which may be the user's own. Raises UserError if it is no YAML."""
+    try:
+        return yaml.load(path.read_bytes(), SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path} is not YAML: {error.problem}{line}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+
+
 def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file. Raises OSError or YAMLError."""
     content = plain_bytes(path, MAX_SETTINGS_SIZE)

@@ -49,6 +49,7 @@ def test_latest_is_the_newest_run_or_sweep_not_a_job_of_it(tmp_path, monkeypatch
     Path("outputs/multirun/2/multirun.yaml").touch()
     for number, file in enumerate(("resnet8-digits/1/.hydra/config.yaml", "multirun/2/multirun.yaml")):
         os.utime(Path("outputs", file), (number, number))
+    make_run(tmp_path / "outputs" / "resnet8-digits" / "3")  # the newest, without a result
     report(["latest"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "latest: the newest run or sweep is outputs/multirun/2"
@@ -118,7 +119,7 @@ def test_ctrl_c_prints_no_traceback(sweep, no_torch):
         with file.open("w"):  # waits until it is read
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 130
-        assert process.stderr.read() == ""
+        assert process.stderr.read() == "interrupted (SIGINT)\n"
 
 
 def test_characters_that_the_terminal_cannot_show_do_not_stop_the_report(sweep, no_torch):

@@ -185,6 +185,8 @@ def errors_as_one_line(config_name: str) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
+        if config_name != TRAINING_SCHEMA.config_name and is_first_process():  # a run has said what continues it
+            print(f"interrupted ({error})", file=sys.stderr)
         sys.exit(error.status)
     except SweepFailed:
         sys.exit(1)

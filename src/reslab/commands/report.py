@@ -11,6 +11,8 @@ from reslab.commands.output import lasting_streams
 from reslab.errors import UserError, option_line
 from reslab.interruption import signals
 from reslab.newest import folder_of_runs, newest_first
+from reslab.run import Run
+from reslab.sweeps.folder import Sweep
 from reslab.text import printable
 
 HELP = """\
@@ -88,12 +90,14 @@ def refuse_other_words(folders: list[Path]) -> None:
 
 
 def folder_of(argument: str) -> Path:
-    """Return the folder that an argument names; `latest` is that of the newest run or sweep."""
+    """Return the folder that an argument names; `latest` is that of the newest run with a result, or sweep."""
     outputs = folder_of_runs(argument)
     if str(outputs) == argument or not (newest := newest_first(outputs)):
         return Path(argument).expanduser()
-    print(f"{argument}: the newest run or sweep is {printable(newest[0])}")
-    return newest[0]
+    with_result = (each for each in newest if Sweep(each).exists or Run(each).result_file.exists())
+    found = next(with_result, newest[0])
+    print(f"{argument}: the newest run or sweep is {printable(found)}")
+    return found
 
 
 def common_folder(folders: list[Path]) -> Path:

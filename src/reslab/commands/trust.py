@@ -11,12 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString
 
 from reslab.configuration import CONF, has_prefix, nodes, own_folders, parsed
 from reslab.errors import UserError
-from reslab.run import SafeLoader
+from reslab.run import read_configuration
 from reslab.sweeps.options import SEARCH
 from reslab.training.options import IGNORED, TRAINING_SCHEMA
 
@@ -151,9 +150,8 @@ def options(folders: tuple[Path, ...]) -> frozenset[str]:
     known: set[str] = set()
     for folder in folders:
         for file in folder.rglob("*.yaml"):
-            content = file.read_bytes()
             group = file.parent.relative_to(folder).as_posix().replace("/", ".")
-            prefix = "" if group == "." or b"@package _global_" in content else f"{group}."
-            loaded = yaml.load(content, SafeLoader)
+            prefix = "" if group == "." or b"@package _global_" in file.read_bytes() else f"{group}."
+            loaded = read_configuration(file)
             known |= {group} | {name for name, _ in nodes(loaded, prefix)} if isinstance(loaded, Mapping) else set()
     return frozenset(known)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from reslab import newest
@@ -17,7 +16,7 @@ from reslab.data.base import ImageSpec
 from reslab.errors import UserError
 from reslab.models.build import build_network
 from reslab.models.weights import StateDict, is_state_dict, listed, mismatches, not_finite
-from reslab.run import Run, SafeLoader
+from reslab.run import Run, read_configuration
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.classifier import Classifier
 
@@ -159,7 +158,7 @@ def refuse_calls(path: Path, group: str, options: Mapping[str, Any], folders: Se
         each
         for folder in folders
         for file in folder.glob(f"{group}/*.yaml")
-        for each in instructions(yaml.load(file.read_bytes(), SafeLoader))
+        for each in instructions(read_configuration(file))
     ]
     for name, value in instructions(options):
         if is_interpolation(value) or (name, value) not in known:
