@@ -215,7 +215,7 @@ LATER = [
     ("model._target_=builtins.dict", "model._target_ must make an object of Module, not of dict"),
     ("logger=tensorboard logger._target_=builtins.dict", "logger._target_ must make an object of Logger, not of dict"),
     ("trainer._target_=builtins.dict", "trainer._target_ must make an object of Trainer, not of dict"),
-    ("trainer.strategy=dpp", "Error in call to target 'lightning.pytorch.trainer.trainer.Trainer':; ValueError("),
+    ("trainer.strategy=dpp", "trainer: You selected an invalid strategy name: `strategy='dpp'`."),
     ("trainer.limit_train_batches=0.001", "trainer.limit_train_batches=0.001 leaves none of the batches of an epoch"),
     ("callbacks=early_stopping data.val_fraction=0", "early stopping needs validation images: set data.val_fraction"),
     ("hydra.run.dir=file/run", "hydra.run.dir=file/run cannot be a folder: file is a file"),
@@ -224,7 +224,7 @@ LATER = [
 ]
 # what is found while a run is resumed, after resume=RUN
 RESUMED = [
-    ("trainer.max_epochs=4 trainer.strategy=dpp", "Error in call to target 'lightning.pytorch.trainer.trainer.Trainer':;"),
+    ("trainer.max_epochs=4 trainer.strategy=dpp", "trainer: You selected an invalid strategy name: `strategy='dpp'`."),
     ("trainer.max_steps=1", "trainer.max_steps=1 is less than"),
     ("trainer.max_epochs=4 data=synthetic", "resume=RUN would be another run: data."),
     ("trainer.max_epochs=4 data.root=nowhere data=imagefolder", "resume=RUN would be another run: data."),
@@ -232,10 +232,10 @@ RESUMED = [
     ("optimizer.lr=0.5", "resume=RUN would be another run: optimizer.lr was 0.1 and is 0.5"),
     ("model=resnet20", "resume=RUN would be another run: model.layers was"),
     ("trainer=cpu trainer.max_steps=4 +callbacks.mine._target_=no.such.Callback", "Error locating target 'no.such.Callback'"),
-    ("trainer.max_steps=4 +callbacks.tensorboard_report.bogus=1", "Error in call to target 'reslab.training.tensorboard"),
+    ("trainer.max_steps=4 +callbacks.tensorboard_report.bogus=1", "there is no option callbacks.tensorboard_report.bogus: did "),
     ("trainer.max_steps=4 +callbacks.m._target_=lightning.pytorch.callbacks.ModelCheckpoint +callbacks.m.save_top_k=-5",
-     "Error in call to target 'lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint'"),
-    ("trainer.max_steps=4 trainer.devices=[7]", "Error in call to target 'lightning.pytorch.trainer.trainer.Trainer'"),
+     "callbacks.m: Invalid value for save_top_k=-5"),
+    ("trainer.max_steps=4 trainer.devices=[7]", "trainer: `devices` selected with `CPUAccelerator` should be an int > 0."),
     ("trainer.max_steps=4 +trainer.bogus=1", "resume=RUN would be another run: trainer.bogus was null and is 1"),
     ("trainer.max_steps=4 logger=tensorboard logger._target_=no.Logger", "Error loading 'no.Logger'"),
     ("~optimizer.lr", "~optimizer.lr: this option cannot be removed, only set"),
@@ -243,7 +243,7 @@ RESUMED = [
     ("trainer.max_steps=4 trainer.profiler=bogus", "trainer.profiler=bogus must be one of simple"),
 ]
 OTHERS = [
-    ("evaluate", "", "checkpoint must be given, e.g. checkpoint=…"),
+    ("evaluate", "", "checkpoint must be given, e.g. checkpoint=latest"),
     ("evaluate", "checkpoint=nothing", "checkpoint=nothing does not exist"),
     ("evaluate", f"checkpoint={'a' * 300}", f"checkpoint={'a' * 300} does not exist"),
     ("evaluate", "checkpoint=RUN output=file/a.json", "output=file/a.json cannot be written: "),
@@ -258,8 +258,9 @@ OTHERS = [
     ("evaluate", "checkpoint=RUN trainer.precision=8", "trainer.precision=8 must be one of auto, 32-true"),
     ("evaluate", "checkpoint=RUN data=digits data.batch_size=0", "data.batch_size=0 must be an integer from 1 to 1000000"),
     ("evaluate", "checkpoint=RUN ouput=a.json", "there is no option ouput: did you mean output?"),
-    ("predict", "checkpoint=RUN", "images must be given, e.g. images=…"),
-    ("predict", "checkpoint=RUN images=empty", "images=empty: no image there"),
+    ("predict", "checkpoint=a.png", "a.png was taken as the checkpoint, and images must be given: checkpoint=latest i"),
+    ("predict", "checkpoint=RUN", "images must be given, e.g. images=photos"),
+    ("predict", "checkpoint=RUN images=empty", "images=empty: no image in this folder"),
     ("predict", "checkpoint=RUN images=nothing.png", "images=nothing.png: no image there"),
     ("predict", "checkpoint=RUN images=file", "cannot read file (not an image): remove it, or set on_error=skip"),
     ("predict", "checkpoint=nothing images=file", "checkpoint=nothing does not exist"),

@@ -60,7 +60,8 @@ def test_files_folders_globs_and_lists(photos, images, found):
     ("images", "message"),
     [
         ("z.png", "images=z.png: no image there"),
-        ("empty", "images=empty: no image there"),
+        ("empty", "images=empty: no image in this folder"),
+        ("https://a.org/cat.jpg", "images=https://a.org/cat.jpg: download the image first, and give the file"),
         ("*.gif", r"images=\*.gif: no image there"),
         (["b.png", "z.png"], "images=z.png: no image there"),
         ([], "images: the list is empty"),

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from mimetypes import guess_type
 from typing import Any, NoReturn
 
 import hydra
@@ -38,6 +39,7 @@ from reslab.processes import (
 )
 from reslab.run import Run, current_class_path
 from reslab.sweeps.summary import SweepFailed
+from reslab.text import for_shell
 from reslab.training.options import TRAINING_SCHEMA
 
 log = logging.getLogger(__name__)
@@ -123,10 +125,21 @@ def use_present_names(config: DictConfig) -> None:
 def check(config: DictConfig, schema: Schema, overrides: Sequence[str]) -> None:
     """Raise UserError for an option that is missing or wrong."""
     if missing := sorted(OmegaConf.missing_keys(config)):
-        raise UserError(f"{', '.join(missing)} must be given, e.g. {missing[0]}=…")
+        raise UserError(missing_line(config, missing))
     schema.check_removals(overrides)
     schema.check(config, overrides)
     check_processes(OmegaConf.select(config, "trainer.devices"), OmegaConf.select(config, "trainer.num_nodes"))
+
+
+def missing_line(config: DictConfig, missing: Sequence[str]) -> str:
+    """Say which options must be given, with an example."""
+    examples = {"checkpoint": "checkpoint=latest", "images": "images=photos"}
+    example = " ".join(examples.get(name, f"{name}=…") for name in missing)
+    given = str(config.checkpoint) if missing == ["images"] else ""
+    if (guess_type(given)[0] or "").startswith("image/"):
+        image = for_shell(f"images={given}")
+        return f"{given} was taken as the checkpoint, and images must be given: checkpoint=latest {image}"
+    return f"{', '.join(missing)} must be given, e.g. {example}"
 
 
 @contextmanager

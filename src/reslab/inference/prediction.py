@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def find_images(images: Images) -> list[Path]:
         is_file, is_folder = os.path.isfile(path), os.path.isdir(path)  # noqa: PTH112, PTH113
         files = [path] if is_file else files_below(path) if is_folder else list(files_of_glob(str(pattern)))
         if not files:
-            raise UserError(f"images={pattern}: no image there")
+            raise UserError(f"images={pattern}: {why_no_image(str(pattern))}")
         found += files
     if not found:
         raise UserError("images: the list is empty")
@@ -149,3 +150,12 @@ def write_predictions(predictions: list[Prediction], output: str | Path) -> None
 def ranked_columns(classes: list[dict[str, Any]]) -> dict[str, Any]:
     """Return class_1, probability_1, class_2, probability_2, … of one image."""
     return {f"{name}_{rank}": value for rank, entry in enumerate(classes, 1) for name, value in entry.items()}
+
+
+def why_no_image(pattern: str) -> str:
+    """Say why the value of `images=` names no image."""
+    if re.match("https?://", pattern):
+        return "download the image first, and give the file"
+    if os.path.isdir(pattern):  # noqa: PTH112  # false for a name that is too long, where Path raises OSError
+        return "no image in this folder"
+    return "no image there"
