@@ -183,7 +183,9 @@ def test_a_sweep_goes_on_after_a_failed_job_and_tells_it(sweep):
     assert "Traceback" not in done.stdout + done.stderr
     assert "job 1 failed: data.batch_size=5000 is more than the 1295 training images" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("curves: tensorboard --logdir ")
-    assert (folder / "report.html").read_text().count("<svg") == 2  # the curves, and the effect of the batch size
+    assert (folder / "report.html").read_text().count(
+        "<svg"
+    ) == 3  # two panels of curves, and the effect of the batch size
 
 
 def test_a_sweeps_table_has_every_job_by_validation_accuracy(sweep):

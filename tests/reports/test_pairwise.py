@@ -57,4 +57,4 @@ def test_the_matrix(sweep):
         "1: lr=0.2", "<b>+0.0500<br>p = 0.011</b>", "+0.2600<br>p = 0.089",
         "2: lr=0.1", "", "+0.2100<br>p = 0.089",
     ]  # fmt: skip
-    assert 'title="95% confidence interval +0.0273 to +0.0727, p = 0.0036"' in part
+    assert 'title="lr=0.2 minus lr=0.1: 95% confidence interval +0.0273 to +0.0727, p = 0.0036"' in part
