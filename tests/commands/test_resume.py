@@ -457,6 +457,16 @@ def test_an_option_that_an_older_version_did_not_list_needs_its_plus_no_longer(t
     ]
 
 
+def test_a_run_of_ones_own_model_asks_for_its_folder_of_configuration(tmp_path):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "tiny.yaml").write_text("defaults: [resnet8]\nname: tiny\n")
+    folder = make_run(tmp_path / "run", ["model=tiny"], config_dir=tmp_path / "mine")
+    for option in ("resume", "from"):
+        with pytest.raises(UserError, match=rf"^{option}={folder} needs model/tiny.yaml, which conf/ .*--config-dir="):
+            resumed_command_line([f"{option}={folder}"])
+        assert "model=tiny" in resumed_command_line([f"{option}={folder}", f"--config-dir={tmp_path}/mine"])
+
+
 def test_auto_is_the_newest_unfinished_run_of_the_same_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     asked = ["model=resnet8", "seed=3", "resume=auto"]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import MissingConfigException
+
 from reslab.commands.trust import PLACES, refuse_untrusted
 from reslab.configuration import (
     chosen,
@@ -132,7 +134,13 @@ def options_of_an_older_run(source: str, saved: dict[str, Any], overrides: list[
             of the overrides, and conf/ may have changed since.
     """
     folders = [argument for argument in others if is_flag(argument) or name_of(argument) == "hydra.searchpath"]
-    now = composed("config", overrides, folders)
+    try:
+        now = composed("config", overrides, folders)
+    except MissingConfigException as error:
+        raise UserError(
+            f"{source} needs {error.missing_cfg_file}.yaml, which conf/ does not have: give your own folder of "
+            "configuration, --config-dir=<folder>"
+        ) from error
     if older := older_options(flatten(saved), dict(nodes(now))):
         now = composed("config", [*older, *overrides], folders)
     if different := differences(saved, now):
