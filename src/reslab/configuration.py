@@ -3,6 +3,7 @@
 Nothing here imports torch.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -134,7 +135,12 @@ def chosen(overrides: Sequence[str]) -> list[str]:
     """Return the overrides that choose a file of conf/ or of the user's own folders, e.g. `model=resnet18`."""
     folders = [CONF, *own_folders([*sys.argv[1:], *overrides])]
     simple = [override for override in overrides if re.match(r"[\w/]+=[\w/]+$", override)]
-    return [choice for choice in simple if any((each / name_of(choice)).is_dir() for each in folders)]
+    return [choice for choice in simple if is_group(name_of(choice), folders)]
+
+
+def is_group(name: str, folders: Sequence[Path]) -> bool:
+    """Return whether a name is that of a group: a folder in one of the folders of configuration."""
+    return any(os.path.isdir(each / name) for each in folders)  # noqa: PTH112  # false for a name that is too long
 
 
 def composed(config_name: str, overrides: Sequence[str], arguments: Sequence[str]) -> dict[str, Any]:

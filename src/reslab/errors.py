@@ -14,7 +14,7 @@ from hydra.errors import ConfigCompositionException, HydraException, Instantiati
 from hydra.utils import get_object
 from omegaconf.errors import OmegaConfBaseException
 
-from reslab.configuration import CONF, defaults, nodes
+from reslab.configuration import CONF, defaults, is_group, nodes
 from reslab.other_tools import OF_A_SWEEP, meaning
 from reslab.text import for_shell, printable
 
@@ -205,7 +205,7 @@ def composition_line(text: str, config_name: str, overrides: Sequence[str]) -> s
 def group_and_choice(path: str) -> tuple[str, str]:
     """Divide `data//tmp/photos` and `hydra/launcher/slurm` after the longest folder that conf/ has."""
     prefixes = [path[: found.start()] for found in re.finditer("/", path)]
-    groups = [prefix for prefix in prefixes if re.fullmatch(r"\w+(/\w+)*", prefix) and (CONF / prefix).is_dir()]
+    groups = [prefix for prefix in prefixes if re.fullmatch(r"\w+(/\w+)*", prefix) and is_group(prefix, [CONF])]
     group = groups[-1] if groups else path.rpartition("/")[0]
     return group, path[len(group) + 1 :]
 

@@ -17,6 +17,7 @@ from reslab.configuration import (
     CONF,
     as_list,
     defaults,
+    is_group,
     name_of,
     own_folders,
     parsed,
@@ -107,8 +108,8 @@ def check_choices(arguments: Sequence[str], config_name: str) -> None:
     folders = [CONF, *own_folders([*sys.argv[1:], *arguments])]
     for argument in arguments:
         group = name_of(argument).lstrip("+").partition("@")[0]
-        is_group = re.fullmatch(r"\w+(/\w+)*", group) and any((folder / group).is_dir() for folder in folders)
-        override = parsed(argument) if is_group else None
+        is_known = re.fullmatch(r"\w+(/\w+)*", group) and is_group(group, folders)
+        override = parsed(argument) if is_known else None
         for choice in choices(override.value()) if override is not None and "=" in argument else ():
             if isinstance(choice, str | QuotedString | dict | Glob):
                 continue
@@ -135,7 +136,8 @@ def check_ignored(arguments: Sequence[str], config_name: str) -> None:
     called = given.get("model.name", "")
     if re.fullmatch("[a-z0-9]\\w*", called) and is_one_choice("model", given):
         known = defaults(config_name, arguments)
-        is_other = (CONF / "model" / f"{called}.yaml").is_file() and known.get("model.name") != called
+        choices_of_model = {file.stem for file in (CONF / "model").glob("*.yaml")}
+        is_other = called in choices_of_model and known.get("model.name") != called
         if is_other and "${.name}" not in known.values():  # timm's file chooses the network by its name
             raise UserError(
                 f"model.name={called} only names a network, and would give this one the name of another: "

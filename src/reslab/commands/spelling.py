@@ -153,10 +153,10 @@ def plain_line(word: str, schema: Schema) -> str:
 
 def meant_for(word: str, known: Collection[str]) -> Iterator[str]:
     """Yield options, with their values, that a word may be for."""
-    if Run(word).hydra_folder.is_dir() and "resume" in known:
+    if is_folder(Run(word).hydra_folder) and "resume" in known:
         yield for_shell(f"resume={word}")
         yield for_shell(f"from={word}")
-    elif Path(word).is_dir() and "data" in known:
+    elif is_folder(word) and "data" in known:
         yield f"data=imagefolder {for_shell(f'data.root={word}')}"
     files = (file for file in CONF.glob("*/[!_]*.yaml") if file.parent.name in known)
     groups = {file.stem: file.parent.name for file in files}
@@ -166,6 +166,10 @@ def meant_for(word: str, known: Collection[str]) -> Iterator[str]:
 def known_options(schema: Schema) -> dict[str, object]:
     known = defaults(schema.config_name, [])
     return known | (dict.fromkeys(BESIDE_THE_CONFIGURATION) if "resume" in known else {})
+
+
+def is_folder(path: str | Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112  # false for a name that is too long, where Path raises OSError
 
 
 def exists(path: str) -> bool:

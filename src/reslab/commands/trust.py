@@ -4,6 +4,7 @@ A run's folder may come from a stranger. Its saved overrides are therefore data:
 options that conf/ has, to plain values. Whatever else Hydra's grammar allows could run code or read secrets.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString
 
-from reslab.configuration import CONF, has_prefix, nodes, own_folders, parsed
+from reslab.configuration import CONF, has_prefix, is_group, nodes, own_folders, parsed
 from reslab.errors import UserError
 from reslab.run import read_configuration
 from reslab.sweeps.options import SEARCH
@@ -64,7 +65,7 @@ def is_allowed(override: Override, folders: Sequence[Path], in_sweep: bool) -> b
         return False
     if any(re.fullmatch("_.*_", part) for part in [*name.split("."), *keys(override.value())]):
         return False  # Hydra's own keys, e.g. _target_
-    if "/" in name or any((folder / name).is_dir() for folder in folders):
+    if "/" in name or is_group(name, folders):
         is_of_hydra = name.partition("/")[0] == "hydra"
         is_known = not is_of_hydra or (in_sweep and name in ("hydra/launcher", "hydra/sweeper"))
         return is_known and all(is_choice(name, value, folders) for value in values)
@@ -116,7 +117,7 @@ def is_choice(group: str, choice: Any, folders: Sequence[Path]) -> bool:
     is_name = isinstance(choice, str) and re.fullmatch(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*", choice) is not None
     if not is_name or not group.startswith("hydra/"):
         return is_name
-    return choice == "basic" or any((folder / group / f"{choice}.yaml").is_file() for folder in folders)
+    return choice == "basic" or any(os.path.isfile(folder / group / f"{choice}.yaml") for folder in folders)  # noqa: PTH113
 
 
 def scalars(value: Any) -> Iterator[Any]:
