@@ -62,7 +62,7 @@ def test_help_shows_examples(tmp_path, no_torch, command, example):
         ("benchmark", ["benchmark.steps=0"], "error: benchmark.steps=0 must be an integer of at least 1"),
         ("train", ["trainer.max_epoch=1"], "error: there is no option trainer.max_epoch: did you mean"),
         ("evaluate", [], "error: checkpoint must be given, e.g. checkpoint=latest"),
-        ("predict", ["checkpoint=a"], "error: images must be given, e.g. images=…"),
+        ("predict", ["checkpoint=a"], "error: images must be given, e.g. images=photos"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, no_torch, command, arguments, line):

@@ -104,7 +104,7 @@ def test_the_processes_of_a_run_inherit_what_the_user_has_chosen_about_traceback
 
 
 def test_what_must_be_given(composed):
-    with pytest.raises(UserError, match=r"^checkpoint, images must be given, e\.g\. checkpoint=…$"):
+    with pytest.raises(UserError, match=r"^checkpoint, images must be given, e\.g\. checkpoint=latest images=photos$"):
         check(compose("predict"), PREDICT_SCHEMA, [])
     with pytest.raises(UserError, match=r"^images must be given"):
         check(compose("predict", overrides=["checkpoint=a"]), PREDICT_SCHEMA, [])
