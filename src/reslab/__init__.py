@@ -48,9 +48,9 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> "Run":
 
     Example:
         >>> import reslab
-        >>> reslab.load("outputs/resnet20-digits")
+        >>> reslab.load("outputs/nowhere")
         Traceback (most recent call last):
-        reslab.errors.UserError: outputs/resnet20-digits holds no run: .hydra/overrides.yaml is missing
+        reslab.errors.UserError: outputs/nowhere holds no run: .hydra/overrides.yaml is missing
     """
     from reslab.errors import UserError
     from reslab.newest import newest_run

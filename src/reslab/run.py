@@ -305,10 +305,15 @@ def sweep_arguments(folder: Path) -> list[str]:
     return arguments
 
 
-def read_configuration(path: Path) -> Any:
-    """Return the content of a file of configuration, which may be the user's own. Raises UserError if it is no YAML."""
+def read_configuration(path: Path, content: bytes | None = None) -> Any:
+    """Return what a file of configuration holds, which may be the user's own. Raises UserError if it is no YAML.
+
+    Args:
+        path: the file.
+        content: its bytes, where they have been read already.
+    """
     try:
-        return yaml.load(path.read_bytes(), SafeLoader)
+        return yaml.load(path.read_bytes() if content is None else content, SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path} is not YAML: {error.problem}{line}") from error

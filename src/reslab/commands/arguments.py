@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, ValueType
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -31,7 +30,7 @@ from reslab.machine import foreign_variables, spin_variables
 from reslab.newest import folder_of_runs, newest_run
 from reslab.options import PATH, Kind, Schema, check_option
 from reslab.processes import is_further_process
-from reslab.run import Run
+from reslab.run import Run, read_configuration
 from reslab.text import for_shell
 from reslab.training.options import TRAINING_SCHEMA
 
@@ -83,9 +82,10 @@ def check_places(arguments: Sequence[str]) -> None:
 
 def check_sweep(arguments: Sequence[str]) -> None:
     """Raise UserError for a sweep with equal jobs, and for one of summaries."""
-    if "summary=true" in arguments and not {*MULTIRUN, *MULTIRUN.values()}.isdisjoint(arguments):
+    is_sweep = not {*MULTIRUN, *MULTIRUN.values()}.isdisjoint(arguments)
+    if is_sweep and "summary=true" in arguments:
         raise UserError("summary=true shows one network: leave out -m")
-    if {*MULTIRUN, *MULTIRUN.values()}.isdisjoint(arguments) and "experiment" not in map(name_of, arguments):
+    if not is_sweep and "experiment" not in map(name_of, arguments):
         return  # several values are then a mistake of another kind
     for argument in filter(is_option, arguments):
         override = parsed(argument)
@@ -130,7 +130,7 @@ def check_ignored(arguments: Sequence[str], config_name: str) -> None:
     if given.get("data.root", "null") != "null" and is_one_choice("data", given):
         name = defaults(config_name, arguments).get("data.name")
         file = CONF / "data" / f"{name}.yaml"
-        if file.is_file() and "_no_files" in yaml.safe_load(file.read_bytes())["defaults"]:
+        if file.is_file() and "_no_files" in read_configuration(file)["defaults"]:
             root = for_shell(f"data.root={given['data.root']}")
             raise UserError(f"data={name} reads no files: data=imagefolder {root} reads your own images")
     called = given.get("model.name", "")

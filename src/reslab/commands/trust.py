@@ -151,8 +151,9 @@ def options(folders: tuple[Path, ...]) -> frozenset[str]:
     known: set[str] = set()
     for folder in folders:
         for file in folder.rglob("*.yaml"):
+            content = file.read_bytes()
             group = file.parent.relative_to(folder).as_posix().replace("/", ".")
-            prefix = "" if group == "." or b"@package _global_" in file.read_bytes() else f"{group}."
-            loaded = read_configuration(file)
+            prefix = "" if group == "." or b"@package _global_" in content else f"{group}."
+            loaded = read_configuration(file, content)
             known |= {group} | {name for name, _ in nodes(loaded, prefix)} if isinstance(loaded, Mapping) else set()
     return frozenset(known)

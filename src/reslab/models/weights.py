@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
@@ -21,7 +20,7 @@ from reslab.errors import UserError
 from reslab.models.options import RESNET
 from reslab.models.resnet import ResNet
 from reslab.newest import find_checkpoint
-from reslab.run import SETTINGS_ERRORS, Run
+from reslab.run import SETTINGS_ERRORS, Run, read_configuration
 
 log = logging.getLogger(__name__)
 
@@ -141,10 +140,10 @@ def not_finite(state: StateDict) -> list[str]:
 def variant_of(state: StateDict) -> str | None:
     """Return a variant of conf/model with these weights, whatever their number of classes; None where there is none."""
     first = state.get("conv1.0.weight", state.get("conv1.weight"))
-    shared = yaml.safe_load((CONF / "model" / "_resnet.yaml").read_bytes())
+    shared = read_configuration(CONF / "model" / "_resnet.yaml")
     depths = [len({key.split(".")[1] for key in state if key.startswith(f"layer{n}.")}) for n in range(1, 10)]
     for file in sorted((CONF / "model").glob("[!_]*.yaml"), key=lambda file: (len(file.stem), file.stem)):
-        model = shared | yaml.safe_load(file.read_bytes())
+        model = shared | read_configuration(file)
         if list(model.get("layers", ())) != [depth for depth in depths if depth] or first is None:
             continue
         stem = stem_of(state) if model["stem"] == "auto" else model["stem"]

@@ -29,8 +29,6 @@ WARMUP_STEPS = 3
 # end of an epoch with fewer batches.
 MAX_GRAPHS = 8
 SHORT_RUN = f"the run has ended before its first graph: a step runs {WARMUP_STEPS} times before it is recorded"
-
-
 EAGERLY = "training steps run eagerly: {}"
 
 
