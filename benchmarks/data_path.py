@@ -16,8 +16,8 @@ from recording import images_per_second, median_and_range, ratios, write_results
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from reslab.data.augmentation import Augmentation
 from reslab.data.batches import BatchOrder, MemoryLoader
-from reslab.data.transforms import Augmentation
 
 TRANSFORM = v2.Compose(
     [

@@ -22,8 +22,8 @@ from torchvision.io import write_jpeg
 from torchvision.transforms import v2
 
 from reslab.data.batches import BatchOrder, FolderImages, FolderLoader
-from reslab.data.image_folder import ReadRandomCrop
 from reslab.data.images import list_images
+from reslab.data.readers import ReadRandomCrop
 
 WORKERS = (1, 2)
 SCALE = 0.08  # of the image's area, the smallest random crop

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 import reslab.data.base
+from reslab.data.augmentation import Augmentation, draw_published_rectangles
 from reslab.data.base import ImageDataModule
 from reslab.data.datasets import Synthetic
 from reslab.data.splits import Split
-from reslab.data.transforms import Augmentation, draw_published_rectangles
 from reslab.errors import UserError
 from reslab.training.build import build_data
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import reslab.data.batches
 from reslab.data.batches import BatchOrder, FolderImages, FolderLoader, MemoryLoader, derive_seed
-from reslab.data.image_folder import ReadRandomCrop
+from reslab.data.readers import ReadRandomCrop
 from reslab.errors import is_mistake, one_line
 
 CPU = torch.device("cpu")

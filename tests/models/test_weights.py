@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
-from reslab.data.transforms import Preprocessing
+from reslab.data.preprocessing import Preprocessing
 from reslab.errors import UserError
 from reslab.models.build import build_network
 from reslab.models.weights import load_weights, read_published, read_state_dict, stem_of

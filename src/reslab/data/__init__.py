@@ -1,1 +1,1 @@
-"""Data sets: `base.py` holds what they share, `batches.py` orders and loads batches, `transforms.py` augments them."""
+"""Data sets: `base.py` holds what they share, `batches.py` orders and loads batches, `augmentation.py` changes them."""

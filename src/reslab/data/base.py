@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from reslab.data.augmentation import Augmentation
 from reslab.data.batches import BatchLoader, BatchOrder, FolderImages, FolderLoader, MemoryLoader
 from reslab.data.options import check_data
 from reslab.data.splits import (
@@ -28,7 +29,6 @@ from reslab.data.splits import (
     spread_over_classes,
     stratified_split,
 )
-from reslab.data.transforms import Augmentation
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -2,18 +2,17 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision import datasets
-from torchvision.transforms import v2
 
+from reslab.data.augmentation import Augmentation
 from reslab.data.base import ImageDataModule, failed_download
-from reslab.data.batches import FolderImages, derive_seed, make_data_loader
+from reslab.data.batches import FolderImages, make_data_loader
 from reslab.data.folders import (
     class_folders,
     class_images,
@@ -24,69 +23,14 @@ from reslab.data.folders import (
     without_images_of,
 )
 from reslab.data.headers import check_headers
-from reslab.data.images import COMMON_SUFFIXES, ImageFiles, center_square, list_images, read_image, report_unreadable
+from reslab.data.images import COMMON_SUFFIXES, ImageFiles, list_images, report_unreadable
 from reslab.data.options import ImagenetteSize, OnError, check_data
+from reslab.data.readers import ReadCenter, Reader, ReadRandAugment, ReadRandomCrop
 from reslab.data.splits import Split, SplitName, file_keys, test_split
-from reslab.data.transforms import Augmentation
 from reslab.errors import UserError
 from reslab.machine import is_first_process
 
 log = logging.getLogger(__name__)
-
-Reader = Callable[[str, int], Tensor]  # (file, seed of the random transform) -> uint8 (3, S, S)
-
-
-# reading one image
-
-
-@contextmanager
-def temporary_seed(seed: int) -> Iterator[None]:
-    """Seed torch's generator on the CPU inside the block, and restore it afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs' generators
-        yield
-
-
-class ReadCenter:
-    """Read the central square of an image: for evaluation, and for images that are held in memory."""
-
-    def __init__(self, size: int, channels: int = 3, background: Sequence[int] | None = None) -> None:
-        self.size, self.channels, self.background = size, channels, background
-
-    def __call__(self, path: str, seed: int) -> Tensor:
-        return center_square(read_image(path, self.channels, self.background), self.size)
-
-
-class ReadRandomCrop:
-    """Read a random window of at least `scale` of the image's area, resized (the crop of Inception): for training."""
-
-    def __init__(self, size: int, scale: float, background: Sequence[int] | None = None) -> None:
-        check_data({"augment.scale": scale})
-        self.background = background
-        self.crop = v2.RandomResizedCrop(size, scale=(scale, 1.0), antialias=True)
-
-    def __call__(self, path: str, seed: int) -> Tensor:
-        with temporary_seed(seed):
-            image: Tensor = self.crop(read_image(path, 3, self.background))
-        return image
-
-
-class ReadRandAugment:
-    """Read with `read`, then apply two random changes of this magnitude (RandAugment, arXiv:1909.13719)."""
-
-    def __init__(self, read: Reader, magnitude: int) -> None:
-        check_data({"augment.randaugment": magnitude})
-        self.read = read
-        self.change = v2.RandAugment(2, magnitude, interpolation=v2.InterpolationMode.BILINEAR)
-
-    def __call__(self, path: str, seed: int) -> Tensor:
-        image = self.read(path, seed)
-        with temporary_seed(derive_seed(seed, 1)):  # another seed than that of `read`
-            changed: Tensor = self.change(image)
-        return changed
-
-
-# data sets
 
 READ_AUGMENTATIONS = {"scale": "null", "randaugment": "0"}  # of single images as they are read; the value turns it off
 

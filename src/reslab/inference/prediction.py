@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from reslab.data.batches import FolderImages
-from reslab.data.image_folder import ReadCenter
 from reslab.data.images import SYSTEM_FOLDERS, list_images, report_dead_links, report_not_read, report_unreadable
 from reslab.data.options import OnError
+from reslab.data.readers import ReadCenter
 from reslab.errors import UserError
 from reslab.files import output_errors, write_csv, write_json
 from reslab.inference.loading import load_classifier

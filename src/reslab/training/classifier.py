@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from reslab.data.base import ImageSpec
 from reslab.data.batches import Batch, derive_seed
-from reslab.data.transforms import Preprocessing
+from reslab.data.preprocessing import Preprocessing
 from reslab.errors import UserError
 from reslab.training.checkpoints import refuse_lost_weights
 from reslab.training.confusion import Confusion

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
-from PIL import Image
 from torch.nn import functional as F
 
-from reslab.data import transforms
-from reslab.data.transforms import Augmentation, Preprocessing
+from reslab.data import augmentation
+from reslab.data.augmentation import Augmentation
+from reslab.data.preprocessing import Preprocessing
 
 
 def random_images(*shape, seed=0):
@@ -28,14 +28,14 @@ def test_crop_windows_equals_slicing_each_padded_image_at_every_offset(padding):
     images = random_images(len(top), 3, 5, 4)
     padded = np.pad(images.numpy(), ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     expected = [image[:, y : y + 5, x : x + 4] for image, y, x in zip(padded, top, left, strict=True)]
-    result = transforms.crop_windows(images, padding, top, left)
+    result = augmentation.crop_windows(images, padding, top, left)
     assert result.dtype == torch.uint8
     assert np.array_equal(result, np.stack(expected))
 
 
 def test_flip_chosen_mirrors_left_and_right_of_the_chosen():
     images = random_images(3, 2, 4, 5)
-    result = transforms.flip_chosen(images, torch.tensor([True, False, True]))
+    result = augmentation.flip_chosen(images, torch.tensor([True, False, True]))
     assert np.array_equal(result[[0, 2]], images.numpy()[[0, 2], :, :, ::-1])
     assert torch.equal(result[1], images[1])
 
@@ -45,7 +45,7 @@ def test_fill_rectangles_fills_exactly_the_rectangles(fill):
     images = random_images(4, 3, 6, 7)
     top, left, height, width = torch.tensor([[0, 2, 5, 0], [0, 3, 6, 0], [6, 3, 1, 0], [7, 2, 1, 7]])
     pixels = random_images(4, 3, 6, 7, seed=1) if fill == "pixels" else torch.full_like(images, fill)
-    result = transforms.fill_rectangles(images, top, left, height, width, pixels if fill == "pixels" else fill)
+    result = augmentation.fill_rectangles(images, top, left, height, width, pixels if fill == "pixels" else fill)
     expected = images.clone()
     for n in range(4):
         rectangle = (n, slice(None), slice(top[n], top[n] + height[n]), slice(left[n], left[n] + width[n]))
@@ -57,7 +57,7 @@ def test_fill_rectangles_fills_exactly_the_rectangles(fill):
 
 def test_random_bytes_are_uniform_at_every_position():
     torch.manual_seed(0)
-    drawn = transforms.random_bytes(torch.empty(1001, 3, 3, 3))  # 27,027 bytes, no multiple of eight
+    drawn = augmentation.random_bytes(torch.empty(1001, 3, 3, 3))  # 27,027 bytes, no multiple of eight
     assert drawn.shape == (1001, 3, 3, 3)
     assert drawn.dtype == torch.uint8
     counts = drawn.flatten().bincount(minlength=256)
@@ -71,26 +71,28 @@ def test_random_bytes_are_uniform_at_every_position():
 def test_symmetric_rectangles_have_the_areas_and_aspects_of_the_paper_and_lie_inside(rows, columns):
     n = 20_000
     torch.manual_seed(0)
-    top, left, height, width = transforms.draw_symmetric_rectangles(torch.empty(n, 1, rows, columns), probability=0.25)
+    top, left, height, width = augmentation.draw_symmetric_rectangles(
+        torch.empty(n, 1, rows, columns), probability=0.25
+    )
     drawn = height > 0
     assert within_six_deviations(int(drawn.sum()), n, 0.25)
     top, left, height, width = (values[drawn] for values in (top, left, height, width))
     assert top.min() == left.min() == 0
     assert (top + height).max() == rows
     assert (left + width).max() == columns
-    low, high = (fraction * rows * columns for fraction in transforms.ERASED_AREA)
+    low, high = (fraction * rows * columns for fraction in augmentation.ERASED_AREA)
     assert ((height - 0.5) * (width - 0.5) <= high).all()  # the sides are rounded to pixels
     free = (height < rows) & (width < columns)  # not clamped
     height, width = height[free], width[free]
     assert ((height + 0.5) * (width + 0.5) >= low).all()
-    assert ((height - 0.5) / (width + 0.5) <= transforms.ERASED_ASPECT[1]).all()
-    assert ((height + 0.5) / (width - 0.5) >= transforms.ERASED_ASPECT[0]).all()
+    assert ((height - 0.5) / (width + 0.5) <= augmentation.ERASED_ASPECT[1]).all()
+    assert ((height + 0.5) / (width - 0.5) >= augmentation.ERASED_ASPECT[0]).all()
     assert (height * width).max() / (height * width).min() > 10  # areas up to 20 times as large are allowed
 
 
 def test_a_symmetric_rectangle_is_tall_as_often_as_it_is_wide():
     torch.manual_seed(0)
-    _, _, height, width = transforms.draw_symmetric_rectangles(torch.empty(20_000, 1, 500, 500), probability=1.0)
+    _, _, height, width = augmentation.draw_symmetric_rectangles(torch.empty(20_000, 1, 500, 500), probability=1.0)
     different = height != width
     assert within_six_deviations(int((height > width).sum()), int(different.sum()), 0.5)
 
@@ -125,7 +127,7 @@ def same_distribution(first, second):
 def test_published_rectangles_are_distributed_as_the_authors_are(rows, columns):
     n = 30_000
     torch.manual_seed(0)
-    rectangles = transforms.draw_published_rectangles(torch.empty(n, 1, rows, columns), 1.0)
+    rectangles = augmentation.draw_published_rectangles(torch.empty(n, 1, rows, columns), 1.0)
     ours = torch.stack(rectangles, dim=1).double().numpy()
     theirs = published_rectangles(n, rows, columns, seed=0)
     for column in range(4):
@@ -136,7 +138,7 @@ def test_published_rectangles_are_distributed_as_the_authors_are(rows, columns):
     assert same_distribution(*((each[:, 2] > each[:, 3]).astype(float) for each in (ours, theirs)))
     if rows == columns == 28:
         assert within_six_deviations(int((ours[:, 2] > ours[:, 3]).sum()), n, 0.745)  # by 2,000,000 draws with numpy
-        symmetric = torch.stack(transforms.draw_symmetric_rectangles(torch.empty(n, 1, 28, 28), 1.0), dim=1).numpy()
+        symmetric = torch.stack(augmentation.draw_symmetric_rectangles(torch.empty(n, 1, 28, 28), 1.0), dim=1).numpy()
         assert not same_distribution(symmetric[:, 2], theirs[:, 2])  # the test can tell them apart
         assert 0.73 < tall < 0.76
     assert (ours[:, 2] < rows).all()
@@ -147,7 +149,7 @@ def test_published_rectangles_are_distributed_as_the_authors_are(rows, columns):
 
 def test_published_rectangles_are_drawn_with_the_given_probability():
     torch.manual_seed(0)
-    _, _, height, _ = transforms.draw_published_rectangles(torch.empty(20_000, 1, 28, 28), probability=0.25)
+    _, _, height, _ = augmentation.draw_published_rectangles(torch.empty(20_000, 1, 28, 28), probability=0.25)
     assert within_six_deviations(int((height > 0).sum()), 20_000, 0.25)
 
 
@@ -236,59 +238,3 @@ def test_augmentation_that_is_off_returns_the_same_tensor():
 
 
 # preprocessing
-
-
-def test_normalisation_has_exact_values():
-    images = torch.tensor([[0, 51, 255], [255, 102, 0]], dtype=torch.uint8).view(2, 3, 1, 1)
-    preprocess = Preprocessing(mean=[0.5, 0.2, 0.0], std=[0.25, 0.2, 1.0], channels=3, image_size=1)
-    result = preprocess(images)
-    assert result.dtype == torch.float32
-    expected = torch.tensor([[-2, 0, 1], [2, 1, 0.0]])
-    assert torch.allclose(result.view(2, 3), expected, rtol=0, atol=1e-6)
-    assert preprocess.state_dict() == {}  # a checkpoint holds the statistics in its spec
-
-
-@pytest.mark.parametrize(("stored", "size"), [((12, 12), 8), ((8, 8), 16), ((6, 9), 8), ((8, 9), 8)])
-def test_images_of_another_size_are_resized_with_antialiasing(stored, size):
-    images = random_images(2, 3, *stored)
-    result = Preprocessing(mean=[0.0] * 3, std=[1.0] * 3, channels=3, image_size=size)(images)
-    expected = F.interpolate(images / 255, (size, size), mode="bilinear", antialias=True)
-    assert torch.allclose(result, expected, rtol=0, atol=1e-6)
-
-
-def test_images_of_the_right_size_are_not_resized(monkeypatch):
-    monkeypatch.setattr(F, "interpolate", None)
-    images = random_images(2, 3, 8, 8)
-    result = Preprocessing(mean=[0.0] * 3, std=[1.0] * 3, channels=3, image_size=8)(images)
-    assert torch.equal(result, images.float() / 255)
-
-
-def test_grey_is_normalised_and_repeated():
-    images = random_images(2, 1, 8, 8)
-    result = Preprocessing(mean=[0.25], std=[0.5], channels=3, image_size=8)(images)
-    assert result.shape == (2, 3, 8, 8)
-    for channel in range(3):
-        assert torch.allclose(result[:, channel], (images[:, 0] / 255 - 0.25) / 0.5, rtol=0, atol=1e-6)
-
-
-def test_rgb_becomes_grey_as_with_pillow():
-    images = random_images(1, 3, 16, 16)
-    result = Preprocessing(mean=[0.0] * 3, std=[1 / 255] * 3, channels=1, image_size=16)(images)
-    grey = np.asarray(Image.fromarray(images[0].permute(1, 2, 0).numpy()).convert("L"), dtype=np.float32)
-    assert result.shape == (1, 1, 16, 16)
-    assert np.abs(result[0, 0].numpy() - grey).max() < 0.51  # Pillow rounds to whole levels
-
-
-@pytest.mark.parametrize(("stored", "channels", "size"), [(3, 3, 8), (3, 3, 6), (1, 3, 8), (3, 1, 8), (1, 1, 6)])
-def test_the_result_is_channels_last(stored, channels, size):
-    preprocess = Preprocessing(mean=[0.5] * stored, std=[0.5] * stored, channels=channels, image_size=size)
-    result = preprocess(random_images(2, stored, 8, 8))
-    assert result.shape == (2, channels, size, size)
-    assert result.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_statistics_may_be_integers():
-    """data.mean=[1] on the command line is an integer."""
-    preprocess = Preprocessing(mean=[1], std=[2], channels=1, image_size=1)
-    assert preprocess(torch.full((1, 1, 1, 1), 255, dtype=torch.uint8)).item() == 0.0
-    assert preprocess.mean.dtype == preprocess.std.dtype == torch.float32
