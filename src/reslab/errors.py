@@ -154,7 +154,7 @@ def choice_line(group: str, name: str, options: Sequence[str] | None = None) -> 
         name: the choice.
         options: the choices that there are; None for those in conf/.
     """
-    if group == "data" and os.path.isdir(name):  # noqa: PTH112  # false for a name that is too long
+    if group == "data" and os.path.isdir(name):
         return f"data={name} is a folder: data=imagefolder {for_shell(f'data.root={name}')} reads the images in it"
     if group == "data" and "/" in name:
         return f"data={name}: there is no such folder; data=imagefolder data.root=… reads the images in one"

@@ -17,7 +17,7 @@ def find_checkpoint(path: str | Path) -> Path | None:
     A file is one itself. The folder of a run stands for its best checkpoint, and a folder of runs for that of the
     newest run in it, which the log names.
     """
-    if os.path.isfile(path):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
+    if os.path.isfile(path):
         return Path(path)
     run = Run(path)
     if not run.has_checkpoint:
@@ -35,7 +35,7 @@ def newest_run(folder: str | Path) -> Run | None:
     `latest` stands for the folder outputs.
     """
     folder = folder_of_runs(folder)
-    if not os.path.isdir(folder):  # noqa: PTH112  # false for a name that is too long, where Path raises OSError
+    if not os.path.isdir(folder):
         return None
     files = [file for depth in ("*", "*/*", "*/*/*") for file in folder.glob(f"{depth}/.hydra/config.yaml")]
     runs = (Run(file.parents[1]) for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True))

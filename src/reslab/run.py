@@ -112,7 +112,7 @@ class Run:
     def below(cls, folder: str | Path) -> Iterator["Run"]:
         """Yield every run in a folder or below it, in no order. The folder of a benchmark holds no run."""
         for settings in Path(folder).rglob(".hydra"):
-            if not os.path.exists(settings.parent / BENCHMARK_FILE):  # noqa: PTH110  # Path raises without permission
+            if not os.path.exists(settings.parent / BENCHMARK_FILE):
                 yield cls(settings.parent)
 
     # settings
@@ -225,7 +225,7 @@ class Run:
         """Return the best checkpoint, or the last one where nothing was validated. Raises UserError without any."""
         for path in (self.best, self.last):
             # What is in place of the best checkpoint and cannot be read is no reason to take other weights.
-            if os.path.lexists(path):  # false for a name that is too long, where Path raises OSError
+            if os.path.lexists(path):
                 return path
         raise UserError(f"{self.folder} holds no checkpoint: {self.best} and {self.last} are missing")
 

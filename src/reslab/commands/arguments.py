@@ -59,7 +59,7 @@ def with_fixed_run(argument: str) -> str:
     if name != "model.weights" or not (asked := unquoted(value)):
         return argument
     folder = folder_of_runs(asked)
-    if not os.path.isdir(folder) or Run(folder).hydra_folder.is_dir():  # noqa: PTH112
+    if not os.path.isdir(folder) or Run(folder).hydra_folder.is_dir():
         return argument
     run = newest_run(folder)
     return argument if run is None else f"{name}={quoted(run.folder)}"
@@ -76,7 +76,7 @@ def check_places(arguments: Sequence[str]) -> None:
             raise UserError(f"{argument} must be one folder; a comma in its name needs quotes")
         check_option(name, folder := override.value(), PATH)
         for path in (Path(str(folder)), *Path(str(folder)).parents):
-            if os.path.isfile(path):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
+            if os.path.isfile(path):
                 raise UserError(f"{name}={folder} cannot be a folder: {path} is a file")
 
 

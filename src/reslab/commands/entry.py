@@ -184,7 +184,7 @@ def print_interruption(error: Interrupted, run: Run, is_kept: bool) -> None:
         print(f"interrupted ({error}); nothing was saved yet", file=sys.stderr)
     elif is_first_process() and not run.has_ended:
         line = command_to_paste("train", f"resume={relative(run.folder)}")
-        saved = os.path.exists(run.last) or os.path.exists(run.previous)  # noqa: PTH110
+        saved = os.path.exists(run.last) or os.path.exists(run.previous)
         what = "this continues the run" if saved else "nothing was saved yet, and this starts the run again"
         print(f"interrupted ({error}); {what}:\n{line}", file=sys.stderr)
 

@@ -211,10 +211,10 @@ def named_folder(option: str, given: Mapping[str, str]) -> Path:
     """
     asked = given[option]
     path = folder_of_runs(asked, given.get("outputs", "outputs"))
-    if os.path.isfile(path):  # noqa: PTH113  # false for a name that is too long, where Path raises OSError
+    if os.path.isfile(path):
         return path.parent.parent
-    if not os.path.isdir(path):  # noqa: PTH112
-        siblings = [each.name for each in path.parent.iterdir()] if os.path.isdir(path.parent) else []  # noqa: PTH112
+    if not os.path.isdir(path):
+        siblings = [each.name for each in path.parent.iterdir()] if os.path.isdir(path.parent) else []
         advice = suggest(path.name, siblings, f"{option}=latest takes the newest run below outputs")
         raise UserError(f"{option}={asked} does not exist{advice}")
     if Run(path).hydra_folder.is_dir() or Sweep(path).exists:

@@ -169,11 +169,11 @@ def known_options(schema: Schema) -> dict[str, object]:
 
 
 def is_folder(path: str | Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112  # false for a name that is too long, where Path raises OSError
+    return os.path.isdir(path)
 
 
 def exists(path: str) -> bool:
-    return os.path.lexists(path)  # false for a name that is too long, where Path raises OSError
+    return os.path.lexists(path)
 
 
 # values

@@ -117,7 +117,7 @@ def is_choice(group: str, choice: Any, folders: Sequence[Path]) -> bool:
     is_name = isinstance(choice, str) and re.fullmatch(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*", choice) is not None
     if not is_name or not group.startswith("hydra/"):
         return is_name
-    return choice == "basic" or any(os.path.isfile(folder / group / f"{choice}.yaml") for folder in folders)  # noqa: PTH113
+    return choice == "basic" or any(os.path.isfile(folder / group / f"{choice}.yaml") for folder in folders)
 
 
 def scalars(value: Any) -> Iterator[Any]:

@@ -146,7 +146,7 @@ def is_folder(entry: "os.DirEntry[str]") -> bool:
 
 def is_dead_link(entry: "os.DirEntry[str]") -> bool:
     """Return whether an entry is a link to nothing, or to itself."""
-    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def is_inside(folder: str, other: str) -> bool:
@@ -279,7 +279,7 @@ def unreadable(path: str | os.PathLike[str], error: Exception) -> UnreadableImag
 @contextmanager
 def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open an image without reading its pixels, and close it at the end of the block."""
-    if not os.path.isfile(path):  # noqa: PTH113
+    if not os.path.isfile(path):
         raise ValueError("not a file, or a link to nothing")
     with Image.open(path, formats=FORMATS) as opened:
         if opened.width * opened.height > MAX_PIXELS:

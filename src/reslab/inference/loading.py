@@ -52,7 +52,7 @@ def find_checkpoint(path: str | Path) -> Path:
     """
     if (found := newest.find_checkpoint(path)) is None:
         folder = newest.folder_of_runs(path)
-        if not os.path.lexists(folder):  # false for a name that is too long, where Path raises OSError
+        if not os.path.lexists(folder):
             raise UserError(f"checkpoint={folder} does not exist")
         if next(Run.below(folder), None) is not None:
             raise UserError(f"checkpoint={path}: its runs have no checkpoint yet")

@@ -94,8 +94,7 @@ def find_images(images: Images) -> list[Path]:
     found: list[Path] = []
     for pattern in [images] if isinstance(images, str | Path) else images:
         path = Path(pattern)
-        # os.path is false for a name that is too long, where Path raises OSError
-        is_file, is_folder = os.path.isfile(path), os.path.isdir(path)  # noqa: PTH112, PTH113
+        is_file, is_folder = os.path.isfile(path), os.path.isdir(path)
         files = [path] if is_file else files_below(path) if is_folder else list(files_of_glob(str(pattern)))
         if not files:
             raise UserError(f"images={pattern}: {why_no_image(str(pattern))}")
@@ -156,6 +155,6 @@ def why_no_image(pattern: str) -> str:
     """Say why the value of `images=` names no image."""
     if re.match("https?://", pattern):
         return "download the image first, and give the file"
-    if os.path.isdir(pattern):  # noqa: PTH112  # false for a name that is too long, where Path raises OSError
+    if os.path.isdir(pattern):
         return "no image in this folder"
     return "no image there"
