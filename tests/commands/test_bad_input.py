@@ -207,6 +207,7 @@ LATER = [
      "optimizer: Invalid initial_accumulator_value value: -1"),
     ("+scheduler.rho=1", "there is no option scheduler.rho"),
     ("+trainer.rho=1", "there is no option trainer.rho"),
+    ("logger=tensorboard +logger.rho=1", "there is no option logger.rho"),
     ("trainer.strategy=fsdp", "trainer: The strategy `fsdp` requires a GPU accelerator"),
     ("optimizer._target_=torch.optim.RMSprop ~optimizer.nesterov ~optimizer.fused +optimizer.centered=false +optimizer.alpha=[]",
      "optimizer: '<=' not supported between instances of 'float' and 'list'"),

@@ -1,11 +1,13 @@
 """The logger of TensorBoard: under which names the curves of a run are shown."""
 
+import inspect
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard import SummaryWriter
 
 # TensorBoard shows tags in groups by their first part, in alphabetical order, and opens the first two of them.
 SCORE = re.compile(r"(train|val)/(loss|\w*accuracy)$")
@@ -23,11 +25,15 @@ class Curves(TensorBoardLogger):
 
     Args:
         group_by: "metric" for the tags `loss/train` and `loss/val`; "split" for `train/loss` and `val/loss`.
-        **options: those of TensorBoardLogger.
+        **options: those of TensorBoardLogger, and those of SummaryWriter.
+
+    Raises:
+        TypeError: there is no such option.
     """
 
     def __init__(self, *, group_by: str, **options: Any) -> None:
         super().__init__(**options)
+        inspect.signature(SummaryWriter).bind_partial(**self._kwargs)  # before the run has begun
         self.group_by = group_by
 
     @rank_zero_only
