@@ -22,6 +22,7 @@ from torchvision.io import write_jpeg
 from torchvision.transforms import v2
 
 from reslab.data.batches import BatchOrder, FolderImages, FolderLoader
+from reslab.data.fitting import Fitting
 from reslab.data.images import list_images
 from reslab.data.readers import ReadRandomCrop
 
@@ -43,7 +44,7 @@ def write_images(folder: Path, count: int, size: int) -> int:
 def reslab_batches(folder: Path, batch: int, crop: int, workers: int) -> Iterable[torch.Tensor]:
     paths = list_images(folder).paths
     labels = torch.tensor([int(Path(path).parent.name == "b") for path in paths])
-    images = FolderImages(paths, labels, ReadRandomCrop(crop, SCALE), on_error="stop")
+    images = FolderImages(paths, labels, ReadRandomCrop(Fitting(crop), SCALE), on_error="stop")
     order = BatchOrder(torch.arange(len(paths)), batch, shuffle=True)
     return (uint8 for uint8, _ in FolderLoader(images, order, workers))
 

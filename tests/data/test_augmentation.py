@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from reslab.data import augmentation
 from reslab.data.augmentation import Augmentation
+from reslab.data.fitting import Fitting
 from reslab.data.preprocessing import Preprocessing
 
 
@@ -213,7 +214,7 @@ def test_the_recipe_of_random_erasing_is_that_of_the_authors_program(composed):
     assert within_six_deviations(int(drawn.sum()), 20_000, 0.5)
     assert within_six_deviations(int((height > width).sum()), int(drawn.sum()), 0.745)
     filled = torch.full((1, 1, 1, 1), augment.erasing_fill, dtype=torch.uint8)
-    normalised = Preprocessing(mean=data.mean, std=data.std, channels=1, image_size=1)(filled)
+    normalised = Preprocessing(mean=data.mean, std=data.std, channels=1, fitting=Fitting(1))(filled)
     assert abs(normalised.item() - 0.4914) < 0.5 / 255 / 0.3081  # half a level
 
 

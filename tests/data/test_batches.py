@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import reslab.data.batches
 from reslab.data.batches import BatchOrder, FolderImages, FolderLoader, MemoryLoader, derive_seed
+from reslab.data.fitting import Fitting
 from reslab.data.readers import ReadRandomCrop
 from reslab.errors import is_mistake, one_line
 
@@ -117,7 +118,7 @@ def folder(tmp_path):
     generator = torch.Generator().manual_seed(0)
     for path in paths:
         Image.fromarray(torch.randint(0, 256, (12, 10, 3), dtype=torch.uint8, generator=generator).numpy()).save(path)
-    return FolderImages(paths, torch.arange(11), ReadRandomCrop(8, scale=0.3), "stop")
+    return FolderImages(paths, torch.arange(11), ReadRandomCrop(Fitting(8), scale=0.3), "stop")
 
 
 @pytest.fixture(params=["memory", "folder", "folder with workers"])

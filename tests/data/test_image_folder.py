@@ -17,9 +17,10 @@ from torchvision import datasets
 
 from reslab.data.batches import FolderImages
 from reslab.data.datasets import CIFAR10
+from reslab.data.fitting import Fitting
 from reslab.data.image_folder import ClassFolders
 from reslab.data.images import header_error, list_images
-from reslab.data.readers import ReadCenter, ReadRandAugment, ReadRandomCrop
+from reslab.data.readers import ReadRandAugment, ReadRandomCrop, ReadSquare
 from reslab.errors import UserError, one_line
 from reslab.training.build import build_data
 from reslab.training.fit import train
@@ -634,9 +635,11 @@ def test_training_crops_at_random_and_validation_does_not(composed, tmp_path):
     data = build(composed, tmp_path)
     assert isinstance(data.splits["train"].images.read, ReadRandomCrop)
     assert isinstance(data.splits["val"].images, FolderImages)
-    expected = [ReadCenter(SIZE)(data.splits["val"].images.paths[index], 0) for index in data.splits["val"].indices]
+    expected = [
+        ReadSquare(Fitting(SIZE))(data.splits["val"].images.paths[index], 0) for index in data.splits["val"].indices
+    ]
     assert torch.equal(pixels_and_labels(data.val_dataloader())[0], torch.stack(expected))
-    assert isinstance(build(composed, tmp_path, "data.augment=null").splits["train"].images.read, ReadCenter)
+    assert isinstance(build(composed, tmp_path, "data.augment=null").splits["train"].images.read, ReadSquare)
 
 
 def train_images(data):
@@ -666,7 +669,7 @@ def test_the_readers_of_every_data_set_in_class_folders(composed, tmp_path, name
     data = build(composed, tmp_path, f"data={name}", "data.augment.randaugment=30", stages=())
     assert isinstance(data.reader("train"), ReadRandAugment)
     assert isinstance(data.reader("train").read, ReadRandomCrop)
-    assert isinstance(data.reader("val"), ReadCenter)
+    assert isinstance(data.reader("val"), ReadSquare)
     data.augmentation()  # accepts the options that the readers use
 
 

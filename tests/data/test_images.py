@@ -15,7 +15,6 @@ from reslab.data.images import (
     MAX_PIXELS,
     SUFFIXES,
     UnreadableImageError,
-    center_square,
     first_few,
     list_images,
     read_image,
@@ -123,13 +122,9 @@ def test_16_bit_grey_of_other_formats_keeps_its_brightness(tmp_path, name, order
     assert torch.equal(read_image(tmp_path / name, 1), expected[None])
 
 
-def test_an_image_of_one_pixel_and_one_of_a_line_of_pixels(tmp_path):
+def test_an_image_of_one_pixel(tmp_path):
     Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "dot.png")
-    dot = read_image(tmp_path / "dot.png", 3)
-    assert dot.flatten().tolist() == [1, 2, 3]
-    assert torch.equal(center_square(dot, 5), dot.expand(3, 5, 5))
-    line = torch.arange(1_999_999).remainder(256).byte().expand(3, 1, -1)  # resized by 224 it would take 301 GB
-    assert torch.equal(center_square(line, 224)[:, :, 112], line[:, :1, 999_999].expand(3, 224))
+    assert read_image(tmp_path / "dot.png", 3).flatten().tolist() == [1, 2, 3]
 
 
 def test_the_content_decides_the_format_and_any_name_is_read(tmp_path):

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from reslab.data.fitting import Fitting
 from reslab.data.preprocessing import Preprocessing
 
 
@@ -13,7 +14,7 @@ def random_images(*shape, seed=0):
 
 def test_normalisation_has_exact_values():
     images = torch.tensor([[0, 51, 255], [255, 102, 0]], dtype=torch.uint8).view(2, 3, 1, 1)
-    preprocess = Preprocessing(mean=[0.5, 0.2, 0.0], std=[0.25, 0.2, 1.0], channels=3, image_size=1)
+    preprocess = Preprocessing(mean=[0.5, 0.2, 0.0], std=[0.25, 0.2, 1.0], channels=3, fitting=Fitting(1))
     result = preprocess(images)
     assert result.dtype == torch.float32
     expected = torch.tensor([[-2, 0, 1], [2, 1, 0.0]])
@@ -24,7 +25,7 @@ def test_normalisation_has_exact_values():
 @pytest.mark.parametrize(("stored", "size"), [((12, 12), 8), ((8, 8), 16), ((6, 9), 8), ((8, 9), 8)])
 def test_images_of_another_size_are_resized_with_antialiasing(stored, size):
     images = random_images(2, 3, *stored)
-    result = Preprocessing(mean=[0.0] * 3, std=[1.0] * 3, channels=3, image_size=size)(images)
+    result = Preprocessing(mean=[0.0] * 3, std=[1.0] * 3, channels=3, fitting=Fitting(size))(images)
     expected = F.interpolate(images / 255, (size, size), mode="bilinear", antialias=True)
     assert torch.allclose(result, expected, rtol=0, atol=1e-6)
 
@@ -32,13 +33,13 @@ def test_images_of_another_size_are_resized_with_antialiasing(stored, size):
 def test_images_of_the_right_size_are_not_resized(monkeypatch):
     monkeypatch.setattr(F, "interpolate", None)
     images = random_images(2, 3, 8, 8)
-    result = Preprocessing(mean=[0.0] * 3, std=[1.0] * 3, channels=3, image_size=8)(images)
+    result = Preprocessing(mean=[0.0] * 3, std=[1.0] * 3, channels=3, fitting=Fitting(8))(images)
     assert torch.equal(result, images.float() / 255)
 
 
 def test_grey_is_normalised_and_repeated():
     images = random_images(2, 1, 8, 8)
-    result = Preprocessing(mean=[0.25], std=[0.5], channels=3, image_size=8)(images)
+    result = Preprocessing(mean=[0.25], std=[0.5], channels=3, fitting=Fitting(8))(images)
     assert result.shape == (2, 3, 8, 8)
     for channel in range(3):
         assert torch.allclose(result[:, channel], (images[:, 0] / 255 - 0.25) / 0.5, rtol=0, atol=1e-6)
@@ -46,7 +47,7 @@ def test_grey_is_normalised_and_repeated():
 
 def test_rgb_becomes_grey_as_with_pillow():
     images = random_images(1, 3, 16, 16)
-    result = Preprocessing(mean=[0.0] * 3, std=[1 / 255] * 3, channels=1, image_size=16)(images)
+    result = Preprocessing(mean=[0.0] * 3, std=[1 / 255] * 3, channels=1, fitting=Fitting(16))(images)
     grey = np.asarray(Image.fromarray(images[0].permute(1, 2, 0).numpy()).convert("L"), dtype=np.float32)
     assert result.shape == (1, 1, 16, 16)
     assert np.abs(result[0, 0].numpy() - grey).max() < 0.51  # Pillow rounds to whole levels
@@ -54,7 +55,7 @@ def test_rgb_becomes_grey_as_with_pillow():
 
 @pytest.mark.parametrize(("stored", "channels", "size"), [(3, 3, 8), (3, 3, 6), (1, 3, 8), (3, 1, 8), (1, 1, 6)])
 def test_the_result_is_channels_last(stored, channels, size):
-    preprocess = Preprocessing(mean=[0.5] * stored, std=[0.5] * stored, channels=channels, image_size=size)
+    preprocess = Preprocessing(mean=[0.5] * stored, std=[0.5] * stored, channels=channels, fitting=Fitting(size))
     result = preprocess(random_images(2, stored, 8, 8))
     assert result.shape == (2, channels, size, size)
     assert result.is_contiguous(memory_format=torch.channels_last)
@@ -62,6 +63,6 @@ def test_the_result_is_channels_last(stored, channels, size):
 
 def test_statistics_may_be_integers():
     """data.mean=[1] on the command line is an integer."""
-    preprocess = Preprocessing(mean=[1], std=[2], channels=1, image_size=1)
+    preprocess = Preprocessing(mean=[1], std=[2], channels=1, fitting=Fitting(1))
     assert preprocess(torch.full((1, 1, 1, 1), 255, dtype=torch.uint8)).item() == 0.0
     assert preprocess.mean.dtype == preprocess.std.dtype == torch.float32

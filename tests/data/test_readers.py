@@ -5,7 +5,8 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from reslab.data.batches import derive_seed
-from reslab.data.readers import ReadCenter, ReadRandAugment, ReadRandomCrop
+from reslab.data.fitting import Fitting
+from reslab.data.readers import ReadRandAugment, ReadRandomCrop, ReadSquare
 
 SIZE = 16
 
@@ -18,14 +19,14 @@ def save_noise(path, size):
 def test_the_shorter_side_of_an_image_is_resized_and_the_center_cut_out(tmp_path):
     columns = np.tile(np.arange(40, dtype=np.uint8) * 6, (20, 1))  # (20, 40), a ramp from left to right
     Image.fromarray(columns).save(tmp_path / "wide.png")
-    image = ReadCenter(20)(tmp_path / "wide.png", 0)
+    image = ReadSquare(Fitting(20))(tmp_path / "wide.png", 0)
     assert torch.equal(image, torch.from_numpy(columns[:, 10:30]).expand(3, 20, 20))
-    assert ReadCenter(10)(tmp_path / "wide.png", 0).shape == (3, 10, 10)
+    assert ReadSquare(Fitting(10))(tmp_path / "wide.png", 0).shape == (3, 10, 10)
 
 
 def test_a_random_crop_is_a_function_of_its_seed_and_draws_nothing_from_the_global_generators(tmp_path):
     save_noise(tmp_path / "image.png", (40, 30))
-    reader = ReadRandomCrop(8, scale=0.1)
+    reader = ReadRandomCrop(Fitting(8), scale=0.1)
     torch.manual_seed(0)
     state = torch.get_rng_state()
     first = reader(tmp_path / "image.png", 5)
@@ -42,14 +43,14 @@ def test_a_random_crop_keeps_at_least_the_given_area(tmp_path):
     Image.fromarray(np.stack([rows, columns, rows], axis=-1).astype(np.uint8)).save(tmp_path / "image.png")
     areas = []
     for seed in range(200):
-        crop = ReadRandomCrop(50, scale=0.5)(tmp_path / "image.png", seed).float()
+        crop = ReadRandomCrop(Fitting(50), scale=0.5)(tmp_path / "image.png", seed).float()
         extents = crop[0, -1].mean() - crop[0, 0].mean(), crop[1, :, -1].mean() - crop[1, :, 0].mean()
         areas.append(float(extents[0] * extents[1]) * (50 / 49) ** 2 / 200**2)
     assert min(areas) == pytest.approx(0.5, abs=0.04)  # half a pixel on each side, and few draws reach the limit
     assert max(areas) > 0.9
 
 
-@pytest.mark.parametrize("read", [ReadCenter(SIZE), ReadRandomCrop(SIZE, scale=0.2)])
+@pytest.mark.parametrize("read", [ReadSquare(Fitting(SIZE)), ReadRandomCrop(Fitting(SIZE), scale=0.2)])
 def test_randaugment_changes_the_image_with_a_seed_of_its_own(tmp_path, read):
     path = tmp_path / "image.png"
     save_noise(path, (24, 32))

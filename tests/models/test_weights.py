@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
+from reslab.data.fitting import Fitting
 from reslab.data.preprocessing import Preprocessing
 from reslab.errors import UserError
 from reslab.models.build import build_network
@@ -571,7 +572,9 @@ def test_published_networks_classify_as_many_images_correctly_as_published(
     network = build_network(composed(f"model={model}", f"model.weights={weights}").model, 3, 10, 32).eval()
     subset = np.load(shared / "cifar10-lossless-subset.npz")
     images, labels = torch.from_numpy(subset["test_x"]), torch.from_numpy(subset["test_y"])
-    preprocessing = Preprocessing(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], channels=3, image_size=32)
+    preprocessing = Preprocessing(
+        mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], channels=3, fitting=Fitting(32)
+    )
     with torch.inference_mode():
         answers = network(preprocessing(images)).argmax(1)
     assert len(labels) == 1017

@@ -71,7 +71,7 @@ def longer(result: Result, config: DictConfig) -> str | None:
 def print_summary(config: DictConfig) -> None:
     """Print the layers of the network that a configuration describes, as a table and as a drawing of its blocks."""
     from reslab.models.build import build_network
-    from reslab.models.summary import drawing, layers, table
+    from reslab.models.summary import brief, drawing, layers, table
 
     num_classes, channels, image_size = input_shape(config)
     for name, nothing in {"weights": None, "pretrained": False}.items():
@@ -80,7 +80,13 @@ def print_summary(config: DictConfig) -> None:
     network = build_network(config.model, channels, num_classes, image_size)
     root = layers(network, channels, image_size)
     console = Console(markup=False, emoji=False)
-    for line in [*table(root, console.width), "", *drawing(root, channels, image_size)]:
+    lines = table(root, console.width)
+    if (size := config.data.eval_size) not in (None, image_size):
+        flops = brief(layers(network, channels, size).flops)
+        lines.append(
+            f"The table is for images of {image_size} pixels; in evaluation, one of {size} takes {flops}FLOPs."
+        )
+    for line in [*lines, "", *drawing(root, channels, image_size)]:
         console.print(line, soft_wrap=True, highlight=False)
 
 

@@ -6,7 +6,7 @@ import re
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from reslab.data.augmentation import Augmentation
 from reslab.data.batches import BatchLoader, BatchOrder, FolderImages, FolderLoader, MemoryLoader
-from reslab.data.options import check_data
+from reslab.data.fitting import Fitting, border_levels
+from reslab.data.options import Fit, Interpolation, check_data, check_sizes
 from reslab.data.splits import (
     RECORD,
     Split,
@@ -41,11 +42,13 @@ class ImageSpec:
     Args:
         classes: the names of the classes, in the order of the labels.
         channels: channels that the network takes, 1 or 3.
-        image_size: height and width that the network takes, in pixels.
+        image_size: height and width of the images that the network takes, in pixels.
         mean: mean of each channel of the stored images, for pixel values from 0 to 1.
         std: standard deviation of each channel of the stored images, for pixel values from 0 to 1.
         background: RGB values from 0 to 255 that show through transparent parts of image files; None: their
             transparency is dropped, as that of all images was in older runs.
+        eval_size, resize, interpolation, fit: see conf/data/_data.yaml and `Fitting`; `image_size` is then the size of
+            training images. The defaults are what older runs did.
     """
 
     classes: list[str]
@@ -54,6 +57,27 @@ class ImageSpec:
     mean: list[float]
     std: list[float]
     background: list[int] | None = None
+    eval_size: int | None = None
+    resize: int | None = None
+    interpolation: Interpolation = "bilinear"
+    fit: Fit | None = None
+
+    @property
+    def size_in_evaluation(self) -> int:
+        """Height and width of the images in validation, test and prediction, in pixels."""
+        return self.eval_size or self.image_size
+
+    def fitting(self, *, training: bool) -> Fitting:
+        """Return how images become squares, in training or in evaluation."""
+        is_chosen = self.eval_size or self.resize or self.interpolation != "bilinear" or self.fit in ("pad", "squash")
+        return Fitting(
+            self.image_size if training else self.size_in_evaluation,
+            None if training else self.resize,
+            self.interpolation,
+            self.fit,
+            border_levels(self.background, self.mean),
+            by_pillow=bool(is_chosen),
+        )
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -122,14 +146,21 @@ class ImageDataModule(L.LightningDataModule):
         std: Sequence[float] | None,
         num_workers: int,
         seed: int,
-        allow_changes: bool = False,  # also for runs that are older than this option
+        # The defaults are also for runs that are older than these options.
+        allow_changes: bool = False,
+        eval_size: int | None = None,
+        resize: int | None = None,
+        interpolation: Interpolation = "bilinear",
+        fit: Fit | None = None,
     ) -> None:
         check_data(locals())  # at this point they are the arguments
+        check_sizes(locals())
         super().__init__()
         if root is None:
             raise UserError(f"data={name} needs data.root, the folder of its images")
         self.name, self.root, self.batch_size, self.seed = name, Path(root), batch_size, seed
         self.image_size, self.channels, self.mean, self.std = image_size, channels, mean, std
+        self.eval_size, self.resize, self.interpolation, self.fit = eval_size, resize, interpolation, fit
         self.val_fraction, self.validate_on_test = val_fraction, validate_on_test
         self.augment, self.balance = augment, balance
         self.num_workers, self.allow_changes = num_workers, allow_changes
@@ -240,9 +271,20 @@ class ImageDataModule(L.LightningDataModule):
         stored, side = (3, 0) if isinstance(images, FolderImages) else (images.shape[1], images.shape[-1])
         if len(self.mean) != stored or len(self.std) != stored:
             raise UserError(f"data.mean and data.std need {stored} values: one per channel of the stored images")
-        size = self.image_size or side
+        spec = self.spec_of(self.classes, self.channels or stored, self.image_size or side)
+        if not isinstance(images, FolderImages):
+            if self.fit is None and images.shape[2] != images.shape[3]:
+                spec = replace(spec, fit="squash")
+            if not self.file_splits:  # which are resized as they are read
+                self._refuse_wrong_resize(spec, images.shape[2:])
+        return spec
+
+    def spec_of(self, classes: list[str], channels: int, image_size: int) -> ImageSpec:
+        """Return the spec of images of a size, with the options of this data set."""
         background = None if self.background is None else list(self.background)
-        return ImageSpec(self.classes, self.channels or stored, size, list(self.mean), list(self.std), background)
+        mean, std = list(self.mean or ()), list(self.std or ())
+        sizes = self.eval_size, self.resize, self.interpolation, self.fit or "crop"
+        return ImageSpec(classes, channels, image_size, mean, std, background, *sizes)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -332,6 +374,16 @@ class ImageDataModule(L.LightningDataModule):
                 "validation: set data.val_fraction=0"
             )
         self.splits |= {"train": train.subset(rest), "val": train.subset(chosen)}
+
+    def _refuse_wrong_resize(self, spec: ImageSpec, sides: Sequence[int]) -> None:
+        """Raise UserError if `resize` is too small for images of these sides, or would have no effect on them."""
+        check_sizes(vars(spec))
+        size = spec.size_in_evaluation
+        if self.resize not in (None, size) and [*sides] == [size, size]:
+            raise UserError(
+                f"data.resize={self.resize} has no effect: the images of data={self.name} have {size} pixels, and are "
+                "evaluated as they are: leave it out, or set another data.eval_size"
+            )
 
     def _refuse_large_crop(self) -> None:
         """Raise UserError if a random crop could contain nothing of the image."""

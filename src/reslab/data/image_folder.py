@@ -25,7 +25,7 @@ from reslab.data.folders import (
 from reslab.data.headers import check_headers
 from reslab.data.images import COMMON_SUFFIXES, ImageFiles, list_images, report_unreadable
 from reslab.data.options import ImagenetteSize, OnError, check_data
-from reslab.data.readers import ReadCenter, Reader, ReadRandAugment, ReadRandomCrop
+from reslab.data.readers import Reader, ReadRandAugment, ReadRandomCrop, ReadSquare
 from reslab.data.splits import Split, SplitName, file_keys, test_split
 from reslab.errors import UserError
 from reslab.machine import is_first_process
@@ -41,7 +41,7 @@ class ClassFolders(ImageDataModule):
     Without val/, validation images are split from train/.
 
     Args:
-        in_memory: decode every image once, at image_size, instead of in every epoch.
+        in_memory: decode every image once, at the size that it is used in, instead of in every epoch.
         on_error: stop at images that cannot be read, or skip them.
         background: RGB values from 0 to 255 that show through transparent parts; None drops the transparency, as runs
             did that do not have this option.
@@ -56,6 +56,8 @@ class ClassFolders(ImageDataModule):
         check_data({"in_memory": in_memory, "on_error": on_error, "background": background})
         super().__init__(**options)
         self.in_memory, self.on_error, self.background = in_memory, on_error, background
+        if self.fit == "pad" and background is None and self.mean is None:
+            raise UserError("data.fit=pad adds borders of data.background or else of data.mean: set one of them")
         self.found: dict[Path, list[ImageFiles]] = {}  # what the class folders of a split hold, by its folder
         self.listed: dict[Path, list[list[str]]] = {}  # the images of each class that the split uses
         augment = self.augment or {}
@@ -146,11 +148,12 @@ class ClassFolders(ImageDataModule):
     def reader(self, split: SplitName) -> Reader:
         if self.image_size is None:
             raise UserError("data.image_size must be given: the images may come in any size")
-        read: Reader = ReadCenter(self.image_size, background=self.background)
+        fitting = self.spec_of([], 3, self.image_size).fitting(training=split == "train")
+        read: Reader = ReadSquare(fitting, background=self.background)
         if split != "train":
             return read
         if "scale" in self.read_augmentations:
-            read = ReadRandomCrop(self.image_size, self.read_augmentations["scale"], self.background)
+            read = ReadRandomCrop(fitting, self.read_augmentations["scale"], self.background)
         if "randaugment" in self.read_augmentations:
             read = ReadRandAugment(read, self.read_augmentations["randaugment"])
         return read

@@ -47,8 +47,6 @@ SYSTEM_FOLDERS = frozenset(
     ("__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information", "lost+found")
 )
 MAX_PIXELS = 2**27  # half a GiB once decoded, at Pillow's four bytes each
-# Crop to 3:1 before resizing; a 1 x 1,000,000 image would grow a thousandfold.
-MAX_ASPECT = 3
 LISTED_FILES = 3
 GREY_SCALES = {"L;2": 85, "L;4": 17}  # Pillow's factors from 2 and 4 bits to 8
 
@@ -234,6 +232,11 @@ def first_few(names: Sequence[str]) -> str:
 
 
 def read_image(path: str | os.PathLike[str], channels: int, background: Sequence[int] | None = None) -> Tensor:
+    """Read an image file as uint8 (channels, H, W): see `load_image`."""
+    return functional.pil_to_tensor(load_image(path, channels, background))
+
+
+def load_image(path: str | os.PathLike[str], channels: int, background: Sequence[int] | None = None) -> Image.Image:
     """Read an image file.
 
     The image is turned upright as its EXIF orientation says. Grey of 16 bits is scaled to 8.
@@ -245,7 +248,7 @@ def read_image(path: str | os.PathLike[str], channels: int, background: Sequence
             keeps the colours under it.
 
     Returns:
-        uint8 (channels, H, W).
+        The image, of Pillow's mode L or RGB.
 
     Raises:
         UnreadableImageError: it is no image, is cut short, has too many pixels or a kind of pixels that has no range.
@@ -260,7 +263,7 @@ def read_image(path: str | os.PathLike[str], channels: int, background: Sequence
             image = image if image.mode == mode else image.convert(mode)  # convert always copies
     except Exception as error:  # Pillow's decoders raise nearly any exception on a broken file
         raise unreadable(path, error) from error
-    return functional.pil_to_tensor(image)
+    return image
 
 
 def header_error(path: str | os.PathLike[str]) -> str | None:
@@ -338,12 +341,3 @@ def describe_image_error(error: Exception) -> str:
         return "not an image"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
-
-
-def center_square(image: Tensor, size: int) -> Tensor:
-    """Resize the shorter side to `size` and cut out the middle: uint8 (C, H, W) to (C, size, size)."""
-    height, width = image.shape[1:]
-    longest = MAX_ASPECT * min(height, width)
-    if max(height, width) > longest:
-        image = functional.center_crop(image, [min(height, longest), min(width, longest)])
-    return functional.center_crop(functional.resize(image, [size], antialias=True), [size, size])

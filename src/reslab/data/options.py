@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from reslab.errors import UserError
 from reslab.options import (
     FRACTION,
     FRACTION_ABOVE_0,
@@ -22,6 +23,8 @@ from reslab.options import (
 )
 
 OnError = Literal["stop", "skip"]
+Interpolation = Literal["bilinear", "bicubic"]
+Fit = Literal["crop", "pad", "squash"]
 ErasingAspect = Literal["log_uniform", "uniform"]
 EmnistSplit = Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"]
 ImagenetteSize = Literal["160px", "320px", "full"]
@@ -36,6 +39,10 @@ DATA = {
     "data.root": PATH | NULL,
     "data.batch_size": integer(1, MAX_BATCH),
     "data.image_size": integer(1, MAX_SIDE) | NULL,
+    "data.eval_size": integer(1, MAX_SIDE) | NULL,
+    "data.resize": integer(1, MAX_SIDE) | NULL,
+    "data.interpolation": one_of(*get_args(Interpolation)),
+    "data.fit": one_of(*get_args(Fit), None),
     "data.channels": one_of(1, 3, None),
     "data.val_fraction": FRACTION_BELOW_1,
     "data.validate_on_test": TRUE_OR_FALSE,
@@ -72,3 +79,23 @@ def check_data(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         if kind := DATA.get(f"data.{name}"):
             check_option(f"data.{name}", plain_value(value), kind)
+
+
+def check_sizes(values: Mapping[str, Any]) -> None:
+    """Raise UserError for sizes of images that contradict one another.
+
+    Args:
+        values: values by the names of their options without `data.`; those of `image_size`, `eval_size`, `resize` and
+            `fit` are looked at, and may be missing.
+    """
+    resize, eval_size = values.get("resize"), values.get("eval_size") or values.get("image_size")
+    if resize is None:
+        return
+    if values.get("fit") == "pad":
+        raise UserError("data.resize cuts off the border of an image, which data.fit=pad keeps: leave one of them out")
+    if eval_size is not None and resize < eval_size:
+        name = "eval_size" if values.get("eval_size") else "image_size"
+        raise UserError(
+            f"data.resize={resize} is less than data.{name}={eval_size}, the square that is cut out of the resized "
+            f"image: set data.resize={eval_size} or more"
+        )

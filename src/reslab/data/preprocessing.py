@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from reslab.data.fitting import Fitting
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL converts RGB to grey
 
@@ -10,33 +11,52 @@ GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL converts RGB to gre
 class Preprocessing(nn.Module):
     """Normalise uint8 images (N, C, H, W) of any size to the float batch (N, channels, S, S) that the network takes.
 
-    The result is channels_last. Grey images are normalised and then repeated to three channels, RGB images normalised
-    and then reduced to grey.
+    S is that of training while the module is in training mode, and otherwise that of evaluation. Images of S x S pixels
+    are taken as they are. The result is channels_last. Grey images are normalised and then repeated to three channels,
+    RGB images normalised and then reduced to grey.
 
     Args:
         mean: mean of each of the C channels, for pixel values from 0 to 1.
         std: standard deviation of each of the C channels, for pixel values from 0 to 1.
         channels: channels of the result, 1 or 3.
-        image_size: S in pixels; images of another size are resized.
+        fitting: how images of another size become squares in training.
+        in_evaluation: likewise in evaluation, with the same interpolation and borders; None: as in training.
     """
 
     mean: Tensor
     std: Tensor
+    fill: Tensor
+    darkest: Tensor
+    brightest: Tensor
     grey_weights: Tensor
     memory_format = torch.channels_last  # as the network's
 
-    def __init__(self, *, mean: list[float], std: list[float], channels: int, image_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        mean: list[float],
+        std: list[float],
+        channels: int,
+        fitting: Fitting,
+        in_evaluation: Fitting | None = None,
+    ) -> None:
         super().__init__()
-        self.channels, self.image_size = channels, image_size
+        self.channels, self.in_training, self.in_evaluation = channels, fitting, in_evaluation or fitting
         # In a buffer, so that no step waits for a copy to the GPU.
         self.register_buffer("grey_weights", torch.tensor(GREY_WEIGHTS).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1) * 255, persistent=False)
+        levels = {"fill": fitting.fill or (0,), "darkest": (0,), "brightest": (255,)}
+        for name, level in levels.items():  # as they are once normalised
+            value = torch.tensor(level, dtype=torch.float32).view(1, -1, 1, 1)
+            self.register_buffer(name, (value - self.mean) / self.std, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         x = (images.float() - self.mean) / self.std
-        if x.shape[2:] != (self.image_size, self.image_size):
-            x = F.interpolate(x, size=(self.image_size,) * 2, mode="bilinear", antialias=True)
+        fitting = self.in_training if self.training else self.in_evaluation
+        x = fitting.of_batch(x, self.fill)
+        if fitting.interpolation == "bicubic":  # it overshoots beside edges, which levels cannot
+            x = x.clamp(self.darkest, self.brightest)
         if x.shape[1] == 1 and self.channels == 3:
             x = x.expand(-1, 3, -1, -1)
         elif x.shape[1] == 3 and self.channels == 1:

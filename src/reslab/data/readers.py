@@ -1,4 +1,4 @@
-"""Reading one image file as the network takes it: the central square, or a random crop and changes for training."""
+"""Reading one image file as the network takes it: the square of an evaluation, or a random crop for training."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -6,9 +6,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
 from reslab.data.batches import derive_seed
-from reslab.data.images import center_square, read_image
+from reslab.data.fitting import Fitting
+from reslab.data.images import load_image
 from reslab.data.options import check_data
 
 Reader = Callable[[str, int], Tensor]  # (file, seed of the random transform) -> uint8 (3, S, S)
@@ -22,28 +24,35 @@ def temporary_seed(seed: int) -> Iterator[None]:
         yield
 
 
-class ReadCenter:
-    """Read the central square of an image: for evaluation, and for images that are held in memory."""
+class ReadSquare:
+    """Read an image as a square, without anything random: for evaluation, and for images that are held in memory."""
 
-    def __init__(self, size: int, channels: int = 3, background: Sequence[int] | None = None) -> None:
-        self.size, self.channels, self.background = size, channels, background
+    def __init__(self, fitting: Fitting, channels: int = 3, background: Sequence[int] | None = None) -> None:
+        self.fitting, self.channels, self.background = fitting, channels, background
 
     def __call__(self, path: str, seed: int) -> Tensor:
-        return center_square(read_image(path, self.channels, self.background), self.size)
+        return self.fitting.of_file(load_image(path, self.channels, self.background))
 
 
 class ReadRandomCrop:
-    """Read a random window of at least `scale` of the image's area, resized (the crop of Inception): for training."""
+    """Read a random window of at least `scale` of the image's area, resized (the crop of Inception): for training.
 
-    def __init__(self, size: int, scale: float, background: Sequence[int] | None = None) -> None:
+    With `fit` "pad" or "squash", the window is one of the square that the image becomes.
+    """
+
+    def __init__(self, fitting: Fitting, scale: float, background: Sequence[int] | None = None) -> None:
         check_data({"augment.scale": scale})
-        self.background = background
-        self.crop = v2.RandomResizedCrop(size, scale=(scale, 1.0), antialias=True)
+        self.fitting, self.background = fitting, background
+        interpolation = v2.InterpolationMode(fitting.interpolation)
+        self.crop = v2.RandomResizedCrop(fitting.size, scale=(scale, 1.0), interpolation=interpolation, antialias=True)
 
     def __call__(self, path: str, seed: int) -> Tensor:
+        image = self.fitting.square_of_longer_side(load_image(path, 3, self.background))
         with temporary_seed(seed):
-            image: Tensor = self.crop(read_image(path, 3, self.background))
-        return image
+            if self.fitting.by_pillow:
+                return functional.pil_to_tensor(self.crop(image))
+            cropped: Tensor = self.crop(functional.pil_to_tensor(image))
+        return cropped
 
 
 class ReadRandAugment:

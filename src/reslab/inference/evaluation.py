@@ -1,6 +1,7 @@
 """Test a trained network."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from omegaconf import DictConfig
 from torch import distributed
 
 from reslab.data.batches import FolderLoader
+from reslab.data.options import check_sizes
 from reslab.errors import UserError
 from reslab.files import output_errors, write_json
 from reslab.inference.loading import Trained, find_checkpoint, restore_classifier
-from reslab.inference.test_data import build_test_data, names_data
+from reslab.inference.test_data import NEW_SIZES, build_test_data, names_data
 from reslab.machine import is_first_process
 from reslab.run import Run
 from reslab.training.build import build_trainer, require_accelerator, resolve_precision
@@ -39,7 +41,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         - "images": how many were tested, of "found" test images. Those that were "left_out" are counted by reason:
           "trained_on", "unknown_classes" and "unreadable". A limit explains the rest;
         - "matched": whether the classes were those of the network "by_name" or "by_position";
-        - "image_size", "precision", "flip_averaging": how they were computed;
+        - "image_size" and "resize" in pixels, "precision", "flip_averaging": how they were computed;
         - "metrics" by name, such as "test/accuracy";
         - "classes": one row per class of the network, with "class", "images", "precision", "recall" and "f1".
 
@@ -61,7 +63,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         raise UserError(f"{path} is not a complete checkpoint of ResLab: it does not say of which epoch and step it is")
     warn_of_other_step(path, checkpoint["global_step"], config)
     trained = restore_classifier(path, checkpoint)
-    use_image_size(trained, config)
+    trained = with_given_sizes(trained, config)
     tested = build_test_data(trained, config, path)
     bar = [ProgressBar()] if config.trainer.enable_progress_bar and can_show_bar() else []
     trainer = build_trainer(trainer_config(trained, config), callbacks=[*bar], logger=None)
@@ -84,7 +86,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         "found": tested.found,
         "left_out": tested.left_out | {"unreadable": unreadable},
         "matched": "by_position" if config.unknown_classes == "by_position" else "by_name",
-        "image_size": trained.classifier.preprocess.image_size,
+        "image_size": trained.spec.size_in_evaluation,
+        "resize": trained.spec.resize,
         "precision": trainer.precision,
         "flip_averaging": trained.classifier.flip_averaging,
         "metrics": dict(metrics) | (macro_f1(table) if names_data(config) else {}),
@@ -122,12 +125,21 @@ def trainer_config(trained: Trained, config: DictConfig) -> DictConfig:
     return trained.config
 
 
-def use_image_size(trained: Trained, config: DictConfig) -> None:
-    """Let the network take images of the size that the command line gives."""
-    size = config.data.image_size
-    if size is not None and size != trained.spec.image_size:
-        log.warning("images of %d pixels are tested; the network was trained on %d", size, trained.spec.image_size)
-        trained.classifier.preprocess.image_size = size
+def with_given_sizes(trained: Trained, config: DictConfig) -> Trained:
+    """Let the network take images of the sizes that the command line gives. Raise UserError if they contradict."""
+    given = {name: config.data[name] for name in (*NEW_SIZES, "image_size") if config.data[name] is not None}
+    if {"eval_size", "image_size"} <= given.keys():
+        raise UserError("data.image_size and data.eval_size are the same here: give data.eval_size alone")
+    if trained.spec.eval_size and "image_size" in given:
+        given["eval_size"] = given.pop("image_size")
+    spec = replace(trained.spec, **given)
+    check_sizes(vars(spec))
+    before, now = trained.spec.size_in_evaluation, spec.size_in_evaluation
+    if before != now:
+        verb = "trained" if before == trained.spec.image_size else "evaluated"
+        log.warning("images of %d pixels are tested; the network was %s on %d", now, verb, before)
+    trained.classifier.preprocess.in_evaluation = spec.fitting(training=False)
+    return trained._replace(spec=spec)
 
 
 def macro_f1(table: list[dict[str, Any]]) -> dict[str, float]:

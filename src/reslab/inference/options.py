@@ -20,7 +20,7 @@ def file_of(*endings: str) -> Kind:
 EVALUATE = {
     **{
         f"data.{name}": DATA[f"data.{name}"] | NULL
-        for name in ("batch_size", "num_workers", "on_error", "test_fraction")
+        for name in ("batch_size", "num_workers", "on_error", "test_fraction", "interpolation")
     },
     "unknown_classes": one_of(*get_args(UnknownClasses)),
     "trainer.precision": one_of("auto", *PRECISIONS, None),

@@ -13,7 +13,7 @@ from torch import Tensor
 from reslab.data.batches import FolderImages
 from reslab.data.images import SYSTEM_FOLDERS, list_images, report_dead_links, report_not_read, report_unreadable
 from reslab.data.options import OnError
-from reslab.data.readers import ReadCenter
+from reslab.data.readers import ReadSquare
 from reslab.errors import UserError
 from reslab.files import output_errors, write_csv, write_json
 from reslab.inference.loading import load_classifier
@@ -60,7 +60,7 @@ def predict(
     classifier, _, spec = load_classifier(checkpoint, config_dir)
     classifier.to(choose_device(device))
     numbers = torch.arange(len(paths))  # they take the place of labels, and so say which images were read
-    read = ReadCenter(spec.image_size, len(spec.mean), spec.background)
+    read = ReadSquare(spec.fitting(training=False), len(spec.mean), spec.background)
     files = FolderImages([str(path) for path in paths], numbers, read, on_error)
     predictions, unreadable = list[Prediction](), list[str]()
     for part in numbers.split(batch_size):

@@ -27,6 +27,7 @@ from reslab.inference.options import UnknownClasses
 log = logging.getLogger(__name__)
 
 OF_THE_NETWORK = ("channels", "mean", "std", "background")  # with other values it would be another network
+NEW_SIZES = ("eval_size", "resize", "interpolation", "fit")  # the options that older runs, and classes, do not have
 LISTED_CLASSES = 10
 
 
@@ -97,7 +98,7 @@ def folder_of_own_data(trained: Trained, config: DictConfig) -> Path:
 def data_options(trained: Trained, config: DictConfig, own_root: Path) -> dict[str, Any]:
     """Return the options of the data set: the run's own, or the one that the command line names.
 
-    The images have the size that the network takes, unless the command line gives another one.
+    The images have the sizes of `trained.spec`, which are those that the command line gives or else the run's.
     """
     given = {name: value for name, value in to_dict(config.data, resolve=True).items() if value is not None}
     if fixed := [name for name in OF_THE_NETWORK if name in given]:
@@ -105,9 +106,13 @@ def data_options(trained: Trained, config: DictConfig, own_root: Path) -> dict[s
     own = to_dict(trained.config.data, resolve=True)
     if names_data(config):
         absent: dict[str, Any] = dict.fromkeys(("root", "channels", "mean", "std"))
-        options = absent | {"image_size": trained.spec.image_size} | given
+        sizes = {name: value for name in NEW_SIZES if (value := getattr(trained.spec, name)) is not None}
+        options = absent | sizes | given
     else:
         options = own | given | {"root": str(own_root)}
+    options["image_size"] = trained.spec.image_size
+    if trained.spec.eval_size:
+        options["eval_size"] = trained.spec.eval_size
     kind = get_class(options["_target_"])
     for name in ("on_error", "test_fraction"):
         if name in given and not takes(kind, name):

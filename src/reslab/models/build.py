@@ -69,13 +69,28 @@ def choose_stem(state: StateDict, image_size: int) -> str:
 
 def check_shapes(network: nn.Module, batch_size: int, channels: int, image_size: int) -> None:
     """Raise UserError if the images are too small for the network, or the batch for its norms. Compute nothing."""
+    if error := shape_error(network, batch_size, channels, image_size):
+        small = f"data.batch_size={batch_size} of {image_size}-pixel images"
+        raise UserError(f"this model cannot train on {small}: {error}")
+
+
+def check_evaluated_shape(network: nn.Module, channels: int, eval_size: int) -> None:
+    """Raise UserError if the network cannot evaluate images of a size. It is in training mode, and stays so."""
+    error = shape_error(network.eval(), 1, channels, eval_size)
+    network.train()
+    if error:
+        raise UserError(f"this model cannot evaluate images of data.eval_size={eval_size}: {error}")
+
+
+def shape_error(network: nn.Module, batch_size: int, channels: int, image_size: int) -> str | None:
+    """Return why a network cannot take a batch of this shape; None if it can. Nothing is computed."""
     state = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
     batch = torch.empty(batch_size, channels, image_size, image_size, device="meta")
     try:
         functional_call(network, state, batch)
     except (RuntimeError, ValueError) as error:
-        small = f"data.batch_size={batch_size} of {image_size}-pixel images"
-        raise UserError(f"this model cannot train on {small}: {str(error).splitlines()[0]}") from error
+        return str(error).splitlines()[0]
+    return None
 
 
 def create_timm(timm_name: str, pretrained: bool, in_channels: int, num_classes: int) -> nn.Module:

@@ -27,7 +27,7 @@ from torch import nn
 from reslab.configuration import as_list, to_dict
 from reslab.data.base import ImageDataModule
 from reslab.errors import RefusedCallError, UserError
-from reslab.models.build import build_network, check_shapes
+from reslab.models.build import build_network, check_evaluated_shape, check_shapes
 from reslab.models.weights import StateDict
 from reslab.models.whitening import whiten_stem
 from reslab.options import check_made
@@ -73,6 +73,8 @@ def build_classifier(config: DictConfig, data: ImageDataModule, restored: StateD
     seed_generators(config.seed, torch.device("cpu"))  # the first weights depend on nothing but the seed
     network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size, restored)
     check_shapes(network, data.batch_size, spec.channels, spec.image_size)
+    if spec.size_in_evaluation != spec.image_size:
+        check_evaluated_shape(network, spec.channels, spec.size_in_evaluation)
     classifier = Classifier(
         network.to(memory_format=torch.channels_last),
         spec,

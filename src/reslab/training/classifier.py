@@ -82,7 +82,11 @@ class Classifier(L.LightningModule):
         super().__init__()
         self.network = network
         self.preprocess = Preprocessing(
-            mean=spec.mean, std=spec.std, channels=spec.channels, image_size=spec.image_size
+            mean=spec.mean,
+            std=spec.std,
+            channels=spec.channels,
+            fitting=spec.fitting(training=True),
+            in_evaluation=spec.fitting(training=False),
         )
         self.augment = augmentation or nn.Identity()
         self.optimizer, self.schedule = optimizer, schedule

@@ -36,7 +36,9 @@ def network_line(origin: dict[str, Any], spec: ImageSpec, processes: int) -> str
     several = f"{processes} x " if processes > 1 else ""
     precision = PRECISIONS.get(origin["precision"], origin["precision"])
     shape = f"{spec.channels}x{spec.image_size}x{spec.image_size}"
-    return f"{millions(origin['parameters'])} parameters, {shape} images; {several}{device}, {precision}"
+    size = spec.size_in_evaluation
+    other = "" if size == spec.image_size else f" ({size}x{size} in evaluation)"
+    return f"{millions(origin['parameters'])} parameters, {shape} images{other}; {several}{device}, {precision}"
 
 
 def threads_of(number: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reslab.configuration import as_list, flatten
-from reslab.data.options import DATA
+from reslab.data.options import DATA, check_sizes
 from reslab.errors import UserError
 from reslab.machine import processors
 from reslab.models.options import MODEL, check_description
@@ -159,6 +159,7 @@ def check_together(value: dict[str, Any]) -> None:
         raise UserError("trainer.gradient_clip_val in trainer.precision=16-mixed needs optimizer.fused=false")
     check_learning_rate(value)
     check_callbacks(value)
+    check_sizes({name.removeprefix("data."): value[name] for name in value if name.startswith("data.")})
     mixed = {"train/accuracy", "train/top5_accuracy"}.intersection(as_list(value.get("objective", [])))
     if mixed and (value.get("mixup") or value.get("cutmix")):
         raise UserError(f"objective={min(mixed)} is not measured with mixup or cutmix, which give images two labels")

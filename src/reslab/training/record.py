@@ -45,7 +45,12 @@ SPEC = {
     "mean": list_of(FRACTION),
     "std": list_of(POSITIVE),
     "background": DATA["data.background"],
+    "eval_size": DATA["data.eval_size"],
+    "resize": DATA["data.resize"],
+    "interpolation": DATA["data.interpolation"],
+    "fit": DATA["data.fit"],
 }
+NEWER = {"background", "eval_size", "resize", "interpolation", "fit"}  # parts that runs of older versions lack
 REQUESTED = {"step": integer(0)} | {name: TRAINER[name] for name in LENGTH}
 
 
@@ -126,8 +131,8 @@ def check_requested(value: Any) -> None:
 
 
 def is_spec(value: Any) -> bool:
-    """Return whether a value has the fields of an ImageSpec, each of its kind; runs of older versions lack the last."""
+    """Return whether a value has the fields of an ImageSpec, each of its kind."""
     known = {field.name for field in fields(ImageSpec)}
-    if not isinstance(value, dict) or not known - {"background"} <= value.keys() <= known:
+    if not isinstance(value, dict) or not known - NEWER <= value.keys() <= known:
         return False
     return all(SPEC[name].allows(each) for name, each in value.items()) and len(value["mean"]) == len(value["std"])
