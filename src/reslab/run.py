@@ -42,6 +42,7 @@ ABSENT: dict[str, Any] = {
     "data.allow_changes": False, "data.augment.erasing_aspect": "log_uniform", "data.augment.erasing_fill": "random",
     "data.eval_size": None, "data.resize": None, "data.interpolation": "bilinear", "data.fit": None,
     "threads": None, "logger.group_by": "split", "optimizer.eps": 1e-8, "graph": "auto",
+    "data.labels": None,
 }  # fmt: skip
 # Options where an integer is a number of batches and a decimal is a fraction: 1 is one batch, 1.0 is all of them.
 COUNT_BATCHES = (

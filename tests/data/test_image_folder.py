@@ -12,6 +12,7 @@ import torch
 from bad_images import write_bad
 from conftest import SHARED_DATA, names, needs_shared_data
 from hydra.utils import get_class
+from noise_images import SIZE, build, counts, fill, pixels_and_labels, save_noise
 from PIL import Image
 from torchvision import datasets
 
@@ -22,39 +23,7 @@ from reslab.data.image_folder import ClassFolders
 from reslab.data.images import header_error, list_images
 from reslab.data.readers import ReadRandAugment, ReadRandomCrop, ReadSquare
 from reslab.errors import UserError, one_line
-from reslab.training.build import build_data
 from reslab.training.fit import train
-
-SIZE = 16
-
-
-def save_noise(path, size=(SIZE, SIZE), seed=0):
-    """Write random pixels, others for every path, of this height and width, and return them as (3, H, W)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng([seed, *str(path).encode()]).integers(0, 256, (*size, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def fill(folder, counts, **options):
-    """Write images of noise in class folders and return the pixels of each path."""
-    paths = [folder / name / f"{number:03}.png" for name, count in counts.items() for number in range(count)]
-    return {path: save_noise(path, **options) for path in paths}
-
-
-def build(composed, root, *overrides, stages=("fit", "test")):
-    options = (f"data.root={root}", f"data.image_size={SIZE}", "data.batch_size=2", "data.num_workers=0", *overrides)
-    return build_data(composed("data=imagefolder", *options), stages)
-
-
-def counts(split):
-    return split.labels[split.indices].bincount().tolist()
-
-
-def pixels_and_labels(loader):
-    batches = list(loader)
-    return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
-
 
 # layouts
 

@@ -589,3 +589,26 @@ def test_control_characters_in_the_name_of_a_class_are_escaped(run, capsys, monk
     out = capsys.readouterr().out
     assert "\x1b[31m" not in out
     assert r"\x1b[31mred" in out
+
+
+def write_labels(file, rows):
+    file.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
+
+
+def test_a_labels_file_is_tested_with_all_of_its_images(test_pets, pets, tmp_path):
+    root = tmp_path / "others"
+    write_images(root / "cat", 9, seed=7)
+    names = ["ship", "cat"]  # in another order than the network's
+    rows = [(path.relative_to(root), names[number % 2]) for number, path in enumerate(sorted(root.rglob("*.png")))]
+    write_labels(root / "labels.csv", rows)
+    result = test_pets("data=imagefolder", f"data.root={root}", "data.labels=labels.csv")
+    assert (result["images"], result["found"]) == (9, 9)
+    assert {row["class"]: row["images"] for row in result["classes"] if row["images"]} == {"cat": 4, "ship": 5}
+
+
+def test_a_labels_file_of_the_own_folder_tests_no_image_of_the_training(test_pets, pets, tmp_path):
+    paths = sorted(path.relative_to(pets.root) for path in pets.root.rglob("*.png"))
+    write_labels(tmp_path / "labels.csv", [(path, path.parent) for path in paths])
+    result = test_pets("data=imagefolder", f"data.root={pets.root}", f"data.labels={tmp_path}/labels.csv")
+    assert (result["images"], result["found"], result["left_out"]["trained_on"]) == (12, 60, 48)
+    assert result["metrics"] == pytest.approx(metrics_of_test(pets.result))

@@ -3,12 +3,13 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reslab.data.images import (
     SUFFIXES,
     ImageFiles,
+    counted,
     first_few,
     is_dead_link,
     is_folder,
@@ -28,10 +29,15 @@ SPLIT_NAMES: dict[SplitName, tuple[str, ...]] = {  # in lower case; folders may 
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-ALL_SPLIT_NAMES = frozenset(name for names in SPLIT_NAMES.values() for name in names)
+SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
 
 # splits
+
+
+def split_named(name: str) -> SplitName | None:
+    """Return the split that a name stands for, in any case; None for another name."""
+    return SPLIT_OF.get(name.lower())
 
 
 def find_splits(root: Path) -> dict[SplitName, Path]:
@@ -44,8 +50,8 @@ def find_splits(root: Path) -> dict[SplitName, Path]:
         UserError: the folders have names of splits and are neither splits nor classes beyond doubt.
     """
     folders = subfolders(root)
-    refuse_dead_links(root, [name for name in dead_links(root) if name.lower() in ALL_SPLIT_NAMES])
-    split_of = {name: split for split, names in SPLIT_NAMES.items() for name in folders if name.lower() in names}
+    refuse_dead_links(root, [name for name in dead_links(root) if split_named(name)])
+    split_of = {name: split for split in SPLIT_NAMES for name in folders if split_named(name) == split}
     if not split_of:
         return {}
     others = [name for name in folders if name not in split_of and holds_images(root / name)]
@@ -83,6 +89,20 @@ def one_folder_per_split(
             raise UserError(f"{root} has two folders for one split, {found[split].name} and {name}: remove one{advice}")
         found[split] = root / name
     return found
+
+
+def report_splits(where: str | Path, named: Mapping[SplitName, str], counts: Mapping[SplitName, int]) -> None:
+    """Say in one line of the log what was taken as which split.
+
+    Args:
+        where: the folder or the file that has the splits.
+        named: what each split is called there.
+        counts: how many images each has.
+    """
+    taken = (
+        f"{named[split]} is {split} ({counted(counts[split], 'image')})" for split in SPLIT_NAMES if split in named
+    )
+    log.info("%s: %s", where, ", ".join(taken))
 
 
 def holds_images(folder: Path) -> bool:

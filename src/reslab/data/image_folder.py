@@ -2,7 +2,9 @@
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,22 @@ from reslab.data.augmentation import Augmentation
 from reslab.data.base import ImageDataModule, failed_download
 from reslab.data.batches import FolderImages, make_data_loader
 from reslab.data.folders import (
+    SPLIT_NAMES,
     class_folders,
     class_images,
     dead_links,
     find_splits,
     list_classes,
     refuse_dead_links,
+    report_splits,
     without_images_of,
 )
 from reslab.data.headers import check_headers
-from reslab.data.images import COMMON_SUFFIXES, ImageFiles, list_images, report_unreadable
+from reslab.data.images import COMMON_SUFFIXES, ImageFiles, first_few, list_images, report_unreadable
+from reslab.data.labels import LabelledFiles, find_labels, read_labels
 from reslab.data.options import ImagenetteSize, OnError, check_data
 from reslab.data.readers import Reader, ReadRandAugment, ReadRandomCrop, ReadSquare
-from reslab.data.splits import Split, SplitName, file_keys, test_split
+from reslab.data.splits import Split, SplitName, file_keys, folder_prefix, test_split
 from reslab.errors import UserError
 from reslab.machine import is_first_process
 
@@ -195,32 +200,58 @@ def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> tuple
 
 
 class ImageFolder(ClassFolders):
-    """Your own images: in train/, val/, test/ like ClassFolders, or in class folders only, which are then split.
+    """Your own images, whose splits and classes are folders, or are in a labels file. What is not divided is split.
 
     The folders of splits may have the other names of `SPLIT_NAMES` too.
 
     Args:
-        test_fraction: how much of every class is for the test, if there are class folders only.
+        test_fraction: how much of every class is for the test, if nothing divides the images.
+        labels: the labels file, or one per split: see `read_labels`; None: the folders are the classes.
         options: those of ClassFolders.
 
     Attributes:
-        tests_all: whether all images are test images, if there are class folders only, and whether a folder with test/
-            and no train/ is enough. A test of a trained network on images of other origin sets it.
+        tests_all: whether all images are test images, if nothing divides them, and whether test images without training
+            images are enough. A test of a trained network on images of other origin sets it.
     """
 
     tests_all = False
 
-    def __init__(self, *, test_fraction: float, **options: Any) -> None:
-        check_data({"test_fraction": test_fraction})
+    def __init__(self, *, test_fraction: float, labels: str | Sequence[str] | None = None, **options: Any) -> None:
+        check_data({"test_fraction": test_fraction, "labels": labels})
         super().__init__(**options)
         self.test_fraction = test_fraction
+        self.labels = [labels] if isinstance(labels, str) else list(labels or ())
         self.found_splits: dict[SplitName, Path] | None = None  # not known yet
 
     def split_folders(self) -> dict[SplitName, Path]:
-        """Return the folder of each split; nothing if `root` holds the class folders themselves."""
+        """Return the folder of each split; nothing if `root` holds the class folders themselves, or files with labels.
+
+        The first call says in the log which folder was taken as which split, if it has another name.
+        """
         if self.found_splits is None:
-            self.found_splits = find_splits(self.root)
+            self.found_splits = {} if self.labels else find_splits(self.root)
+            folders = self.found_splits
+            if any(folder.name != split for split, folder in folders.items()):
+                classes = class_folders(next(iter(folders.values())))
+                counts = {
+                    split: sum(len(files.paths) for files in self.found_in(each, classes))
+                    for split, each in folders.items()
+                }
+                report_splits(self.root, {split: f"{each.name}/" for split, each in folders.items()}, counts)
         return self.found_splits
+
+    @cached_property
+    def labelled(self) -> LabelledFiles:
+        """The images of the labels file."""
+        files = [find_labels(name, self.root) for name in self.labels]
+        labelled = read_labels(files, self.root)
+        if labelled.splits:
+            report_splits(self.labels_name, labelled.split_words, Counter(labelled.splits))
+        return labelled
+
+    @property
+    def labels_name(self) -> str:
+        return " and ".join(self.labels)
 
     def earlier_folders(self, split: SplitName) -> list[Path]:
         return [] if self.tests_all else super().earlier_folders(split)  # the network was trained on other images
@@ -230,20 +261,48 @@ class ImageFolder(ClassFolders):
             root = self.root.absolute()
             problem = f"{root} is a file, not a folder" if root.is_file() else f"there is no folder {root}"
             raise UserError(f"data={self.name}: {problem}: set data.root")
-        folders = self.split_folders()
-        if "train" in folders:
-            return super().read(split)
-        if folders and not (split == "test" and self.tests_all and "test" in folders):
-            raise UserError(f"{self.root} has {', '.join(folders)} and no train: put the class folders into train/")
+        parts = set(self.labelled.splits or ()) if self.labels else self.split_folders().keys()
+        if "train" in parts:
+            return self.read_part(split, split) if split in parts else None
+        if parts and not (split == "test" and self.tests_all and "test" in parts):
+            where, put = (self.labels_name, "give some images the split train")
+            if not self.labels:
+                where, put = str(self.root), "put the class folders into train/"
+            raise UserError(
+                f"{where} has {', '.join(each for each in SPLIT_NAMES if each in parts)} and no train: {put}"
+            )
         if split == "val":
             return None
-        folder = folders.get(split, self.root)
-        all_images = self.read_classes(folder, split, folder)
+        all_images = self.read_part(split, split if split in parts else None)
         if split == "test" and self.tests_all:
             return all_images
         keys = file_keys(all_images, self.root, "test")  # so that an added image moves no other
         chosen = test_split(all_images.labels, self.test_fraction, split, keys)
         return all_images.subset(chosen) if len(chosen) else None
+
+    def read_part(self, split: SplitName, part: SplitName | None) -> Split:
+        """Return the images of a part of the data set for a split; None: all images, of a data set without parts."""
+        if self.labels:
+            return self.read_rows(split, part)
+        folders = self.split_folders()
+        folder = folders[part] if part else self.root
+        return self.read_classes(folder, split, folders.get("train", folder))
+
+    def read_rows(self, split: SplitName, part: SplitName | None) -> Split:
+        """Find the images of the rows of a labels file. The training images define the classes, and so the labels."""
+        training = "train" if part and "train" in (self.labelled.splits or ()) else part
+        self.classes = self.labelled.classes_of(training)
+        if split == "train" and len(self.classes) < 2:
+            raise UserError(f"{self.labels_name} has only the class {self.classes[0]}: at least two are needed")
+        if unknown := set(self.labelled.classes_of(part)) - set(self.classes):
+            raise UserError(
+                f"{self.labels_name} has {part} images of classes without training images: {first_few(sorted(unknown))}"
+            )
+        rows, number_of = self.labelled.rows_of(part), {name: number for number, name in enumerate(self.classes)}
+        labels = torch.tensor([number_of[self.labelled.labels[row]] for row in rows])
+        prefix = folder_prefix(self.root)
+        paths = [prefix + self.labelled.names[row] for row in rows]
+        return Split(FolderImages(paths, labels, self.reader(split), self.on_error), labels)
 
 
 class Imagenette(ClassFolders):

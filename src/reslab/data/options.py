@@ -19,6 +19,7 @@ from reslab.options import (
     integer,
     list_of,
     one_of,
+    one_or_list,
     plain_value,
 )
 
@@ -63,6 +64,7 @@ DATA = {
     "data.on_error": one_of(*get_args(OnError)),
     "data.background": list_of(integer(0, 255), 3) | NULL,
     "data.test_fraction": FRACTION_BELOW_1,
+    "data.labels": one_or_list(PATH) | NULL,
     "data.num_classes": integer(2, MAX_CLASSES),
     "data.num_images": integer(1, MAX_IMAGES),
     "data.emnist_split": one_of(*get_args(EmnistSplit)),

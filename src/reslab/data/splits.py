@@ -141,9 +141,14 @@ def names_within(paths: Sequence[str | Path], root: Path) -> list[bytes]:
     """
     if not paths:
         return []
-    prefix = "" if root == Path() else os.path.join(root, "")  # noqa: PTH118  # a Path drops the slash at the end
+    prefix = folder_prefix(root)
     text = "\0" + "\0".join(map(str, paths))  # no path contains a zero
     return os.fsencode(text.replace(f"\0{prefix}", "\0").replace(os.sep, "/")[1:]).split(b"\0")
+
+
+def folder_prefix(root: Path) -> str:
+    """Return what the paths of the files below a root begin with."""
+    return "" if root == Path() else os.path.join(root, "")  # noqa: PTH118  # a Path drops the slash at the end
 
 
 def file_keys(split: Split, root: Path, purpose: str, seed: int = 0) -> Tensor | None:

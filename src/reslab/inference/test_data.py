@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from reslab.configuration import to_dict
 from reslab.data.base import ImageDataModule
 from reslab.data.batches import FolderImages
-from reslab.data.folders import SPLIT_NAMES
+from reslab.data.folders import split_named
 from reslab.data.image_folder import ClassFolders, ImageFolder
 from reslab.data.images import counted
 from reslab.data.splits import Split, are_training_files, names_within
@@ -59,7 +59,8 @@ def build_test_data(trained: Trained, config: DictConfig, checkpoint: Path) -> T
     """
     own_root = folder_of_own_data(trained, config)
     options = data_options(trained, config, own_root)
-    is_own = is_same_folder(options["root"], own_root)
+    own_labels = trained.config.data.get("labels")
+    is_own = is_same_folder(options["root"], own_root) and options.get("labels") == own_labels
     with advice_for_own_data(not names_data(config)):
         data: ImageDataModule = instantiate(options, seed=trained.config.seed, _convert_="all")
         if isinstance(data, ImageFolder):
@@ -120,8 +121,10 @@ def data_options(trained: Trained, config: DictConfig, own_root: Path) -> dict[s
     if issubclass(kind, ClassFolders):
         # Each image is read once, and its path is needed.
         options |= {"in_memory": False, "background": trained.spec.background}
-    if issubclass(kind, ImageFolder) and "test_fraction" not in given:
-        options["test_fraction"] = own.get("test_fraction", 0.0) if is_same_folder(options["root"], own_root) else 0.0
+    if issubclass(kind, ImageFolder):
+        in_own_folder = is_same_folder(options["root"], own_root)
+        divided_as_own = {name: own[name] for name in ("labels", "test_fraction") if name in own and in_own_folder}
+        options |= {"test_fraction": 0.0} | divided_as_own | given
     return options
 
 
@@ -154,7 +157,7 @@ def refuse_unknown_split(data: ImageFolder, trained: Trained, own_root: Path, ch
     if "training_files" in trained.classifier.record or not root.is_dir():
         return
     is_undivided = root == own and not data.split_folders()
-    is_part = own in root.parents and root.relative_to(own).parts[0].lower() not in SPLIT_NAMES["test"]
+    is_part = own in root.parents and split_named(root.relative_to(own).parts[0]) != "test"
     if is_undivided or is_part:
         raise UserError(
             f"{checkpoint} is of an older version, which did not record on which images of {own_root} the network was "
@@ -196,7 +199,8 @@ def without_training_images(split: Split, data: ImageDataModule, trained: Traine
             "other origin from outside of it", f"{by_name:,}", own_root,
         )  # fmt: skip
     if root == own:
-        if isinstance(data, ImageFolder) and not data.split_folders() and (gone := len(record) - int(known.sum())):
+        lists_all = isinstance(data, ImageFolder) and not data.labels and not data.split_folders()
+        if lists_all and (gone := len(record) - int(known.sum())):
             log.warning("%s of the images that the network was trained on are no longer in %s", f"{gone:,}", data.root)
     elif alike := int((are_training_files(split.images.paths, data.root, record) & ~known)[split.indices].sum()):
         log.warning(
