@@ -36,7 +36,7 @@ class Folder:
         self.real = os.path.realpath(path)
         self.is_link: dict[str, bool] = {}
         self.by_stem: dict[str, list[str]] | None = None
-        if os.path.isdir(path):  # noqa: PTH112
+        if os.path.isdir(path):
             with os.scandir(path) as entries:
                 self.is_link = {
                     entry.name: entry.is_symlink()
