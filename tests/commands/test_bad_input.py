@@ -13,11 +13,13 @@ from hydra.core.global_hydra import GlobalHydra
 
 from reslab.benchmarking.options import BENCHMARK_SCHEMA
 from reslab.commands.benchmark import run_benchmark
+from reslab.commands.check_data import run_check_data
 from reslab.commands.entry import command
 from reslab.commands.evaluate import run_evaluate
 from reslab.commands.predict import run_predict
 from reslab.commands.resolvers import new_folder
 from reslab.commands.train import run_train
+from reslab.data_checks.options import CHECK_DATA_SCHEMA
 from reslab.inference.options import EVALUATE_SCHEMA, PREDICT_SCHEMA
 from reslab.training import fit
 from reslab.training.options import TRAINING_SCHEMA
@@ -27,6 +29,7 @@ COMMANDS = {
     "evaluate": (EVALUATE_SCHEMA, run_evaluate),
     "predict": (PREDICT_SCHEMA, run_predict),
     "benchmark": (BENCHMARK_SCHEMA, run_benchmark),
+    "check_data": (CHECK_DATA_SCHEMA, run_check_data),
 }
 
 
@@ -272,6 +275,12 @@ OTHERS = [
     ("predict", "checkpoint=RUN images=file on_error=ignore", "on_error=ignore must be one of stop, skip"),
     ("predict", "checkpoint=RUN images=file device=gpu0", "device=gpu0 must be one of auto, cpu, gpu, cuda, mps"),
     ("predict", "checkpoint=RUN images=file output=a.txt", "output=a.txt must be a file whose name ends in .csv or .json or nul"),
+    ("check_data", "data.num_workers=0", "data=imagefolder needs data.root, the folder of its images"),
+    ("check_data", "nowhere", "data=imagefolder: there is no folder "),
+    ("check_data", "digits", "there is no folder digits: data=digits is the data set of this name"),
+    ("check_data", "photos near=maybe", "near=maybe must be true or false or auto"),
+    ("check_data", "photos val_split=0.2", "there is no option val_split: data.val_fraction is the part of the training images for validation"),
+    ("check_data", "data=digits seed=-1", "seed=-1 must be an integer from 0 to 4294967295"),
     ("benchmark", "benchmark.devices=tpu", "benchmark.devices=tpu must be one of auto, cpu, gpu, or a list of these"),
     ("benchmark", "benchmark.batch_sizes=[8,0]", "benchmark.batch_sizes=[8, 0] must be an integer from 1 to 1000000, or"),
     ("benchmark", "benchmark.batch_sizes=[]", "benchmark.batch_sizes=[] must be an integer from 1 to 1000000, or a list"),

@@ -1,10 +1,14 @@
 import logging
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from reslab.configuration import CONF
 from reslab.data.base import ImageSpec
+from reslab.data.splits import Split
 from reslab.training import fit
-from reslab.training.opening import millions, network_line
+from reslab.training.opening import millions, network_line, shared_line
 
 
 def test_a_run_says_what_it_trains_as_soon_as_it_is_known(composed, caplog):
@@ -14,6 +18,18 @@ def test_a_run_says_what_it_trains_as_soon_as_it_is_known(composed, caplog):
         "1,295 training, 143 validation, 359 test images, 10 classes",
         "0.08 M parameters, 1x8x8 images; CPU, 1 thread, fp32",
     ]
+
+
+def test_test_images_that_the_run_has_seen_are_counted_with_the_command_that_lists_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", [str(CONF.parent / "src" / "train.py")])
+    images, labels = torch.arange(6, dtype=torch.uint8).view(-1, 1, 1, 1), torch.zeros(6, dtype=torch.int64)
+    train, test = (Split(images, labels, torch.tensor(each)) for each in ([0, 1, 2], [2, 3, 1]))
+    data = SimpleNamespace(name="imagefolder", root="my photos", stored=None, splits={"train": train, "test": test})
+    line = shared_line(data)
+    assert line.startswith("2 of the 3 test images are also training or validation images: ")
+    assert line.endswith("src/check_data.py data=imagefolder 'data.root=my photos' lists them")
+    data.splits["test"] = Split(images, labels, torch.tensor([3, 4]))
+    assert shared_line(data) is None
 
 
 @pytest.mark.parametrize(

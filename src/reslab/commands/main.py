@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "classify image files",
     "report": "compare runs and sweeps",
     "benchmark": "measure the speed and memory of training",
+    "check_data": "look at a data set before training: classes, copies, broken files",
 }
 PACKAGES = ("hydra", "omegaconf", "yaml", "lightning", "torch", "torchvision", "torchmetrics", "tensorboard")
 USAGE = "usage: reslab <command> [<option>=<value> …]; reslab <command> --help shows examples\n\n" + "\n".join(

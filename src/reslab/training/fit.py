@@ -40,7 +40,7 @@ from reslab.training.classifier import Classifier
 from reslab.training.distributed import joined_processes
 from reslab.training.graph import build_graphs
 from reslab.training.history import History
-from reslab.training.opening import data_line, network_line, opening_level
+from reslab.training.opening import data_line, network_line, opening_level, shared_line
 from reslab.training.process import prepare_process, quiet_other_processes
 from reslab.training.progress import EpochLines
 from reslab.training.provenance import provenance, requested_lengths
@@ -94,6 +94,8 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
         # An older version may have computed other statistics.
         data.mean, data.std = (resumed.record["spec"][name] for name in ("mean", "std"))
     log.log(opening_level(), "%s", data_line(data))
+    if is_first_process() and (line := shared_line(data)):
+        log.log(opening_level(), "%s", line)
     _ = data.batches_per_epoch  # a batch that is too large is a mistake
     classifier = build_classifier(config, data, resumed.shapes if resumed else None)
     history = History(run)

@@ -7,6 +7,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from reslab.data.base import ImageDataModule, ImageSpec
+from reslab.data.duplicates import shared_images
+from reslab.machine import command
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 PRECISIONS = {"32-true": "fp32", "16-true": "fp16", "bf16-true": "bf16", "64-true": "fp64"}
@@ -22,6 +24,18 @@ def data_line(data: ImageDataModule) -> str:
     """Return how many images and classes a data set has."""
     counts = [f"{len(split):,} {SPLITS[name]}" for name, split in data.splits.items() if split is not None]
     return f"{', '.join(counts)} images, {len(data.classes):,} classes"
+
+
+def shared_line(data: ImageDataModule) -> str | None:
+    """Return how many test images the run trains or validates on; None if none was found."""
+    shared = shared_images(data.splits)
+    if not shared or not shared.copies:
+        return None
+    least, folder = "at least " * shared.is_sample, [] if data.stored else [f"data.root={data.root}"]
+    return (
+        f"{least}{shared.copies:,} of the {shared.tests:,} test images are also training or validation images: "
+        f"{command('check_data', f'data={data.name}', *folder)} lists them"
+    )
 
 
 def network_line(origin: dict[str, Any], spec: ImageSpec, processes: int) -> str:
