@@ -18,6 +18,8 @@ MATRIX = {
     "mixup": ("mixup=0.2", "optimizer=adamw"),
     "cutmix": ("cutmix=1", "label_smoothing=0.1"),
     "mixed": ("mixup=0.2", "cutmix=1", "trainer.accumulate_grad_batches=5", "model.dropout=0.1"),
+    "binary": ("loss=binary_cross_entropy", "loss.target_threshold=0.2", "mixup=0.2", "cutmix=1"),
+    "focal": ("loss=focal", "label_smoothing=0.1", "data.class_weights=balanced"),
     "random depth": ("model.dropout=0.2", "model.stochastic_depth=0.3"),
     "accumulated": ("trainer.accumulate_grad_batches=5", "optimizer=adam", "trainer.gradient_clip_val=0.1"),
     "frozen": ("model.freeze=7", "optimizer=adamw"),

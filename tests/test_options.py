@@ -30,7 +30,7 @@ SCHEMAS = {
 }
 
 GIVEN = {"benchmark": ["folder=a"], "evaluate": ["checkpoint=a"], "predict": ["checkpoint=a", "images=b"]}
-GROUPS = ("data", "optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment")
+GROUPS = ("data", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment")
 CHOICES = [f"{group}={name}" for group in GROUPS for name in names(group)]
 MODELS = ["model=resnet20", "model=resnet50d", "model=resnext29_8x64d", "model=six_block", "model=timm"]
 

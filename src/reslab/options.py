@@ -117,6 +117,8 @@ NOT_REMOVABLE = (
     "optimizer.lr",
     "optimizer._target_",
     "optimizer._partial_",
+    "loss._target_",
+    "loss._partial_",
     "scheduler._target_",
     "scheduler._partial_",
 )

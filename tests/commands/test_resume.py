@@ -47,6 +47,7 @@ RECIPES = {
     "ema": ("callbacks=ema", "mixup=0.2", "cutmix=1", "scheduler=cosine", "model.stochastic_depth=0.3"),
     "adamw": ("optimizer=adamw", "scheduler=multi_step", "scheduler.milestones=[0.4,0.7]", "data.balance=true"),
     "accumulating": ("trainer.accumulate_grad_batches=3", "label_smoothing=0.1", "trainer.gradient_clip_val=1"),
+    "losses": ("loss=binary_cross_entropy", "loss.target_threshold=0.2", "mixup=0.2", "data.class_weights=balanced"),
     "preact": ("model.preactivation=true", "model.shortcut=B", "model.downsampling=pool", "flip_averaging=true"),
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -19,6 +19,7 @@ from reslab.data.augmentation import Augmentation
 from reslab.data.batches import BatchLoader, BatchOrder, FolderImages, FolderLoader, MemoryLoader
 from reslab.data.fitting import Fitting, border_levels
 from reslab.data.options import Fit, Interpolation, check_data, check_sizes
+from reslab.data.images import first_few
 from reslab.data.splits import (
     RECORD,
     Split,
@@ -152,6 +153,7 @@ class ImageDataModule(L.LightningDataModule):
         resize: int | None = None,
         interpolation: Interpolation = "bilinear",
         fit: Fit | None = None,
+        class_weights: Literal["balanced"] | Sequence[float] | None = None,
     ) -> None:
         check_data(locals())  # at this point they are the arguments
         check_sizes(locals())
@@ -162,7 +164,7 @@ class ImageDataModule(L.LightningDataModule):
         self.image_size, self.channels, self.mean, self.std = image_size, channels, mean, std
         self.eval_size, self.resize, self.interpolation, self.fit = eval_size, resize, interpolation, fit
         self.val_fraction, self.validate_on_test = val_fraction, validate_on_test
-        self.augment, self.balance = augment, balance
+        self.augment, self.balance, self.class_weights = augment, balance, class_weights
         self.num_workers, self.allow_changes = num_workers, allow_changes
         self.splits: dict[SplitName, Split | None] = {}
         self.file_splits: list[Split] = []
@@ -298,6 +300,31 @@ class ImageDataModule(L.LightningDataModule):
             return len(spec.classes), spec.channels, spec.image_size
         classes, channels, size = self.stored
         return classes, self.channels or channels, self.image_size or size
+
+    def weights_of_classes(self) -> list[float] | None:
+        """Return by how much the training images of each class count in the loss; None: all alike.
+
+        Balanced weights are those of scikit-learn: of N images in C classes, each of a class of n images counts
+        N / (C n), so that every class counts alike, and an image counts 1 on the average.
+
+        Raises:
+            UserError: there is not one weight per class, or a class has no training image to balance it by.
+        """
+        train, weights, classes = self.splits["train"], self.class_weights, len(self.classes)
+        assert train is not None
+        if weights is None:
+            return None
+        if weights != "balanced":
+            if len(weights) != classes:
+                raise UserError(f"data.class_weights has {len(weights)} values, and data={self.name} {classes} classes")
+            return [float(weight) for weight in weights]
+        counts = train.labels[train.indices].bincount(minlength=classes)
+        if absent := [name for name, count in zip(self.classes, counts.tolist(), strict=True) if count == 0]:
+            raise UserError(
+                f"data.class_weights=balanced needs training images of every class: there is none of "
+                f"{first_few(absent)}; give a list of weights instead"
+            )
+        return (len(train) / (classes * counts.double())).tolist()
 
     @property
     def batches_per_epoch(self) -> int:

@@ -56,6 +56,7 @@ DATA = {
     "data.augment.scale": FRACTION_ABOVE_0 | NULL,
     "data.augment.randaugment": integer(0, 30),
     "data.balance": TRUE_OR_FALSE,
+    "data.class_weights": one_of(None, "balanced") | list_of(between(1e-6, 1e6)),  # less is lost beside 1 in float32
     "data.allow_changes": TRUE_OR_FALSE,
     "data.mean": list_of(FRACTION, 1, 3) | NULL,
     "data.std": list_of(between(1e-6, 1000), 1, 3) | NULL,  # of values from 0 to 1; images would be noise or all alike

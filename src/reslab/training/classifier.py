@@ -1,7 +1,7 @@
 """The LightningModule: a network with its preprocessing, loss, metrics, optimizer and learning-rate schedule."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -21,6 +21,7 @@ from reslab.training.checkpoints import refuse_lost_weights
 from reslab.training.confusion import Confusion
 from reslab.training.freezing import Freezing
 from reslab.training.graph import Inputs, StepGraphs
+from reslab.training.losses import cross_entropy
 from reslab.training.metrics import Metrics, TrainingMetrics
 from reslab.training.mixing import Mix, batch_mixing
 from reslab.training.schedules import optimizer_steps
@@ -28,6 +29,7 @@ from reslab.training.schedules import optimizer_steps
 log = logging.getLogger(__name__)
 
 Schedule = Callable[[int, int], float]  # (step, total_steps) -> factor on the learning rate
+Loss = Callable[[Tensor, Tensor, Tensor | None, float], Tensor]  # see losses.py
 
 
 class Classifier(L.LightningModule):
@@ -39,6 +41,8 @@ class Classifier(L.LightningModule):
         augmentation: is applied to uint8 training images (N, C, H, W).
         optimizer: makes the optimizer of parameter groups; needed for training only.
         schedule: maps (step, total_steps) to a factor on the learning rate; needed for training only.
+        loss: what training minimizes, one of losses.py or of the same kind.
+        class_weights: by how much the images of each class count in it, one per class; None: all alike.
         label_smoothing: from 0 to 1, for the training loss only.
         mixup: alpha of MixUp's Beta distribution; 0 turns it off.
         cutmix: alpha of CutMix's Beta distribution; 0 turns it off. With both, each batch uses one of them at random.
@@ -63,6 +67,7 @@ class Classifier(L.LightningModule):
     """
 
     confusion: Confusion
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -72,6 +77,8 @@ class Classifier(L.LightningModule):
         augmentation: nn.Module | None = None,
         optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] | None = None,
         schedule: Schedule | None = None,
+        loss: Loss = cross_entropy,
+        class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
@@ -90,6 +97,9 @@ class Classifier(L.LightningModule):
         )
         self.augment = augmentation or nn.Identity()
         self.optimizer, self.schedule = optimizer, schedule
+        self.loss = loss
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing, self.flip_averaging, self.seed = label_smoothing, flip_averaging, seed
         self.freezing = freezing
         self.record: dict[str, Any] = {}
@@ -115,6 +125,11 @@ class Classifier(L.LightningModule):
             self.__dict__[name] = value  # it is neither a parameter nor a module, and stays so
         else:
             super().__setattr__(name, value)
+
+    @property
+    def loss_name(self) -> str:
+        """The name of the function that training minimizes."""
+        return str(getattr(getattr(self.loss, "func", self.loss), "__name__", type(self.loss).__name__))
 
     def forward(self, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> logits (N, num_classes)
         return self.network(self.preprocess(images))
@@ -171,7 +186,7 @@ class Classifier(L.LightningModule):
             x, targets = self.mixing.apply(mix, x, labels)  # targets: (N, num_classes)
             x = x.contiguous(memory_format=self.preprocess.memory_format)  # mixing on a GPU loses the format
         logits = self.network(x)  # (N, num_classes)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        loss = self.loss(logits, targets, self.class_weights, self.label_smoothing)
         return loss, self.train_metrics.of_batch(loss.detach(), logits.detach(), labels)
 
     def draw_mix(self) -> Mix | None:

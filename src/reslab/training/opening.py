@@ -1,6 +1,7 @@
 """The lines with which a run says what it trains, each as soon as it is known."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -53,6 +54,14 @@ def network_line(origin: dict[str, Any], spec: ImageSpec, processes: int) -> str
     size = spec.size_in_evaluation
     other = "" if size == spec.image_size else f" ({size}x{size} in evaluation)"
     return f"{millions(origin['parameters'])} parameters, {shape} images{other}; {several}{device}, {precision}"
+
+
+def loss_line(loss: str, class_weights: Sequence[float] | None) -> str | None:
+    """Return what the losses of a run are, where training minimizes another one than validation measures."""
+    if loss == "cross_entropy" and class_weights is None:
+        return None
+    span = f" with class weights from {min(class_weights):.3g} to {max(class_weights):.3g}" if class_weights else ""
+    return f"train loss: {loss}{span}; val and test loss: cross_entropy without weights"
 
 
 def threads_of(number: int) -> str:

@@ -106,6 +106,10 @@ RUN = {
     "sweep.stop_on_failure": TRUE_OR_FALSE,
     "outputs": PATH,
     "folder": PATH,
+    "loss._partial_": one_of(True),
+    "loss.target_threshold": FRACTION_BELOW_1 | NULL,  # no target is above 1
+    "loss.sum_classes": TRUE_OR_FALSE,
+    "loss.gamma": between(0, 100),  # Lin et al. try up to 5; at 100, only images with a probability near 0 count
     "optimizer._partial_": one_of(True),
     "optimizer.lr": STEP_SIZE,
     "optimizer.momentum": FRACTION_BELOW_1,
@@ -157,6 +161,8 @@ def check_together(value: dict[str, Any]) -> None:
         raise UserError("optimizer.foreach=true needs optimizer.fused=false")
     if value.get("optimizer.fused") and value["trainer.gradient_clip_val"] and value["trainer.precision"] == "16-mixed":
         raise UserError("trainer.gradient_clip_val in trainer.precision=16-mixed needs optimizer.fused=false")
+    if value.get("data.balance") and value.get("data.class_weights") is not None:
+        raise UserError("data.balance=true and data.class_weights would count rare classes twice: choose one of them")
     check_learning_rate(value)
     check_callbacks(value)
     check_sizes({name.removeprefix("data."): value[name] for name in value if name.startswith("data.")})

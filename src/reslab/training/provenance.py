@@ -21,7 +21,8 @@ def provenance(config: DictConfig, data: ImageDataModule, classifier: Classifier
     """Return the origin of a run's metrics as plain values, for its result and its checkpoints."""
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {
+    weights = data.weights_of_classes()
+    return ({} if weights is None else {"class_weights": weights}) | {
         "model": config.model.name,
         "data": config.data.name,
         "seed": config.seed,
