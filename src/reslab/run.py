@@ -43,7 +43,8 @@ ABSENT: dict[str, Any] = {
     "data.eval_size": None, "data.resize": None, "data.interpolation": "bilinear", "data.fit": None,
     "threads": None, "logger.group_by": "split", "optimizer.eps": 1e-8, "graph": "auto",
     "data.labels": None,
-    "data.class_weights": None, "loss._target_": "reslab.training.losses.cross_entropy", "loss._partial_": True,
+    "callbacks.ema.every_steps": 1, "callbacks.ema.copy_fraction": None, "data.class_weights": None,
+    "loss._target_": "reslab.training.losses.cross_entropy", "loss._partial_": True,
 }  # fmt: skip
 # Options where an integer is a number of batches and a decimal is a fraction: 1 is one batch, 1.0 is all of them.
 COUNT_BATCHES = (

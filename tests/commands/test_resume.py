@@ -48,6 +48,9 @@ RECIPES = {
     "adamw": ("optimizer=adamw", "scheduler=multi_step", "scheduler.milestones=[0.4,0.7]", "data.balance=true"),
     "accumulating": ("trainer.accumulate_grad_batches=3", "label_smoothing=0.1", "trainer.gradient_clip_val=1"),
     "losses": ("loss=binary_cross_entropy", "loss.target_threshold=0.2", "mixup=0.2", "data.class_weights=balanced"),
+    "lamb": ("optimizer=lamb", "callbacks=ema", "callbacks.ema.every_steps=4", "callbacks.ema.copy_fraction=0.3"),
+    "lion": ("optimizer=lion", "trainer.accumulate_grad_batches=3"),
+    "muon": ("optimizer=muon", "model.freeze=1"),
     "preact": ("model.preactivation=true", "model.shortcut=B", "model.downsampling=pool", "flip_averaging=true"),
 }
 

@@ -31,8 +31,8 @@ def test_choices_have_the_name_of_their_group(tmp_path):
     make_run(tmp_path / "run", accuracy=0.5)
     settings = read_entries([tmp_path])[0].settings
     assert {name: value for name, value in settings.items() if name not in ABSENT} == {
-        "model": "resnet8", "model.layers": [1, 1, 1], "data": "digits", "data.batch_size": 64, "optimizer": "SGD",
-        "optimizer.lr": 0.1, "optimizer.momentum": 0.9, "trainer.max_epochs": 2,
+        "model": "resnet8", "model.layers": [1, 1, 1], "data": "digits", "data.batch_size": 64, "loss": "cross_entropy",
+        "optimizer": "SGD", "optimizer.lr": 0.1, "optimizer.momentum": 0.9, "trainer.max_epochs": 2,
     }  # fmt: skip
 
 

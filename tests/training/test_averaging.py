@@ -4,6 +4,7 @@ import pytest
 import torch
 from hydra import compose
 from lightning.pytorch.callbacks import Callback
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from reslab.errors import one_line
 from reslab.inference.evaluation import evaluate
@@ -65,6 +66,40 @@ def test_the_average_follows_its_recursion(composed, monkeypatch, options, decay
         torch.testing.assert_close(saved, expected)
         assert torch.equal(checkpoint["last_weights"][f"network.{name}"], states[-1][name])
     assert not torch.allclose(expected, states[-1][name].float())  # the loop's last values, of the linear layer's bias
+
+
+@pytest.mark.parametrize("every_steps", [1, 2])
+@pytest.mark.parametrize("copied_epochs", [0, 1, 2])
+def test_the_average_is_that_of_torchvisions_recipe(composed, monkeypatch, every_steps, copied_epochs):
+    """With the loop of references/classification/train.py over the same weights: 4 epochs of 3 steps."""
+    options = (
+        "trainer.max_epochs=4", "callbacks.ema.warmup=false", "callbacks.ema.decay=0.7",
+        f"callbacks.ema.every_steps={every_steps}", f"callbacks.ema.copy_fraction={copied_epochs / 4}",
+    )  # fmt: skip
+    states, checkpoint, _ = run(composed(*EMA, *options), monkeypatch)
+    model = torch.nn.ParameterDict({name.replace(".", "_"): value.float() for name, value in states[0].items()})
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.7))
+    for step, state in enumerate(states[1:]):
+        epoch, batch = divmod(step, 3)
+        if batch % every_steps == 0:
+            for name, value in state.items():
+                model[name.replace(".", "_")] = value.float()
+            averaged.update_parameters(model)
+            if epoch < copied_epochs:
+                averaged.n_averaged.fill_(0)
+    for name in states[0]:
+        if not name.endswith("num_batches_tracked"):
+            expected = averaged.module[name.replace(".", "_")]
+            torch.testing.assert_close(checkpoint["state_dict"][f"network.{name}"], expected.data)
+
+
+def test_updates_count_optimizer_steps(composed, monkeypatch):
+    options = ("trainer.accumulate_grad_batches=2", "callbacks.ema.every_steps=2", "callbacks.ema.warmup=false")
+    states, checkpoint, _ = run(composed(*EMA, *options, "callbacks.ema.decay=0.7"), monkeypatch)
+    assert len(states) == 1 + 4  # two epochs of two steps, whose first ones have an update
+    first, second = (0.3 * states[step]["fc.bias"] for step in (1, 3))
+    expected = 0.7 * (0.7 * states[0]["fc.bias"] + first) + second
+    torch.testing.assert_close(checkpoint["state_dict"]["network.fc.bias"], expected)
 
 
 def test_the_average_is_validated_saved_and_tested(composed, monkeypatch, tmp_path):

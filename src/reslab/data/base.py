@@ -18,8 +18,8 @@ from torch import Tensor
 from reslab.data.augmentation import Augmentation
 from reslab.data.batches import BatchLoader, BatchOrder, FolderImages, FolderLoader, MemoryLoader
 from reslab.data.fitting import Fitting, border_levels
-from reslab.data.options import Fit, Interpolation, check_data, check_sizes
 from reslab.data.images import first_few
+from reslab.data.options import Fit, Interpolation, check_data, check_sizes
 from reslab.data.splits import (
     RECORD,
     Split,

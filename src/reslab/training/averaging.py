@@ -12,35 +12,47 @@ from reslab.options import check_option
 from reslab.training.checkpoints import ends_optimizer_step, is_validated_in_training
 from reslab.training.classifier import Classifier
 from reslab.training.options import RUN
+from reslab.training.schedules import optimizer_steps
 
 State = dict[str, Tensor]  # the floating-point part of a state_dict; batch norm's counts of batches are not averaged
 
 
 class WeightAverage(Callback):
-    """Average the weights and batch-norm statistics exponentially, once after each optimizer step.
+    """Average the weights and batch-norm statistics exponentially.
 
     In a checkpoint, `state_dict` holds the average, and `last_weights` the weights with which training continues.
     Lightning's EMAWeightAveraging (2.6) keeps the average on the CPU, waits for the device twice in each step, and
     tests the last weights instead of the average.
 
+    With `every_steps` and `copy_fraction`, the updates are those of torchvision's references/classification/train.py.
+    There, `--model-ema-decay d --model-ema-steps k` gives the decay 1 - (1 - d) * batch size * k / epochs.
+
     Args:
-        decay: the weight of the old average in each step, from 0 to 1.
-        warmup: use a smaller decay at first, (1 + step) / (10 + step), as TensorFlow's ExponentialMovingAverage does
-            with `num_updates`. The average of a short run then forgets the initial weights.
+        decay: the weight of the old average in each update, from 0 to 1.
+        warmup: use a smaller decay at first, (1 + n) / (10 + n) in update n, as TensorFlow's ExponentialMovingAverage
+            does with `num_updates`. The average of a short run then forgets the initial weights.
+        every_steps: optimizer steps from one update to the next. The first step of each epoch has one.
+        copy_fraction: in this fraction of all steps, an update copies the weights, and so does the next one; None:
+            the average begins with the initial weights.
 
     Raises:
-        UserError: `decay` is not a number from 0 to 1.
+        UserError: an argument has a value that it may not take.
     """
 
-    def __init__(self, *, decay: float, warmup: bool) -> None:
-        check_option("callbacks.ema.decay", decay, RUN["callbacks.ema.decay"])
-        self.decay, self.warmup = decay, warmup
+    def __init__(self, *, decay: float, warmup: bool, every_steps: int = 1, copy_fraction: float | None = None) -> None:
+        for name, value in (("decay", decay), ("every_steps", every_steps), ("copy_fraction", copy_fraction)):
+            check_option(f"callbacks.ema.{name}", value, RUN[f"callbacks.ema.{name}"])
+        self.decay, self.warmup, self.every_steps, self.copy_fraction = decay, warmup, every_steps, copy_fraction
+        self.last_copied_step = 0
         self.average: State = {}  # in float32, whatever the type of the weights is
         self.weights: State = {}  # the network's own tensors; both are empty outside training
 
     def decay_at(self, step: int) -> float:
-        """Return the decay of an optimizer step; the first step is 1."""
-        return min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
+        """Return the decay after an optimizer step; the first step is 1."""
+        if step <= self.last_copied_step:
+            return 0.0
+        update = 1 + (step - 1) // self.every_steps
+        return min(self.decay, (1 + update) / (10 + update)) if self.warmup else self.decay
 
     # training
 
@@ -48,6 +60,8 @@ class WeightAverage(Callback):
         assert isinstance(pl_module, Classifier)
         state = pl_module.network.state_dict()
         self.weights = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+        if self.copy_fraction is not None:
+            self.last_copied_step = 1 + round(self.copy_fraction * optimizer_steps(trainer))
         start = self.average or self.weights
         self.average = {
             name: start[name].to(weight.device, torch.float32, copy=True) for name, weight in self.weights.items()
@@ -56,7 +70,8 @@ class WeightAverage(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not ends_optimizer_step(trainer, batch_idx):
+        step_in_epoch = batch_idx // trainer.accumulate_grad_batches
+        if not ends_optimizer_step(trainer, batch_idx) or step_in_epoch % self.every_steps:
             return
         weights = [weight.float() for weight in self.weights.values()]
         update = get_ema_multi_avg_fn(self.decay_at(trainer.global_step))

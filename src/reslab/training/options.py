@@ -119,6 +119,8 @@ RUN = {
     "optimizer.maximize": one_of(False),  # it would maximize the loss
     "optimizer.dampening": FRACTION,
     "optimizer.eps": between(1e-38, 1),  # the smallest that a float32 holds without loss; it is added to a gradient
+    "optimizer.max_grad_norm": STEP_SIZE | NULL,
+    "optimizer.adjust_lr_fn": one_of("original", "match_rms_adamw", "rms_to_rms"),
     "optimizer.amsgrad": TRUE_OR_FALSE,
     "optimizer.foreach": TRUE_OR_FALSE | NULL,
     "optimizer.capturable": TRUE_OR_FALSE,
@@ -140,6 +142,8 @@ RUN = {
     "callbacks.early_stopping.patience": integer(1),
     "callbacks.ema.decay": FRACTION,
     "callbacks.ema.warmup": TRUE_OR_FALSE,
+    "callbacks.ema.every_steps": integer(1),
+    "callbacks.ema.copy_fraction": FRACTION_BELOW_1 | NULL,
     "logger.save_dir": PATH,
     "logger.name": TEXT,
     "logger.version": TEXT,
@@ -185,10 +189,16 @@ def check_together(value: dict[str, Any]) -> None:
         check_description({name.removeprefix("model."): value[name] for name in value if name.startswith("model.")})
 
 
+# Optimizers whose step takes lr * weight_decay off a weight. Adam and LAMB scale the decay with the step.
+SHRINKING = (
+    "torch.optim.SGD", "torch.optim.AdamW", "reslab.training.optimizers.lion", "reslab.training.optimizers.muon",
+)  # fmt: skip
+
+
 def check_learning_rate(value: dict[str, Any]) -> None:
     """Raise UserError for a learning rate that would remove the weights in a step or grow without limit."""
     lr, decay = value.get("optimizer.lr"), value.get("optimizer.weight_decay")
-    shrinks = value.get("optimizer._target_") in ("torch.optim.SGD", "torch.optim.AdamW")  # Adam divides the decay too
+    shrinks = value.get("optimizer._target_") in SHRINKING
     if shrinks and decay and lr * decay > 1:
         raise UserError(
             f"optimizer.lr={lr} times optimizer.weight_decay={decay} is {lr * decay:g}: above 1, each step would turn "
