@@ -41,6 +41,8 @@ ABSENT: dict[str, Any] = {
     "model.train_norms": False, "data.background": None, "trainer.gradient_clip_algorithm": "norm",
     "data.allow_changes": False, "data.augment.erasing_aspect": "log_uniform", "data.augment.erasing_fill": "random",
     "data.eval_size": None, "data.resize": None, "data.interpolation": "bilinear", "data.fit": None,
+    "data.augment.scale": None, "data.augment.scale_aspect": [3 / 4, 4 / 3], "data.augment.vertical_flip": False,
+    "data.augment.right_angles": False, "data.augment.trivial_augment": False, "data.augment.color_jitter": 0,
     "threads": None, "logger.group_by": "split", "optimizer.eps": 1e-8, "graph": "auto",
     "data.labels": None,
     "callbacks.ema.every_steps": 1, "callbacks.ema.copy_fraction": None, "data.class_weights": None,

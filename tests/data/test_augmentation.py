@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from statistical import same_distribution, within_six_deviations
 from torch.nn import functional as F
 
 from reslab.data import augmentation
@@ -12,11 +13,6 @@ from reslab.data.preprocessing import Preprocessing
 
 def random_images(*shape, seed=0):
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-
-
-def within_six_deviations(count, draws, probability):
-    """Return whether a binomial count is within an interval that it leaves once in 5e8 times."""
-    return abs(count - draws * probability) < 6 * (draws * probability * (1 - probability)) ** 0.5
 
 
 # parts of the augmentation
@@ -39,6 +35,13 @@ def test_flip_chosen_mirrors_left_and_right_of_the_chosen():
     result = augmentation.flip_chosen(images, torch.tensor([True, False, True]))
     assert np.array_equal(result[[0, 2]], images.numpy()[[0, 2], :, :, ::-1])
     assert torch.equal(result[1], images[1])
+
+
+def test_right_angles_rotate_each_image_as_torch_does():
+    images = random_images(8, 3, 5, 5)
+    turns = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0])
+    expected = [torch.rot90(image, count, (1, 2)) for image, count in zip(images, turns.tolist(), strict=True)]
+    assert torch.equal(augmentation.rotate_right_angles(images, turns), torch.stack(expected))
 
 
 @pytest.mark.parametrize("fill", ["pixels", 0, 72, 255])
@@ -109,19 +112,6 @@ def published_rectangles(count, rows, columns, seed):
             top, left = rng.integers(0, rows - height, endpoint=True), rng.integers(0, columns - width, endpoint=True)
             drawn.append((top, left, height, width))
     return np.array(drawn)
-
-
-def same_distribution(first, second):
-    """Return whether two samples may be of one distribution (two-sample Kolmogorov-Smirnov test).
-
-    By the inequality of Dvoretzky, Kiefer, Wolfowitz and Massart, a sample of n numbers has a distribution function
-    that differs from the true one by more than e with a probability of at most 2 exp(-2 n e**2), here 1e-9. The
-    functions of two such samples then differ by at most the sum of both.
-    """
-    values = np.union1d(first, second)
-    functions = [np.searchsorted(np.sort(each), values, side="right") / len(each) for each in (first, second)]
-    bound = sum((np.log(2 / 1e-9) / (2 * len(each))) ** 0.5 for each in (first, second))
-    return np.abs(functions[0] - functions[1]).max() <= bound
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(28, 28), (8, 8), (20, 40)])
@@ -218,24 +208,73 @@ def test_the_recipe_of_random_erasing_is_that_of_the_authors_program(composed):
     assert abs(normalised.item() - 0.4914) < 0.5 / 255 / 0.3081  # half a level
 
 
-@pytest.mark.parametrize("options", [(2, False, 0.0), (0, True, 0.0), (0, False, 0.5), (2, True, 0.5)])
-def test_augmentation_is_a_function_of_the_seed(options):
-    crop, flip, erasing = options
-    augmentation, images = Augmentation(crop=crop, flip=flip, erasing=erasing), random_images(16, 3, 8, 9)
+def test_vertical_flip_and_right_angles_give_each_symmetry_of_the_square_equally_often():
+    image = torch.arange(9, dtype=torch.uint8).view(1, 1, 3, 3)
+    turned = [torch.rot90(image, turns, (2, 3)) for turns in range(4)]
+    variants = torch.cat([*turned, *(each.flip(2) for each in turned)])
+    n = 8 * 500
+    torch.manual_seed(0)
+    result = Augmentation(**OFF | {"vertical_flip": True, "right_angles": True})(image.expand(n, -1, -1, -1))
+    matches = (result[:, None] == variants[None]).flatten(2).all(2)  # (n, 8)
+    assert (matches.sum(1) == 1).all()
+    assert all(within_six_deviations(count, n, 1 / 8) for count in matches.sum(0).tolist())
+    mirrored = Augmentation(**OFF | {"vertical_flip": True})(image.expand(n, -1, -1, -1))
+    assert within_six_deviations(int((mirrored[:, 0, 0, 0] == 6).sum()), n, 0.5)
+
+
+OFF = {"crop": 0, "flip": False, "erasing": 0.0}
+WORDS = {
+    "scale": 0.3, "crop": 2, "flip": True, "vertical_flip": True, "right_angles": True, "randaugment": 9,
+    "trivial_augment": True, "color_jitter": [0.4, 0.4, 0.4, 0.1], "erasing": 1.0,
+}  # fmt: skip
+
+
+def test_every_option_that_turns_something_on_is_tested_below(composed):
+    words = {name for name in composed("data=synthetic").data.augment if not name.startswith(("erasing_", "scale_"))}
+    assert words == WORDS.keys()
+
+
+@pytest.mark.parametrize("shape", [(16, 1, 8, 8), (16, 3, 9, 9)])
+@pytest.mark.parametrize("options", [*({word: value} for word, value in WORDS.items()), WORDS])
+def test_augmentation_is_a_function_of_the_seed(options, shape):
+    augmentation, images = Augmentation(**OFF | options), random_images(*shape)
 
     def augment(seed):
         torch.manual_seed(seed)
         return augmentation(images)
 
+    before = images.clone()
     result = augment(3)
     assert torch.equal(result, augment(3))
     assert not torch.equal(result, augment(4))
     assert (result.shape, result.dtype) == (images.shape, torch.uint8)
+    assert torch.equal(images, before)
+    with torch.autocast("cpu", torch.bfloat16):  # a run with trainer.precision=bf16-mixed
+        assert torch.equal(result, augment(3))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_augmentation_computes_on_the_images_device_and_looks_at_no_value(channels):
+    """Tensors on "meta" have no values: reading one, or a shape that depends on one, would raise."""
+    images = torch.empty(16, channels, 12, 12, dtype=torch.uint8, device="meta")
+    for aspect in ("log_uniform", "uniform"):
+        result = Augmentation(**WORDS, erasing_aspect=aspect)(images)
+        assert (result.shape, result.dtype, result.device) == (images.shape, torch.uint8, images.device)
+
+
+def test_each_word_draws_anew_for_each_sample():
+    image = random_images(1, 3, 16, 16)
+    for word, value in WORDS.items():
+        torch.manual_seed(0)
+        results = Augmentation(**OFF | {word: value})(image.expand(500, -1, -1, -1))
+        most = {"flip": 2, "vertical_flip": 2, "right_angles": 4, "crop": 25}.get(word)
+        variants = len(results.unique(dim=0))
+        assert variants == most if most else variants > 200
 
 
 def test_augmentation_that_is_off_returns_the_same_tensor():
     images = random_images(4, 3, 8, 8)
-    assert Augmentation(crop=0, flip=False, erasing=0.0)(images) is images
+    assert Augmentation(**OFF)(images) is images
 
 
 # preprocessing

@@ -15,13 +15,14 @@ from hydra.utils import get_class
 from noise_images import SIZE, build, counts, fill, pixels_and_labels, save_noise
 from PIL import Image
 from torchvision import datasets
+from torchvision.transforms import v2
 
 from reslab.data.batches import FolderImages
 from reslab.data.datasets import CIFAR10
 from reslab.data.fitting import Fitting
 from reslab.data.image_folder import ClassFolders
 from reslab.data.images import header_error, list_images
-from reslab.data.readers import ReadRandAugment, ReadRandomCrop, ReadSquare
+from reslab.data.readers import ReadRandomCrop, ReadSquare
 from reslab.errors import UserError, one_line
 from reslab.training.fit import train
 
@@ -350,19 +351,20 @@ def test_statistics_in_memory_are_those_of_the_training_images(composed, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("overrides", "off"),
-    [
-        ((), "data.augment.scale=null"),
-        (("data.augment.scale=null", "data.augment.randaugment=9"), "data.augment.randaugment=0"),
-        (("data.augment.randaugment=9",), "data.augment.scale=null data.augment.randaugment=0"),
-    ],
+    "options", ["data.augment.scale=0.3", "data.augment.randaugment=9", "data.augment.trivial_augment=true"]
 )
-def test_augmentations_of_single_images_are_refused_for_images_in_memory(composed, tmp_path, overrides, off):
-    with pytest.raises(Exception, match="in_memory") as caught:
-        build(composed, tmp_path, "data.in_memory=true", *overrides)
-    assert one_line(caught.value, "config") == (
-        f"data.in_memory=true decodes each image once: set {off}; data.augment.crop is the usual choice then"
-    )
+def test_what_is_read_from_disk_augmented_is_augmented_by_the_batch_in_memory(composed, tmp_path, options):
+    fill(tmp_path, {"cat": 10, "dog": 10}, size=(24, 32))
+    off = ("data.augment={scale: null, flip: false}",)
+    disk, memory, plain = (build(composed, tmp_path, *more) for more in (
+        (*off, options), (*off, options, "data.in_memory=true"), (*off, "data.in_memory=true")
+    ))  # fmt: skip
+    pixels = {name: train_images(data) for name, data in (("disk", disk), ("memory", memory), ("plain", plain))}
+    assert torch.equal(pixels["memory"], pixels["plain"])  # decoded once, without a change
+    assert not torch.equal(pixels["disk"], pixels["plain"])
+    torch.manual_seed(0)
+    assert disk.augmentation()(pixels["plain"]) is pixels["plain"]
+    assert not torch.equal(memory.augmentation()(pixels["plain"]), pixels["plain"])
 
 
 # transparency
@@ -635,9 +637,13 @@ def test_the_readers_of_every_data_set_in_class_folders(composed, tmp_path, name
         return
     data = build(composed, tmp_path, f"data={name}", stages=())
     assert isinstance(data.reader("train"), ReadRandomCrop)
-    data = build(composed, tmp_path, f"data={name}", "data.augment.randaugment=30", stages=())
-    assert isinstance(data.reader("train"), ReadRandAugment)
-    assert isinstance(data.reader("train").read, ReadRandomCrop)
+    options = ("data.augment.randaugment=30", "data.augment.trivial_augment=true", "data.augment.scale_aspect=[1,2]")
+    data = build(composed, tmp_path, f"data={name}", *options, stages=())
+    read = data.reader("train")
+    assert isinstance(read.change, v2.TrivialAugmentWide)
+    assert isinstance(read.read.change, v2.RandAugment)
+    assert read.read.read.crop.ratio == (1, 2)
+    assert (read.number, read.read.number) == (2, 1)  # of their seeds
     assert isinstance(data.reader("val"), ReadSquare)
     data.augmentation()  # accepts the options that the readers use
 

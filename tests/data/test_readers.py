@@ -6,7 +6,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from reslab.data.batches import derive_seed
 from reslab.data.fitting import Fitting
-from reslab.data.readers import ReadRandAugment, ReadRandomCrop, ReadSquare
+from reslab.data.readers import ReadRandomCrop, ReadSquare, read_with_randaugment, read_with_trivial_augment
 
 SIZE = 16
 
@@ -54,7 +54,7 @@ def test_a_random_crop_keeps_at_least_the_given_area(tmp_path):
 def test_randaugment_changes_the_image_with_a_seed_of_its_own(tmp_path, read):
     path = tmp_path / "image.png"
     save_noise(path, (24, 32))
-    reader = ReadRandAugment(read, 9)
+    reader = read_with_randaugment(read, 9)
     state = torch.get_rng_state()
     images = [reader(path, seed) for seed in range(12)]
     assert torch.equal(torch.get_rng_state(), state)
@@ -66,3 +66,21 @@ def test_randaugment_changes_the_image_with_a_seed_of_its_own(tmp_path, read):
         torch.manual_seed(derive_seed(seed, 1))
         assert torch.equal(image, change(read(path, seed)))
         assert (image.shape, image.dtype) == ((3, SIZE, SIZE), torch.uint8)
+
+
+def test_trivial_augment_has_another_seed_than_randaugment(tmp_path):
+    path, read = tmp_path / "image.png", ReadSquare(Fitting(SIZE))
+    save_noise(path, (24, 32))
+    change = v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)
+    for seed in range(12):
+        torch.manual_seed(derive_seed(seed, 2))
+        assert torch.equal(read_with_trivial_augment(read)(path, seed), change(read(path, seed)))
+
+
+def test_a_random_crop_has_the_given_aspects(tmp_path):
+    rows, columns = np.meshgrid(np.arange(100), np.arange(100), indexing="ij")
+    Image.fromarray(np.stack([rows, columns, rows], axis=-1).astype(np.uint8)).save(tmp_path / "image.png")
+    for seed in range(20):
+        crop = ReadRandomCrop(Fitting(50), scale=0.2, aspect=[0.5, 0.6])(tmp_path / "image.png", seed).float()
+        height, width = crop[0, -1].mean() - crop[0, 0].mean(), crop[1, :, -1].mean() - crop[1, :, 0].mean()
+        assert 0.47 < width / height < 0.63  # whole pixels

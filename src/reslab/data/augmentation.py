@@ -1,25 +1,40 @@
 """Augmentation of batches of uint8 images on the training device."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reslab.data import colors
+from reslab.data.auto_augment import RANDAUGMENT, TRIVIAL_AUGMENT, apply_operations, draw_operations
 from reslab.data.options import ErasingAspect, check_data
+from reslab.data.warps import SCALE_ASPECT, Rectangles, draw_windows, resize_windows
+
+RANDAUGMENT_OPERATIONS = 2  # of the paper
 
 
 class Augmentation(nn.Module):
-    """Random crop, flip and erasing of a uint8 batch (N, C, H, W), drawn for each sample.
+    """Random changes of a uint8 batch (N, C, H, W), drawn for each sample, in the order of the arguments.
 
-    It draws from the global generator of the images' device.
+    It draws from the global generator of the images' device. Shapes do not depend on what is drawn, and nothing looks
+    at a value, so that a CUDA graph can record it.
 
     Args:
+        scale: the least area of a rectangle that is cut out and enlarged to the image's size, as a fraction of the
+            image's (Szegedy et al. 2014, arXiv:1409.4842); None is off.
+        scale_aspect: the range of its width / height.
         crop: pixels of zero padding on each side, from which a window of the image's size is cut (He et al. 2015,
             section 4.2); 0 is off.
         flip: mirror half of the images, left to right.
+        vertical_flip: mirror half of the images, top to bottom.
+        right_angles: rotate by 0, 90, 180 or 270 degrees; the images must be square.
+        randaugment: magnitude from 0 to 30 of two operations of RandAugment (arXiv:1909.13719); 0 is off.
+        trivial_augment: apply one operation of TrivialAugment (arXiv:2103.10158).
+        color_jitter: how far brightness, contrast and saturation may be from 1, or a list of these three and how far
+            the hue may be turned as a part of the circle; 0 is off.
         erasing: probability that a rectangle is filled (Zhong et al. 2017, arXiv:1708.04896).
         erasing_aspect: how a rectangle is drawn: "log_uniform", see `draw_symmetric_rectangles`, or "uniform", see
             `draw_published_rectangles`.
@@ -34,31 +49,60 @@ class Augmentation(nn.Module):
     def __init__(
         self,
         *,
+        scale: float | None = None,
+        scale_aspect: Sequence[float] = SCALE_ASPECT,
         crop: int,
         flip: bool,
+        vertical_flip: bool = False,
+        right_angles: bool = False,
+        randaugment: int = 0,
+        trivial_augment: bool = False,
+        color_jitter: float | Sequence[float] = 0,
         erasing: float,
         erasing_aspect: ErasingAspect = "log_uniform",
         erasing_fill: int | Literal["random"] = "random",
     ) -> None:
-        options = {"crop": crop, "flip": flip, "erasing": erasing, "erasing_aspect": erasing_aspect}
-        check_data({f"augment.{name}": value for name, value in (options | {"erasing_fill": erasing_fill}).items()})
+        check_data({f"augment.{name}": value for name, value in locals().items()})  # they are the arguments
         super().__init__()
-        self.crop, self.flip, self.erasing = crop, flip, erasing
+        self.scale, self.scale_aspect = scale, (scale_aspect[0], scale_aspect[1])
+        self.crop, self.flip, self.vertical_flip, self.right_angles = crop, flip, vertical_flip, right_angles
+        self.randaugment, self.trivial_augment = randaugment, trivial_augment
+        self.strengths = jitter_strengths(color_jitter)
+        self.erasing, self.erasing_fill = erasing, erasing_fill
         self.draw_rectangles = DRAW_RECTANGLES[erasing_aspect]
-        self.erasing_fill = erasing_fill
 
     def forward(self, images: Tensor) -> Tensor:
         n, device = len(images), images.device
+        if self.scale is not None:
+            images = resize_windows(images, *draw_windows(images, self.scale, self.scale_aspect))
         if self.crop:
             offsets = torch.randint(0, 2 * self.crop + 1, (2, n), device=device)
             images = crop_windows(images, self.crop, offsets[0], offsets[1])
         if self.flip:
             images = flip_chosen(images, torch.rand(n, device=device) < 0.5)
+        if self.vertical_flip:
+            images = flip_chosen(images, torch.rand(n, device=device) < 0.5, dim=2)
+        if self.right_angles:
+            images = rotate_right_angles(images, torch.randint(4, (n,), device=device))
+        for _ in range(RANDAUGMENT_OPERATIONS if self.randaugment else 0):
+            images = apply_operations(images, *draw_operations(images, RANDAUGMENT, self.randaugment))
+        if self.trivial_augment:
+            images = apply_operations(images, *draw_operations(images, TRIVIAL_AUGMENT, None))
+        if any(self.strengths):
+            images = colors.jitter(images, self.strengths)
         if self.erasing:
             rectangles = self.draw_rectangles(images, self.erasing)
             fill = random_bytes(images) if self.erasing_fill == "random" else self.erasing_fill
             images = fill_rectangles(images, *rectangles, fill)
         return images
+
+
+def jitter_strengths(color_jitter: float | Sequence[float]) -> colors.Strengths:
+    """Return the strengths for brightness, contrast, saturation and hue that `data.augment.color_jitter` means."""
+    if isinstance(color_jitter, int | float):
+        return (color_jitter, color_jitter, color_jitter, 0.0)
+    brightness, contrast, saturation, hue = color_jitter
+    return (brightness, contrast, saturation, hue)
 
 
 def crop_windows(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
@@ -84,9 +128,17 @@ def crop_windows(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Ten
     return slices.index_select(0, first.flatten()).view(images.shape)
 
 
-def flip_chosen(images: Tensor, chosen: Tensor) -> Tensor:
-    """Mirror the samples for which `chosen` (N,) is true, left to right."""
-    return select(byte_mask(chosen)[:, None, None, None], images.flip(3), images)
+def flip_chosen(images: Tensor, chosen: Tensor, dim: int = 3) -> Tensor:
+    """Mirror the samples for which `chosen` (N,) is true, left to right, or top to bottom with `dim` 2."""
+    return select(byte_mask(chosen)[:, None, None, None], images.flip(dim), images)
+
+
+def rotate_right_angles(images: Tensor, turns: Tensor) -> Tensor:
+    """Rotate square images counterclockwise by as many right angles as `turns` (N,) says, from 0 to 3."""
+    odd = byte_mask(turns % 2 == 1)[:, None, None, None]
+    images = select(odd, images.transpose(2, 3), images)
+    images = flip_chosen(images, (turns == 1) | (turns == 2), dim=2)
+    return flip_chosen(images, turns >= 2)
 
 
 def byte_mask(chosen: Tensor) -> Tensor:
@@ -102,7 +154,6 @@ def select(mask: Tensor, this: Tensor | int, other: Tensor) -> Tensor:
     return other ^ ((this ^ other) & mask)
 
 
-Rectangles = tuple[Tensor, Tensor, Tensor, Tensor]  # top, left, height and width of N rectangles, (N,) in pixels
 ERASED_AREA = (0.02, 0.4)  # fraction of the image
 ERASED_ASPECT = (0.3, 1 / 0.3)  # height / width
 ATTEMPTS = 100  # of the authors' program for one rectangle

@@ -211,7 +211,7 @@ class ImageDataModule(L.LightningDataModule):
             self._read_test()
         elif "train" not in self.splits:
             self.splits["train"] = self._read_or_download("train")
-            self._refuse_large_crop()
+            self._check_augmentation()
             if self.validate_on_test:
                 if self._read_test() is None:
                     raise UserError(f"data.validate_on_test=true, but data={self.name} has no test images")
@@ -412,12 +412,17 @@ class ImageDataModule(L.LightningDataModule):
                 "evaluated as they are: leave it out, or set another data.eval_size"
             )
 
-    def _refuse_large_crop(self) -> None:
-        """Raise UserError if a random crop could contain nothing of the image."""
-        crop, images = (self.augment or {}).get("crop", 0), self.splits["train"].images  # type: ignore[union-attr]
-        size = self.image_size if isinstance(images, FolderImages) else min(images.shape[2:])
-        if size is not None and crop >= size:
+    def _check_augmentation(self) -> None:
+        """Raise UserError if a random crop could miss the image, or a rotation would change its shape."""
+        augment, images = self.augment or {}, self.splits["train"].images  # type: ignore[union-attr]
+        sides = [self.image_size] if isinstance(images, FolderImages) else images.shape[2:]
+        crop, size = augment.get("crop", 0), min(each for each in sides if each is not None)
+        if crop >= size:
             raise UserError(f"data.augment.crop={crop} must be less than the {size} pixels of an image's side")
+        if augment.get("right_angles") and sides[0] != sides[-1]:
+            raise UserError(
+                f"data.augment.right_angles=true needs square images; these have {sides[0]}x{sides[1]} pixels"
+            )
 
     def _loader(self, name: SplitName, shuffle: bool, limit: float = 1.0) -> BatchLoader:
         """Return the batches of a split, of which Lightning takes `limit`: a number, or a fraction if it is a float."""

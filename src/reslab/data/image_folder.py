@@ -30,14 +30,18 @@ from reslab.data.headers import check_headers
 from reslab.data.images import COMMON_SUFFIXES, ImageFiles, first_few, list_images, report_unreadable
 from reslab.data.labels import LabelledFiles, find_labels, read_labels
 from reslab.data.options import ImagenetteSize, OnError, check_data
-from reslab.data.readers import Reader, ReadRandAugment, ReadRandomCrop, ReadSquare
+from reslab.data.readers import Reader, ReadRandomCrop, ReadSquare, read_with_randaugment, read_with_trivial_augment
 from reslab.data.splits import Split, SplitName, file_keys, folder_prefix, test_split
+from reslab.data.warps import SCALE_ASPECT
 from reslab.errors import UserError
 from reslab.machine import is_first_process
 
 log = logging.getLogger(__name__)
 
-READ_AUGMENTATIONS = {"scale": "null", "randaugment": "0"}  # of single images as they are read; the value turns it off
+# What happens to single images of training as they are read from disk, and so not again to their batch: a crop of the
+# file's own pixels is sharper than one of the resized image, and RandAugment keeps the numbers of older runs. All else
+# happens to batches, which is faster on a GPU. With data.in_memory=true everything does, because files are read once.
+READ_AUGMENTATIONS = ("scale", "scale_aspect", "randaugment", "trivial_augment")
 
 
 class ClassFolders(ImageDataModule):
@@ -65,13 +69,6 @@ class ClassFolders(ImageDataModule):
             raise UserError("data.fit=pad adds borders of data.background or else of data.mean: set one of them")
         self.found: dict[Path, list[ImageFiles]] = {}  # what the class folders of a split hold, by its folder
         self.listed: dict[Path, list[list[str]]] = {}  # the images of each class that the split uses
-        augment = self.augment or {}
-        self.read_augmentations = {name: augment[name] for name in READ_AUGMENTATIONS if augment.get(name)}
-        if in_memory and self.read_augmentations:
-            off = " ".join(f"data.augment.{name}={READ_AUGMENTATIONS[name]}" for name in self.read_augmentations)
-            raise UserError(
-                f"data.in_memory=true decodes each image once: set {off}; data.augment.crop is the usual choice then"
-            )
 
     @property
     def folder(self) -> Path:
@@ -155,12 +152,16 @@ class ClassFolders(ImageDataModule):
             raise UserError("data.image_size must be given: the images may come in any size")
         fitting = self.spec_of([], 3, self.image_size).fitting(training=split == "train")
         read: Reader = ReadSquare(fitting, background=self.background)
-        if split != "train":
+        augment = self.augment or {}
+        if split != "train" or self.in_memory:
             return read
-        if "scale" in self.read_augmentations:
-            read = ReadRandomCrop(fitting, self.read_augmentations["scale"], self.background)
-        if "randaugment" in self.read_augmentations:
-            read = ReadRandAugment(read, self.read_augmentations["randaugment"])
+        if augment.get("scale"):
+            aspect = augment.get("scale_aspect", SCALE_ASPECT)  # older runs do not have it
+            read = ReadRandomCrop(fitting, augment["scale"], aspect, self.background)
+        if augment.get("randaugment"):
+            read = read_with_randaugment(read, augment["randaugment"])
+        if augment.get("trivial_augment"):
+            read = read_with_trivial_augment(read)
         return read
 
     def split_validation(self) -> None:
@@ -170,8 +171,8 @@ class ClassFolders(ImageDataModule):
             val.images = FolderImages(val.images.paths, val.images.labels, self.reader("val"), self.on_error)
 
     def augmentation(self) -> torch.nn.Module:
-        if not self.augment:
-            return torch.nn.Identity()
+        if not self.augment or self.in_memory:
+            return super().augmentation()
         return Augmentation(**{name: value for name, value in self.augment.items() if name not in READ_AUGMENTATIONS})
 
 

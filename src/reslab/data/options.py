@@ -14,6 +14,7 @@ from reslab.options import (
     NULL,
     PATH,
     TRUE_OR_FALSE,
+    Kind,
     between,
     check_option,
     integer,
@@ -35,6 +36,16 @@ MAX_SIDE = 8192  # pixels; the first layer of a network on one such image takes 
 MAX_CLASSES = 1_000_000  # as many as the largest data sets of faces have people
 MAX_IMAGES = 100_000_000  # 300 GB in memory at 32 pixels
 
+STRENGTH = between(0, 10)  # of color jitter; 1 goes from black to twice as bright
+STRENGTHS = Kind(
+    "a list of brightness, contrast, saturation, each from 0 to 10, and hue from 0 to 0.5",
+    lambda value: list_of(STRENGTH, 4).allows(value) and value[3] <= 0.5,  # of the circle, in both directions
+)
+ASPECTS = Kind(
+    "a list of the least and the largest width / height, from 0.01 to 100",
+    lambda value: list_of(between(0.01, 100), 2).allows(value) and value[0] <= value[1],
+)
+
 DATA = {
     "data.name": NAME,
     "data.root": PATH | NULL,
@@ -53,8 +64,13 @@ DATA = {
     "data.augment.erasing": FRACTION,
     "data.augment.erasing_aspect": one_of(*get_args(ErasingAspect)),
     "data.augment.erasing_fill": one_of("random") | integer(0, 255),
+    "data.augment.vertical_flip": TRUE_OR_FALSE,
+    "data.augment.right_angles": TRUE_OR_FALSE,
     "data.augment.scale": FRACTION_ABOVE_0 | NULL,
+    "data.augment.scale_aspect": ASPECTS,
     "data.augment.randaugment": integer(0, 30),
+    "data.augment.trivial_augment": TRUE_OR_FALSE,
+    "data.augment.color_jitter": STRENGTH | STRENGTHS,
     "data.balance": TRUE_OR_FALSE,
     "data.class_weights": one_of(None, "balanced") | list_of(between(1e-6, 1e6)),  # less is lost beside 1 in float32
     "data.allow_changes": TRUE_OR_FALSE,

@@ -12,6 +12,7 @@ from reslab.data.batches import derive_seed
 from reslab.data.fitting import Fitting
 from reslab.data.images import load_image
 from reslab.data.options import check_data
+from reslab.data.warps import SCALE_ASPECT
 
 Reader = Callable[[str, int], Tensor]  # (file, seed of the random transform) -> uint8 (3, S, S)
 
@@ -37,14 +38,23 @@ class ReadSquare:
 class ReadRandomCrop:
     """Read a random window of at least `scale` of the image's area, resized (the crop of Inception): for training.
 
-    With `fit` "pad" or "squash", the window is one of the square that the image becomes.
+    With `fit` "pad" or "squash", the window is one of the square that the image becomes. `aspect` is the range of the
+    window's width / height.
     """
 
-    def __init__(self, fitting: Fitting, scale: float, background: Sequence[int] | None = None) -> None:
-        check_data({"augment.scale": scale})
+    def __init__(
+        self,
+        fitting: Fitting,
+        scale: float,
+        aspect: Sequence[float] = SCALE_ASPECT,
+        background: Sequence[int] | None = None,
+    ) -> None:
+        check_data({"augment.scale": scale, "augment.scale_aspect": aspect})
         self.fitting, self.background = fitting, background
         interpolation = v2.InterpolationMode(fitting.interpolation)
-        self.crop = v2.RandomResizedCrop(fitting.size, scale=(scale, 1.0), interpolation=interpolation, antialias=True)
+        self.crop = v2.RandomResizedCrop(
+            fitting.size, scale=(scale, 1.0), ratio=tuple(aspect), interpolation=interpolation, antialias=True
+        )
 
     def __call__(self, path: str, seed: int) -> Tensor:
         image = self.fitting.square_of_longer_side(load_image(path, 3, self.background))
@@ -55,16 +65,31 @@ class ReadRandomCrop:
         return cropped
 
 
-class ReadRandAugment:
-    """Read with `read`, then apply two random changes of this magnitude (RandAugment, arXiv:1909.13719)."""
+class ReadChanged:
+    """Read with `read`, then apply a random transform of torchvision's.
 
-    def __init__(self, read: Reader, magnitude: int) -> None:
-        check_data({"augment.randaugment": magnitude})
-        self.read = read
-        self.change = v2.RandAugment(2, magnitude, interpolation=v2.InterpolationMode.BILINEAR)
+    Args:
+        read: the reader.
+        change: the transform.
+        number: another one gives the transform another seed; that of `read` is 0.
+    """
+
+    def __init__(self, read: Reader, change: v2.Transform, number: int) -> None:
+        self.read, self.change, self.number = read, change, number
 
     def __call__(self, path: str, seed: int) -> Tensor:
         image = self.read(path, seed)
-        with temporary_seed(derive_seed(seed, 1)):  # another seed than that of `read`
+        with temporary_seed(derive_seed(seed, self.number)):
             changed: Tensor = self.change(image)
         return changed
+
+
+def read_with_randaugment(read: Reader, magnitude: int) -> ReadChanged:
+    """Read, then apply two random operations of this magnitude (RandAugment, arXiv:1909.13719)."""
+    check_data({"augment.randaugment": magnitude})
+    return ReadChanged(read, v2.RandAugment(2, magnitude, interpolation=v2.InterpolationMode.BILINEAR), 1)
+
+
+def read_with_trivial_augment(read: Reader) -> ReadChanged:
+    """Read, then apply one random operation of random magnitude (TrivialAugment, arXiv:2103.10158)."""
+    return ReadChanged(read, v2.TrivialAugmentWide(interpolation=v2.InterpolationMode.BILINEAR), 2)
