@@ -22,15 +22,16 @@ read, and copies of images, above all between the splits.
 
   python src/check_data.py photos               your own images
   python src/check_data.py data=cifar10         any of conf/data
-  python src/check_data.py photos output=look   write there
+  python src/check_data.py photos output=look   write the page there
 
 The splits are those that src/train.py makes with the same options, such as
   seed=2                data.val_fraction=0.2         data.test_fraction=0.1
 
 near      true: also find copies that were encoded again or resized; false: only
           identical images; auto: true for images of 32 pixels or more
-output    a folder for check.json, which has every number; without it, a new
-          folder in outputs/check_data
+output    a folder for the page, index.html, with pictures of copies and of each
+          class, and check.json with every number; without it, a new folder in
+          outputs/check_data
 
 Exit status: 0; 1 if an image or a copy of it is in two splits; 2 for a mistake
 in the options or the data set.

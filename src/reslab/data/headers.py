@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import TypeVar
 
 from rich.progress import Progress
 
@@ -13,6 +14,7 @@ from reslab.data.images import header_error, report_unreadable
 
 log = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
 MOST_FILES = 20_000  # of a split; a local disk takes seconds for them, a network's disk a minute
 THREADS = 16  # they wait for the disk together
 SECONDS_WITHOUT_BAR = 1.0
@@ -33,11 +35,11 @@ def check_headers(paths: Sequence[str]) -> None:
     report_unreadable(errors, len(seen), on_error="stop")
 
 
-def evenly_spaced(paths: Sequence[str], most: int) -> Sequence[str]:
-    """Return all paths, or `most` of them from the first to the last."""
-    if len(paths) <= most:
-        return paths
-    return [paths[number * len(paths) // most] for number in range(most)]
+def evenly_spaced(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """Return all items, or `most` of them from the first to the last."""
+    if len(items) <= most:
+        return items
+    return [items[number * len(items) // most] for number in range(most)]
 
 
 def with_bar(results: Iterable[str | None], total: int) -> Iterator[str | None]:

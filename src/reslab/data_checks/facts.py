@@ -1,6 +1,7 @@
 """What is known of each image once it has been decoded: its size, its kind, and what finds its copies."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -99,7 +100,8 @@ def look_at_file(path: str, background: Sequence[int] | None, facts: Any) -> Ima
     """
     facts["bytes"] = os.path.getsize(path)  # noqa: PTH202
     image = load_image(path, 3, background, LEAST_SIZE)
-    with open_image(path) as header:
+    with warnings.catch_warnings(), open_image(path) as header:
+        warnings.simplefilter("ignore")  # Pillow writes two lines about some images
         facts["width"], facts["height"] = header.size
         facts["format"], facts["mode"] = (header.format or "").encode(), header.mode.encode()
         facts["is_transparent"] = header.has_transparency_data

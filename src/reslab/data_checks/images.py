@@ -73,7 +73,7 @@ def look_at_all(images: Images) -> Seen:
     """Decode every image. A bar shows on a terminal how far it is."""
     seen, done = [], 0
     parts = parts_of_files(images) if images.are_files else parts_of_memory(images)
-    with progress_bar(len(images)) as bar:
+    with progress_bar("looking at the images", len(images)) as bar:
         for part in parts:
             seen.append(part)
             done += len(part.facts)
@@ -125,9 +125,9 @@ def parts_of_memory(images: Images) -> Iterator[Seen]:
             yield look_at_memory(split.images, positions, trains=name == "train")
 
 
-def progress_bar(total: int) -> Progress:
+def progress_bar(what: str, total: int) -> Progress:
     """Return a bar that no other thread draws, since worker processes would inherit its locks."""
-    columns = (TextColumn("looking at the images"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, auto_refresh=False, transient=True, disable=not can_show_bar())
     bar.add_task("", total=total)
     return bar

@@ -219,3 +219,38 @@ def example_of_classes(result: Mapping[str, Any], kind: str) -> str:
 
 def example(kind: str, names: Sequence[str]) -> str:
     return f": {names[0]} {SIGNS[kind]} {names[1]}"
+
+
+# facts
+
+
+def fact_lines(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the facts by name, as lines."""
+    for name, spread in result["sizes"].items():
+        unit = {"bytes": "file size"}.get(name, name)
+        low, middle, high = (size_text(name, spread[each]) for each in ("min", "median", "max"))
+        yield unit, low if low == high else f"{low} to {high}, median {middle}"
+    kinds = result["kinds"]
+    for name in ("formats", "modes"):
+        if kinds[name]:
+            yield name, ", ".join(f"{count:,} {kind}" for kind, count in kinds[name].items())
+    named = {"grey": "grey", "transparent": "transparent", "16_bits": "of 16 bits", "turned_by_exif": "turned by EXIF"}
+    if some := [f"{kinds[name]:,} {words}" for name, words in named.items() if kinds[name]]:
+        yield "among them", ", ".join(some)
+    if result["mean"]:
+        yield "training", f"data.mean={short_list(result['mean'])} data.std={short_list(result['std'])}"
+    if not result["near_duplicates_looked_for"]:
+        yield "near", "near duplicates were not looked for: near=true does"
+
+
+def size_text(name: str, value: float) -> str:
+    if name == "aspect":
+        return f"{value:.2f}"
+    if name == "bytes":
+        return f"{value / 1000:,.1f} kB" if value < 1e6 else f"{value / 1e6:,.1f} MB"
+    return f"{value:,.0f}"
+
+
+def short_list(values: list[float]) -> str:
+    """Return numbers as the command line takes them."""
+    return f"[{','.join(f'{value:.4f}' for value in values)}]"

@@ -1,6 +1,6 @@
 """A look at a data set on the terminal: what is wrong, the worst first, then the facts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reslab.data_checks.result import SPLITS
-from reslab.data_checks.writing import NUMBERS
+from reslab.data_checks.result import SPLITS, fact_lines
+from reslab.data_checks.writing import NUMBERS, PAGE
 from reslab.files import relative
 from reslab.text import printable
 
@@ -31,7 +31,7 @@ def print_check(result: Mapping[str, Any], output: str | Path) -> None:
         facts.add_row(name, Text(printable(line), overflow="fold"))
     console.print(facts)
     folder = relative(Path(output).absolute())
-    console.print(printable(f"written: {folder / NUMBERS}"), soft_wrap=True)
+    console.print(printable(f"written: {folder / PAGE}, {NUMBERS}"), soft_wrap=True)
 
 
 def classes_table(result: Mapping[str, Any]) -> Table:
@@ -51,35 +51,3 @@ def classes_table(result: Mapping[str, Any]) -> Table:
         cells = (f"{split['classes'][name]:,}" if name in counts else "…" for split in splits.values())
         table.add_row(printable(name), *cells)
     return table
-
-
-def fact_lines(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the facts by name, as lines."""
-    for name, spread in result["sizes"].items():
-        unit = {"bytes": "file size"}.get(name, name)
-        low, middle, high = (size_text(name, spread[each]) for each in ("min", "median", "max"))
-        yield unit, low if low == high else f"{low} to {high}, median {middle}"
-    kinds = result["kinds"]
-    for name in ("formats", "modes"):
-        if kinds[name]:
-            yield name, ", ".join(f"{count:,} {kind}" for kind, count in kinds[name].items())
-    named = {"grey": "grey", "transparent": "transparent", "16_bits": "of 16 bits", "turned_by_exif": "turned by EXIF"}
-    if some := [f"{kinds[name]:,} {words}" for name, words in named.items() if kinds[name]]:
-        yield "among them", ", ".join(some)
-    if result["mean"]:
-        yield "training", f"data.mean={short_list(result['mean'])} data.std={short_list(result['std'])}"
-    if not result["near_duplicates_looked_for"]:
-        yield "near", "near duplicates were not looked for: near=true does"
-
-
-def size_text(name: str, value: float) -> str:
-    if name == "aspect":
-        return f"{value:.2f}"
-    if name == "bytes":
-        return f"{value / 1000:,.1f} kB" if value < 1e6 else f"{value / 1e6:,.1f} MB"
-    return f"{value:,.0f}"
-
-
-def short_list(values: list[float]) -> str:
-    """Return numbers as the command line takes them."""
-    return f"[{','.join(f'{value:.4f}' for value in values)}]"

@@ -1,16 +1,20 @@
 """The files of a look at a data set."""
 
+import re
+from io import BytesIO
 from pathlib import Path
 
 from reslab.data_checks.check import Check
+from reslab.data_checks.page import html_page, parts_of, shown_positions
+from reslab.data_checks.pictures import available, chosen_of_classes, pictures_of, sheet
 from reslab.errors import UserError
-from reslab.files import write_json
+from reslab.files import write_bytes, write_json, write_text
 
-NUMBERS = "check.json"
+PAGE, NUMBERS, SHEETS = "index.html", "check.json", "classes"
 
 
 def write_check(check: Check, output: str | Path) -> None:
-    """Write the numbers.
+    """Write the numbers, the page and a contact sheet of each class.
 
     Args:
         check: what was found.
@@ -19,8 +23,26 @@ def write_check(check: Check, output: str | Path) -> None:
     Raises:
         UserError: a file cannot be written.
     """
-    folder = Path(output)
+    folder, parts = Path(output), parts_of(check)
+    sheets = chosen_of_classes(check.images, check.facts)
+    positions = {*shown_positions(parts), *(position for each in sheets for position in each)}
+    pictures = pictures_of(check.images, sorted(positions))
     try:
         write_json(folder / NUMBERS, check.result)
+        write_text(folder / PAGE, html_page(check, parts, sheets, pictures))
+        for number, (name, each) in enumerate(zip(check.images.data.classes, sheets, strict=True)):
+            buffer = BytesIO()
+            sheet(available(pictures, each)).save(buffer, "PNG")
+            write_bytes(folder / SHEETS / file_name(number, name), buffer.getvalue())
     except OSError as error:
         raise UserError(f"output={folder} cannot be written: {error.strerror}") from error
+
+
+def file_name(number: int, name: str) -> str:
+    """Return the name of a class's sheet, which any system takes.
+
+    Example:
+        >>> file_name(3, "T-shirt/top")
+        '0003_T-shirt_top.png'
+    """
+    return f"{number:04}_{re.sub('[^A-Za-z0-9.-]+', '_', name)[:60]}.png"

@@ -1,0 +1,197 @@
+"""index.html: what was found, with pictures, in one file that needs no other file, no script and no network."""
+
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from reslab.data_checks.check import Check
+from reslab.data_checks.copies import Positions
+from reslab.data_checks.pictures import encoded
+from reslab.data_checks.result import SPLITS, by_importance, fact_lines
+from reslab.text import printable
+
+MOST_GROUPS, MOST_OF_GROUP = 20, 8  # groups of copies under each heading, and pictures of a group
+MOST_BROKEN = 100
+PNG = b"\x89PNG"
+STYLE = """
+:root { color-scheme: light dark; --text: #1c1e21; --quiet: #5c6370; --line: #d8dbe0; --paper: #fff; --card: #f4f5f7;
+  --train: #3b7dd8; --val: #e0a030; --test: #3a9d5d; --worst: #c0392b }
+@media (prefers-color-scheme: dark) { :root { --text: #e4e6ea; --quiet: #9aa3b0; --line: #3a3f47; --paper: #17191c;
+  --card: #22252a; --train: #5b97ea; --val: #e5b256; --test: #58b87a; --worst: #ee7a6d } }
+* { box-sizing: border-box }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 70em; padding: 1em; color: var(--text);
+  background: var(--paper); overflow-wrap: anywhere }
+h1 { margin: .4em 0 0 } h2 { margin: 2em 0 .3em } h3 { margin: 1.4em 0 .4em; font-size: 1em } p { margin: .3em 0 }
+.quiet { color: var(--quiet) } code { background: var(--card); padding: .1em .3em; border-radius: 3px }
+.problems { list-style: none; padding: 0 } .problems li { padding: .4em .7em; margin: .3em 0; background: var(--card);
+  border-left: 4px solid var(--line) } .problems .leak, .problems .labels { border-color: var(--worst) }
+.problems b { margin-right: .6em }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100% }
+th, td { padding: .25em .6em .25em 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top }
+td.number, th.number { text-align: right; white-space: nowrap }
+.facts th { width: 9em; font-weight: normal; color: var(--quiet) }
+.bar { display: flex; height: .8em; min-width: 6em; margin-top: .35em } .bar i { display: block }
+.train { background: var(--train) } .val { background: var(--val) } .test { background: var(--test) }
+.pictures { display: flex; flex-wrap: wrap; gap: 4px } .pictures img { display: block }
+.groups { display: flex; flex-wrap: wrap; gap: .6em; margin-top: .5em }
+.group { background: var(--card); padding: .6em; border-radius: 4px; display: flex; flex-wrap: wrap; gap: .6em }
+figure { margin: 0; width: 96px; font-size: 12px; line-height: 1.3 }
+figure span { display: inline-block; padding: 0 .4em; border-radius: 3px; color: #fff; text-shadow: 0 0 2px #000 }
+figure div { height: 96px; display: flex; align-items: center; justify-content: center }
+.bars { width: 40% } @media (max-width: 36em) { .bars { width: 20% } .bar { min-width: 0 } }
+"""
+
+
+class Part(NamedTuple):
+    """A heading with groups of copies.
+
+    Attributes:
+        title: what they have in common.
+        groups: all of them, the most important one first.
+    """
+
+    title: str
+    groups: list[Positions]
+
+
+def parts_of(check: Check) -> list[Part]:
+    """Return the groups of copies: those across splits first, then those of several classes, then the others."""
+    images, parts = check.images, []
+    for name, groups in {"Identical": check.copies.identical, "Nearly identical": check.copies.near}.items():
+        ordered = by_importance(images, groups)
+        across = [group for group in ordered if len(set(images.splits[group])) > 1]
+        within = [group for group in ordered if len(set(images.splits[group])) == 1]
+        several = [group for group in within if len(set(images.labels[group])) > 1]
+        others = [group for group in within if len(set(images.labels[group])) == 1]
+        parts += [
+            (0, Part(f"{name} images in two splits", across)),
+            (1, Part(f"{name} images of two classes", several)),
+        ]
+        parts.append((2, Part(f"{name} images within a split", others)))
+    return [part for _, part in sorted(parts, key=lambda each: each[0]) if part.groups]
+
+
+def shown_positions(parts: Sequence[Part]) -> Iterator[int]:
+    """Yield the images of the groups that the page shows."""
+    for part in parts:
+        for group in part.groups[:MOST_GROUPS]:
+            yield from group[:MOST_OF_GROUP].tolist()
+
+
+def html_page(
+    check: Check, parts: Sequence[Part], sheets: Sequence[Sequence[int]], pictures: Mapping[int, Image.Image]
+) -> str:
+    """Return the page.
+
+    Args:
+        check: what was found.
+        parts: the groups of copies.
+        sheets: the positions of the images to show of each class.
+        pictures: the pictures of all images that are shown, by their positions.
+    """
+    result = check.result
+    title = text(f"{result['data']}: {result['images']:,} images, {len(check.images.data.classes):,} classes")
+    body = [
+        f"<h1>{title}</h1>",
+        f'<p class="quiet">{text(result["root"])}</p>' if result["root"] else "",
+        problem_list(result),
+        *(part_section(check, part, pictures) for part in parts),
+        class_table(result),
+        fact_table(result),
+        broken_files(result),
+        *sheet_sections(check, sheets, pictures),
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
+    content = "\n".join(filter(None, body))
+    return (
+        f"<!doctype html>\n<html lang=en><head>{head}<style>{STYLE}</style></head>\n<body>\n{content}\n</body></html>\n"
+    )
+
+
+def text(value: object) -> str:
+    """Return a text that a page shows as it is, whatever characters it holds."""
+    return escape(printable(value))
+
+
+def problem_list(result: Mapping[str, Any]) -> str:
+    lines = (
+        f'<li class="{each["kind"].split()[0]}"><b>{text(each["kind"])}</b>{text(each["text"])}</li>'
+        for each in result["problems"]
+    )
+    found = "".join(lines)
+    return f'<ul class="problems">{found}</ul>' if found else "<p>Nothing is wrong with the images.</p>"
+
+
+def part_section(check: Check, part: Part, pictures: Mapping[int, Image.Image]) -> str:
+    shown = [group_figures(check, group, pictures) for group in part.groups[:MOST_GROUPS]]
+    count = f"{len(part.groups):,} group{'s' * (len(part.groups) != 1)}"
+    more = f"; the first {len(shown)} are shown, and check.json has the others" if len(part.groups) > len(shown) else ""
+    return f'<h2>{text(part.title)}</h2><p class="quiet">{count}{more}</p><div class="groups">{"".join(shown)}</div>'
+
+
+def group_figures(check: Check, group: Positions, pictures: Mapping[int, Image.Image]) -> str:
+    figures = [figure(check, position, pictures) for position in group[:MOST_OF_GROUP].tolist()]
+    more = f'<p class="quiet">and {len(group) - MOST_OF_GROUP:,} more</p>' if len(group) > MOST_OF_GROUP else ""
+    return f'<div class="group">{"".join(figures)}{more}</div>'
+
+
+def figure(check: Check, position: int, pictures: Mapping[int, Image.Image]) -> str:
+    images = check.images
+    split, name = images.names[images.splits[position]], text(images.name(position))
+    label = text(images.data.classes[images.labels[position]])
+    caption = f'<span class="{split}">{SPLITS[split]}</span> <b>{label}</b><br>{name}'
+    picture = image_tag(pictures[position], name) if position in pictures else ""
+    return f"<figure><div>{picture}</div>{caption}</figure>"
+
+
+def image_tag(picture: Image.Image, name: str) -> str:
+    """Return the tag of a picture that holds its file. `name` is escaped already."""
+    content = encoded(picture)
+    kind = "png" if content.startswith(PNG) else "jpeg"
+    size = f'width="{picture.width}" height="{picture.height}"'
+    return f'<img {size} alt="{name}" title="{name}" src="data:image/{kind};base64,{b64encode(content).decode()}">'
+
+
+def class_table(result: Mapping[str, Any]) -> str:
+    """Return the number of images of each class in each split, with a bar as long as all of them."""
+    splits = result["splits"]
+    longest = max(sum(split["classes"][name] for split in splits.values()) for name in splits["train"]["classes"]) or 1
+    rows = []
+    for name in splits["train"]["classes"]:
+        counts = {split: each["classes"][name] for split, each in splits.items()}
+        bar = "".join(f'<i class="{split}" style="width:{100 * n / longest:.2f}%"></i>' for split, n in counts.items())
+        cells = "".join(f'<td class="number">{count:,}</td>' for count in counts.values())
+        rows.append(f'<tr><td>{text(name)}</td>{cells}<td class="bars"><div class="bar">{bar}</div></td></tr>')
+    head = "".join(f'<th class="number">{SPLITS[split]}</th>' for split in splits)
+    total = "".join(f'<th class="number">{each["images"]:,}</th>' for each in splits.values())
+    return (
+        f"<h2>Classes</h2><table><thead><tr><th>class</th>{head}<th></th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody><tfoot><tr><th>all</th>{total}<th></th></tr></tfoot></table>"
+    )
+
+
+def fact_table(result: Mapping[str, Any]) -> str:
+    rows = "".join(f"<tr><th>{text(name)}</th><td>{text(line)}</td></tr>" for name, line in fact_lines(result))
+    return f'<h2>Images</h2><table class="facts"><tbody>{rows}</tbody></table>'
+
+
+def broken_files(result: Mapping[str, Any]) -> str:
+    broken = result["unreadable"]
+    if not broken:
+        return ""
+    rows = "".join(
+        f"<tr><td>{text(each['image'])}</td><td>{text(each['reason'])}</td></tr>" for each in broken[:MOST_BROKEN]
+    )
+    more = f'<p class="quiet">and {len(broken) - MOST_BROKEN:,} more</p>' if len(broken) > MOST_BROKEN else ""
+    return f"<h2>Files that cannot be read</h2><table><tbody>{rows}</tbody></table>{more}"
+
+
+def sheet_sections(check: Check, sheets: Sequence[Sequence[int]], pictures: Mapping[int, Image.Image]) -> Iterator[str]:
+    """Yield the pictures of each class."""
+    yield "<h2>Examples of each class</h2>"
+    for name, positions in zip(check.images.data.classes, sheets, strict=True):
+        tags = (image_tag(pictures[each], text(check.images.name(each))) for each in positions if each in pictures)
+        yield f'<h3>{text(name)}</h3><div class="pictures">{"".join(tags) or "no image"}</div>'
