@@ -62,7 +62,8 @@ def float_pixels(path: Path) -> None:
 
 
 def deep_pixels(path: Path) -> None:
-    Image.fromarray(np.full((8, 8), 100_000, dtype=np.int32)).save(path)
+    """Write levels from 0 to 63, which would be nearly black if white were 65,535."""
+    Image.fromarray(np.arange(64, dtype=np.int32).reshape(8, 8)).save(path)
 
 
 class Trap:
@@ -102,7 +103,7 @@ BAD: dict[
     "a bomb": (".png", bomb, "12,000 x 12,000 pixels, more than 134,217,728"),
     "a larger bomb": (".gif", large_bomb, "decompression bomb"),
     "floating point": (".tif", float_pixels, "floating point"),
-    "32-bit grey": (".tif", deep_pixels, "more than 16 bits"),
+    "32-bit grey": (".tif", deep_pixels, "grey of 32 bits with a sign, whose range is not known"),
     "a link to nothing": (".png", lambda path: path.symlink_to("absent.png"), "not a file, or a link to nothing"),
     "a pipe": (".png", os.mkfifo, "not a file, or a link to nothing"),
 }

@@ -247,7 +247,7 @@ class Run:
 
         Returns:
             A torch.nn.Module in evaluation mode on the CPU. It takes uint8 images (N, C, H, W) as the data set stores
-            them and returns logits (N, num_classes).
+            them, from 0 to 255, refuses other types, and returns logits (N, num_classes).
 
         Raises:
             UserError: the run has no checkpoint, or its checkpoint is not one of ResLab.

@@ -335,6 +335,19 @@ class Constant(ImageDataModule):
         return Split(images, torch.arange(20) % 2)
 
 
+def test_images_of_another_type_than_bytes_are_refused():
+    """Statistics that are given, for levels from 0 to 1, would be taken for those of levels from 0 to 255."""
+
+    class Floats(Constant):
+        def read(self, split):
+            found = super().read(split)
+            return found and Split(found.images / 255, found.labels)
+
+    options = {name: value for name, value in SYNTHETIC_ARGUMENTS.items() if name not in ("num_classes", "num_images")}
+    with pytest.raises(UserError, match=r"^data=synthetic: read must return uint8 images, from 0 to 255, not float32$"):
+        Floats(**options).setup("fit")
+
+
 def test_a_channel_without_any_variation_is_refused():
     options = {name: value for name, value in SYNTHETIC_ARGUMENTS.items() if name not in ("num_classes", "num_images")}
     data = Constant(**options)

@@ -1,4 +1,5 @@
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -16,6 +17,8 @@ from reslab.data.images import (
     SUFFIXES,
     UnreadableImageError,
     first_few,
+    has_transparent_parts,
+    header_error,
     list_images,
     read_image,
     report_not_read,
@@ -108,18 +111,57 @@ def test_colours_are_those_under_the_transparency(tmp_path, mode, transparent, c
     assert torch.equal(read_image(tmp_path / "image.png", channels), expected)
 
 
-@pytest.mark.parametrize(("name", "order"), [("deep.tif", "<u2"), ("deep_big.tif", ">u2"), ("deep.pgm", "<u2")])
-def test_16_bit_grey_of_other_formats_keeps_its_brightness(tmp_path, name, order):
-    values = np.array([[0, 128, 129, 257], [300, 32768, 65406, 65535]], dtype=np.uint16)
-    if order == ">u2":  # Pillow does not write this byte order: a header of 8 tags, then the pixels
-        tags = [(256, 3, 1, 4 << 16), (257, 3, 1, 2 << 16), (258, 3, 1, 16 << 16), (259, 3, 1, 1 << 16),
-                (262, 3, 1, 1 << 16), (273, 4, 1, 200), (278, 3, 1, 2 << 16), (279, 4, 1, 16)]  # fmt: skip
-        head = struct.pack(">2sHIH", b"MM", 42, 8, len(tags)) + b"".join(struct.pack(">HHII", *tag) for tag in tags)
-        (tmp_path / name).write_bytes(head.ljust(200, b"\0") + values.astype(order).tobytes())
-    else:
-        Image.fromarray(values).save(tmp_path / name)
-    expected = torch.tensor([[0, 0, 1, 1], [1, 128, 254, 255]], dtype=torch.uint8)
-    assert torch.equal(read_image(tmp_path / name, 1), expected[None])
+LEVELS = np.array([[0, 128, 129, 257], [300, 32768, 65406, 65535]])
+BRIGHTNESS = torch.tensor([[[0, 0, 1, 1], [1, 128, 254, 255]]], dtype=torch.uint8)
+
+
+def write_tiff(path, content, *, order="<", bits=16, sample_format=1, photometric=1):
+    """Write grey of 4 x 2 pixels. Pillow does not write all kinds: a header of 9 tags, then the pixels."""
+    tags = {
+        256: 4,
+        257: 2,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 200,
+        278: 2,
+        279: len(content),
+        339: sample_format,
+    }
+    rows = [struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items()]
+    mark = {"<": b"II", ">": b"MM"}[order]
+    head = struct.pack(f"{order}2sHIH", mark, 42, 8, len(tags)) + b"".join(rows)
+    path.write_bytes(head.ljust(200, b"\0") + content)
+
+
+@pytest.mark.parametrize("name", ["deep.tif", "deep.pgm"])
+def test_16_bit_grey_of_other_formats_keeps_its_brightness(tmp_path, name):
+    Image.fromarray(LEVELS.astype(np.uint16)).save(tmp_path / name)
+    assert torch.equal(read_image(tmp_path / name, 1), BRIGHTNESS)
+
+
+@pytest.mark.parametrize(("order", "photometric"), [("<", 1), (">", 1), ("<", 0)])
+def test_a_tiff_of_16_bits_has_either_byte_order_and_either_level_as_white(tmp_path, order, photometric):
+    levels = LEVELS if photometric == 1 else 65535 - LEVELS
+    write_tiff(tmp_path / "a.tif", levels.astype(f"{order}u2").tobytes(), order=order, photometric=photometric)
+    assert torch.equal(read_image(tmp_path / "a.tif", 1), BRIGHTNESS)
+
+
+def test_a_tiff_of_12_bits_keeps_its_brightness(tmp_path):
+    levels = [0, 4095, 2048, 8, 9, 300, 4000, 4094]
+    pairs = zip(levels[::2], levels[1::2], strict=True)
+    write_tiff(tmp_path / "a.tif", b"".join((a << 12 | b).to_bytes(3, "big") for a, b in pairs), bits=12)
+    assert read_image(tmp_path / "a.tif", 1).flatten().tolist() == [round(level * 255 / 4095) for level in levels]
+
+
+@pytest.mark.parametrize(("bits", "sample_format", "kind"), [(32, 1, "32 bits"), (16, 2, "16 bits with a sign")])
+def test_a_tiff_that_does_not_say_which_level_is_white_is_refused(tmp_path, bits, sample_format, kind):
+    content = np.arange(8, dtype=f"<i{bits // 8}").tobytes()
+    write_tiff(tmp_path / "a.tif", content, bits=bits, sample_format=sample_format)
+    reason = rf"a\.tif \(grey of {kind}, whose range is not known: save it with 8 or 16 bits\)$"
+    with pytest.raises(UnreadableImageError, match=reason):
+        read_image(tmp_path / "a.tif", 1)
+    assert re.search(reason, header_error(tmp_path / "a.tif"))
 
 
 def test_an_image_of_one_pixel(tmp_path):
@@ -235,6 +277,14 @@ def test_tiff_files_with_an_alpha_channel(tmp_path, mode, error):
         (tmp_path / "a.tif").write_bytes(content.replace(*kinds))
     expected = laid_over(np.dstack([grey] * 3), ALPHA, GROUND)
     assert (read_image(tmp_path / "a.tif", 3, GROUND).int() - expected.int()).abs().max() <= error
+
+
+def test_an_alpha_channel_without_an_effect_is_no_transparency(tmp_path):
+    for name, alpha in (("opaque.png", np.full((2, 2), 255, dtype=np.uint8)), ("clear.png", ALPHA)):
+        Image.fromarray(np.dstack([COLOUR_ROWS, alpha])).save(tmp_path / name)
+    Image.fromarray(COLOUR_ROWS).save(tmp_path / "photo.jpg")
+    names = ("opaque.png", "clear.png", "photo.jpg")
+    assert [has_transparent_parts(tmp_path / name) for name in names] == [False, True, False]
 
 
 @pytest.mark.parametrize("transparent", [bytes([0, 128, 255, 7]), 2])

@@ -5,7 +5,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from reslab.data.fitting import Fitting
-from reslab.data.preprocessing import Preprocessing
+from reslab.data.preprocessing import Preprocessing, require_pixels
+from reslab.errors import UserError
 
 
 def random_images(*shape, seed=0):
@@ -66,3 +67,23 @@ def test_statistics_may_be_integers():
     preprocess = Preprocessing(mean=[1], std=[2], channels=1, fitting=Fitting(1))
     assert preprocess(torch.full((1, 1, 1, 1), 255, dtype=torch.uint8)).item() == 0.0
     assert preprocess.mean.dtype == preprocess.std.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("images", "given"),
+    [
+        (torch.zeros(2, 1, 8, 8), "float32 (2, 1, 8, 8)"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.int64), "int64 (2, 1, 8, 8)"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), "uint8 (3, 8, 8)"),  # three grey images would be one of RGB
+        (np.zeros((2, 1, 8, 8), dtype=np.uint8), "ndarray"),
+        ([0], "list"),
+    ],
+)
+def test_what_is_no_batch_of_pixels_is_refused(images, given):
+    require_pixels(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+    with pytest.raises(UserError) as caught:
+        require_pixels(images)
+    assert str(caught.value) == (
+        "the classifier takes a uint8 tensor (N, C, H, W) of values from 0 to 255, as torchvision's pil_to_tensor and "
+        f"v2.PILToTensor give them, and not ToTensor; this is {given}"
+    )

@@ -313,6 +313,16 @@ def test_another_size_must_be_asked_for(test_pets, pets, tmp_path, caplog):
     assert larger["metrics"]["test/loss"] == pytest.approx(loss, rel=0.02)  # levels are rounded to whole ones
 
 
+def test_transparent_images_are_white_where_the_data_set_of_the_run_has_no_background(run, trained, tmp_path):
+    for index, (image, label) in enumerate(zip(trained.images, trained.labels.tolist(), strict=True)):
+        ink = Image.new("L", (8, 8), 0)  # black ink on a transparent ground
+        ink.putalpha(Image.fromarray(255 - image[0].numpy()))
+        (tmp_path / str(label)).mkdir(exist_ok=True)
+        ink.save(tmp_path / str(label) / f"{index}.png")
+    tested = run("data=imagefolder", f"data.root={tmp_path}", "data.num_workers=0")
+    assert tested["metrics"]["test/accuracy"] == pytest.approx(trained.result["test/accuracy"])
+
+
 @pytest.mark.parametrize("option", ["channels=3", "mean=[0.5,0.5,0.5]", "std=[1,1,1]", "background=[0,0,0]"])
 def test_options_of_the_network_cannot_be_set(test_pets, tmp_path, option):
     with pytest.raises(UserError, match=rf"^data\.{option.split('=')[0]} is that of the network"):

@@ -86,10 +86,11 @@ def test_files_of_a_folder_that_are_not_read_are_counted(photos, caplog):
 
 @pytest.fixture
 def with_background(trained, tmp_path):
-    """Return the checkpoint of the trained digits, as if with this background; "absent" is an older checkpoint."""
+    """Return the checkpoint of the digits as that of image files with this background; "absent" is an older one."""
 
     def write(background):
         checkpoint = torch.load(find_checkpoint(trained.folder), weights_only=True)
+        checkpoint["reslab"]["config"]["data"]["in_memory"] = False
         spec = checkpoint["reslab"]["spec"]
         if background == "absent":
             spec.pop("background", None)
@@ -102,18 +103,32 @@ def with_background(trained, tmp_path):
     return write
 
 
-def test_transparent_images_are_read_as_the_checkpoint_says(with_background, digit_files, tmp_path):
-    """Black ink of the right density on a transparent ground is the digit, once it is laid over white."""
+@pytest.fixture
+def drawn(digit_files, tmp_path):
+    """A digit, black ink of the right density on a transparent ground, which is the digit over white, and black."""
     levels = np.asarray(Image.open(digit_files[0]))
     ink = Image.new("L", levels.shape[::-1], 0)
     ink.putalpha(Image.fromarray(255 - levels))
     ink.save(tmp_path / "ink.png")
     Image.new("L", ink.size, 0).save(tmp_path / "black.png")
-    images = [digit_files[0], tmp_path / "ink.png", tmp_path / "black.png"]
+    return [digit_files[0], tmp_path / "ink.png", tmp_path / "black.png"]
+
+
+def test_transparent_images_are_white_where_the_data_set_has_no_background(trained, drawn, caplog):
+    rows = [row["classes"] for row in predict(find_checkpoint(trained.folder), drawn, top=10, device="cpu")]
+    assert rows[1] == rows[0] != rows[2]
+    assert caplog.messages == [
+        f"transparent parts of 1 image are white ({drawn[1]}): data=digits has no background of its own, and images "
+        "must look like those of the training"
+    ]
+
+
+def test_transparent_images_are_read_as_the_checkpoint_says(with_background, drawn, caplog):
     for background, same in (([255, 255, 255], 0), ([0, 0, 0], 2), (None, 2), ("absent", 2)):
-        rows = [row["classes"] for row in predict(with_background(background), images, top=10, device="cpu")]
+        rows = [row["classes"] for row in predict(with_background(background), drawn, top=10, device="cpu")]
         assert rows[1] == rows[same]
         assert rows[0] != rows[2]
+    assert caplog.messages == []
 
 
 def test_predictions_are_the_networks_probabilities(run, trained, digit_files):

@@ -34,6 +34,16 @@ def fitted(config):
     return classifier, trainer
 
 
+def test_a_trained_classifier_takes_pixels_and_refuses_levels_from_0_to_1(trained):
+    """Levels from 0 to 1 would all be taken for black, and the accuracy would be that of chance without a word."""
+    classifier = Run(trained.folder).classifier()
+    with torch.no_grad():
+        right = (classifier(trained.images).argmax(1) == trained.labels).double().mean()
+    assert right == pytest.approx(trained.result["test/accuracy"])
+    with pytest.raises(UserError, match=r"^the classifier takes a uint8 tensor .* this is float32 \(359, 1, 8, 8\)$"):
+        classifier(trained.images / 255)
+
+
 def test_biases_and_norms_have_no_weight_decay(composed):
     network = build_network(composed("model=resnet20").model, 3, 10, 32)
     decayed, undecayed = parameter_groups(network)

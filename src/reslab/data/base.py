@@ -366,6 +366,9 @@ class ImageDataModule(L.LightningDataModule):
         split = self.splits[name]
         if split is not None:
             self.splits[name] = split = self.to_memory(split)
+            if isinstance(split.images, Tensor) and split.images.dtype != torch.uint8:
+                kind = str(split.images.dtype).removeprefix("torch.")
+                raise UserError(f"data={self.name}: read must return uint8 images, from 0 to 255, not {kind}")
             highest = int(split.labels.max()) if len(split.labels) else 0
             if highest >= len(self.classes):
                 raise UserError(

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL.TiffImagePlugin import BITSPERSAMPLE as BITS_PER_SAMPLE
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import SAMPLEFORMAT as SAMPLE_FORMAT
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
@@ -48,6 +51,7 @@ SYSTEM_FOLDERS = frozenset(
 )
 MAX_PIXELS = 2**27  # half a GiB once decoded, at Pillow's four bytes each
 LISTED_FILES = 3
+WHITE = (255, 255, 255)
 GREY_SCALES = {"L;2": 85, "L;4": 17}  # Pillow's factors from 2 and 4 bits to 8
 
 
@@ -272,6 +276,13 @@ def load_image(
         raise unreadable(path, error) from error
 
 
+def has_transparent_parts(path: str | os.PathLike[str]) -> bool:
+    """Return whether a background shows through any pixel of an image file."""
+    with open_image(path) as opened:
+        may_have = opened.has_transparency_data  # which a photo's file has not, and need not be decoded for
+    return may_have and decode_image(path).convert("RGBA").getextrema()[-1][0] < 255  # type: ignore[index]
+
+
 def header_error(path: str | os.PathLike[str]) -> str | None:
     """Return why a file cannot be read, as far as what stands before its pixels shows it."""
     try:
@@ -293,9 +304,30 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     with Image.open(path, formats=FORMATS) as opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width:,} x {opened.height:,} pixels, more than {MAX_PIXELS:,}")
-        if opened.mode == "F":
-            raise ValueError("grey of floating point, whose range is not known")
+        if kind := kind_without_range(opened):
+            raise ValueError(f"grey of {kind}, whose range is not known: save it with 8 or 16 bits")
         yield opened
+
+
+def kind_without_range(image: Image.Image) -> str | None:
+    """Return what the pixels are, if it does not say which level is white; None for all other images."""
+    if image.mode == "F":
+        return "floating point"
+    bits, is_signed = tiff_tag(image, BITS_PER_SAMPLE, 16), tiff_tag(image, SAMPLE_FORMAT, 1) == 2
+    if not is_deep(image) or (bits <= 16 and not is_signed):
+        return None
+    return f"{bits} bits{' with a sign' if is_signed else ''}"
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Return whether an image is grey of more than 8 bits."""
+    return image.mode.startswith("I")
+
+
+def tiff_tag(image: Image.Image, tag: int, default: int) -> int:
+    """Return the first value of a tag of a TIFF; the default where there is none, and for other formats."""
+    values = image.tag_v2.get(tag, default) if isinstance(image, TiffImageFile) else default
+    return int(values[0] if isinstance(values, tuple) else values)
 
 
 def decode_image(path: str | os.PathLike[str], least: tuple[int, int] | None = None) -> Image.Image:
@@ -306,7 +338,7 @@ def decode_image(path: str | os.PathLike[str], least: tuple[int, int] | None = N
         opened.load()
         ImageOps.exif_transpose(opened, in_place=True)
     image: Image.Image = opened
-    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255
+    if is_deep(image):  # Pillow's own conversion would clip at 255
         return grey_of_16_bits(image)
     return image.convert("LA") if image.mode == "La" else image  # Pillow converts La to nothing else
 
@@ -314,9 +346,9 @@ def decode_image(path: str | os.PathLike[str], least: tuple[int, int] | None = N
 def grey_of_16_bits(image: Image.Image) -> Image.Image:
     """Scale to 8 bits. Pixels of the transparent level become transparent."""
     levels = np.asarray(image)
-    if levels.min() < 0 or levels.max() > 65535:
-        raise ValueError("grey of more than 16 bits")
-    grey = Image.fromarray((levels / 257).round().astype(np.uint8))
+    highest = 2 ** tiff_tag(image, BITS_PER_SAMPLE, 16) - 1  # a TIFF may have 12 bits; Pillow scales other formats
+    brightness = highest - levels if tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0 else levels  # 0: white is 0
+    grey = Image.fromarray((brightness / (highest / 255)).round().astype(np.uint8))
     if "transparency" in image.info:
         grey.putalpha(Image.fromarray(np.where(levels == image.info["transparency"], 0, 255).astype(np.uint8)))
     return grey

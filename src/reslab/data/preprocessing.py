@@ -1,9 +1,12 @@
 """Normalisation of batches of uint8 images on the training device."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from reslab.data.fitting import Fitting
+from reslab.errors import UserError
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL converts RGB to grey
 
@@ -63,3 +66,13 @@ class Preprocessing(nn.Module):
             x = (x * self.grey_weights).sum(1, keepdim=True)
         # `mean` has half precision if trainer.precision is bf16-true or 16-true.
         return x.contiguous(memory_format=self.memory_format).to(self.mean.dtype)
+
+
+def require_pixels(images: Any) -> None:
+    """Raise UserError for what is no batch of stored pixels: levels from 0 to 1 would all be taken for black."""
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.ndim != 4:
+        given = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise UserError(
+            "the classifier takes a uint8 tensor (N, C, H, W) of values from 0 to 255, as torchvision's pil_to_tensor "
+            f"and v2.PILToTensor give them, and not ToTensor; this is {given.removeprefix('torch.')}"
+        )

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from reslab import newest
 from reslab.configuration import CONF, nodes, own_folders
 from reslab.data.base import ImageSpec
+from reslab.data.images import WHITE
 from reslab.errors import UserError
 from reslab.models.build import build_network
 from reslab.models.weights import StateDict, is_state_dict, listed, mismatches, not_finite
@@ -39,6 +40,15 @@ class Trained(NamedTuple):
     classifier: Classifier
     config: DictConfig
     spec: ImageSpec
+
+    @property
+    def background(self) -> Sequence[int] | None:
+        """RGB values that show through transparent parts of image files; None: the transparency is dropped.
+
+        White where the network was trained on a data set that is not read from image files, and so has no background.
+        """
+        reads_files = "in_memory" in self.config.data  # an option of all data sets of image files, also in old runs
+        return self.spec.background if reads_files or self.spec.background else WHITE
 
 
 def find_checkpoint(path: str | Path) -> Path:

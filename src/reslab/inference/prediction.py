@@ -1,6 +1,7 @@
 """Classify image files with a trained network."""
 
 import glob
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,16 @@ import torch
 from torch import Tensor
 
 from reslab.data.batches import FolderImages
-from reslab.data.images import SYSTEM_FOLDERS, list_images, report_dead_links, report_not_read, report_unreadable
+from reslab.data.images import (
+    SYSTEM_FOLDERS,
+    counted,
+    first_few,
+    has_transparent_parts,
+    list_images,
+    report_dead_links,
+    report_not_read,
+    report_unreadable,
+)
 from reslab.data.options import OnError
 from reslab.data.readers import ReadSquare
 from reslab.errors import UserError
@@ -21,6 +31,8 @@ from reslab.inference.options import PREDICT
 from reslab.options import check_option
 from reslab.training.build import require_accelerator
 from reslab.training.classifier import Classifier
+
+log = logging.getLogger(__name__)
 
 Prediction = dict[str, Any]  # {"image": path, "classes": [{"class": name, "probability": 0.9}, …]}
 Images = str | Path | Sequence[str | Path]
@@ -57,21 +69,35 @@ def predict(
     for name, value in {"top": top, "batch_size": batch_size, "on_error": on_error, "device": device}.items():
         check_option(name, value, PREDICT[name])
     paths = find_images(images)
-    classifier, _, spec = load_classifier(checkpoint, config_dir)
+    trained = load_classifier(checkpoint, config_dir)
+    classifier, config, spec = trained
     classifier.to(choose_device(device))
     numbers = torch.arange(len(paths))  # they take the place of labels, and so say which images were read
-    read = ReadSquare(spec.fitting(training=False), len(spec.mean), spec.background)
+    read = ReadSquare(spec.fitting(training=False), len(spec.mean), trained.background)
     files = FolderImages([str(path) for path in paths], numbers, read, on_error)
-    predictions, unreadable = list[Prediction](), list[str]()
+    predictions, unreadable, transparent = list[Prediction](), list[str](), list[str]()
     for part in numbers.split(batch_size):
         pixels, readable, failures = files[[(number, 0) for number in part.tolist()]]
         unreadable += failures
         if unreadable and on_error == "stop":
             break
         for number, row in zip(readable.tolist(), class_probabilities(classifier, pixels), strict=True):
-            predictions.append({"image": path_text(paths[number]), "classes": most_probable(row, spec.classes, top)})
+            image = path_text(paths[number])
+            predictions.append({"image": image, "classes": most_probable(row, spec.classes, top)})
+            if trained.background != spec.background and has_transparent_parts(paths[number]):
+                transparent.append(image)
     report_unreadable(unreadable, len(paths), on_error, "on_error")
+    report_transparency(transparent, config.data.name)
     return predictions
+
+
+def report_transparency(images: Sequence[str], data: str) -> None:
+    """Warn about transparent images in place of which a data set without transparency would have something else."""
+    if images:
+        log.warning(
+            "transparent parts of %s are white (%s): data=%s has no background of its own, and images must look like "
+            "those of the training", counted(len(images), "image"), first_few(images), data,
+        )  # fmt: skip
 
 
 @torch.inference_mode()

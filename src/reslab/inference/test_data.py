@@ -120,7 +120,7 @@ def data_options(trained: Trained, config: DictConfig, own_root: Path) -> dict[s
             raise UserError(f"data={options['name']} has no option data.{name}")
     if issubclass(kind, ClassFolders):
         # Each image is read once, and its path is needed.
-        options |= {"in_memory": False, "background": trained.spec.background}
+        options |= {"in_memory": False, "background": trained.background}
     if issubclass(kind, ImageFolder):
         in_own_folder = is_same_folder(options["root"], own_root)
         divided_as_own = {name: own[name] for name in ("labels", "test_fraction") if name in own and in_own_folder}

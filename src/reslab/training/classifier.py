@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from reslab.data.base import ImageSpec
 from reslab.data.batches import Batch, derive_seed
-from reslab.data.preprocessing import Preprocessing
+from reslab.data.preprocessing import Preprocessing, require_pixels
 from reslab.errors import UserError
 from reslab.training.checkpoints import refuse_lost_weights
 from reslab.training.confusion import Confusion
@@ -132,6 +132,7 @@ class Classifier(L.LightningModule):
         return str(getattr(getattr(self.loss, "func", self.loss), "__name__", type(self.loss).__name__))
 
     def forward(self, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> logits (N, num_classes)
+        require_pixels(images)
         return self.network(self.preprocess(images))
 
     def evaluation_logits(self, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> float32 logits (N, num_classes)
