@@ -82,6 +82,7 @@ MEANT = (
     ("hydra.sweeper.trials sets the number of trials of hydra/sweeper=optuna", "n_trials num_trials num_samples"),
     ("hydra.launcher.n_jobs sets the number of jobs at once of hydra/launcher=parallel", "n_jobs num_jobs parallel"),
     ("data.augment.vertical_flip=true mirrors half of the images top to bottom", "vflip flipud"),
+    ("data.repeats is the number of copies of each image in a batch", "aug_repeats ra_reps ra_sampler repeated_aug augmentation_repeats"),
     ("data.augment.erasing is the probability of filling a random rectangle", "reprob random_erase random_erasing"),
     ("data.augment.erasing_fill is what fills the rectangle: random or a level from 0 to 255", "remode"),
     ("data.augment.randaugment=9 turns on RandAugment, data.augment.trivial_augment=true TrivialAugment", "aa auto_augment autoaugment rand_augment ra_magnitude"),

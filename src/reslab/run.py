@@ -43,6 +43,7 @@ ABSENT: dict[str, Any] = {
     "data.eval_size": None, "data.resize": None, "data.interpolation": "bilinear", "data.fit": None,
     "data.augment.scale": None, "data.augment.scale_aspect": [3 / 4, 4 / 3], "data.augment.vertical_flip": False,
     "data.augment.right_angles": False, "data.augment.trivial_augment": False, "data.augment.color_jitter": 0,
+    "data.repeats": 1,
     "threads": None, "logger.group_by": "split", "optimizer.eps": 1e-8, "graph": "auto",
     "data.labels": None,
     "callbacks.ema.every_steps": 1, "callbacks.ema.copy_fraction": None, "data.class_weights": None,

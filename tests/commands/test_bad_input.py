@@ -137,6 +137,7 @@ OPTIONS = [
     ("+data.augment.flipp=true", "there is no option data.augment.flipp: did you mean data.augment.flip"),
     ("data=emnist data.emnist_split=letter", "data.emnist_split=letter must be one of balanced, byclass, bymerge, letters"),
     ("data.augment.randaugment=31", "data.augment.randaugment=31 must be an integer from 0 to 30"),
+    ("data.repeats=0", "data.repeats=0 must be an integer from 1 to 100"),
     ("data.augment.trivial_augment=9", "data.augment.trivial_augment=9 must be true or false"),
     ("data.augment.vertical_flip=0.5", "data.augment.vertical_flip=0.5 must be true or false"),
     ("data.augment.right_angles=90", "data.augment.right_angles=90 must be true or false"),
@@ -201,6 +202,7 @@ OPTIONS = [
 # what is known once the data and the network are there
 LATER = [
     ("data.batch_size=5000", "data.batch_size=5000 is more than the 1295 training images"),
+    ("data.batch_size=2 data.repeats=3", "data.repeats=3 is more than data.batch_size=2: a batch would hold one image"),
     ("data.augment.crop=99", "data.augment.crop=99 must be less than the 8 pixels of an image's side"),
     ("data.mean=[0.5,0.5,0.5]", "data.mean and data.std need 1 values: one per channel of the stored images"),
     ("data=imagefolder", "data=imagefolder needs data.root, the folder of its images"),

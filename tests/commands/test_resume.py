@@ -44,6 +44,10 @@ TINY = (
 OFTEN = "checkpoint.every_minutes=0.0005"  # 30 ms
 RECIPES = {
     "sgd": ("data.augment.erasing=0.5", "data.augment.crop=1", "model.dropout=0.2"),
+    "augmented": (
+        "data.repeats=3", "data.augment.scale=0.5", "data.augment.right_angles=true", "data.augment.randaugment=5",
+        "data.augment.trivial_augment=true", "data.augment.color_jitter=[0.4,0.4,0.4,0.1]", "mixup=0.2",
+    ),
     "ema": ("callbacks=ema", "mixup=0.2", "cutmix=1", "scheduler=cosine", "model.stochastic_depth=0.3"),
     "adamw": ("optimizer=adamw", "scheduler=multi_step", "scheduler.milestones=[0.4,0.7]", "data.balance=true"),
     "accumulating": ("trainer.accumulate_grad_batches=3", "label_smoothing=0.1", "trainer.gradient_clip_val=1"),
@@ -52,7 +56,7 @@ RECIPES = {
     "lion": ("optimizer=lion", "trainer.accumulate_grad_batches=3"),
     "muon": ("optimizer=muon", "model.freeze=1"),
     "preact": ("model.preactivation=true", "model.shortcut=B", "model.downsampling=pool", "flip_averaging=true"),
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)

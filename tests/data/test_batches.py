@@ -88,6 +88,66 @@ def test_a_shuffled_order_is_a_function_of_seed_and_epoch():
     assert len(orders) == 25
 
 
+def reference_shares(order, batch_size, repeats, world_size):
+    """Return the sets of images of each rank's batches by the sampler of torchvision's references, of a given order."""
+    copies = [index for index in order for _ in range(repeats)][: len(order)]
+    ranks = [copies[rank::world_size] for rank in range(world_size)]
+    share = batch_size // world_size
+    return [[sorted(each[share * n : share * (n + 1)]) for each in ranks] for n in range(len(order) // batch_size)]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("repeats", [2, 3, 5])
+def test_repeated_images_are_shared_as_by_torchvisions_sampler(repeats, world_size):
+    indices, options = torch.arange(210) + 100, {"shuffle": True, "seed": 3}
+    once = BatchOrder(indices, 32, **options).order().tolist()
+    batches = global_batches(indices, 32, world_size, repeats=repeats, **options)
+    shares = [[batch[rank::world_size] for rank in range(world_size)] for batch in batches]
+    sets = [[sorted(share) for share in batch] for batch in shares]
+    assert sets == reference_shares(once, 32, repeats, world_size)
+    assert [len(batch) for batch in batches] == [32] * 6  # as without repeats
+    counts = Counter(flat(batches))
+    assert [*counts.values()].count(repeats) == 192 // repeats
+    assert len(counts) == -(-192 // repeats)
+    for share in itertools.chain.from_iterable(shares):  # MixUp mixes neighbours, and the first one with the last
+        assert all(image != before for before, image in itertools.pairwise([share[-1], *share]))
+
+
+@pytest.mark.parametrize("batch_size", [7, 8, 9, 11])
+def test_the_ranks_of_repeated_images_share_the_batches_of_one_process(batch_size):
+    alone, shared = (
+        global_batches(torch.arange(50), batch_size, world_size, shuffle=True, repeats=3) for world_size in (1, 3)
+    )
+    assert [sorted(batch) for batch in alone] == [sorted(batch) for batch in shared]
+
+
+def test_repeated_images_are_a_function_of_seed_and_epoch_and_resume_within_an_epoch():
+    images, labels = torch.arange(50).byte().view(50, 1, 1, 1), torch.arange(50)
+
+    def loader():
+        return MemoryLoader(images, labels, BatchOrder(labels, 8, shuffle=True, seed=3, repeats=3), CPU)
+
+    epochs = []
+    for epoch in range(2):
+        one = loader()
+        one.sampler.set_epoch(epoch)
+        epochs.append([*one])
+    assert not equal(*epochs)
+    later = loader()
+    later.load_state_dict({"epoch": 1, "given": 4})
+    later.sampler.set_epoch(1)
+    assert equal([*later], epochs[1][4:])
+
+
+def test_weighted_draws_are_repeated_too():
+    batches = global_batches(torch.arange(50), 10, 2, shuffle=True, repeats=5, sample_weights=torch.ones(50).double())
+    assert all(count % 5 == 0 for batch in batches for count in Counter(batch).values())
+
+
+def test_an_unshuffled_epoch_repeats_nothing():
+    assert flat(global_batches(torch.arange(9), 4, 1, shuffle=False, repeats=3)) == [*range(9)]
+
+
 def test_sample_weights_draw_every_class_equally_often():
     labels = torch.tensor([0] * 2700 + [1] * 270 + [2] * 30)
     weights = (1 / labels.bincount().double())[labels]

@@ -148,6 +148,7 @@ class ImageDataModule(L.LightningDataModule):
         num_workers: int,
         seed: int,
         # The defaults are also for runs that are older than these options.
+        repeats: int = 1,
         allow_changes: bool = False,
         eval_size: int | None = None,
         resize: int | None = None,
@@ -165,6 +166,11 @@ class ImageDataModule(L.LightningDataModule):
         self.eval_size, self.resize, self.interpolation, self.fit = eval_size, resize, interpolation, fit
         self.val_fraction, self.validate_on_test = val_fraction, validate_on_test
         self.augment, self.balance, self.class_weights = augment, balance, class_weights
+        self.repeats = repeats
+        if repeats > batch_size:
+            raise UserError(
+                f"data.repeats={repeats} is more than data.batch_size={batch_size}: a batch would hold one image"
+            )
         self.num_workers, self.allow_changes = num_workers, allow_changes
         self.splits: dict[SplitName, Split | None] = {}
         self.file_splits: list[Split] = []
@@ -465,6 +471,7 @@ class ImageDataModule(L.LightningDataModule):
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=world_size,
             sample_weights=(1 / labels.bincount().double())[labels] if shuffle and self.balance else None,
+            repeats=self.repeats,
         )
 
     def _resident_device(self, images: Tensor) -> torch.device:

@@ -36,6 +36,11 @@ class BatchOrder:
     all steps have the same shape. Without it, every index comes once and in order, for any number of ranks; a remainder
     too small to give each rank an image joins the batch before it.
 
+    With `repeats`, a shuffled epoch has as many batches as without, of as many images divided by `repeats`: the first
+    ones of a new random order, each as often as `repeats` says, in one global batch or in two that follow each other
+    (repeated augmentation: Hoffer et al. 2020, arXiv:1901.09335; Berman et al. 2019, arXiv:1902.05509). As in timm and
+    torchvision, the copies of an image go to the ranks in turn.
+
     Args:
         indices: int64 (N,), the indices of one epoch.
         batch_size: the size of the global batch, over all ranks.
@@ -44,6 +49,7 @@ class BatchOrder:
         rank: this process's number, from 0.
         world_size: how many processes share each batch.
         sample_weights: float64 (N,); a shuffled epoch draws N indices with replacement, with these weights.
+        repeats: how often each image of a shuffled epoch comes.
 
     Example:
         >>> order = BatchOrder(torch.arange(7), batch_size=3, shuffle=False)
@@ -61,9 +67,10 @@ class BatchOrder:
         rank: int = 0,
         world_size: int = 1,
         sample_weights: Tensor | None = None,
+        repeats: int = 1,
     ) -> None:
         self.indices, self.batch_size, self.shuffle, self.seed = indices, batch_size, shuffle, seed
-        self.rank, self.world_size, self.sample_weights = rank, world_size, sample_weights
+        self.rank, self.world_size, self.sample_weights, self.repeats = rank, world_size, sample_weights, repeats
         self.epoch = 0
         self.first_batch = 0  # number of the batch that the next iteration begins with
 
@@ -82,8 +89,23 @@ class BatchOrder:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
         if self.sample_weights is not None:
             draws = torch.multinomial(self.sample_weights, len(self.indices), replacement=True, generator=generator)
-            return self.indices[draws]
-        return self.indices[torch.randperm(len(self.indices), generator=generator)]
+        else:
+            draws = torch.randperm(len(self.indices), generator=generator)
+        return self.indices[draws if self.repeats == 1 else self.repeated(draws)]
+
+    def repeated(self, draws: Tensor) -> Tensor:
+        """Return the complete batches of an epoch in which each draw comes `repeats` times.
+
+        The places of a batch go to the ranks in turn, and so do the copies of an image that follow each other. A rank
+        takes one from each half of its share in turn, because MixUp and CutMix mix neighbours: copies of an image would
+        be mixed with each other.
+        """
+        numbers = torch.arange(len(self) * self.batch_size)
+        place = numbers % self.batch_size
+        rank, turn = place % self.world_size, place // self.world_size
+        half = (self.batch_size - rank + 2 * self.world_size - 1) // (2 * self.world_size)  # of a share, rounded up
+        source = (turn // 2 + turn % 2 * half) * self.world_size + rank
+        return draws[(numbers - place + source) // self.repeats]
 
     def __iter__(self) -> Iterator[Tensor]:
         return self.batches_of(self.order())

@@ -33,6 +33,7 @@ ImagenetteSize = Literal["160px", "320px", "full"]
 
 MAX_BATCH = 1_000_000  # images; the largest published batches have 131,072
 MAX_SIDE = 8192  # pixels; the first layer of a network on one such image takes 4 GB
+MAX_REPEATS = 100  # Hoffer et al. 2020 have at most 40
 MAX_CLASSES = 1_000_000  # as many as the largest data sets of faces have people
 MAX_IMAGES = 100_000_000  # 300 GB in memory at 32 pixels
 
@@ -71,6 +72,7 @@ DATA = {
     "data.augment.randaugment": integer(0, 30),
     "data.augment.trivial_augment": TRUE_OR_FALSE,
     "data.augment.color_jitter": STRENGTH | STRENGTHS,
+    "data.repeats": integer(1, MAX_REPEATS),
     "data.balance": TRUE_OR_FALSE,
     "data.class_weights": one_of(None, "balanced") | list_of(between(1e-6, 1e6)),  # less is lost beside 1 in float32
     "data.allow_changes": TRUE_OR_FALSE,
