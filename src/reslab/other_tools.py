@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 # (`lr` also for `trainer.lr`), `group=name` for a choice. Of several rows with one name, the first counts whose option
 # the command has.
 MEANT = (
+    ("find_lr=true suggests a learning rate", "lr_find auto_lr_find lr_finder learning_rate_finder callbacks=lr_finder"),
     ("optimizer.lr sets the learning rate", "lr learning_rate learningrate base_lr max_lr lr_max lr0 eta"),
     ("trainer.max_epochs sets the number of epochs", "epochs epoch n_epochs num_epochs nb_epochs n_epoch num_train_epochs"),
     ("trainer.limit_train_batches sets the batches of an epoch", "steps_per_epoch"),

@@ -32,7 +32,7 @@ from reslab.options import PATH, Kind, Schema, check_option
 from reslab.processes import is_further_process
 from reslab.run import Run, read_configuration
 from reslab.text import for_shell
-from reslab.training.options import TRAINING_SCHEMA
+from reslab.training.options import OF_ONE_RUN, TRAINING_SCHEMA
 
 PLACES = dict.fromkeys(("outputs", "hydra.run.dir", "hydra.sweep.dir"), PATH)  # where Hydra makes folders
 
@@ -81,10 +81,10 @@ def check_places(arguments: Sequence[str]) -> None:
 
 
 def check_sweep(arguments: Sequence[str]) -> None:
-    """Raise UserError for a sweep with equal jobs, and for one of summaries."""
+    """Raise UserError for a sweep with equal jobs, and for one of what a single command shows."""
     is_sweep = not {*MULTIRUN, *MULTIRUN.values()}.isdisjoint(arguments)
-    if is_sweep and "summary=true" in arguments:
-        raise UserError("summary=true shows one network: leave out -m")
+    if is_sweep and (alone := [argument for argument in arguments if argument in OF_ONE_RUN]):
+        raise UserError(OF_ONE_RUN[alone[0]])
     if not is_sweep and "experiment" not in map(name_of, arguments):
         return  # several values are then a mistake of another kind
     for argument in filter(is_option, arguments):

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from reslab.configuration import own_folders
+from reslab.configuration import name_of, own_folders, task_overrides
 from reslab.errors import UserError
 from reslab.files import relative
 from reslab.machine import command, program
@@ -65,6 +65,21 @@ def longer(result: Result, config: DictConfig) -> str | None:
         if config.trainer[f"max_{unit}"] == result[unit]:
             return f"trainer.max_{unit}={2 * result[unit]}"
     return None
+
+
+def print_suggestion(rate: float, folder: Path) -> None:
+    """Print the learning rate that a range test suggests, as the command line that takes it."""
+    console = Console(markup=False, emoji=False)
+    left_out = ("find_lr", "optimizer.lr")
+    arguments = [argument for argument in task_overrides() if name_of(argument) not in left_out]
+    own = [f"--config-dir={each}" for each in own_folders(sys.argv[1:])]
+    lines = {
+        "curve": str(relative(folder / "find_lr.png")),
+        "suggests": f"optimizer.lr={rate:g}",
+        "train": command("train", *own, *arguments, f"optimizer.lr={rate:g}"),
+    }
+    for what, line in lines.items():
+        console.print(f"{what:10}{line}", soft_wrap=True, highlight=False)
 
 
 @rank_zero_only

@@ -34,8 +34,9 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
         with signals.deferred():  # an exception could be lost in a module that is being imported
             from reslab.training.fit import train  # torch and lightning, once the configuration is known to be right
 
-        if config.summary:
-            raise UserError("summary=true belongs to the command reslab train")
+        if config.summary or config.find_lr:
+            option = "summary" if config.summary else "find_lr"
+            raise UserError(f"{option}=true belongs to the command reslab train")
         run = Run(config.folder, config_dir)
         with run_log(run.folder), held_log(resumes=bool(config.resume)):
             command.log_beginning(config)

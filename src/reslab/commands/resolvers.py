@@ -27,9 +27,9 @@ def new_folder(parent: str) -> str:
     raise UserError(f"{parent} holds a thousand runs of this second")
 
 
-def run_folder(summary: Any, parent: str) -> str:
-    """Return the new folder of a run; the current directory where only a summary is asked for, which has no folder."""
-    return "." if summary is True else new_folder(parent)
+def run_folder(summary: Any, find_lr: Any, parent: str) -> str:
+    """Return the new folder of a run; the current directory where only a summary or a learning rate is asked for."""
+    return "." if summary is True or find_lr is True else new_folder(parent)
 
 
 def job_folder(number: Any, overrides: str) -> str:

@@ -20,6 +20,7 @@ validation accuracy and writes the result.
   python src/train.py experiment=six_block    a recipe from conf/experiment
   python src/train.py -m model=resnet20,resnet32 seed=1,2,3
   python src/train.py model=resnet18 summary=true     its layers; no training
+  python src/train.py model=resnet18 find_lr=true     suggest a learning rate
 
 A run's folder is outputs/<model>-<data>/<date>_<time>; latest is the newest.
   python src/train.py resume=latest trainer.max_epochs=90   continue it
@@ -53,6 +54,9 @@ def run_train(config: "DictConfig") -> float | list[float | None] | None:
         show_summary(config)
         return None
     log_beginning(config)
+    if config.find_lr:
+        suggest_learning_rate(config)
+        return None
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.printing import print_next_steps, print_result
         from reslab.training.fit import train  # torch and lightning, once the configuration is known to be right
@@ -76,6 +80,25 @@ def show_summary(config: "DictConfig") -> None:
         from reslab.commands.printing import print_summary
 
     print_summary(config)
+
+
+def suggest_learning_rate(config: "DictConfig") -> None:
+    """Test rising learning rates, write their curve into a folder, and print the rate to take. Nothing is trained."""
+    from pathlib import Path
+
+    from reslab.commands.resolvers import new_folder
+    from reslab.files import drop_run_logs
+    from reslab.interruption import signals
+
+    drop_run_logs()
+    with signals.deferred():
+        from reslab.commands.printing import print_suggestion
+        from reslab.training.find_lr import range_test, suggested, write_curve
+
+    curve = range_test(config)
+    folder = Path(new_folder(f"{config.outputs}/find_lr"))
+    write_curve(curve, folder)
+    print_suggestion(suggested(curve), folder)
 
 
 def log_beginning(config: "DictConfig") -> None:

@@ -12,14 +12,14 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from reslab.benchmarking.options import BENCHMARK_SCHEMA
-from reslab.configuration import flatten, has_prefix, quoted
+from reslab.configuration import flatten, has_prefix, name_of, quoted
 from reslab.errors import UserError
 from reslab.machine import asked_threads
 from reslab.options import Schema, check_option
 from reslab.run import Result, Run, canonical, differences, identity, older_options
 from reslab.sweeps.composition import Composer, Job
 from reslab.sweeps.folder import Sweep
-from reslab.training.options import RUN, TRAINING_SCHEMA
+from reslab.training.options import OF_ONE_RUN, RUN, TRAINING_SCHEMA
 
 # Options that may differ between a job that has ended and the same job of a resumed sweep.
 NO_PART_OF_A_JOB = ("resume", "sweep", "outputs", "checkpoint", "callbacks.pruning")
@@ -209,7 +209,7 @@ class SweepJobs:
             self.schema.check_together(values)
         except UserError as error:
             return str(error)
-        return "summary=true shows one network: leave out -m" if values.get("summary") else None
+        return next((words for argument, words in OF_ONE_RUN.items() if values.get(name_of(argument))), None)
 
     def values(self, job: Job) -> dict[str, Any]:
         """Return every option of a job by its name. Raise UserError for one that is wrong by itself."""

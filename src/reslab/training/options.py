@@ -100,6 +100,7 @@ RUN = {
     "graph": TRUE_OR_FALSE | one_of("auto"),
     "test": TRUE_OR_FALSE,
     "summary": TRUE_OR_FALSE,
+    "find_lr": TRUE_OR_FALSE,
     "objective": one_or_list(one_of(*VALIDATION_METRICS, *TEST_METRICS, *TRAINING_METRICS, "parameters")),
     "resume": PATH | NULL,
     "checkpoint.every_minutes": MINUTES,
@@ -151,6 +152,11 @@ RUN = {
     "logger.group_by": one_of("metric", "split"),
 }
 
+OF_ONE_RUN = {  # options that a sweep cannot have, with what is said of them
+    "summary=true": "summary=true shows one network: leave out -m",
+    "find_lr=true": "find_lr=true suggests one learning rate: leave out -m",
+}
+
 
 def check_together(value: dict[str, Any]) -> None:
     """Raise UserError for values that are wrong only in combination."""
@@ -165,6 +171,8 @@ def check_together(value: dict[str, Any]) -> None:
         raise UserError("optimizer.foreach=true needs optimizer.fused=false")
     if value.get("optimizer.fused") and value["trainer.gradient_clip_val"] and value["trainer.precision"] == "16-mixed":
         raise UserError("trainer.gradient_clip_val in trainer.precision=16-mixed needs optimizer.fused=false")
+    if value.get("find_lr") and value.get("resume"):
+        raise UserError("find_lr=true tests the rates of a new run: leave out resume=, or take from= for its settings")
     if value.get("data.balance") and value.get("data.class_weights") is not None:
         raise UserError("data.balance=true and data.class_weights would count rare classes twice: choose one of them")
     check_learning_rate(value)
