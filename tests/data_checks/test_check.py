@@ -24,6 +24,11 @@ def test_every_planted_fault_is_found(planted_check):
     ]
 
 
+def test_the_bytes_of_identical_images_are_compared_too(planted_check):
+    files = {group["images"][0]["image"]: group["different_files"] for group in planted_check.result["identical"]}
+    assert files == {"train/cat/00.png": 1, "train/cat/01.png": 2, "train/cat/04.png": 1, "train/dog/05.png": 1}
+
+
 def test_the_kinds_of_the_images_are_counted(planted_check):
     kinds, sizes = planted_check.result["kinds"], planted_check.result["sizes"]
     assert kinds["formats"] == {"PNG": 62, "JPEG": 3, "BMP": 1}

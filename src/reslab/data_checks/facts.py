@@ -1,6 +1,5 @@
 """What is known of each image once it has been decoded: its size, its kind, and what finds its copies."""
 
-import os
 import warnings
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from reslab.data.duplicates import DIGEST_BYTES, pixel_digests
-from reslab.data.images import UnreadableImageError, load_image, open_image
+from reslab.data.images import load_image, open_image
 from reslab.data.preprocessing import GREY_WEIGHTS
 from reslab.data_checks.near import SIDE, perceptual_hashes
 
@@ -80,7 +79,7 @@ class Files(Dataset[Seen]):
         for place, position in enumerate(batch):
             try:
                 image = look_at_file(self.paths[position], self.background, facts[place])
-            except (UnreadableImageError, OSError) as error:
+            except Exception as error:  # Pillow raises nearly any exception on a broken file
                 unreadable[place] = reason_of(error, self.paths[position])
                 continue
             small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -98,19 +97,26 @@ def look_at_file(path: str, background: Sequence[int] | None, facts: Any) -> Ima
         UnreadableImageError: it cannot be decoded.
         OSError: it cannot be read.
     """
-    facts["bytes"] = os.path.getsize(path)  # noqa: PTH202
     image = load_image(path, 3, background, LEAST_SIZE)
-    with warnings.catch_warnings(), open_image(path) as header:
-        warnings.simplefilter("ignore")  # Pillow writes two lines about some images
-        facts["width"], facts["height"] = header.size
-        facts["format"], facts["mode"] = (header.format or "").encode(), header.mode.encode()
-        facts["is_transparent"] = header.has_transparency_data
-        facts["has_16_bits"] = header.mode.startswith("I") or any(";16" in str(tile[3]) for tile in header.tile)  # type: ignore[attr-defined]
-        facts["is_turned"] = header.getexif().get(ORIENTATION, 1) in range(2, 9)
-    facts["file"] = blake2b(Path(path).read_bytes(), digest_size=DIGEST_BYTES).digest()
+    look_at_header(path, facts)
+    content = Path(path).read_bytes()
+    facts["bytes"], facts["file"] = len(content), blake2b(content, digest_size=DIGEST_BYTES).digest()
     facts["pixels"] = blake2b(image.tobytes(), digest_size=DIGEST_BYTES, salt=shape_salt(*image.size)).digest()
     facts["is_readable"] = True
     return image
+
+
+def look_at_header(path: str, facts: Any) -> None:
+    """Fill in what a file says before its pixels, which decoding changes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow writes two lines about some images
+        with open_image(path) as header:
+            facts["width"], facts["height"] = header.size
+            facts["format"], facts["mode"] = (header.format or "").encode(), header.mode.encode()
+            facts["is_transparent"] = header.has_transparency_data
+            kinds = [str(tile[3]) for tile in header.tile]  # type: ignore[attr-defined]  # how the file holds its pixels
+            facts["has_16_bits"] = header.mode.startswith("I") or any(";16" in kind for kind in kinds)
+            facts["is_turned"] = header.getexif().get(ORIENTATION, 1) in range(2, 9)
 
 
 def shape_salt(width: int, height: int) -> bytes:
@@ -122,7 +128,7 @@ def reason_of(error: Exception, path: str) -> str:
     """Return why a file cannot be read, without its path."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error).removeprefix(f"{path} (").removesuffix(")")
+    return str(error).removeprefix(f"{path} (").removesuffix(")") or type(error).__name__
 
 
 # images in memory

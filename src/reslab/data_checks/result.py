@@ -51,8 +51,10 @@ def result_of(images: Images, seen: Seen, copies: Copies, with_near: bool, warni
         ],
         "labels": {"identical": copies.other_labels, "near": copies.near_other_labels},
         "extra": dict(zip(images.names, copies.extra, strict=False)),
-        "identical": [group_of(images, group) for group in by_importance(images, copies.identical)],
-        "near": [group_of(images, group) for group in by_importance(images, copies.near)],
+        **{
+            name: [group_of(images, seen.facts, group) for group in by_importance(images, groups)]
+            for name, groups in {"identical": copies.identical, "near": copies.near}.items()
+        },
         **statistics(images, seen),
     }
     return {"problems": problems(result), **result}
@@ -139,10 +141,11 @@ def by_importance(images: Images, groups: Sequence[Positions]) -> list[Positions
     return sorted(groups, key=rank)
 
 
-def group_of(images: Images, group: Positions) -> Result:
+def group_of(images: Images, facts: NDArray[Any], group: Positions) -> Result:
     listed = [describe(images, int(position)) for position in group[:LISTED_IMAGES]]
     return {
         "count": len(group),
+        "different_files": len(np.unique(facts["file"][group])) if images.are_files else None,
         "splits": [images.names[number] for number in sorted(set(images.splits[group].tolist()))],
         "classes": [images.data.classes[label] for label in sorted(set(images.labels[group].tolist()))],
         "images": listed,
