@@ -19,6 +19,7 @@ from reslab.internals import shut_down_workers
 from reslab.training.progress import can_show_bar
 
 FILES_AT_ONCE, IMAGES_AT_ONCE = 64, 1024  # of a worker process, and of images in memory
+BAR_WIDTH = 20  # columns; the `^C` of a terminal still has room beside the bar, else it would begin another line
 
 
 class Images:
@@ -127,7 +128,7 @@ def parts_of_memory(images: Images) -> Iterator[Seen]:
 
 def progress_bar(what: str, total: int) -> Progress:
     """Return a bar that no other thread draws, since worker processes would inherit its locks."""
-    columns = (TextColumn(what), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(BAR_WIDTH), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, auto_refresh=False, transient=True, disable=not can_show_bar())
     bar.add_task("", total=total)
     return bar
