@@ -231,6 +231,8 @@ LATER = [
     ("logger=tensorboard logger._target_=builtins.dict", "logger._target_ must make an object of Logger, not of dict"),
     ("trainer._target_=builtins.dict", "trainer._target_ must make an object of Trainer, not of dict"),
     ("trainer.strategy=dpp", "trainer: You selected an invalid strategy name: `strategy='dpp'`."),
+    ("callbacks.best_checkpoint.monitor=val/loss", "callbacks.best_checkpoint.monitor=val/loss needs callbacks.best_checkpoint.mode=min"),
+    ("callbacks=early_stopping callbacks.early_stopping.mode=min", "callbacks.early_stopping.monitor=val/accuracy needs callbacks.early"),
     ("trainer.limit_train_batches=0.001", "trainer.limit_train_batches=0.001 leaves none of the batches of an epoch"),
     ("callbacks=early_stopping data.val_fraction=0", "early stopping needs validation images: set data.val_fraction"),
     ("hydra.run.dir=file/run", "hydra.run.dir=file/run cannot be a folder: file is a file"),

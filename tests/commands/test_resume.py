@@ -28,6 +28,7 @@ from reslab.configuration import composed, flatten, quoted, unquoted, without_pl
 from reslab.errors import RunError, UserError
 from reslab.newest import newest_first
 from reslab.run import MAY_DIFFER, Run, differences, may_differ
+from reslab.sweeps.options import PRUNING_OVERRIDE
 from reslab.training import fit
 
 TRAIN = str(CONF.parent / "src" / "train.py")
@@ -598,6 +599,12 @@ def test_what_the_user_gives_or_trusts_is_taken(tmp_path):
     assert again == ["seed=3", *mine, *place]
     assert resumed_command_line(again) == again  # a further process of the run needs no trust=true
     assert resumed_command_line([f"from={folder}", "trust=true", "seed=4"]) == [*mine, "seed=4"]
+
+
+def test_the_run_of_a_search_is_repeated_outside_of_it(tmp_path):
+    folder = make_run(tmp_path / "run", ["seed=3", PRUNING_OVERRIDE])
+    assert resumed_command_line([f"from={folder}"]) == ["seed=3"]
+    assert resumed_command_line([f"resume={folder}"])[:2] == ["seed=3", PRUNING_OVERRIDE]
 
 
 def test_the_flags_of_a_repeated_run_stay_together_at_the_end(tmp_path):

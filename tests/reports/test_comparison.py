@@ -74,6 +74,12 @@ def test_only_the_seeds_differ(tmp_path, capsys):
     assert lines[3].startswith("mean ± standard deviation")
 
 
+def test_copies_are_called_the_same(tmp_path, capsys):
+    for side in "ab":
+        make_run(tmp_path / side / "0_", accuracy=0.5, seed=3)
+    assert compare(capsys, [tmp_path / "a"], [tmp_path / "b"])[2] == "the settings and the seeds are the same"
+
+
 def test_not_a_number_is_not_tested(sides, capsys):
     first, second = sides
     make_run(second / "4_", accuracy=float("nan"), seed=7, optimizer__lr=0.2, optimizer__momentum=None)

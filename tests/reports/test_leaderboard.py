@@ -34,6 +34,14 @@ def test_counts_of_images_and_steps_are_neither_metrics_nor_settings(tmp_path):
     assert notes_on_means(report) == []
 
 
+def test_a_line_names_the_runs_that_validated_on_the_test_images(tmp_path):
+    for number, on_test in enumerate((True, False)):
+        make_run(tmp_path / f"{number}_x", accuracy=0.5, data__validate_on_test=on_test)
+    assert notes_on_means(read_report([tmp_path])) == [
+        "val/accuracy is that of the test images, with data.validate_on_test=true: job 0"
+    ]
+
+
 def test_a_line_names_some_runs_and_counts_the_others(tmp_path):
     for number in range(8):
         make_run(tmp_path / f"{number}_x", seed=number, result={"status": "failed", "error": "out of memory"})

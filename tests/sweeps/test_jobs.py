@@ -9,7 +9,7 @@ from reslab.run import ABSENT
 from reslab.sweeps.composition import Job
 from reslab.sweeps.folder import Sweep
 from reslab.sweeps.jobs import JobLauncher, holds_its_result
-from reslab.sweeps.search import PRUNING_OVERRIDE
+from reslab.sweeps.options import PRUNING_OVERRIDE
 
 
 class GroupLauncher(Launcher):

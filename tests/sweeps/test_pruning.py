@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from reslab.reports.settings import comparable_settings
+from reslab.sweeps.options import PRUNING_OVERRIDE
 from reslab.sweeps.pruning import Pruning, objective_of, running_trial
-from reslab.sweeps.search import PRUNING_OVERRIDE
 from reslab.sweeps.study import PRUNERS, open_study
 from reslab.training import fit
 
@@ -49,13 +49,25 @@ def started(folder):
     return callback, trainer
 
 
-def test_a_trial_that_falls_behind_is_pruned_and_its_result_says_so(tmp_path):
+def test_a_trial_that_falls_behind_is_pruned_and_its_result_says_so(tmp_path, caplog):
+    caplog.set_level("INFO")
     folder = begin_search(tmp_path)
     result = fit.train(job_config(folder))
     assert (result["status"], result["epochs"], result["steps"]) == ("pruned", 1, 20)
     assert "test/accuracy" not in result
     assert json.loads((folder / "result.json").read_text())["status"] == "pruned"
     assert open_study(tmp_path).trials[5].intermediate_values == {1: pytest.approx(result["val/accuracy"])}
+    assert result["stopped"] == "it fell behind the other trials of its search"
+    assert "stopped after epoch 1 of 3: it fell behind the other trials of its search" in caplog.messages
+
+
+def test_a_trial_that_falls_behind_in_its_last_epoch_is_finished(tmp_path):
+    folder = begin_search(tmp_path)
+    result = fit.train(job_config(folder, **{"trainer.max_epochs": 1}))
+    assert result["val/accuracy"] < 0.9
+    assert (result["status"], result["epochs"]) == ("finished", 1)
+    assert "test/accuracy" in result
+    assert "stopped" not in result
 
 
 def test_a_trial_that_keeps_up_is_the_same_run_as_without_a_search(tmp_path):

@@ -70,6 +70,9 @@ def test_of_two_overrides_with_one_name_the_later_one_counts():
             "trainer.max_steps=-1 trainer.max_epochs=-1",
             "trainer.max_epochs=-1 and trainer.max_steps=-1 would never end",
         ),
+        ("data.val_fraction=0", "objective=val/accuracy is not measured with data.val_fraction=0"),
+        ("data.val_fraction=0.1,0", "objective=val/accuracy is not measured with data.val_fraction=0"),
+        ("trainer.limit_val_batches=0", "objective=val/accuracy is not measured with trainer.limit_val_batches=0"),
     ],
 )
 def test_a_value_that_no_trial_can_have_is_reported_before_the_first(tmp_path, monkeypatch, sweep_jobs, space, message):
@@ -78,11 +81,26 @@ def test_a_value_that_no_trial_can_have_is_reported_before_the_first(tmp_path, m
     loader = jobs.composer.config_loader
     assert read_space(["trainer=glob(ddp*)"], loader)[1] == {"trainer": CategoricalDistribution(["ddp", "ddp_cpu"])}
     fixed, choices = read_space(["model.block=basic,bottleneck", "model.groups=1,32", "test=false"], loader)
-    check_space(jobs, fixed, choices)  # one of the four combinations fails
+    check_space(jobs, fixed, choices, ["val/accuracy"])  # one of the four combinations fails
     with pytest.raises((UserError, HydraException)) as error:
-        check_space(jobs, *read_space([*space.split(), "seed=1,2"], loader))
+        check_space(jobs, *read_space([*space.split(), "seed=1,2"], loader), ["val/accuracy"])
     assert one_line(error.value, "config").startswith(message)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "objective"),
+    [
+        ("data.val_fraction=0", "train/loss"),
+        ("data.val_fraction=0 data.validate_on_test=true", "val/loss"),
+        ("data=imagefolder data.root=photos data.val_fraction=0", "val/loss"),  # it may have val/
+        ("trainer.limit_test_batches=0", "val/accuracy"),
+    ],
+)
+def test_an_objective_that_may_be_measured_is_not_refused(monkeypatch, sweep_jobs, options, objective):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    jobs = sweep_jobs()
+    check_space(jobs, *read_space([*options.split(), "seed=1,2"], jobs.composer.config_loader), [objective])
 
 
 def test_a_grid_has_all_values_of_each_option():

@@ -53,6 +53,11 @@ def assert_speaks_of_its_best_checkpoint(result, config, folder):
         (("trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"), [20, 40, 60, 80, 100], [40, 80, 100]),
         (("trainer.max_epochs=2", "+trainer.val_check_interval=0.25"), list(range(5, 41, 5)), list(range(5, 41, 5))),
         (("trainer.max_steps=27", "+trainer.val_check_interval=10"), [10, 20, 27], [10, 20, 27]),
+        (
+            ("trainer.max_epochs=1", "+trainer.val_check_interval=6", "trainer.accumulate_grad_batches=3"),
+            [2, 4, 6, 7],
+            [2, 4, 6, 7],
+        ),
         (("trainer.max_epochs=2", "trainer.limit_val_batches=0"), [20, 40], []),
         (
             (
@@ -75,6 +80,7 @@ def test_each_row_is_of_one_moment_and_the_result_of_the_best(composed, tmp_path
     if not validated:
         assert "val/accuracy" not in result
         assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+        assert result["best_step"] is None
         return
     assert_speaks_of_its_best_checkpoint(result, config, tmp_path)
     monitor, choose = config.callbacks.best_checkpoint.monitor, {"max": max, "min": min}

@@ -1,4 +1,5 @@
 import platform
+import subprocess
 
 import lightning
 import torch
@@ -24,8 +25,32 @@ def test_a_result_holds_its_origin(trained):
 
 
 def test_the_commit_is_that_of_the_checkout():
-    commit = provenance.git_commit()
-    assert len(bytes.fromhex(commit.removesuffix("-dirty"))) == 20
+    assert len(bytes.fromhex(provenance.git_commit().partition("-dirty-")[0])) == 20
+
+
+def test_different_code_never_has_the_same_commit(monkeypatch, tmp_path):
+    root = tmp_path / "a checkout"
+    package, conf = root / "src" / "reslab", root / "conf"
+    for folder in (package, conf):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("1")
+    identity = ("-c", "user.name=n", "-c", "user.email=e")
+    for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "m")):
+        subprocess.run(["git", "-C", root, *command], check=True)
+    monkeypatch.setattr(provenance, "PACKAGE", package)
+    monkeypatch.setattr(provenance, "CONF", conf)
+    clean = provenance.git_commit()
+    assert len(bytes.fromhex(clean)) == 20
+    (root / "notes").write_text("no code")
+    assert provenance.git_commit() == clean
+    seen = [clean]
+    for file in (package / "file", conf / "file", conf / "new é.yaml"):
+        for text in ("2", "3"):
+            file.write_text(text)
+            seen.append(provenance.git_commit())
+            assert seen[-1].startswith(f"{clean}-dirty-")
+            assert provenance.git_commit() == seen[-1]
+    assert len({*seen}) == len(seen)
 
 
 def test_a_wheel_has_no_commit(monkeypatch):

@@ -26,6 +26,7 @@ from reslab.machine import is_first_process
 from reslab.newest import folder_of_runs, newest_first
 from reslab.run import SETTINGS_ERRORS, Run, differences, older_options, resume_argument
 from reslab.sweeps.folder import Sweep
+from reslab.sweeps.options import PRUNING
 from reslab.text import for_shell, printable
 
 LAUNCHER, SWEEP_FOLDER = "hydra/launcher", "hydra.sweep.dir"
@@ -66,6 +67,7 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
         refuse_used_folder(given)
         run = Run(named_folder("from", given))
         kept = saved_arguments(run, f"from={given['from']}", others, trusted)
+        kept = [override for override in kept if name_of(override) != PRUNING]  # the new run is in no search
         return [*kept, *sorted(others, key=lambda argument: is_flag(argument) or argument in MULTIRUN)]
     folder = folder_to_resume(given, others)
     if folder is None:

@@ -66,7 +66,9 @@ def print_comparison(*reports: Report) -> None:
         for line in (*notes_on_means(report), *failure_lines(report)):
             console.print(f"{name}: {line}", soft_wrap=True)
     settings = settings_table(first, second)
-    console.print(settings if settings.row_count else "only the seeds differ")
+    one, other = (sorted(str(entry.seed) for entry in side.entries) for side in sides)
+    same = "the settings and the seeds are the same" if one == other else "only the seeds differ"
+    console.print(settings if settings.row_count else same)
     console.print(results_table(first, second))
     for metric in ACCURACIES:
         a, b = first.statistics(metric), second.statistics(metric)

@@ -158,7 +158,7 @@ def run_table(report: Report) -> list[dict[str, Any]]:
 
 def notes_on_means(report: Report) -> list[str]:
     """Return lines that say what the means leave out or combine: runs, images, results of different provenance."""
-    lines = partial_lines(report)
+    lines = [*partial_lines(report), *validated_on_test_lines(report)]
     if report.pruned:
         lines.append(f"not counted: {plural(len(report.pruned), 'run')} that the search pruned")
     if report.superseded:
@@ -187,6 +187,15 @@ def partial_lines(report: Report) -> list[str]:
             texts = (f"{part} ({beginning(names)})" for part, names in parts.items())
             lines.append(f"{split}/accuracy is that of a part of the images: {'; '.join(texts)}")
     return lines
+
+
+def validated_on_test_lines(report: Report) -> list[str]:
+    """Return a line if the validation images of counted runs were their test images."""
+    entries = (entry for configuration in report.configurations for entry in configuration.entries)
+    names = [report.display_name(entry) for entry in entries if entry.settings.get("data.validate_on_test")]
+    if not names:
+        return []
+    return [f"val/accuracy is that of the test images, with data.validate_on_test=true: {beginning(names)}"]
 
 
 def changed_images_lines(report: Report) -> list[str]:

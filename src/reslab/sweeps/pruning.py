@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from reslab.sweeps.folder import Sweep
 from reslab.sweeps.options import require_package
 from reslab.training.checkpoints import is_validated_in_training
+from reslab.training.schedules import optimizer_steps
 
 if TYPE_CHECKING:
     import optuna
@@ -43,7 +44,8 @@ class Pruning(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if is_validated_in_training(trainer):
-            self.end_if(trainer, lambda trial: self.falls_behind(trial, trainer))
+            is_over = trainer.global_step >= optimizer_steps(trainer)  # nothing would be saved
+            self.end_if(trainer, lambda trial: self.falls_behind(trial, trainer) and not is_over)
 
     def end_if(self, trainer: L.Trainer, falls_behind: "Callable[[optuna.Trial], bool]") -> None:
         """End the run if its trial falls behind. Raise RunError if another process holds the database for too long."""

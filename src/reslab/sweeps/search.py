@@ -19,13 +19,12 @@ from reslab.internals import continued_trial
 from reslab.options import check_option
 from reslab.run import FINISHED, PRUNED, Result, Run
 from reslab.sweeps.jobs import SweepJobs
-from reslab.sweeps.options import SEARCH
+from reslab.sweeps.options import PRUNING_OVERRIDE, SEARCH
 from reslab.sweeps.space import Space, grid_values, suggest_parameters
 from reslab.sweeps.study import IN_USE, create_study, errors_of_use
 from reslab.training.options import VALIDATION_METRICS
 
 # The callback reads the database's URL from the sweep's record, so that a password is not on the command line.
-PRUNING_OVERRIDE = "+callbacks.pruning={_target_:reslab.sweeps.pruning.Pruning,folder:${folder}}"
 STATUSES = {TrialState.COMPLETE: FINISHED, TrialState.PRUNED: PRUNED, TrialState.FAIL: "failed"}
 
 
@@ -149,7 +148,11 @@ class Search:
             return
         if missing := [name for name in self.objectives if name not in result]:
             self.study.tell(trial, state=TrialState.FAIL)
-            raise UserError(f"objective={missing[0]} is not in {Run(result['folder']).result_file}")
+            file = Run(result["folder"]).result_file
+            raise UserError(
+                f"objective={missing[0]} is not in {file}, because the run had no images to measure it on: start a new "
+                "search with such images, or with another objective"
+            )
         values = {name: result[name] for name in self.objectives}
         if not_numbers := [name for name, value in values.items() if math.isnan(value)]:
             print(f"job {trial.number} counts as failed: its {not_numbers[0]} is not a number")

@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from reslab.errors import UserError
 from reslab.sweeps.jobs import SweepJobs
+from reslab.training.options import refuse_unmeasured
 
 Space = dict[str, BaseDistribution]  # by the name of the option
 
@@ -71,8 +72,8 @@ def check_ends(low: float, high: float, log: bool) -> None:
         raise ValueError(f"a logarithmic scale has no {low}: begin above 0")
 
 
-def check_space(jobs: SweepJobs, fixed: list[str], space: Space) -> None:
-    """Raise UserError for a value that no trial can have.
+def check_space(jobs: SweepJobs, fixed: list[str], space: Space, objectives: Sequence[str]) -> None:
+    """Raise UserError for a value that no trial can have, or with which it would not measure an objective.
 
     Each choice and each end of a range is checked together with the first values of all other options.
     """
@@ -80,7 +81,10 @@ def check_space(jobs: SweepJobs, fixed: list[str], space: Space) -> None:
     first = {name: own[0] for name, own in values.items()}
     combinations = [first, *(first | {name: value} for name, own in values.items() for value in own[1:])]
     overrides = [[*fixed, *(f"{name}={value}" for name, value in each.items())] for each in combinations]
-    jobs.check([jobs.compose(0, each) for each in overrides])
+    trials = [jobs.compose(0, each) for each in overrides]
+    jobs.check(trials)
+    for trial in trials:
+        refuse_unmeasured(objectives, jobs.values(trial))
 
 
 def extremes(distribution: BaseDistribution) -> Sequence[Any]:

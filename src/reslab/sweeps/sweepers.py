@@ -126,9 +126,9 @@ class OptunaSweeper(ResumableSweeper):
         if unknown := sorted(self.options.keys() - SEARCH.keys()):
             raise UserError(f"there is no option hydra.sweeper.{unknown[0]}: {', '.join(SEARCH)}")
         fixed, space = read_space(lines, self.config_loader)
-        check_space(self.jobs, fixed, space)
-        self.jobs.write_record()
         objectives = as_list(self.jobs.config.objective)
+        check_space(self.jobs, fixed, space, objectives)
+        self.jobs.write_record()
         search = Search(self.jobs.sweep.folder, fixed, space, objectives, **self.options)
         self.planned = search.trials
         search.run(self.jobs)

@@ -44,7 +44,7 @@ from reslab.training.opening import data_line, loss_line, network_line, opening_
 from reslab.training.process import prepare_process, quiet_other_processes
 from reslab.training.progress import EpochLines
 from reslab.training.provenance import provenance, requested_lengths
-from reslab.training.stopping import stop_moment, stop_reason
+from reslab.training.stopping import stop_moment, stop_reason, was_pruned
 from reslab.training.tensorboard import add_hparams, summary_writer
 from reslab.training.threads import fixed_threads
 
@@ -130,12 +130,13 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
                 best.compare_last(trainer, source)
             lines.show_row(history.rows[-1])
     pruned = was_pruned(trainer)
-    stopped = None if pruned else stop_reason(trainer)
+    stopped = stop_reason(trainer)
     if stopped:
         log.info("stopped after %s: %s", stop_moment(trainer), stopped)
-    metrics = history.metrics_at(best.best_step if best else None)
+    best_step = best.best_step if best else None
+    metrics = history.metrics_at(best_step)
     result: Result = {name: value for name, value in metrics.items() if name.startswith(("train/", "val/"))}
-    result |= {"epochs": history.epochs, "steps": trainer.global_step, "best_step": metrics.get("step")}
+    result |= {"epochs": history.epochs, "steps": trainer.global_step, "best_step": best_step}
     result |= {"train/seconds": history.train_seconds, "train/images_per_second": history.images_per_second}
     result["graph"] = graphs.outcome
     if len(lengths) > 1:
@@ -241,11 +242,6 @@ def memory_advice(config: DictConfig) -> Iterator[None]:
         )
         advice = advice if size > 1 else "the network is too large for it"
         raise RunError(f"out of memory on the GPU with data.batch_size={size}: {advice}") from error
-
-
-def was_pruned(trainer: L.Trainer) -> bool:
-    """Return whether a callback ended the run because it fell behind in a search."""
-    return any(getattr(callback, "pruned", False) for callback in trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def test(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule, checkpoint: Path | None) -> Result:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from reslab.configuration import as_list, flatten
@@ -186,15 +186,33 @@ def check_together(value: dict[str, Any]) -> None:
         raise UserError(f"objective={min(untested)} needs test=true")
     interval = value.get("trainer.val_check_interval")
     within_epoch = isinstance(interval, int) or interval not in (None, 1.0)  # 1 is one batch
-    if within_epoch and value["trainer.accumulate_grad_batches"] > 1:
+    accumulated = value["trainer.accumulate_grad_batches"]
+    if within_epoch and accumulated > 1 and not (isinstance(interval, int) and interval % accumulated == 0):
         raise UserError(
             "trainer.val_check_interval would validate between the batches of one optimizer step: "
-            "it needs trainer.accumulate_grad_batches=1"
+            "it needs trainer.accumulate_grad_batches=1, or a multiple of it"
         )
     if "callbacks.early_stopping" in value and value["trainer.limit_val_batches"] == 0:
         raise UserError("callbacks=early_stopping needs validation, which trainer.limit_val_batches=0 leaves out")
     if "model.layers" in value:
         check_description({name.removeprefix("model."): value[name] for name in value if name.startswith("model.")})
+
+
+def refuse_unmeasured(objectives: Sequence[str], value: Mapping[str, Any]) -> None:
+    """Raise UserError if a run with these options would not measure an objective of its search."""
+    # Class folders may have a val/ of their own.
+    is_undivided = value["data.val_fraction"] == 0 and "data.in_memory" not in value
+    lacking = {
+        "test/": {"trainer.limit_test_batches=0": value["trainer.limit_test_batches"] == 0},
+        "val/": {
+            "trainer.limit_val_batches=0": value["trainer.limit_val_batches"] == 0,
+            "data.val_fraction=0": is_undivided and not value["data.validate_on_test"],
+        },
+    }
+    for objective in objectives:
+        for reason, holds in lacking.get(objective[: objective.find("/") + 1], {}).items():
+            if holds:
+                raise UserError(f"objective={objective} is not measured with {reason}")
 
 
 # Optimizers whose step takes lr * weight_decay off a weight. Adam and LAMB scale the decay with the step.
@@ -225,6 +243,11 @@ def check_callbacks(value: dict[str, Any]) -> None:
     for name, options in value.items():
         if name.rpartition(".")[0] == "callbacks" and not (isinstance(options, dict) and "_target_" in options):
             raise UserError(f"{name} must be a group of options that names a class, e.g. +{name}._target_=my.Callback")
+    for name in ("callbacks.best_checkpoint", "callbacks.early_stopping"):
+        monitor, mode = value.get(f"{name}.monitor"), value.get(f"{name}.mode")
+        right = "min" if str(monitor).endswith("loss") else "max"
+        if monitor is not None and mode != right:
+            raise UserError(f"{name}.monitor={monitor} needs {name}.mode={right}")
     if value.get("callbacks.ema.decay") == 1 and not value["callbacks.ema.warmup"]:
         raise UserError("callbacks.ema.decay=1 needs callbacks.ema.warmup=true: the average would never change")
 

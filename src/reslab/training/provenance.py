@@ -1,8 +1,11 @@
 """The origin of a result: the data, seed, device, precision, versions and commit of its run."""
 
+import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -68,14 +71,26 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of ResLab's checkout, with `-dirty` if files differ from it; None for an installed wheel.
+    """Return the commit of ResLab's checkout; None for an installed wheel.
 
-    A wheel may be installed inside another project's repository, whose commit would say nothing about ResLab.
+    If the code or conf/ differs from the commit, `-dirty-` and a checksum of the differences follow, so that runs of
+    different code are not taken for runs of one. A wheel may be installed inside another project's repository, whose
+    commit would say nothing about ResLab.
     """
     if CONF.is_relative_to(PACKAGE):
         return None
-    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    code = ["--", str(PACKAGE.parent), str(CONF)]
     try:
-        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
+        commit = git("rev-parse", "HEAD").decode().strip()
+        changes = git("diff", "HEAD", "--binary", *code)
+        new = sorted(git("ls-files", "-z", "--others", "--exclude-standard", "--full-name", *code).split(b"\0")[:-1])
+        top = os.fsencode(git("rev-parse", "--show-toplevel").decode().rstrip("\n"))
+        changes += b"".join(name + b"\0" + Path(os.fsdecode(os.path.join(top, name))).read_bytes() for name in new)  # noqa: PTH118
     except (OSError, subprocess.CalledProcessError):
         return None
+    return f"{commit}-dirty-{hashlib.sha256(changes).hexdigest()[:12]}" if changes else commit
+
+
+def git(*arguments: str) -> bytes:
+    """Return what git prints about the checkout. Raise OSError or CalledProcessError if it does not answer."""
+    return subprocess.run(["git", "-C", str(PACKAGE), *arguments], capture_output=True, check=True).stdout

@@ -40,10 +40,17 @@ def stop_reason(trainer: L.Trainer) -> str | None:
     callbacks_of_run = trainer.callbacks  # type: ignore[attr-defined]
     if any(isinstance(callback, TrainingLimits) and callback.time_is_up for callback in callbacks_of_run):
         return "trainer.max_time is over"
+    if was_pruned(trainer):
+        return "it fell behind the other trials of its search"
     if not trainer.should_stop:
         return None
     stopping = (callback for callback in callbacks_of_run if isinstance(callback, callbacks.EarlyStopping))
     return next(filter(None, map(early_stopping_reason, stopping)), "a callback has ended it")
+
+
+def was_pruned(trainer: L.Trainer) -> bool:
+    """Return whether a callback ended the run because it fell behind in a search."""
+    return any(getattr(callback, "pruned", False) for callback in trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def early_stopping_reason(callback: callbacks.EarlyStopping) -> str | None:
