@@ -46,9 +46,9 @@ SHAPES: dict[str, Any] = {
 }
 
 
-def network(name: str) -> ResNet:
+def network(name: str, in_channels: int = 3) -> ResNet:
     return ResNet(
-        in_channels=3, num_classes=10, block="basic", stem="cifar", stem_width=None, preactivation=False,
+        in_channels=in_channels, num_classes=10, block="basic", stem="cifar", stem_width=None, preactivation=False,
         downsampling="stride", groups=1, width_per_group=64, squeeze_excitation=False, dropout=0.0,
         stochastic_depth=0.0, zero_init_residual=False, **SHAPES[name],
     )  # fmt: skip
