@@ -34,6 +34,8 @@ MEANT = (
     ("data.val_fraction is the part of the training images for validation", "val_split validation_split valid_pct valid_ratio"),
     ("data.root is the folder of the images", "data_dir data_path datadir datapath path dir root dataset_path train_dir"),
     ("data=imagefolder data.labels=labels.csv reads the labels from a file", "csv csv_file csv_path labels_file label_file labels_csv annotations annotations_file ann_file metadata manifest"),
+    ("data.folds is the number of folds of a cross-validation, and data.fold the one that is left out", "n_splits n_folds nfolds num_folds kfold k_folds cv"),
+    ("data=imagefolder data.group= keeps images that belong together in one split", "groups group_col group_column patient_col"),
     ("data.image_size sets the height and width of images", "img_size imgsz input_size image_size resize crop_size train_crop_size input_shape target_size"),
     ("data= chooses the data set, e.g. data=cifar10", "dataset datasets datamodule dataset_name"),
     ("data= also determines the number of classes", "num_classes n_classes classes nb_classes n_out"),

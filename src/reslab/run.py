@@ -45,9 +45,9 @@ ABSENT: dict[str, Any] = {
     "data.augment.right_angles": False, "data.augment.trivial_augment": False, "data.augment.color_jitter": 0,
     "data.repeats": 1,
     "threads": None, "logger.group_by": "split", "optimizer.eps": 1e-8, "graph": "auto",
-    "data.labels": None,
     "callbacks.ema.every_steps": 1, "callbacks.ema.copy_fraction": None, "data.class_weights": None,
     "loss._target_": "reslab.training.losses.cross_entropy", "loss._partial_": True,
+    "data.labels": None, "data.group": None, "data.folds": None, "data.fold": None,
 }  # fmt: skip
 # Options where an integer is a number of batches and a decimal is a fraction: 1 is one batch, 1.0 is all of them.
 COUNT_BATCHES = (

@@ -3,7 +3,7 @@ import os
 import pytest
 from fake_runs import make_run
 
-from reslab.reports.configurations import group_by_settings, seconds_text
+from reslab.reports.configurations import group_by_settings, images_of, seconds_text
 from reslab.reports.entries import read_entries
 from reslab.reports.settings import differing_settings
 
@@ -19,6 +19,36 @@ def test_runs_of_one_configuration_differ_only_in_the_seed(tmp_path):
     assert second.best.folder.name == "1_b"
     assert second.statistics("val/accuracy").mean == 0.625
     assert second.statistics("val/loss") is None
+
+
+def test_folds_are_runs_of_one_configuration_as_seeds_are(tmp_path):
+    for number, (fold, seed) in enumerate([(0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (2, 2)]):
+        result = {"test/images": 100 + fold, "val/images": 50}
+        options = {"data__fold": fold, "data__folds": 3, "optimizer__lr": 0.1, "seed": seed}
+        make_run(tmp_path / f"{number}_", accuracy=0.8 + 0.01 * number, result=result, **options)
+    make_run(tmp_path / "6_", accuracy=0.1, data__fold=0, data__folds=5)
+    first, other = group_by_settings(read_entries([tmp_path]))
+    assert (first.size, other.size) == ("3 folds x 2 seeds", "1 fold")
+    assert [images_of(first.entries, f"{name}/accuracy") for name in ("test", "val")] == [303, 150]
+    assert first.statistics("test/accuracy").overlap == 1 / 2
+    assert other.statistics("test/accuracy").overlap == 0
+
+
+@pytest.mark.parametrize(
+    ("runs", "size"),
+    [
+        ([(None, 1), (None, 2)], "2"),
+        ([(0, 1), (1, 1)], "2 folds"),
+        ([(0, 1), (0, 2)], "1 fold x 2 seeds"),
+        ([(0, 1), (1, 1), (0, 2)], "3 runs"),
+    ],
+)
+def test_the_size_of_a_configuration_counts_folds_and_seeds(tmp_path, runs, size):
+    for number, (fold, seed) in enumerate(runs):
+        folds = {} if fold is None else {"data__fold": fold, "data__folds": 2}
+        make_run(tmp_path / f"{number}_", accuracy=0.5, seed=seed, **folds)
+    (configuration,) = group_by_settings(read_entries([tmp_path]))
+    assert configuration.size == size
 
 
 def test_without_validation_the_test_accuracy_ranks(tmp_path):

@@ -10,17 +10,17 @@ from reslab.reports.statistics import compare_accuracies, sample_statistics, wel
 
 def test_statistics_of_no_of_one_and_of_two_values():
     assert sample_statistics([]) is None
-    assert sample_statistics([0.5]) == (1, 0.5, None, None, None)
-    assert list(map(str, sample_statistics([0.5, math.nan]))) == ["2", "nan", "nan", "None", "None"]
-    assert list(map(str, sample_statistics([0.5, math.inf]))) == ["2", "inf", "nan", "None", "None"]
-    assert sample_statistics([0.5, 0.7]) == (2, pytest.approx(0.6), pytest.approx(0.1 * 2**0.5), None, None)
+    assert sample_statistics([0.5]) == (1, 0.5, None, None, None, 0)
+    assert list(map(str, sample_statistics([0.5, math.nan]))) == ["2", "nan", "nan", "None", "None", "0.0"]
+    assert list(map(str, sample_statistics([0.5, math.inf]))) == ["2", "inf", "nan", "None", "None", "0.0"]
+    assert sample_statistics([0.5, 0.7]) == (2, pytest.approx(0.6), pytest.approx(0.1 * 2**0.5), None, None, 0)
 
 
 # confidence intervals of accuracies
 
 
 def interval(values, images):
-    return with_interval(sample_statistics(values), images)[3:]
+    return with_interval(sample_statistics(values), images)[3:5]
 
 
 @pytest.mark.parametrize(("right", "images"), [(0, 359), (180, 359), (324, 359), (359, 359), (1, 2)])
@@ -94,3 +94,14 @@ def test_the_interval_of_a_difference_of_accuracies_is_within_their_range():
     assert compare_accuracies(sample_statistics([0.8, 0.81]), sides[1]) == welch(
         sample_statistics([0.8, 0.81]), sides[1]
     )
+
+
+def test_the_mean_of_folds_varies_more_than_that_of_seeds():
+    """Nadeau and Bengio 2003: the variance of the mean is (1/n + test images / training images) times that of runs."""
+    seeds = sample_statistics([0.80, 0.82, 0.84, 0.86, 0.88])
+    folds = seeds._replace(overlap=1 / 4)
+    assert folds.variance_of_mean(folds.deviation) == pytest.approx((1 / 5 + 1 / 4) * 0.001)
+    widths = [statistics.high - statistics.low for statistics in (with_interval(each, None) for each in (seeds, folds))]
+    assert widths[1] / widths[0] == pytest.approx(1.5, rel=0.01)  # the root of 9/4
+    other = sample_statistics([0.9, 0.91, 0.92, 0.93, 0.94])
+    assert welch(folds, other._replace(overlap=1 / 4)).p > welch(seeds, other).p

@@ -18,14 +18,17 @@ from torch import Tensor
 from reslab.data.augmentation import Augmentation
 from reslab.data.batches import BatchLoader, BatchOrder, FolderImages, FolderLoader, MemoryLoader
 from reslab.data.fitting import Fitting, border_levels
+from reslab.data.groups import Units, names_of_groups, report_division, report_shared_groups, units_of
 from reslab.data.images import first_few
-from reslab.data.options import Fit, Interpolation, check_data, check_sizes
+from reslab.data.options import Fit, Interpolation, check_data, check_folds, check_sizes
 from reslab.data.splits import (
     RECORD,
     Split,
     SplitName,
     checksum,
     file_keys,
+    fold_numbers,
+    others,
     pixel_statistics,
     report_missing_classes,
     spread_over_classes,
@@ -155,9 +158,12 @@ class ImageDataModule(L.LightningDataModule):
         interpolation: Interpolation = "bilinear",
         fit: Fit | None = None,
         class_weights: Literal["balanced"] | Sequence[float] | None = None,
+        folds: int | None = None,
+        fold: int | None = None,
     ) -> None:
         check_data(locals())  # at this point they are the arguments
         check_sizes(locals())
+        check_folds(folds, fold)
         super().__init__()
         if root is None:
             raise UserError(f"data={name} needs data.root, the folder of its images")
@@ -172,8 +178,10 @@ class ImageDataModule(L.LightningDataModule):
                 f"data.repeats={repeats} is more than data.batch_size={batch_size}: a batch would hold one image"
             )
         self.num_workers, self.allow_changes = num_workers, allow_changes
+        self.folds, self.fold = folds, fold
         self.splits: dict[SplitName, Split | None] = {}
         self.file_splits: list[Split] = []
+        self.group_names: dict[SplitName, set[str]] = {}
         self.folder_loaders = weakref.WeakSet[FolderLoader]()
         self.copies = weakref.WeakValueDictionary[int, Tensor]()  # on the GPU, by the id of a tensor of `splits`
 
@@ -209,6 +217,32 @@ class ImageDataModule(L.LightningDataModule):
         """Return a split as it is loaded from: files that are to be held in memory are decoded here, once."""
         return split
 
+    @property
+    def has_test_images(self) -> bool:
+        """Whether there are test images of its own. If not, `read` takes them from all images by `part_of`."""
+        return True
+
+    def part_of(self, images: Split, split: SplitName, test_fraction: float) -> Tensor:
+        """Return the positions of the "train" or the "test" images in a data set that has no test images of its own.
+
+        The test images are those of `fold` if it is given, or else `test_fraction` of every class. They are the same
+        for every seed of a run.
+        """
+        if self.folds is not None:
+            units, chosen = self._fold_of(images)
+        else:
+            units = units_of(images, self.root, "test")
+            chosen = units.images(stratified_split(units.labels, test_fraction, seed=0, keys=units.keys)[1])
+        if images.groups and test_fraction and not len(chosen):
+            raise UserError(
+                f"data.test_fraction={test_fraction}: no class has images in two groups, so none can be kept for the "
+                "test: set data.test_fraction=0"
+            )
+        if split == "train":
+            return others(chosen, len(images))
+        report_division("test", 1 / self.folds if self.folds else test_fraction, images, units, chosen)
+        return chosen
+
     # Lightning's hooks
 
     def setup(self, stage: str | None = None) -> None:
@@ -218,12 +252,22 @@ class ImageDataModule(L.LightningDataModule):
         elif "train" not in self.splits:
             self.splits["train"] = self._read_or_download("train")
             self._check_augmentation()
+            fold_validates = self.folds is not None and self.has_test_images
             if self.validate_on_test:
+                if fold_validates:
+                    raise UserError(
+                        "data.validate_on_test=true leaves nothing to do for data.fold: leave one of them out"
+                    )
                 if self._read_test() is None:
                     raise UserError(f"data.validate_on_test=true, but data={self.name} has no test images")
             else:
                 self.splits["val"] = self._read_or_download("val")
-                if self.splits["val"] is None and self.val_fraction > 0:
+                if self.folds is not None and self.splits["val"] is not None:
+                    raise UserError(
+                        f"data.folds={self.folds} divides the training images, and there are validation images too: "
+                        "put them into the training images, or leave data.folds out"
+                    )
+                if self.splits["val"] is None and (self.val_fraction > 0 or fold_validates):
                     self.split_validation()
             seen = [self.splits["train"], self.splits.get("val")]
             self.file_splits = [split for split in seen if split and isinstance(split.images, FolderImages)]
@@ -371,6 +415,9 @@ class ImageDataModule(L.LightningDataModule):
         """Decode a split that has been read and divided, and report the classes of which it has no image."""
         split = self.splits[name]
         if split is not None:
+            self.group_names[name] = names_of_groups(split)
+            for other in self.group_names.keys() - {name}:
+                report_shared_groups(other, name, self.group_names[other] & self.group_names[name])
             self.splits[name] = split = self.to_memory(split)
             if isinstance(split.images, Tensor) and split.images.dtype != torch.uint8:
                 kind = str(split.images.dtype).removeprefix("torch.")
@@ -399,17 +446,25 @@ class ImageDataModule(L.LightningDataModule):
         """Move `val_fraction` of every class from the training images to the validation images.
 
         Which ones is a function of the seed, and of each image's path within the root or, in memory, of its position.
+        If the data set has test images of its own, the validation images are those of `fold`, if it is given.
         """
         train = self.splits["train"]
         assert train is not None
-        keys = file_keys(train, self.root, "validation", self.seed)
-        rest, chosen = stratified_split(train.labels[train.indices], self.val_fraction, self.seed, keys)
+        if self.folds is not None and self.has_test_images:
+            fraction = 1 / self.folds
+            units, chosen = self._fold_of(train)
+        else:
+            fraction = self.val_fraction
+            units = units_of(train, self.root, "validation", self.seed)
+            chosen = units.images(stratified_split(units.labels, fraction, self.seed, units.keys)[1])
         if len(chosen) == 0:
+            several = "two training images" if train.groups is None else "training images in two groups"
             raise UserError(
-                f"data.val_fraction={self.val_fraction}: no class has two training images, so none can be kept for "
-                "validation: set data.val_fraction=0"
+                f"data.val_fraction={self.val_fraction}: no class has {several}, so none can be kept for validation: "
+                "set data.val_fraction=0"
             )
-        self.splits |= {"train": train.subset(rest), "val": train.subset(chosen)}
+        report_division("validation", fraction, train, units, chosen)
+        self.splits |= {"train": train.subset(others(chosen, len(train))), "val": train.subset(chosen)}
 
     def _refuse_wrong_resize(self, spec: ImageSpec, sides: Sequence[int]) -> None:
         """Raise UserError if `resize` is too small for images of these sides, or would have no effect on them."""
@@ -420,6 +475,18 @@ class ImageDataModule(L.LightningDataModule):
                 f"data.resize={self.resize} has no effect: the images of data={self.name} have {size} pixels, and are "
                 "evaluated as they are: leave it out, or set another data.eval_size"
             )
+
+    def _fold_of(self, images: Split) -> tuple[Units, Tensor]:
+        """Return what is divided into folds, and the positions of the images of `fold`."""
+        assert self.folds is not None
+        assert self.fold is not None
+        units = units_of(images, self.root, "fold")
+        numbers = fold_numbers(units.labels, self.folds, units.keys)
+        chosen = units.images(torch.eq(numbers, self.fold).nonzero().flatten())
+        if not 0 < len(chosen) < len(images):
+            kind = "images" if units.of_images is None else "groups"
+            raise UserError(f"data.folds={self.folds}: fold {self.fold} has no {kind}: lower data.folds")
+        return units, chosen
 
     def _check_augmentation(self) -> None:
         """Raise UserError if a random crop could miss the image, or a rotation would change its shape."""

@@ -17,7 +17,7 @@ from torchvision.datasets.utils import check_md5
 
 from reslab.data.base import ImageDataModule, failed_download
 from reslab.data.options import EmnistSplit, check_data
-from reslab.data.splits import Split, SplitName, test_split
+from reslab.data.splits import Split, SplitName
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ class Digits(ImageDataModule):
     classes = [str(digit) for digit in range(10)]
     stored = (10, 1, 8)
     test_fraction = 0.2
+    has_test_images = False
 
     def read(self, split: SplitName) -> Split | None:
         if split == "val":
@@ -38,7 +39,7 @@ class Digits(ImageDataModule):
         rows = np.loadtxt(str(file), delimiter=",")  # (N, 65): the pixels, with levels from 0 to 16, and the label
         images = torch.from_numpy(rows[:, :-1] * (255 / 16)).round().byte().view(-1, 1, 8, 8)
         labels = torch.from_numpy(rows[:, -1]).long()
-        chosen = test_split(labels, self.test_fraction, split, keys=None)
+        chosen = self.part_of(Split(images, labels), split, self.test_fraction)
         return Split(images[chosen], labels[chosen])
 
 

@@ -1,9 +1,11 @@
 """Images in class folders: a user's own, Imagenette and ImageNet."""
 
 import logging
+import os
+import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,13 @@ from reslab.data.folders import (
     report_splits,
     without_images_of,
 )
+from reslab.data.groups import groups_by_path, numbered
 from reslab.data.headers import check_headers
 from reslab.data.images import COMMON_SUFFIXES, ImageFiles, first_few, list_images, report_unreadable
-from reslab.data.labels import LabelledFiles, find_labels, read_labels
+from reslab.data.labels import PLAIN_WORDS, LabelledFiles, find_labels, read_labels
 from reslab.data.options import ImagenetteSize, OnError, check_data
 from reslab.data.readers import Reader, ReadRandomCrop, ReadSquare, read_with_randaugment, read_with_trivial_augment
-from reslab.data.splits import Split, SplitName, file_keys, folder_prefix, test_split
+from reslab.data.splits import Groups, Split, SplitName, folder_prefix, names_within
 from reslab.data.warps import SCALE_ASPECT
 from reslab.errors import UserError
 from reslab.machine import is_first_process
@@ -54,16 +57,25 @@ class ClassFolders(ImageDataModule):
         on_error: stop at images that cannot be read, or skip them.
         background: RGB values from 0 to 255 that show through transparent parts; None drops the transparency, as runs
             did that do not have this option.
+        group: the images that belong together, by a regular expression on the path within the root; None: each by
+            itself.
         options: those of every data set.
     """
 
     folders: dict[SplitName, str] = {"train": "train", "val": "val", "test": "test"}
 
     def __init__(
-        self, *, in_memory: bool, on_error: OnError, background: Sequence[int] | None = None, **options: Any
+        self,
+        *,
+        in_memory: bool,
+        on_error: OnError,
+        background: Sequence[int] | None = None,
+        group: str | None = None,
+        **options: Any,
     ) -> None:
-        check_data({"in_memory": in_memory, "on_error": on_error, "background": background})
+        check_data({"in_memory": in_memory, "on_error": on_error, "background": background, "group": group})
         super().__init__(**options)
+        self.group = group
         self.in_memory, self.on_error, self.background = in_memory, on_error, background
         if self.fit == "pad" and background is None and self.mean is None:
             raise UserError("data.fit=pad adds borders of data.background or else of data.mean: set one of them")
@@ -112,12 +124,26 @@ class ClassFolders(ImageDataModule):
             raise UserError(f"{folder} holds no images in class folders: fill it or remove it")
         labels = torch.tensor([label for label, paths in enumerate(found) for _ in paths])
         paths = [path for paths in found for path in paths]
-        return Split(FolderImages(paths, labels, self.reader(split), self.on_error), labels)
+        images = FolderImages(paths, labels, self.reader(split), self.on_error)
+        return Split(images, labels, groups=self.groups_of(paths))
+
+    def groups_of(self, paths: Sequence[str]) -> Groups | None:
+        """Return the groups of some images by their paths; None without data.group."""
+        if self.group is None:
+            return None
+        if re.fullmatch(PLAIN_WORDS, self.group):
+            raise UserError(
+                f"data.group={self.group} is no column of data.labels: give one, or a regular expression that matches "
+                "the name of the group in a path, e.g. 'patient\\d+'"
+            )
+        return numbered(groups_by_path([os.fsdecode(name) for name in names_within(paths, self.root)], self.group))
 
     def own_images(self, folder: Path, split: SplitName, classes: Sequence[str]) -> list[list[str]]:
         """Return the images of each class of a split, without those that links make images of an earlier split too."""
         paths = class_images(folder, classes, self.found_in(folder, classes))
         for other in self.earlier_folders(split):
+            if other == folder:  # of which the fold is the test set
+                continue
             there, here = self.found_in(other, classes), self.found_in(folder, classes)
             paths = without_images_of(other, there, folder, here, paths)
         return paths
@@ -245,7 +271,7 @@ class ImageFolder(ClassFolders):
     def labelled(self) -> LabelledFiles:
         """The images of the labels file."""
         files = [find_labels(name, self.root) for name in self.labels]
-        labelled = read_labels(files, self.root)
+        labelled = read_labels(files, self.root, self.group)
         if labelled.splits:
             report_splits(self.labels_name, labelled.split_words, Counter(labelled.splits))
         return labelled
@@ -253,6 +279,14 @@ class ImageFolder(ClassFolders):
     @property
     def labels_name(self) -> str:
         return " and ".join(self.labels)
+
+    def parts(self) -> Collection[SplitName]:
+        """Return the splits that folders or labels give."""
+        return set(self.labelled.splits or ()) if self.labels else self.split_folders().keys()
+
+    @property
+    def has_test_images(self) -> bool:
+        return "test" in self.parts()
 
     def earlier_folders(self, split: SplitName) -> list[Path]:
         return [] if self.tests_all else super().earlier_folders(split)  # the network was trained on other images
@@ -262,23 +296,23 @@ class ImageFolder(ClassFolders):
             root = self.root.absolute()
             problem = f"{root} is a file, not a folder" if root.is_file() else f"there is no folder {root}"
             raise UserError(f"data={self.name}: {problem}: set data.root")
-        parts = set(self.labelled.splits or ()) if self.labels else self.split_folders().keys()
-        if "train" in parts:
-            return self.read_part(split, split) if split in parts else None
-        if parts and not (split == "test" and self.tests_all and "test" in parts):
+        parts = self.parts()
+        if parts and "train" not in parts and not (split == "test" and self.tests_all and "test" in parts):
             where, put = (self.labels_name, "give some images the split train")
             if not self.labels:
                 where, put = str(self.root), "put the class folders into train/"
             raise UserError(
                 f"{where} has {', '.join(each for each in SPLIT_NAMES if each in parts)} and no train: {put}"
             )
-        if split == "val":
+        is_divided = bool(parts) and (self.folds is None or "test" in parts)
+        if split in parts and (split != "train" or is_divided):
+            return self.read_part(split, split)
+        if split == "val" or is_divided:
             return None
-        all_images = self.read_part(split, split if split in parts else None)
+        all_images = self.read_part(split, "train" if parts else None)
         if split == "test" and self.tests_all:
             return all_images
-        keys = file_keys(all_images, self.root, "test")  # so that an added image moves no other
-        chosen = test_split(all_images.labels, self.test_fraction, split, keys)
+        chosen = self.part_of(all_images, split, self.test_fraction)
         return all_images.subset(chosen) if len(chosen) else None
 
     def read_part(self, split: SplitName, part: SplitName | None) -> Split:
@@ -303,7 +337,9 @@ class ImageFolder(ClassFolders):
         labels = torch.tensor([number_of[self.labelled.labels[row]] for row in rows])
         prefix = folder_prefix(self.root)
         paths = [prefix + self.labelled.names[row] for row in rows]
-        return Split(FolderImages(paths, labels, self.reader(split), self.on_error), labels)
+        keys = self.labelled.groups
+        groups = numbered([keys[row] for row in rows]) if keys else self.groups_of(paths)
+        return Split(FolderImages(paths, labels, self.reader(split), self.on_error), labels, groups=groups)
 
 
 class Imagenette(ClassFolders):

@@ -1,6 +1,7 @@
 """Labels files: tables and lists that say which image has which label, and optionally which split and group."""
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from reslab.data.tables import COLUMNS, Column, plain_name, read_table
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
+
+PLAIN_WORDS = r"[\w -]+"  # as a regular expression, they would match the same in every path
 
 
 @dataclass
@@ -65,7 +68,8 @@ def read_labels(files: Sequence[Path], root: Path, group: str | None = None) -> 
     Args:
         files: tables with named columns (CSV, TSV, Parquet), or lists of a path and a label per line.
         root: the folder of the data set. Paths are relative to it or to the folder of their file.
-        group: the name of the column of the groups; None for a column that is called "group", if there is one.
+        group: the name of the column of the groups, or a regular expression, which is not used here; None for a column
+            that is called "group", if there is one.
 
     Raises:
         UserError: a file cannot be read, an image is missing, or a row contradicts another one.
@@ -143,18 +147,19 @@ def find_columns(table: list[Column], file: Path, group: str | None) -> dict[str
         if split and plain_name(split.name or "") != "split" and not all(map(split_named, split.values)):
             del columns["split"]  # its name has other meanings too
         if group is not None:
-            columns["group"] = column_of_groups(table, file, group)
+            columns.pop("group", None)
+        if group is not None and (column := column_of_groups(table, file, group)):
+            columns["group"] = column
     check_values(columns, file)
     return columns
 
 
-def column_of_groups(table: Sequence[Column], file: Path, group: str) -> Column:
-    found = [column for column in table if column.name == group]
-    if not found:
-        raise UserError(
-            f"data.group={group} is no column of {file} ({shown_columns(table)}) and no regular expression with a group"
-        )
-    return found[0]
+def column_of_groups(table: Sequence[Column], file: Path, group: str) -> Column | None:
+    """Return the column with this name; None for a regular expression."""
+    found = next((column for column in table if column.name == group), None)
+    if found is None and re.fullmatch(PLAIN_WORDS, group):
+        raise UserError(f"data.group={group} is no column of {file} ({shown_columns(table)})")
+    return found
 
 
 def check_values(columns: dict[str, Column], file: Path) -> None:

@@ -1,5 +1,6 @@
 """The values that each option of a data set may take. Nothing here imports torch."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -35,6 +36,7 @@ MAX_BATCH = 1_000_000  # images; the largest published batches have 131,072
 MAX_SIDE = 8192  # pixels; the first layer of a network on one such image takes 4 GB
 MAX_REPEATS = 100  # Hoffer et al. 2020 have at most 40
 MAX_CLASSES = 1_000_000  # as many as the largest data sets of faces have people
+MAX_FOLDS = 1000  # a training run each
 MAX_IMAGES = 100_000_000  # 300 GB in memory at 32 pixels
 
 STRENGTH = between(0, 10)  # of color jitter; 1 goes from black to twice as bright
@@ -46,6 +48,16 @@ ASPECTS = Kind(
     "a list of the least and the largest width / height, from 0.01 to 100",
     lambda value: list_of(between(0.01, 100), 2).allows(value) and value[0] <= value[1],
 )
+
+
+def is_regular_expression(text: Any) -> bool:
+    try:
+        return NAME.allows(text) and re.compile(text) is not None
+    except re.error:
+        return False
+
+
+REGULAR_EXPRESSION = Kind("a column of data.labels or a regular expression", is_regular_expression, is_path=True)
 
 DATA = {
     "data.name": NAME,
@@ -83,12 +95,25 @@ DATA = {
     "data.on_error": one_of(*get_args(OnError)),
     "data.background": list_of(integer(0, 255), 3) | NULL,
     "data.test_fraction": FRACTION_BELOW_1,
+    "data.group": REGULAR_EXPRESSION | NULL,
+    "data.folds": integer(2, MAX_FOLDS) | NULL,
+    "data.fold": integer(0, MAX_FOLDS - 1) | NULL,
     "data.labels": one_or_list(PATH) | NULL,
     "data.num_classes": integer(2, MAX_CLASSES),
     "data.num_images": integer(1, MAX_IMAGES),
     "data.emnist_split": one_of(*get_args(EmnistSplit)),
     "data.imagenette_size": one_of(*get_args(ImagenetteSize)),
 }
+
+
+def check_folds(folds: int | None, fold: int | None) -> None:
+    """Raise UserError unless both are given or none, and the fold is one of the folds."""
+    if folds is not None and fold is None:
+        raise UserError(f"data.folds={folds} needs data.fold: -m 'data.fold=range({folds})' trains on each of them")
+    if fold is not None and folds is None:
+        raise UserError(f"data.fold={fold} needs data.folds, the number of folds")
+    if folds is not None and fold is not None and fold >= folds:
+        raise UserError(f"data.fold={fold}: the folds of data.folds={folds} have the numbers 0 to {folds - 1}")
 
 
 def check_data(arguments: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,19 @@ from reslab.data.images import first_few
 log = logging.getLogger(__name__)
 
 SplitName = Literal["train", "val", "test"]
+GOLDEN_RATIO = (5**0.5 - 1) / 2  # its multiples, modulo 1, are as evenly distributed as those of any number
+
+
+class Groups(NamedTuple):
+    """Which images belong together, e.g. those of one patient: a split has all of them or none.
+
+    Attributes:
+        names: the names of the groups.
+        of_images: int64 (N,), the number of the group of each image.
+    """
+
+    names: list[str]
+    of_images: Tensor
 
 
 class Split:
@@ -26,15 +39,22 @@ class Split:
         images: uint8 (N, C, H, W) in memory, or files on disk.
         labels: int64 (N,), from 0 to the number of classes - 1.
         indices: int64, the positions of the images that belong to the split; None for all of them.
+        groups: the images that belong together; None: each image may be in any split.
     """
 
-    def __init__(self, images: Tensor | FolderImages, labels: Tensor, indices: Tensor | None = None) -> None:
-        self.images, self.labels = images, labels
+    def __init__(
+        self,
+        images: Tensor | FolderImages,
+        labels: Tensor,
+        indices: Tensor | None = None,
+        groups: Groups | None = None,
+    ) -> None:
+        self.images, self.labels, self.groups = images, labels, groups
         self.indices = torch.arange(len(labels)) if indices is None else indices
 
     def subset(self, positions: Tensor) -> "Split":
         """Return a split of the same images, with the indices at these positions of `indices`."""
-        return Split(self.images, self.labels, self.indices[positions])
+        return Split(self.images, self.labels, self.indices[positions], self.groups)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -67,6 +87,38 @@ def stratified_split(labels: Tensor, fraction: float, seed: int, keys: Tensor | 
     return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
 
 
+def fold_numbers(labels: Tensor, folds: int, keys: Tensor | None = None) -> Tensor:
+    """Divide images into folds that have every class in proportion, the same ones for every seed of a run.
+
+    The images of a class are placed at equal distances by their keys, from a place that differs between classes: with
+    the same one, small classes would all be in the first folds. An image that is added moves at most one image of its
+    class at each boundary between two folds.
+
+    Args:
+        labels: int64 (N,).
+        folds: how many there are.
+        keys: those of `stratified_split`.
+
+    Returns:
+        int64 (N,), from 0 to folds - 1.
+    """
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.empty(len(labels), dtype=torch.int64)
+    for positions in positions_of_classes(labels):
+        count = len(positions)
+        order = torch.randperm(count, generator=generator) if keys is None else keys[positions].argsort(stable=True)
+        start = int(labels[positions[0]]) * GOLDEN_RATIO % 1
+        numbers[positions[order]] = ((torch.arange(count) + start) / count * folds).long()
+    return numbers
+
+
+def others(chosen: Tensor, count: int) -> Tensor:
+    """Return the positions from 0 to count - 1 that were not chosen, ascending."""
+    is_left = torch.ones(count, dtype=torch.bool)
+    is_left[chosen] = False
+    return is_left.nonzero().flatten()
+
+
 def positions_of_classes(labels: Tensor) -> Iterator[Tensor]:
     """Yield the positions of the images of each class that has any, ascending, in the order of the labels."""
     counts = labels.unique(return_counts=True)[1]
@@ -80,16 +132,6 @@ def chosen_count(count: int, fraction: float) -> int:
     last one: a class of one image is not split.
     """
     return min(max(round(fraction * count), 1), count - 1) if fraction else 0
-
-
-def test_split(labels: Tensor, fraction: float, split: SplitName, keys: Tensor | None) -> Tensor:
-    """Return the positions of the "train" or the "test" images in a data set that has no test images of its own.
-
-    A fraction of every class is for the test, the same one for every seed of a run. `keys` are those of
-    `stratified_split`.
-    """
-    training, test = stratified_split(labels, fraction, seed=0, keys=keys)
-    return training if split == "train" else test
 
 
 def spread_over_classes(labels: Tensor, seed: int) -> Tensor:
@@ -129,8 +171,13 @@ def path_hashes(paths: Sequence[str | Path], root: Path, purpose: str, seed: int
     Returns:
         int64 (N,): BLAKE2b of eight bytes, little-endian, personalised by the purpose, with the seed as its salt.
     """
+    return hashes(names_within(paths, root), purpose, seed)
+
+
+def hashes(names: Sequence[bytes], purpose: str, seed: int = 0) -> Tensor:
+    """Return a hash of each name, int64 (N,): see `path_hashes`."""
     blake2b, person, salt = hashlib.blake2b, purpose.encode(), seed.to_bytes(8, "little")
-    digests = [blake2b(name, digest_size=8, person=person, salt=salt).digest() for name in names_within(paths, root)]
+    digests = [blake2b(name, digest_size=8, person=person, salt=salt).digest() for name in names]
     return torch.from_numpy(np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64))
 
 

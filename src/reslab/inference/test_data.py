@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 OF_THE_NETWORK = ("channels", "mean", "std", "background")  # with other values it would be another network
 NEW_SIZES = ("eval_size", "resize", "interpolation", "fit")  # the options that older runs, and classes, do not have
+DIVISION = ("labels", "group", "folds", "fold", "test_fraction")  # they say which images are for the test
 LISTED_CLASSES = 10
 
 
@@ -123,7 +124,7 @@ def data_options(trained: Trained, config: DictConfig, own_root: Path) -> dict[s
         options |= {"in_memory": False, "background": trained.background}
     if issubclass(kind, ImageFolder):
         in_own_folder = is_same_folder(options["root"], own_root)
-        divided_as_own = {name: own[name] for name in ("labels", "test_fraction") if name in own and in_own_folder}
+        divided_as_own = {name: own[name] for name in DIVISION if name in own and in_own_folder}
         options |= {"test_fraction": 0.0} | divided_as_own | given
     return options
 

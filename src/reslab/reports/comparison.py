@@ -60,8 +60,9 @@ def print_comparison(*reports: Report) -> None:
     console = Console(markup=False, emoji=False, highlight=False)
     first, second = sides = [report.configurations[0] for report in reports]
     for name, side, report in zip("AB", sides, reports, strict=True):
-        seeds = ", ".join(sorted((str(entry.seed) for entry in side.entries), key=natural_order))
-        runs = plural(len(side.entries), "run")
+        seeds = ", ".join(sorted({str(entry.seed) for entry in side.entries}, key=natural_order))
+        is_crossed = any(entry.fold is not None for entry in side.entries)
+        runs = f"{side.size}, {plural(len(side.entries), 'run')}" if is_crossed else plural(len(side.entries), "run")
         console.print(f"{name}: {runs} (seed {seeds}), the best one {side.best.location}", soft_wrap=True)
         for line in (*notes_on_means(report), *failure_lines(report)):
             console.print(f"{name}: {line}", soft_wrap=True)

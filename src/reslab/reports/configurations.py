@@ -1,4 +1,4 @@
-"""Configurations: finished runs that differ only in their seeds, ranked by their accuracy."""
+"""Configurations: finished runs that differ only in their seeds and folds, ranked by their accuracy."""
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
@@ -18,7 +18,7 @@ LEGEND = f"mean ± standard deviation over n seeds [{PERCENT} confidence interva
 
 @dataclass(frozen=True)
 class Configuration:
-    """The finished runs with the same settings, one per seed."""
+    """The finished runs with the same settings, one per seed, or per seed and fold of a cross-validation."""
 
     settings: Settings
     entries: list[Entry]
@@ -32,10 +32,23 @@ class Configuration:
         if metric not in self.computed:
             entries = [entry for entry in self.entries if metric in entry.result]
             statistics = sample_statistics([entry.result[metric] for entry in entries])
+            if statistics and len({entry.fold for entry in entries}) > 1:
+                statistics = statistics._replace(overlap=1 / (self.settings["data.folds"] - 1))
             if statistics and metric in ACCURACIES:
                 statistics = with_interval(statistics, images_of(entries, metric))
             self.computed[metric] = statistics
         return self.computed[metric]
+
+    @property
+    def size(self) -> str:
+        """How many runs there are: `3` of seeds, or `5 folds` or `5 folds x 3 seeds` of a cross-validation."""
+        runs, folds = len(self.entries), {entry.fold for entry in self.entries}
+        seeds = {entry.seed for entry in self.entries}
+        if folds == {None}:
+            return str(runs)
+        if runs != len(folds) * len(seeds):
+            return plural(runs, "run")
+        return plural(len(folds), "fold") + (f" x {plural(len(seeds), 'seed')}" if len(seeds) > 1 else "")
 
     @cached_property
     def computed(self) -> dict[str, Statistics | None]:
@@ -50,25 +63,31 @@ class Configuration:
 def images_of(entries: Iterable[Entry], metric: str) -> int | None:
     """Return how many images an accuracy is a proportion of, the fewest of some runs; None where one does not say it.
 
-    Runs of older versions do not.
+    Runs of older versions do not. The images of several folds are different ones, so they are added.
     """
-    numbers = [entry.result.get(f"{metric.partition('/')[0]}/images", 0) for entry in entries]
-    return int(min(numbers)) if all(1 <= number < math.inf for number in numbers) else None
+    fewest: dict[int | None, float] = {}
+    for entry in entries:
+        number = entry.result.get(f"{metric.partition('/')[0]}/images", 0)
+        fewest[entry.fold] = min(number, fewest.get(entry.fold, math.inf))
+        if not 1 <= number < math.inf:
+            return None
+    return int(sum(fewest.values()))
 
 
 def group_by_settings(entries: Iterable[Entry]) -> list[Configuration]:
     """Group the finished runs into configurations.
 
-    Runs with the same settings and the same seed are not independent, so only the one that was trained last is kept.
+    Runs with the same settings, seed and fold are not independent, so only the one that was trained last is kept.
 
     Returns:
         The configurations, the best first: by mean validation accuracy, or by mean test accuracy without validation.
     """
-    groups: dict[Hashable, dict[int | None, Entry]] = {}
+    groups: dict[Hashable, dict[tuple[int | None, int | None], Entry]] = {}
     for entry in entries:
         if entry.is_finished:
             group = groups.setdefault(canonical(entry.settings), {})
-            group[entry.seed] = max(entry, group.get(entry.seed, entry), key=lambda each: each.trained_at)
+            which = entry.seed, entry.fold
+            group[which] = max(entry, group.get(which, entry), key=lambda each: each.trained_at)
     found = [Configuration(next(iter(group.values())).settings, list(group.values())) for group in groups.values()]
     return sorted(found, key=lambda configuration: ranking_key(mean_accuracies(configuration)), reverse=True)
 
@@ -84,6 +103,10 @@ def ranking_key(metrics: Mapping[str, float]) -> list[float]:
 
 
 # statistics as text
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def mean_and_deviation(configuration: Configuration, metric: str) -> str:

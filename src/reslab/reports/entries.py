@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reslab.configuration import as_list
 from reslab.errors import UserError, suggest
-from reslab.reports.reading import UnreadableError, brief, checked_config, checked_metrics, checked_result
+from reslab.reports.reading import UnreadableError, brief, checked_config, checked_metrics, checked_result, fold_of
 from reslab.reports.settings import Settings, comparable_settings, requested_text
 from reslab.run import ENDED, FINISHED, PRUNED, UNREADABLE, Result, Run
 from reslab.text import printable
@@ -25,6 +25,7 @@ class Entry:
         metrics: one row for each validation and each end of an epoch.
         trained_at: see `Run.trained_at`.
         objectives: the metrics that the run's search optimizes.
+        fold: the fold of a cross-validation that the run was tested or validated on.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class Entry:
     metrics: list[dict[str, float]]
     trained_at: float = 0.0
     objectives: Sequence[str] = ()
+    fold: int | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -118,7 +120,16 @@ def read_entry(run: Run) -> Entry:
         settings = comparable_settings(config)
         if "requested" in result:
             settings["requested"] = requested_text(result["requested"])
-        return Entry(run.folder, settings, config["seed"], result, checked_metrics(run), run.trained_at, objectives)
+        return Entry(
+            run.folder,
+            settings,
+            config["seed"],
+            result,
+            checked_metrics(run),
+            run.trained_at,
+            objectives,
+            fold_of(config),
+        )
     except UnreadableError as error:
         return Entry(run.folder, {}, None, {"status": UNREADABLE, "error": str(error)}, [])
 

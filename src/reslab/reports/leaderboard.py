@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reslab.configuration import has_prefix
-from reslab.reports.configurations import ACCURACIES, Configuration, group_by_settings, ranking_key
+from reslab.reports.configurations import ACCURACIES, Configuration, group_by_settings, plural, ranking_key
 from reslab.reports.entries import Entry, natural_order, read_entries
 from reslab.reports.settings import data_set, differing_settings, setting_text
 from reslab.reports.statistics import PERCENT
@@ -135,7 +135,7 @@ def leaderboard(report: Report) -> list[dict[str, Any]]:
             if statistics := configuration.statistics(metric):
                 parts = ("n", "mean", "deviation", f"{PERCENT} low", f"{PERCENT} high")
                 columns = (f"{metric} {part}" for part in parts)
-                row |= dict(zip(columns, statistics, strict=True))
+                row |= dict(zip(columns, statistics[:5], strict=True))
         if seconds := configuration.statistics("train/seconds"):
             row["train/seconds mean"] = seconds.mean
         rows.append(row | {"best run": configuration.best.location})
@@ -147,6 +147,7 @@ def run_table(report: Report) -> list[dict[str, Any]]:
     return [
         {name: setting_text(entry.settings, name) for name in report.differing_settings}
         | {"seed": entry.seed}
+        | ({"fold": entry.fold} if any(each.fold is not None for each in report.entries) else {})
         | {name: value for name, value in entry.result.items() if not isinstance(value, dict)}
         | {"folder": entry.location}
         for entry in sorted(report.entries, key=lambda entry: ranking_key(entry.result), reverse=True)
@@ -159,6 +160,12 @@ def run_table(report: Report) -> list[dict[str, Any]]:
 def notes_on_means(report: Report) -> list[str]:
     """Return lines that say what the means leave out or combine: runs, images, results of different provenance."""
     lines = [*partial_lines(report), *validated_on_test_lines(report)]
+    found = [each.statistics(name) for each in report.configurations for name in report.metric_names]
+    if any(statistics and statistics.overlap for statistics in found):
+        lines.append(
+            "intervals and tests allow for the training images that the folds of a cross-validation share (Nadeau and "
+            "Bengio 2003)"
+        )
     if report.pruned:
         lines.append(f"not counted: {plural(len(report.pruned), 'run')} that the search pruned")
     if report.superseded:
@@ -203,7 +210,7 @@ def changed_images_lines(report: Report) -> list[str]:
     runs: dict[Hashable, dict[str, str]] = {}  # the name of one run by checksum, by the options that choose the images
     for entry in (entry for entry in report.entries if entry.has_ended and entry.result.get("data_checksum")):
         options = {name: value for name, value in entry.settings.items() if has_prefix(name, ("data",))}
-        images = canonical([entry.seed, options, entry.result.get("versions")])
+        images = canonical([entry.seed, entry.fold, options, entry.result.get("versions")])
         runs.setdefault(images, {}).setdefault(entry.result["data_checksum"], report.display_name(entry))
     changed = [beginning(list(names.values())) for names in runs.values() if len(names) > 1]
     text = "the images of a data set differ between runs, although their options do not"
@@ -230,7 +237,3 @@ def enumeration(names: Iterable[str], noun: str) -> str:
     if len(first) >= MAX_ENUMERATED:
         return plural(len(first) + 1, noun)
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

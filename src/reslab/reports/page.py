@@ -115,7 +115,7 @@ def leaderboard_row(report: Report, place: int, configuration: Configuration) ->
     for metric in report.metric_names:
         statistics = configuration.statistics(metric)
         cells.append(table_cell(mean_and_interval(configuration, metric), statistics.mean if statistics else ""))
-    cells.append(table_cell(runs, runs))
+    cells.append(table_cell(configuration.size, runs))
     for name in report.differing_settings:
         value = setting_text(settings, name) if name in settings else ""
         cells.append(table_cell(rounded_text(settings.get(name, ABSENT)), value))

@@ -50,12 +50,22 @@ def checked_config(run: Run) -> dict[str, Any]:
         config = plain(config, "")
         check("seed" in config, "it has no seed")
         check(is_integer(config["seed"]), f"seed is {json.dumps(config['seed'])}, not an integer")
+        fold = fold_of(config)
+        check(fold is None or is_integer(fold), f"data.fold is {json.dumps(fold)}, not an integer")
+        folds = config["data"].get("folds") if fold is not None else 2
+        check(is_integer(folds) and folds > 1, f"data.folds is {json.dumps(folds)}, not an integer of at least 2")
         objectives = as_list(config.get("objective", []))
         check(
             all(isinstance(name, str) for name in objectives),
             f"objective is {json.dumps(objectives)}, not a list of names",
         )
         return config
+
+
+def fold_of(config: dict[str, Any]) -> Any:
+    """Return the fold of a cross-validation that a run has, or None."""
+    data = config.get("data")
+    return data.get("fold") if isinstance(data, dict) else None
 
 
 def checked_result(run: Run, objectives: list[str]) -> Result:

@@ -12,13 +12,16 @@ from reslab.run import COUNT_BATCHES, canonical, identity, read_yaml
 
 Settings = dict[str, Any]  # by dotted name
 
-# The result of a run does not depend on these options, apart from the seed and the threads: see `Configuration`.
+# The result of a run does not depend on these options, apart from the seed, the fold and the threads: see
+# `Configuration`.
 IGNORED = (
-    "seed", "folder", "outputs", "resume", "objective", "test", "logger", "checkpoint", "data.num_workers",
+    "seed", "data.fold", "folder", "outputs", "resume", "objective", "test", "logger", "checkpoint", "data.num_workers",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
     "trainer.detect_anomaly", "callbacks.tensorboard_report", "callbacks.last_checkpoint", "callbacks.pruning",
     "sweep", "threads", "graph",
 )  # fmt: skip
+# Options of all data sets that say on which images a run is tested. `data.root` is a setting of an image folder alone.
+CHOOSE_IMAGES = ("root", "group", "folds")
 ABSENT = "-"  # shown where a configuration does not have a setting, e.g. the momentum of Adam
 
 
@@ -50,7 +53,7 @@ def is_ignored(name: str, ignores_root: bool) -> bool:
 def data_set(settings: Settings) -> str:
     """Return which images a run was tested on: the data set and its own options, e.g. `imagefolder root=/photos`.
 
-    The options that all data sets have say how images are used, not which there are.
+    The options that all data sets have say how images are used, not which there are, apart from `CHOOSE_IMAGES`.
     """
     own = (name for name in settings if name.startswith("data.") and not has_prefix(name, shared_data_options()))
     options = (f"{name.removeprefix('data.')}={shown(settings[name])}" for name in sorted(own))
@@ -59,9 +62,9 @@ def data_set(settings: Settings) -> str:
 
 @cache
 def shared_data_options() -> tuple[str, ...]:
-    """Return the options of every data set. `data.root` is a setting of an image folder alone, and its own there."""
+    """Return the options of every data set that do not choose images."""
     files = (CONF / "data" / name for name in ("_data.yaml", "_class_folders.yaml"))
-    return tuple(f"data.{option}" for file in files for option in read_yaml(file) if option != "root")
+    return tuple(f"data.{option}" for file in files for option in read_yaml(file) if option not in CHOOSE_IMAGES)
 
 
 def requested_text(requested: Sequence[Mapping[str, Any]]) -> str:

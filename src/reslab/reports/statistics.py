@@ -19,6 +19,10 @@ class Statistics(NamedTuple):
         deviation: standard deviation of the sample, with n - 1 in the denominator; None for one run.
         low: lower bound of the confidence interval of an accuracy; None where there is none.
         high: upper bound of the interval.
+        overlap: of the folds of a cross-validation, the number of test images per training image; 0 for seeds. Folds
+            share training images, so that their mean varies more than that of independent runs, by the variance between
+            them times this number (Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52,
+            2003).
     """
 
     n: int
@@ -26,6 +30,11 @@ class Statistics(NamedTuple):
     deviation: float | None
     low: float | None = None
     high: float | None = None
+    overlap: float = 0.0
+
+    def variance_of_mean(self, deviation: float) -> float:
+        """Return the variance of the mean of runs with this standard deviation."""
+        return deviation**2 / self.n + deviation**2 * self.overlap
 
 
 class MeanDifference(NamedTuple):
@@ -84,7 +93,7 @@ def with_interval(accuracy: Statistics, images: int | None) -> Statistics:
     of_one_image = mean * (1 - mean)
     if (n - 1) * deviation**2 > n * of_one_image + 1e-9:  # proportions vary no more
         return accuracy
-    of_seeds, of_images = deviation**2 / n, of_one_image / images if images else 0.0
+    of_seeds, of_images = accuracy.variance_of_mean(deviation), of_one_image / images if images else 0.0
     variance = of_seeds + of_images
     effective = of_one_image / variance if variance and of_one_image else images
     if not effective:
@@ -132,7 +141,7 @@ def welch(first: Statistics, second: Statistics) -> MeanDifference:
     from scipy.special import stdtr, stdtrit
 
     unit = max(first.deviation, second.deviation)  # the square of a deviation may be too large or too small
-    variances = (first.deviation / unit) ** 2 / first.n, (second.deviation / unit) ** 2 / second.n  # of the two means
+    variances = first.variance_of_mean(first.deviation / unit), second.variance_of_mean(second.deviation / unit)
     error = unit * math.sqrt(sum(variances))
     freedom = sum(variances) ** 2 / (variances[0] ** 2 / (first.n - 1) + variances[1] ** 2 / (second.n - 1))
     margin = float(stdtrit(freedom, QUANTILE)) * error

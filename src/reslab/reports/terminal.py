@@ -60,7 +60,7 @@ def leaderboard_row(report: Report, configuration: Configuration, settings: Sequ
     return [
         DATE.sub(r"\1\n", name) if report.has_several_seeds else name,
         *(rounded_text(configuration.settings.get(setting, ABSENT)) for setting in settings),
-        *([str(len(configuration.entries))] if report.has_several_seeds else []),
+        *([configuration.size.replace(" x ", "\nx ")] if report.has_several_seeds else []),
         *(mean_and_interval(configuration, metric).replace(" [", "\n[") for metric in report.metric_names),
         seconds_text(seconds.mean) if seconds else "",
     ]

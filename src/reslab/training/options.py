@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from reslab.configuration import as_list, flatten
-from reslab.data.options import DATA, check_sizes
+from reslab.data.options import DATA, check_folds, check_sizes
 from reslab.errors import UserError
 from reslab.machine import processors
 from reslab.models.options import MODEL, check_description
@@ -175,6 +175,7 @@ def check_together(value: dict[str, Any]) -> None:
         raise UserError("find_lr=true tests the rates of a new run: leave out resume=, or take from= for its settings")
     if value.get("data.balance") and value.get("data.class_weights") is not None:
         raise UserError("data.balance=true and data.class_weights would count rare classes twice: choose one of them")
+    check_folds(value.get("data.folds"), value.get("data.fold"))
     check_learning_rate(value)
     check_callbacks(value)
     check_sizes({name.removeprefix("data."): value[name] for name in value if name.startswith("data.")})
