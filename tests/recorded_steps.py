@@ -18,6 +18,10 @@ MATRIX = {
     "muon": ("optimizer=muon", "trainer.gradient_clip_val=0.1"),
     "augmented": ("data.augment.crop=1", "data.augment.flip=true", "data.augment.erasing=0.5"),
     "erasing as published": ("data.augment.erasing=0.5", "data.augment.erasing_aspect=uniform"),
+    "changed": (
+        "data.augment.scale=0.5", "data.augment.right_angles=true", "data.augment.randaugment=9", "data.repeats=3",
+        "data.augment.trivial_augment=true", "data.augment.color_jitter=[0.4,0.4,0.4,0.1]",
+    ),
     "mixup": ("mixup=0.2", "optimizer=adamw"),
     "cutmix": ("cutmix=1", "label_smoothing=0.1"),
     "mixed": ("mixup=0.2", "cutmix=1", "trainer.accumulate_grad_batches=5", "model.dropout=0.1"),
@@ -32,7 +36,7 @@ MATRIX = {
     "bf16-true": ("trainer.precision=bf16-true", "cutmix=1"),
     "64-true": ("trainer.precision=64-true", "mixup=1"),
     "preactivation": ("model=preact_resnet18", "model.layers=[1,1]", "model.widths=[4,8]"),
-}
+}  # fmt: skip
 PARTS = (
     "trainer.max_steps=2",
     "trainer.max_steps=9",

@@ -253,6 +253,21 @@ def test_augmentation_is_a_function_of_the_seed(options, shape):
         assert torch.equal(result, augment(3))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("word", ["scale", "right_angles", "randaugment", "trivial_augment", "color_jitter"])
+def test_augmentation_does_not_depend_on_the_default_type(word, dtype):
+    """Lightning changes it within a step with trainer.precision=64-true or bf16-true."""
+    images, augmentation = random_images(64, 3, 40, 40), Augmentation(**OFF | {word: WORDS[word]})
+    torch.manual_seed(0)
+    expected = augmentation(images)
+    torch.manual_seed(0)
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(augmentation(images), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_augmentation_computes_on_the_images_device_and_looks_at_no_value(channels):
     """Tensors on "meta" have no values: reading one, or a shape that depends on one, would raise."""

@@ -69,13 +69,16 @@ class Space:
     def magnitudes(self, height: int, width: int, device: torch.device) -> Tensor:
         """Return the magnitudes of each operation, float32 (operations, BINS)."""
 
-        def up_to(limit: float) -> Tensor:
-            return torch.linspace(0.0, limit, BINS, device=device)
+        def linear(first: float, last: float) -> Tensor:
+            return torch.linspace(first, last, BINS, dtype=torch.float32, device=device)
 
-        without = torch.zeros(BINS, device=device)
+        def up_to(limit: float) -> Tensor:
+            return linear(0.0, limit)
+
+        without = torch.zeros(BINS, dtype=torch.float32, device=device)
         blends, shears = up_to(self.blend), up_to(self.shear)
-        bits = (8 - torch.arange(BINS, device=device) / ((BINS - 1) / self.bits)).round()
-        threshold = torch.linspace(1.0, 0.0, BINS, device=device) * (LEVELS - 1)
+        bits = (8 - torch.arange(BINS, dtype=torch.float32, device=device) / ((BINS - 1) / self.bits)).round()
+        threshold = linear(1.0, 0.0) * (LEVELS - 1)
         across, down = up_to(self.translate(width)), up_to(self.translate(height))
         return torch.stack(
             [without, shears, shears, across, down, up_to(self.rotate), *[blends] * 4, bits, threshold, *[without] * 2]
@@ -99,7 +102,7 @@ def draw_operations(images: Tensor, space: Space, magnitude: int | None) -> tupl
     place = torch.randint(BINS, (n,), device=device) if magnitude is None else torch.full_like(operation, magnitude)
     table = space.magnitudes(images.shape[2], images.shape[3], device).flatten()
     size = table.index_select(0, operation * BINS + place)
-    is_negative = (torch.rand(n, device=device) <= 0.5) & (operation < Operation.POSTERIZE)
+    is_negative = (torch.rand(n, dtype=torch.float32, device=device) <= 0.5) & (operation < Operation.POSTERIZE)
     return operation, torch.where(is_negative, -size, size)
 
 

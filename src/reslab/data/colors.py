@@ -2,7 +2,8 @@
 
 Each does to every image what torchvision's function (transforms.v2.functional) does to one. Where numbers are rounded
 to levels, the float32 of a batch may fall on the other side, so that a pixel differs by one level. Nothing here looks
-at a value, so that a CUDA graph can record it; nothing multiplies matrices, which autocast would do in 16 bits.
+at a value, so that a CUDA graph can record it. Numbers are float32 in any precision of the training: nothing multiplies
+matrices, which autocast would do in 16 bits, or is made with the default type, which 64-true and bf16-true change.
 
 A change that a sample shall not have is one that changes nothing: a ratio of 1, a table of the levels themselves.
 """
@@ -27,7 +28,7 @@ def gray_levels(images: Tensor) -> Tensor:
     """Return the luma of images in whole levels, float32 (N, 1, H, W)."""
     if images.shape[1] != 3:
         return images[:, :1].float()
-    red, green, blue = images.split(1, dim=1)
+    red, green, blue = images.float().split(1, dim=1)
     return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
 
 
@@ -90,16 +91,21 @@ def jitter(images: Tensor, strengths: Strengths) -> Tensor:
     """
     n, device = len(images), images.device
     ratios = torch.stack(
-        [torch.empty(n, device=device).uniform_(max(0.0, 1 - each), 1 + each) for each in strengths[:3]], dim=1
+        [
+            torch.empty(n, device=device, dtype=torch.float32).uniform_(max(0.0, 1 - each), 1 + each)
+            for each in strengths[:3]
+        ],
+        dim=1,
     )
-    order = torch.rand(n, 3, device=device).argsort(1)
+    order = torch.rand(n, 3, device=device, dtype=torch.float32).argsort(1)
     ratios = ratios.gather(1, order)  # in the order in which they come
     if not strengths[3]:
         return blend_in_turn(images, order, ratios)
     hue_comes = torch.randint(4, (n, 1), device=device)
     is_before = torch.arange(3, device=device) < hue_comes
     images = blend_in_turn(images, order, torch.where(is_before, ratios, 1.0))
-    images = shift_hue(images, torch.empty(n, device=device).uniform_(-strengths[3], strengths[3]))
+    shift = torch.empty(n, device=device, dtype=torch.float32).uniform_(-strengths[3], strengths[3])
+    images = shift_hue(images, shift)
     return blend_in_turn(images, order, torch.where(is_before, 1.0, ratios))
 
 

@@ -25,8 +25,8 @@ def warp(images: Tensor, rows: tuple[Tensor, Tensor, Tensor], columns: tuple[Ten
         columns: likewise, of the column to sample.
     """
     height, width = images.shape[2:]
-    x = torch.arange(width, device=images.device) - (width - 1) / 2
-    y = torch.arange(height, device=images.device)[:, None] - (height - 1) / 2
+    x = torch.arange(width, dtype=torch.float32, device=images.device) - (width - 1) / 2
+    y = torch.arange(height, dtype=torch.float32, device=images.device)[:, None] - (height - 1) / 2
     across, down = (
         of_x.view(-1, 1, 1) * x + of_y.view(-1, 1, 1) * y + constant.view(-1, 1, 1)
         for of_x, of_y, constant in (columns, rows)
@@ -40,7 +40,7 @@ def resize_windows(images: Tensor, top: Tensor, left: Tensor, height: Tensor, wi
     places = []
     for size, first, length in ((images.shape[3], left, width), (images.shape[2], top, height)):
         first, length = first[:, None], length[:, None]
-        within = (torch.arange(size, device=images.device) + 0.5) * length / size - 0.5
+        within = (torch.arange(size, dtype=torch.float32, device=images.device) + 0.5) * length / size - 0.5
         within = within.minimum(length - 1).clamp_(min=0)  # nothing outside of the rectangle counts
         places.append((2 * (first + within) + 1) / size - 1)  # (N, size), from -1 to 1
     across, down = torch.broadcast_tensors(places[0][:, None, :], places[1][:, :, None])  # (N, H, W)
@@ -59,7 +59,7 @@ def draw_windows(images: Tensor, least_area: float, aspect: tuple[float, float])
     uniform in a range. All attempts are drawn at once, and the first that fits into the image counts.
     """
     n, _, rows, columns = images.shape
-    area, ratio = torch.rand(2, CROP_ATTEMPTS, n, device=images.device)
+    area, ratio = torch.rand(2, CROP_ATTEMPTS, n, dtype=torch.float32, device=images.device)
     area = (least_area + area * (1 - least_area)) * rows * columns
     low, high = map(math.log, aspect)
     ratio = torch.exp(low + ratio * (high - low))
@@ -67,7 +67,7 @@ def draw_windows(images: Tensor, least_area: float, aspect: tuple[float, float])
     fits = (widths > 0) & (widths <= columns) & (heights > 0) & (heights <= rows)
     first = fits.byte().argmax(0, keepdim=True)
     height, width, fits = (values.gather(0, first).squeeze(0) for values in (heights, widths, fits))
-    y, x = torch.rand(2, n, device=images.device)
+    y, x = torch.rand(2, n, dtype=torch.float32, device=images.device)
     top, left = (y * (rows - height + 1)).floor(), (x * (columns - width + 1)).floor()
     drawn = zip((top, left, height, width), central(rows, columns, aspect), strict=True)
     top, left, height, width = (torch.where(fits, value, otherwise) for value, otherwise in drawn)
