@@ -2,15 +2,17 @@
 
 import logging
 import multiprocessing
+import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 from torch import distributed
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from reslab import internals
 from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
@@ -32,6 +34,28 @@ def test_shut_down_workers(finished: bool) -> None:
     internals.shut_down_workers(loader)
     internals.shut_down_workers(loader)  # there are none any more
     assert set(multiprocessing.active_children()) <= before
+
+
+class Hangs(Dataset):
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if index == 1:
+            time.sleep(1000)
+        return index
+
+
+def test_a_worker_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # seconds
+    before = set(multiprocessing.active_children())
+    loader = DataLoader(Hangs(), num_workers=1, persistent_workers=True)
+    assert next(iter(loader)) == 0
+    (worker,) = set(multiprocessing.active_children()) - before
+    internals.shut_down_workers(loader)
+    worker.join(20)
+    assert worker.exitcode == -signal.SIGKILL
 
 
 def test_shut_down_workers_of_a_loader_without_any() -> None:

@@ -3,8 +3,9 @@ import signal
 
 import pytest
 
+from reslab import interruption
 from reslab.errors import Interrupted
-from reslab.interruption import ENDING_SIGNALS, Signals
+from reslab.interruption import ENDING_SIGNALS, Signals, blocked, postponed_news_of_workers
 
 
 @pytest.fixture
@@ -75,3 +76,63 @@ def test_after_the_end_a_signal_ends_the_process_at_once(signals):
     signals.stop_listening()
     assert {signal.getsignal(number) for number in set(ENDING_SIGNALS) - {signal.SIGHUP}} == {signal.SIG_DFL}
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_a_blocked_signal_arrives_at_the_end_of_the_block(signals):
+    after = []
+
+    def work():
+        with blocked():
+            os.kill(os.getpid(), signal.SIGTERM)
+            after.append("the block continues")
+        after.append("not reached")
+
+    with pytest.raises(Interrupted, match=r"^SIGTERM$"):
+        work()
+    assert after == ["the block continues"]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+
+
+@pytest.fixture
+def dead_worker(monkeypatch):
+    """A handler like that of torch, which raises an error where a worker process has died."""
+
+    def handler(number, frame):
+        raise RuntimeError("DataLoader worker died")
+
+    before = signal.signal(signal.SIGCHLD, handler)
+    monkeypatch.setattr(interruption.signals, "caught", None)
+    yield handler
+    signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_worker_that_dies_is_reported_at_the_end_of_the_block(dead_worker):
+    after = []
+
+    def work():
+        with postponed_news_of_workers():
+            os.kill(os.getpid(), signal.SIGCHLD)
+            after.append("the block continues")
+
+    with pytest.raises(RuntimeError, match="DataLoader worker died"):
+        work()
+    assert after == ["the block continues"]
+    assert signal.getsignal(signal.SIGCHLD) == dead_worker
+
+
+def test_a_worker_that_dies_after_a_request_to_end_is_not_reported(dead_worker, monkeypatch):
+    monkeypatch.setattr(interruption.signals, "caught", signal.SIGTERM)
+    with postponed_news_of_workers():
+        os.kill(os.getpid(), signal.SIGCHLD)
+    assert signal.getsignal(signal.SIGCHLD) == dead_worker
+
+
+def test_an_error_in_the_block_comes_before_a_worker_that_dies(dead_worker):
+    def work():
+        with postponed_news_of_workers():
+            os.kill(os.getpid(), signal.SIGCHLD)
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        work()
+    assert signal.getsignal(signal.SIGCHLD) == dead_worker

@@ -18,9 +18,12 @@ PAUSE = "import os, signal; os.write(1, b'.'); signal.pause()"
 SWEEP = """
 import os, signal, sys
 from reslab import processes
+from reslab.interruption import ENDING_SIGNALS
 processes.GRACE_SECONDS = 0.2
 job = "import os, signal; signal.signal(15, signal.SIG_IGN); os.fork(); os.write(1, b'.'); signal.pause()"
 with processes.Guard() as guard:
+    for number in ENDING_SIGNALS:
+        os.kill(guard.process.pid, number)
     guard.start([sys.executable, "-c", job])
     signal.pause()
 """
@@ -41,7 +44,7 @@ def start(script, *arguments, **environment):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no groups of processes")
-def test_a_job_that_hangs_ends_with_the_command_that_was_killed():
+def test_a_job_that_hangs_ends_with_the_command_that_was_killed_whatever_the_guard_receives():
     sweep = start(SWEEP)
     assert os.read(sweep.stdout.fileno(), 1) == b"."  # the job hangs
     assert os.read(sweep.stdout.fileno(), 1) == b"."  # and so does the process that it has started

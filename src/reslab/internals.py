@@ -160,11 +160,14 @@ def shut_down_workers(loader: "DataLoader[Any]") -> None:
 
     torch.utils.data.DataLoader._iterator and _MultiProcessingDataLoaderIter._shutdown_workers: the loader keeps its
     workers until it is collected. An iteration that is not at its end, such as the one that Lightning leaves after the
-    last batch, delays that, and the garbage collector then waits five seconds for each worker. If an upgrade breaks it,
-    see where `DataLoader.__iter__` keeps the iterator and what the iterator's `__del__` calls.
+    last batch, delays that, and the garbage collector then waits five seconds for each worker. A worker that hangs ends
+    by SIGKILL, because this process would wait for it at its end. If an upgrade breaks it, see where
+    `DataLoader.__iter__` keeps the iterator and what the iterator's `__del__` calls.
     """
     if loader.num_workers and loader._iterator is not None:
         loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+        for worker in loader._iterator._workers:  # type: ignore[attr-defined]
+            worker.kill()
     loader._iterator = None
 
 

@@ -1,5 +1,9 @@
-"""Signals: Ctrl-C, SIGTERM and others let a step be finished and saved; a second Ctrl-C ends the process at once."""
+"""Signals: Ctrl-C, SIGTERM and others let a step be finished and saved; a second Ctrl-C ends the process at once.
 
+The processes that read images leave them to the main process.
+"""
+
+import multiprocessing
 import os
 import signal
 import threading
@@ -75,3 +79,63 @@ class Signals:
 
 
 signals = Signals()
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Let requests to end wait until the end of the block; the processes that it starts begin with them blocked."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_to_main_process(worker: int) -> None:
+    """Let only the main process end this one, a worker of it that was started in `blocked`.
+
+    A terminal, `timeout`, systemd and clusters send a signal to all processes of a command. The main process then
+    finishes its step, and needs its workers for it. It ends them by SIGTERM, which counts if it comes from there.
+
+    Args:
+        worker: the number of the worker, which torch passes.
+    """
+    for number in set(ENDING_SIGNALS) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=end_at_request_of_main_process, daemon=True).start()
+    elif hasattr(signal, "pthread_sigmask"):  # macOS does not say where a signal comes from
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
+def end_at_request_of_main_process() -> None:
+    main = multiprocessing.parent_process()  # not os.getppid(), which may be a server that forks
+    assert main is not None
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != main.pid:
+        pass
+    os._exit(0)
+
+
+@contextmanager
+def postponed_news_of_workers() -> Iterator[None]:
+    """Let torch report at the end of the block, and not within it, that a worker process has died.
+
+    torch's handler of SIGCHLD raises an error wherever the main process is, e.g. while it writes a checkpoint. Once the
+    command was asked to end, it needs no worker.
+    """
+    handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived = list[FrameType | None]()
+    signal.signal(signal.SIGCHLD, lambda number, frame: arrived.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+    if arrived and signals.caught is None:
+        handler(signal.SIGCHLD, arrived[-1])

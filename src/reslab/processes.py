@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from reslab.errors import RunError, UserError
+from reslab.interruption import blocked
 from reslab.machine import LIGHTNING_PROCESS
 
 GRACE_SECONDS = 10  # that a process may outlive its command, to save
@@ -23,8 +24,6 @@ PR_SET_PDEATHSIG = 1  # from Linux's sys/prctl.h
 # A guard is a process of its own, because neither a command that is killed nor a process that hangs can do its work.
 GUARD = """
 import os, signal, sys, time
-for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(each, signal.SIG_IGN)
 groups = set()
 for line in sys.stdin:
     begun, number = line.split()
@@ -59,13 +58,14 @@ class Guard:
     """
 
     def __enter__(self) -> "Guard":
-        self.process = subprocess.Popen(
-            [sys.executable, "-IS", "-c", GUARD, str(GRACE_SECONDS)],
-            stdin=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,
-        )
+        with blocked():  # in the guard, for ever: clusters send signals to all processes of a job
+            self.process = subprocess.Popen(
+                [sys.executable, "-IS", "-c", GUARD, str(GRACE_SECONDS)],
+                stdin=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,
+            )
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

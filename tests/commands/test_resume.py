@@ -171,6 +171,25 @@ def test_a_signal_saves_the_step_and_ends_the_run(tmp_path, number, status):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_signal_to_all_processes_of_a_run_saves_the_step_and_ends_it(tmp_path, digit_files, devices):
+    """So do `timeout`, systemd and schedulers end a run, whose processes that read images need to survive."""
+    whole, parts = folders(tmp_path)
+    images = ("data=imagefolder", f"data.root={digit_files[0].parents[1]}", "data.in_memory=false")
+    ranks = () if devices == 1 else ("trainer=ddp_cpu", "trainer.devices=2")
+    arguments = (*TINY, *images, "data.image_size=8", "data.num_workers=2", *ranks, "trainer.log_every_n_steps=1")
+    command = [sys.executable, TRAIN, *arguments, "resume=auto"]
+    subprocess.run(command, cwd=whole, check=True, capture_output=True)
+    process = subprocess.Popen(command, cwd=parts, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    for line in process.stdout:
+        if line.startswith("    1  "):  # the first epoch has ended
+            os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait() == 143
+    subprocess.run(command, cwd=parts, check=True, capture_output=True)
+    assert_same(outcome(whole), outcome(parts))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)])
 def test_two_processes_go_on_too(tmp_path, number, status):
     whole, parts = folders(tmp_path)

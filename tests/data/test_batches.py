@@ -1,5 +1,6 @@
 import doctest
 import itertools
+import multiprocessing
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
+from torch._C import _remove_worker_pids
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import reslab.data.batches
@@ -17,6 +19,7 @@ from reslab.data.batches import BatchOrder, FolderImages, FolderLoader, MemoryLo
 from reslab.data.fitting import Fitting
 from reslab.data.readers import ReadRandomCrop
 from reslab.errors import is_mistake, one_line
+from reslab.interruption import leave_to_main_process
 
 CPU = torch.device("cpu")
 
@@ -288,7 +291,7 @@ def test_batches_from_a_folder_with_more_ranks_than_images_in_the_remainder(fold
 # worker processes
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM])
 def test_worker_processes_leave_signals_to_the_main_process(folder, number):
     def interrupted(path, seed):
         os.kill(os.getpid(), number)
@@ -298,6 +301,29 @@ def test_worker_processes_leave_signals_to_the_main_process(folder, number):
     expected = list(FolderLoader(folder, order, num_workers=0))
     folder.read = interrupted
     assert equal(list(FolderLoader(folder, order, num_workers=2)), expected)
+
+
+def test_a_signal_leaves_a_worker_process_that_has_just_begun(folder, monkeypatch):
+    def begin(worker):
+        os.kill(os.getpid(), signal.SIGTERM)
+        leave_to_main_process(worker)
+
+    order = BatchOrder(torch.arange(11), 4, shuffle=True)
+    expected = list(FolderLoader(folder, order, num_workers=0))
+    monkeypatch.setattr(reslab.data.batches, "leave_to_main_process", begin)
+    assert equal(list(FolderLoader(folder, order, num_workers=2)), expected)
+
+
+def test_the_main_process_ends_a_worker_by_sigterm(folder):
+    before = set(multiprocessing.active_children())
+    loader = FolderLoader(folder, BatchOrder(torch.arange(11), 4, shuffle=True), num_workers=1)
+    next(iter(loader))
+    (worker,) = set(multiprocessing.active_children()) - before
+    loader.loader._iterator._worker_pids_set = False
+    _remove_worker_pids(id(loader.loader._iterator))  # or torch reports that it has ended
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == 0
 
 
 def test_a_killed_worker_is_reported_in_one_line(folder):

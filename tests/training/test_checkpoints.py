@@ -1,10 +1,11 @@
 import os
+import signal
 
 import pytest
 import torch
 
 from reslab.errors import UserError
-from reslab.training.checkpoints import refuse_broken_best, refuse_pipes
+from reslab.training.checkpoints import CheckpointFiles, refuse_broken_best, refuse_pipes
 
 
 def kinds(value):
@@ -36,3 +37,23 @@ def test_a_pipe_in_the_folder_of_a_run_is_refused(trained, tmp_path):
     os.mkfifo(tmp_path / "train.log")
     with pytest.raises(UserError, match=r"train\.log is a pipe"):
         refuse_pipes(tmp_path)
+
+
+def test_a_worker_process_that_dies_leaves_the_checkpoint_complete(tmp_path, monkeypatch):
+    """torch raises its error in whatever the main process does."""
+
+    def report(number, frame):
+        raise RuntimeError("DataLoader worker died")
+
+    def save(checkpoint, file):
+        os.kill(os.getpid(), signal.SIGCHLD)
+        save_all(checkpoint, file)
+
+    save_all, before = torch.save, signal.signal(signal.SIGCHLD, report)
+    monkeypatch.setattr(torch, "save", save)
+    try:
+        with pytest.raises(RuntimeError, match="DataLoader worker died"):
+            CheckpointFiles().save_checkpoint({"step": 7}, tmp_path / "last.ckpt")
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"step": 7}

@@ -4,7 +4,6 @@ The order of an epoch is a function of (seed, epoch). The only state of a loader
 that it has yielded, so a resumed run sees exactly the batches that the uninterrupted run would have seen.
 """
 
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from reslab.data.images import UnreadableImageError, report_unreadable
 from reslab.internals import shut_down_workers
-from reslab.interruption import ENDING_SIGNALS
+from reslab.interruption import blocked, leave_to_main_process
 
 Batch = tuple[Tensor, Tensor]  # uint8 images (N, C, H, W), int64 labels (N,)
 SeededIndex = tuple[int, int]  # an image's index and the seed of its random transform
@@ -263,30 +262,31 @@ class FolderLoader(BatchLoader):
         shut_down_workers(self.loader)
 
 
+ReadBatch = tuple[Tensor, Tensor, list[str]]  # what FolderImages returns
+
+
+class SignalSafeLoader(DataLoader[ReadBatch]):
+    """A DataLoader whose worker processes leave signals to the main process from their beginning."""
+
+    def __iter__(self) -> Any:
+        with blocked():
+            return super().__iter__()
+
+
 def make_data_loader(
     images: FolderImages, batches: Iterable[list[SeededIndex]], num_workers: int
-) -> DataLoader[tuple[Tensor, Tensor, list[str]]]:
+) -> DataLoader[ReadBatch]:
     """Return a loader that yields `images[batch]` for each of the batches, in order.
 
     It draws nothing from torch's global generator.
     """
-    return DataLoader(
+    return SignalSafeLoader(
         images,
         batch_size=None,  # each element of the sampler is a batch already
         sampler=batches,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=leave_to_main_process,
         generator=torch.Generator(),  # of the processes' seeds, which nothing uses; None would be the global generator
     )
-
-
-def ignore_interrupts(worker: int) -> None:
-    """Leave Ctrl-C and a closed terminal, which reach every process of the terminal, to the main process.
-
-    So do the signals of a cluster, except SIGTERM, by which the main process ends a worker. The main process finishes
-    its step, and needs the worker processes for it.
-    """
-    for number in set(ENDING_SIGNALS) - {signal.SIGTERM}:
-        signal.signal(number, signal.SIG_IGN)

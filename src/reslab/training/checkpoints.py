@@ -22,7 +22,7 @@ from torch import Tensor
 from reslab.configuration import to_dict
 from reslab.errors import Interrupted, RunError, UserError
 from reslab.files import replaced
-from reslab.interruption import signals
+from reslab.interruption import postponed_news_of_workers, signals
 from reslab.models.weights import StateDict, is_state_dict, load_tensors
 from reslab.run import LAST, PREVIOUS, Run, differences
 from reslab.text import for_shell
@@ -273,7 +273,7 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
         keep = path.with_name(PREVIOUS) if path.name == LAST else None
-        with replaced(path, keep) as partial, partial.open("wb") as file:
+        with postponed_news_of_workers(), replaced(path, keep) as partial, partial.open("wb") as file:
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
