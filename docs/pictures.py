@@ -11,7 +11,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from reslab.data.augmentation import Augmentation
+from reslab.data.base import ImageSpec
 from reslab.data.datasets import FashionMNIST, read_idx
+from reslab.data.options import Fit
 
 FOLDER = Path(__file__).parent / "pictures"
 MARGIN, LINE = 8, 20  # pixels
@@ -82,7 +84,27 @@ def enlarged(image: Tensor) -> Image.Image:
     return functional.to_pil_image(image).convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
 
 
-PICTURES = {"augmentation": augmentation}
+# sizes
+
+
+def sizes() -> Image.Image:
+    """Show what data.fit and data.resize make of a wide and of a tall photograph."""
+    choices: dict[str, tuple[Fit, int | None]] = {
+        "crop": ("crop", None), "crop, resize=180": ("crop", 180), "pad": ("pad", None), "squash": ("squash", None),
+    }  # fmt: skip
+    rows = []
+    for photo in load_sample_images().images:
+        image = Image.fromarray(photo)
+        image = image.transpose(Image.Transpose.ROTATE_270) if rows else image
+        row = [image.resize((image.width // 3, image.height // 3))]
+        for fit, resize in choices.values():
+            spec = ImageSpec(["a"], 3, 142, [0.5] * 3, [0.5] * 3, [170, 200, 230], resize=resize, fit=fit)
+            row.append(functional.to_pil_image(spec.fitting(training=False).of_file(image)))
+        rows.append(row)
+    return grid(rows, ["the file", *choices])
+
+
+PICTURES = {"augmentation": augmentation, "sizes": sizes}
 
 
 def main() -> None:

@@ -1,12 +1,14 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from reslab.data.datasets import FashionMNIST
 
 DOCS = Path(__file__).parents[1] / "docs"
+PICTURES = DOCS / "pictures"
 
 
 @pytest.fixture
@@ -35,3 +37,17 @@ def test_every_option_of_augmentation_is_in_the_picture_and_in_the_table(picture
     assert {name for example in pictures.AUGMENTATIONS for name in example} == options
     page = (DOCS / "data.md").read_text()
     assert [name for name in options if f"`data.augment.{name}=" not in page] == []
+
+
+def test_the_picture_of_sizes_is_what_the_code_does(pictures, monkeypatch, tmp_path):
+    """Up to the compression of another version of Pillow."""
+    monkeypatch.setattr("sys.argv", ["pictures.py", "sizes"])
+    pictures.main()
+    drawn, shown = (np.asarray(Image.open(folder / "sizes.jpg")).astype(int) for folder in (tmp_path, PICTURES))
+    assert np.abs(drawn - shown).mean() < 1  # level of 255
+
+
+def test_the_pages_show_every_picture(pictures):
+    pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.glob("*.md"))
+    assert {path.stem for path in PICTURES.iterdir()} == pictures.PICTURES.keys()
+    assert [name for name in pictures.PICTURES if f"(pictures/{name}.jpg)" not in pages] == []

@@ -249,6 +249,8 @@ class Run:
         Returns:
             A torch.nn.Module in evaluation mode on the CPU. It takes uint8 images (N, C, H, W) as the data set stores
             them, from 0 to 255, refuses other types, and returns logits (N, num_classes).
+            Images of `data.eval_size` are taken as they are; others are resized, and cropped, padded or squashed, as
+            the options of the run say.
 
         Raises:
             UserError: the run has no checkpoint, or its checkpoint is not one of ResLab.

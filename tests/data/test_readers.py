@@ -84,3 +84,31 @@ def test_a_random_crop_has_the_given_aspects(tmp_path):
         crop = ReadRandomCrop(Fitting(50), scale=0.2, aspect=[0.5, 0.6])(tmp_path / "image.png", seed).float()
         height, width = crop[0, -1].mean() - crop[0, 0].mean(), crop[1, :, -1].mean() - crop[1, :, 0].mean()
         assert 0.47 < width / height < 0.63  # whole pixels
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_random_crop_is_that_of_torchvision(tmp_path, interpolation):
+    """Of a tensor, or of Pillow's image where Pillow resizes."""
+    save_noise(tmp_path / "image.png", (40, 30))
+    crop = v2.RandomResizedCrop(8, scale=(0.2, 1.0), interpolation=InterpolationMode(interpolation))
+    image = Image.open(tmp_path / "image.png")
+    for by_pillow, source in ((True, image), (False, v2.functional.pil_to_tensor(image))):
+        reader = ReadRandomCrop(Fitting(8, interpolation=interpolation, by_pillow=by_pillow), scale=0.2)
+        for seed in range(5):
+            torch.manual_seed(seed)
+            expected = crop(source)
+            expected = v2.functional.pil_to_tensor(expected) if by_pillow else expected
+            assert torch.equal(reader(tmp_path / "image.png", seed), expected)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 640)])
+def test_a_random_crop_is_one_of_the_padded_or_squashed_square(tmp_path, size):
+    """Each pixel of the image has the level 200, and of the borders 7."""
+    Image.new("RGB", size, (200, 200, 200)).save(tmp_path / "image.png")
+    whole = ReadRandomCrop(Fitting(64, fit="pad", fill=(7, 7, 7), by_pillow=True), scale=1.0)
+    image = whole(tmp_path / "image.png", 0)[0]
+    image = image if size[0] > size[1] else image.mT
+    assert image[[0, 1, 62, 63]].unique().tolist() == [7]
+    assert image[8:56].unique().tolist() == [200] or image[9:55].unique().tolist() == [200]
+    squashed = ReadRandomCrop(Fitting(64, fit="squash", by_pillow=True), scale=1.0)(tmp_path / "image.png", 0)
+    assert squashed.unique().tolist() == [200]

@@ -20,8 +20,8 @@ precision and recall of each class.
 checkpoint       a run's folder, which stands for its best checkpoint; a .ckpt
                  file; a folder of runs, which stands for the newest; latest
 data             one of conf/data; without it, that of the run. root=… is its
-                 folder, if it has moved. Images are tested at the size of the
-                 network, unless data.image_size=… asks for another one
+                 folder, if it has moved. Images are tested at the sizes of the
+                 run, unless data.eval_size=… and data.resize=… ask for others
 unknown_classes  refuse, skip (leave out their images) or by_position; otherwise
                  classes are matched by name
 device           auto, cpu or gpu

@@ -72,7 +72,7 @@ class Fitting:
         side = min(max(image.size), math.isqrt(MAX_PIXELS))
         whole = Fitting(side, interpolation=self.interpolation, fit=self.fit)
         image = whole.resized(image, self.fit)
-        return functional.pad(image, borders(image, side), fill=[*self.fill])
+        return image if self.fit == "squash" else functional.pad(image, borders(image, side), fill=[*self.fill])
 
     def resized(self, image, fit: Fit):  # type: ignore[no-untyped-def]  # an image of Pillow or a tensor (…, H, W)
         """Resize an image before the square is cut out of it or borders are added, and return it as what it was."""
