@@ -7,6 +7,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from reslab.configuration import task_overrides
 from reslab.data.base import ImageDataModule, ImageSpec
 from reslab.data.duplicates import shared_images
 from reslab.machine import command
@@ -32,11 +33,19 @@ def shared_line(data: ImageDataModule) -> str | None:
     shared = shared_images(data.splits)
     if not shared or not shared.copies:
         return None
-    least, folder = "at least " * shared.is_sample, [] if data.stored else [f"data.root={data.root}"]
+    least = "at least " * shared.is_sample
     return (
         f"{least}{shared.copies:,} of the {shared.tests:,} test images are also training or validation images: "
-        f"{command('check_data', f'data={data.name}', *folder)} lists them"
+        f"{command('check_data', *split_options(data))} lists them"
     )
+
+
+def split_options(data: ImageDataModule) -> list[str]:
+    """Return the options of the command line that choose the data set and its splits."""
+    if not HydraConfig.initialized():
+        return [f"data={data.name}", f"data.root={data.root}"]
+    choice = HydraConfig.get().runtime.choices.get("data", data.name)
+    return [f"data={choice}", *(each for each in task_overrides() if each.startswith(("data.", "seed=")))]
 
 
 def network_line(origin: dict[str, Any], spec: ImageSpec, processes: int) -> str:
