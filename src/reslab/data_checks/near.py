@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 SIDE = 32  # pixels to which an image is reduced, whatever its shape
 LOWEST = 8  # frequencies in each direction
-# Measured by benchmarks/near_duplicates.py, see docs/data.md: 98% or more of re-encoded and resized copies differ in at most
+# Measured by benchmarks/near_duplicates.py (docs/data.md): 98% of re-encoded and resized copies differ in at most
 # 4 bits, as 3 of 8 million pairs of different files do.
 MOST_BITS = 4
 BANDS = 6  # hashes that differ in 4 bits agree in at least two of six bands
