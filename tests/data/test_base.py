@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from image_batches import random_images
 from PIL import Image
 
 import reslab.data.base
@@ -127,6 +128,30 @@ def test_a_label_without_a_class_is_refused():
         data.setup("fit")
 
 
+class Wide(ImageDataModule):
+    """A data set of a user whose images are not square."""
+
+    classes = ["a", "b"]
+
+    def read(self, split):
+        return Split(random_images(20, 3, 6, 9), torch.arange(20) % 2)
+
+
+@pytest.mark.parametrize("augment", [{"right_angles": True}, {"vertical_flip": True, "scale": 0.5}])
+def test_only_square_images_are_rotated_by_right_angles(augment):
+    options = {name: value for name, value in SYNTHETIC_ARGUMENTS.items() if name not in ("num_classes", "num_images")}
+    data = Wide(**options | {"augment": {"crop": 1, "flip": False, "erasing": 0.0} | augment})
+    if "right_angles" in augment:
+        with pytest.raises(
+            UserError, match=r"^data.augment.right_angles=true needs square images; these have 6x9 pixels$"
+        ):
+            data.setup("fit")
+    else:
+        data.setup("fit")
+        images, _ = next(iter(data.train_dataloader()))
+        assert data.augmentation()(images).shape == images.shape == (2, 3, 6, 9)
+
+
 def test_the_example_in_the_documentation():
     assert doctest.testmod(reslab.data.base) == (0, 4)
 
@@ -218,6 +243,14 @@ def test_the_devices_share_each_global_batch(composed):
     assert len(alone) == 9
     for batch, first, second in zip(alone, *shares, strict=True):
         assert torch.equal(torch.stack([first, second], dim=1).flatten(), batch)
+
+
+def test_a_batch_of_training_holds_each_image_as_often_as_repeats_says(composed):
+    data = build_data(composed(*SYNTHETIC, "data.repeats=4"), ("fit",))
+    batches, once = list(data.train_dataloader().sampler), build_data(composed(*SYNTHETIC), ("fit",))
+    assert len(batches) == len(once.train_dataloader()) == data.batches_per_epoch
+    assert all((batch.unique(return_counts=True)[1] == 4).all() for batch in batches)
+    assert torch.equal(data.val_dataloader().sampler.order(), once.val_dataloader().sampler.order())
 
 
 def test_a_batch_that_the_devices_cannot_share_equally_is_refused(composed):
