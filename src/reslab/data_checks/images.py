@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from reslab.data.base import ImageDataModule
-from reslab.data.batches import FolderImages, ignore_interrupts
+from reslab.data.batches import FolderImages, SignalSafeLoader
 from reslab.data.splits import SplitName
 from reslab.data_checks.facts import Files, Seen, look_at_memory
 from reslab.internals import shut_down_workers
+from reslab.interruption import leave_to_main_process
 from reslab.training.progress import can_show_bar
 
 FILES_AT_ONCE, IMAGES_AT_ONCE = 64, 1024  # of a worker process, and of images in memory
@@ -100,13 +100,13 @@ def parts_of_files(images: Images) -> Iterator[Seen]:
 def in_processes(dataset: Any, count: int, num_workers: int) -> Iterator[Any]:
     """Yield `dataset[batch]` for batches of positions, in order, from worker processes."""
     batches = [list(part) for part in np.split(np.arange(count), range(FILES_AT_ONCE, count, FILES_AT_ONCE))]
-    loader = DataLoader(
+    loader = SignalSafeLoader(
         dataset,
         batch_size=None,  # each element of the sampler is a batch already
         sampler=batches,
         num_workers=num_workers,
         collate_fn=as_it_is,
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=leave_to_main_process,
         generator=torch.Generator(),
     )
     try:
