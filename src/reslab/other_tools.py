@@ -44,6 +44,7 @@ MEANT = (
     ("model= chooses the network, e.g. model=resnet50", "arch a net network backbone architecture model_name model_name_or_path"),
     ("model.weights=IMAGENET1K_V2 loads torchvision's weights, e.g. of model=resnet50", "pretrained pretrain use_pretrained imagenet_weights"),
     ("model.weights= takes the name of torchvision's weights, a file or a run's folder", "weights init_checkpoint finetune initial_checkpoint"),
+    ("model.layer_decay is the learning rate of a stage as a fraction of that of the next", "layer_decay llrd lr_mult backbone_lr head_lr discriminative_lr"),
     ("model.freeze=true trains only the classifier", "freeze freeze_backbone feature_extract linear_probe"),
     ("optimizer= chooses the optimizer, e.g. optimizer=adamw", "opt optim optimizer_name"),
     ("optimizer.weight_decay sets the weight decay", "wd weight_decay decay l2"),

@@ -39,6 +39,7 @@ ABSENT: dict[str, Any] = {
     "model.stem_activation": False, "model.relu_before_addition": False, "model.pooling": "average",
     "model.classifier_bias": True, "model.logit_scale": 1.0,
     "model.train_norms": False, "data.background": None, "trainer.gradient_clip_algorithm": "norm",
+    "model.layer_decay": 1.0,
     "data.allow_changes": False, "data.augment.erasing_aspect": "log_uniform", "data.augment.erasing_fill": "random",
     "data.eval_size": None, "data.resize": None, "data.interpolation": "bilinear", "data.fit": None,
     "data.augment.scale": None, "data.augment.scale_aspect": [3 / 4, 4 / 3], "data.augment.vertical_flip": False,

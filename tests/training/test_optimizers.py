@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import pytest
 import timm.optim
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from reslab.errors import UserError
 from reslab.models.build import build_network
-from reslab.training.build import build_optimizer
-from reslab.training.classifier import parameter_groups
+from reslab.training.build import build_classifier, build_data, build_optimizer, build_trainer
+from reslab.training.optimizers import parameter_groups, stages
 
 CLASSES = {"lamb": timm.optim.Lamb, "lion": timm.optim.Lion, "muon": timm.optim.Muon}
 
@@ -53,3 +54,47 @@ def test_without_timm_there_is_one_line(composed, monkeypatch, name):
     monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(optim=SimpleNamespace()))
     with pytest.raises(UserError, match=rf"optimizer={name} needs a newer timm"):
         build_optimizer(composed(f"optimizer={name}").optimizer)
+
+
+# the learning rates of stages
+
+
+@pytest.mark.parametrize(
+    "model", ["model=resnet18", "model=preact_resnet18", "model=resnet50d", "model=timm model.name=resnet26t"]
+)
+def test_the_stages_are_the_stem_four_of_blocks_and_the_classifier(composed, model):
+    network = build_network(composed(*model.split()).model, 3, 10, 64)
+    found = stages(network)
+    assert len(found) == 6
+    assert set.union(*found) == set(network.parameters())
+    assert sum(map(len, found)) == len(set.union(*found))
+    assert found[1] >= set(network.layer1.parameters())
+    assert found[-1] == set(network.fc.parameters())
+
+
+@pytest.mark.parametrize("freeze", ["false", "1"])
+def test_each_stage_has_a_fraction_of_the_learning_rate_of_the_next(composed, freeze):
+    options = ("model=resnet8", "model.layer_decay=0.5", "optimizer.lr=0.8", "scheduler=constant", "trainer=cpu",
+               "trainer.max_steps=1", "logger=none", "test=false", f"model.freeze={freeze}")  # fmt: skip
+    config = composed(*options)
+    rates = {}
+
+    class Recorder(Callback):
+        def on_train_start(self, trainer, classifier):
+            names = {parameter: name for name, parameter in classifier.network.named_parameters()}
+            for group in trainer.optimizers[0].param_groups:
+                rates.update((names[parameter], group["lr"]) for parameter in group["params"])
+                decays = {group["weight_decay"] for parameter in group["params"] if parameter.ndim > 1}
+                assert decays <= {5e-4}
+
+    data = build_data(config, ("fit",))
+    classifier = build_classifier(config, data)
+    trainer = build_trainer(config, [Recorder()], None)
+    trainer.fit(classifier, datamodule=data)
+    assert rates.keys() == dict(classifier.network.named_parameters()).keys()
+    expected = {"conv1": 0.05, "bn1": 0.05, "layer1": 0.1, "layer2": 0.2, "layer3": 0.4, "fc": 0.8}
+    assert {name: rates[name] for name in rates} == pytest.approx(
+        {name: expected[name.partition(".")[0]] for name in rates}
+    )
+    before = build_classifier(config, data).network
+    assert torch.equal(before.conv1.weight, classifier.network.conv1.weight) == (freeze == "1")

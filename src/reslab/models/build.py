@@ -38,7 +38,7 @@ def build_network(
     """
     description = to_dict(model, resolve=True)
     weights = description.pop("weights")
-    for option in ("freeze", "train_norms", "whiten_stem"):  # they concern training
+    for option in ("freeze", "train_norms", "layer_decay", "whiten_stem"):  # they concern training
         description.pop(option, None)
     name = description.pop("name")
     if restored is not None:

@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 from reslab.errors import UserError
 from reslab.options import (
+    FRACTION_ABOVE_0,
     FRACTION_BELOW_1,
     NAME,
     NULL,
@@ -60,6 +61,7 @@ MODEL = {f"model.{name}": kind for name, kind in RESNET.items()} | {
     "model.weights": PATH | NULL,
     "model.freeze": TRUE_OR_FALSE | integer(1),
     "model.train_norms": TRUE_OR_FALSE,
+    "model.layer_decay": FRACTION_ABOVE_0,
     "model.timm_name": NAME,
     "model.pretrained": TRUE_OR_FALSE,
 }

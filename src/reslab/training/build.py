@@ -89,6 +89,7 @@ def build_classifier(config: DictConfig, data: ImageDataModule, restored: StateD
         flip_averaging=config.flip_averaging,
         seed=config.seed,
         freezing=build_freezing(config.model, network),
+        layer_decay=config.model.layer_decay,
     )
     if config.model.get("whiten_stem"):
         whiten(classifier, config, data)

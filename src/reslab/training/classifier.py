@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 import lightning as L
@@ -24,6 +23,7 @@ from reslab.training.graph import Inputs, StepGraphs
 from reslab.training.losses import cross_entropy
 from reslab.training.metrics import Metrics, TrainingMetrics
 from reslab.training.mixing import Mix, batch_mixing
+from reslab.training.optimizers import parameter_groups
 from reslab.training.schedules import optimizer_steps
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Classifier(L.LightningModule):
         flip_averaging: evaluate each image and its mirror image, and average their logits.
         seed: with the step and the rank, it determines everything that a training step draws.
         freezing: freezes a part of the network in some epochs.
+        layer_decay: the learning rate of each stage, as a fraction of that of the stage after it.
 
     Attributes:
         record: the configuration, spec and origin of the run, as plain values. A checkpoint holds it as "reslab".
@@ -85,6 +86,7 @@ class Classifier(L.LightningModule):
         flip_averaging: bool = False,
         seed: int = 0,
         freezing: Freezing | None = None,
+        layer_decay: float = 1.0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -101,7 +103,7 @@ class Classifier(L.LightningModule):
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing, self.flip_averaging, self.seed = label_smoothing, flip_averaging, seed
-        self.freezing = freezing
+        self.freezing, self.layer_decay = freezing, layer_decay
         self.record: dict[str, Any] = {}
         self.graphs: StepGraphs | None = None
         self.is_replayed = False  # whether a graph has computed the gradients of the present step
@@ -322,7 +324,9 @@ class Classifier(L.LightningModule):
         assert self.optimizer is not None
         assert self.schedule is not None
         frozen = self.freezing.parameters if self.freezing else frozenset[nn.Parameter]()
-        optimizer = self.optimizer(parameter_groups(self.network, frozen))
+        optimizer = self.optimizer(parameter_groups(self.network, frozen, self.layer_decay))
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("lr_factor", 1.0)
         schedule, total_steps = self.schedule, optimizer_steps(self.trainer)
         scheduler = LambdaLR(optimizer, lambda step: schedule(min(step, total_steps - 1), total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -368,17 +372,3 @@ def seed_generators(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
-
-
-def parameter_groups(network: nn.Module, frozen: AbstractSet[nn.Parameter] = frozenset()) -> list[dict[str, Any]]:
-    """Return groups: weights with the optimizer's weight decay, and biases and norms without weight decay.
-
-    What is frozen at first has groups of its own: torch's fused optimizers (2.15) refuse a group in which only some
-    parameters have had gradients before.
-    """
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = []
-    for part in ([p for p in trained if p not in frozen], [p for p in trained if p in frozen]):
-        groups.append({"params": [parameter for parameter in part if parameter.ndim > 1]})
-        groups.append({"params": [parameter for parameter in part if parameter.ndim <= 1], "weight_decay": 0.0})
-    return groups if frozen else groups[:2]
