@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +263,16 @@ def output_errors(output: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"output={output} cannot be written: {error.strerror}") from error
+
+
+def remove_empty_folders(folder: Path, outer: Path) -> None:
+    """Remove a folder and those that contain it, from the inside out, as long as they are empty and below `outer`."""
+    with suppress(OSError):  # there are other files
+        folder.rmdir()
+        for parent in folder.absolute().parents:
+            if outer.expanduser().absolute() not in parent.parents:
+                break
+            parent.rmdir()
 
 
 def relative(path: Path) -> Path:

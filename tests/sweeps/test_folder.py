@@ -32,11 +32,12 @@ def test_only_folders_with_settings_are_jobs(tmp_path):
 
 
 def test_the_folder_of_an_unused_sweep_is_removed_unless_it_holds_other_files(tmp_path):
-    for name in ("unused", "used"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "multirun.yaml").touch()
-        (tmp_path / name / ".lock").touch()
-    (tmp_path / "used" / "notes").touch()
-    for name in ("unused", "used"):
-        Sweep(tmp_path / name).remove_unused()
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["used", "used/notes"]
+    for name in ("outputs/multirun/unused", "outputs/kept/used", "elsewhere/unused"):
+        (tmp_path / name).mkdir(parents=True)
+        for file in ("multirun.yaml", ".lock"):
+            (tmp_path / name / file).touch()
+    (tmp_path / "outputs" / "kept" / "used" / "notes").touch()
+    for name in ("outputs/multirun/unused", "outputs/kept/used", "elsewhere/unused"):
+        Sweep(tmp_path / name).remove_unused(tmp_path / "outputs")
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["elsewhere", "outputs", "outputs/kept", "outputs/kept/used", "outputs/kept/used/notes"]

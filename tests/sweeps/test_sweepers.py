@@ -139,8 +139,7 @@ def test_a_mistake_leaves_no_folder(tmp_path, no_torch):
     done = run("train", "-m", "model=resnet8,resnet88", cwd=tmp_path, **no_torch)
     line = "error: model=resnet88 does not exist: did you mean resnet8 or resnet18 or resnet9?\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    assert list(tmp_path.glob("outputs/multirun/*")) == []
+    assert list(tmp_path.rglob("*")) in ([], [tmp_path / "outputs"])
 
 
 @pytest.mark.parametrize(
@@ -163,7 +162,7 @@ def test_a_mistake_in_any_job_is_reported_before_the_first(tmp_path, no_torch, m
     (tmp_path / "notes").touch()
     done = run("train", "-m", "seed=1,2", *mistake.split(), cwd=tmp_path, **no_torch)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {line}\n")
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["notes"]
+    assert {path.name for path in tmp_path.rglob("*")} in ({"notes"}, {"notes", "outputs"})
 
 
 def test_a_mistake_leaves_the_files_of_an_existing_folder(tmp_path, no_torch):

@@ -12,7 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 from reslab.commands.resume import refuse_begun_run
 from reslab.configuration import task_overrides
 from reslab.errors import Interrupted, UserError, is_mistake
-from reslab.files import LOCK, hold_logs, require_folder, run_logs, sole_user, write_waiting_lines
+from reslab.files import (
+    LOCK,
+    hold_logs,
+    remove_empty_folders,
+    require_folder,
+    run_logs,
+    sole_user,
+    write_waiting_lines,
+)
 from reslab.options import Schema
 from reslab.run import Run
 from reslab.training.options import TRAINING_SCHEMA
@@ -73,8 +81,4 @@ def remove_settings(run: Run, outputs: Path) -> None:
         file.unlink(missing_ok=True)
     with suppress(OSError):  # there are other files
         run.hydra_folder.rmdir()
-        run.folder.rmdir()
-        for folder in run.folder.absolute().parents:
-            if outputs.expanduser().absolute() not in folder.parents:
-                break
-            folder.rmdir()
+    remove_empty_folders(run.folder, outputs)

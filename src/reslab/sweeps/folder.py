@@ -1,11 +1,10 @@
 """A sweep's folder: how it is recognised, what it was started with, and its jobs."""
 
-from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from reslab.files import LOCK, write_json, write_text
+from reslab.files import LOCK, remove_empty_folders, write_json, write_text
 from reslab.run import SETTINGS_ERRORS, SWEEP_FILE, Run, read_yaml, sweep_arguments
 from reslab.training.options import RUN
 
@@ -64,9 +63,11 @@ class Sweep:
         """Write how the sweep ended; `resume=auto` looks for one that has not finished."""
         write_json(Run(self.folder).result_file, {"status": status, "jobs": jobs, "failed": failed})
 
-    def remove_unused(self) -> None:
-        """Remove the folder of a sweep that was refused before its first job, unless it holds other files."""
+    def remove_unused(self, outputs: Path) -> None:
+        """Remove the folder of a sweep that was refused before its first job, unless it holds other files.
+
+        The empty folders between it and the one of all runs, `outputs`, are removed too.
+        """
         for name in (self.record_file.name, LOCK):
             (self.folder / name).unlink(missing_ok=True)
-        with suppress(OSError):
-            self.folder.rmdir()
+        remove_empty_folders(self.folder, outputs)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -63,7 +64,7 @@ class ResumableSweeper(Sweeper):
                 self.summarize("failed")
                 raise Failed(error) from error
             if earlier_record is None:
-                sweep.remove_unused()
+                sweep.remove_unused(Path(str(self.jobs.config.outputs)))
             elif earlier_record != sweep.record_file.read_bytes():
                 write_bytes(sweep.record_file, earlier_record)
             raise
