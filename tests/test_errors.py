@@ -169,6 +169,11 @@ def test_a_file_that_begins_with_an_underscore_is_no_choice(line_of):
         (["trainer.max_epoch=3"], "trainer.max_epoch", "trainer.max_epochs"),
         (["optimiser.lr=1"], "optimiser", "optimizer"),
         (["sed=1"], "sed", "seed"),
+        (["Model=resnet8"], "Model", "model?"),  # and not checkpoint=, which other tools call model
+        (["DATA=digits"], "DATA", "data?"),
+        (["Optimizer=sgd"], "Optimizer", "optimizer?"),
+        (["Seed=1"], "Seed", "seed?"),
+        (["Trainer.Max_Epochs=1"], "Trainer", "trainer?"),
         (["model=resnet50", "model.width_per_grop=8"], "model.width_per_grop", "model.width_per_group"),
         (["optimizer=adamw", "optimizer.beta=1"], "optimizer.beta", "optimizer.betas"),  # SGD has none
         (["data=imagefolder", "data.test_fractoin=1"], "data.test_fractoin", "data.test_fraction"),

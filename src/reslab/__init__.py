@@ -36,8 +36,8 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> "Run":
     """Return the run in a folder.
 
     Args:
-        folder: a run's folder, e.g. outputs/resnet20-digits/2026-01-31_12-00-00; a folder of runs, which stands for the
-            newest of them that has a checkpoint; or "latest", the newest below outputs.
+        folder: a run's folder, e.g. outputs/resnet20-digits/2026-01-31_12-00-00; a checkpoint in it; a folder of runs,
+            which stands for the newest of them that has a checkpoint; or "latest", the newest below outputs.
         config_dir: your own folder of configuration, if the run's network or data set is a class of your own.
 
     Returns:
@@ -50,19 +50,12 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> "Run":
         >>> import reslab
         >>> reslab.load("outputs/nowhere")
         Traceback (most recent call last):
-        reslab.errors.UserError: outputs/nowhere holds no run: .hydra/overrides.yaml is missing
+        reslab.errors.UserError: outputs/nowhere does not exist
     """
-    from reslab.errors import UserError
-    from reslab.newest import newest_run
-    from reslab.run import Run, check_config_dir
+    from reslab.newest import require_run
+    from reslab.run import Run, checked_config_dir
 
-    check_config_dir(config_dir)
-    run = Run(folder, config_dir)
-    if run.has_settings:
-        return run
-    if newest := newest_run(folder):
-        return Run(newest.folder, config_dir)
-    raise UserError(f"{folder} holds no run: {run.overrides_file.relative_to(run.folder)} is missing")
+    return Run(require_run(folder), checked_config_dir(config_dir))
 
 
 def train(*overrides: str, config_dir: str | Path | None = None) -> "Run":

@@ -171,6 +171,8 @@ def option_line(name: str, known: Collection[str]) -> str:
         name: what was given, e.g. `lr`.
         known: the command's options and groups.
     """
+    if same := [each for each in known if plain_name(each) == plain_name(name)]:  # Model=, as no other tool has it
+        return f"there is no option {name}{suggest(name, same, ALL_OPTIONS)}"
     words = meaning(name, {*known, *(OF_A_SWEEP if "sweep" in known else ())})
     if not words and (elsewhere := choices_with(name)):
         words = f"{' and '.join(elsewhere)} {'has' if len(elsewhere) == 1 else 'have'} it"

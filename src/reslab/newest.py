@@ -4,11 +4,65 @@ import logging
 import os
 from pathlib import Path
 
+from reslab.errors import UserError
 from reslab.run import SWEEP_FILE, Run
 
 log = logging.getLogger(__name__)
 
 LATEST = "latest"  # in place of a folder: the newest run
+
+
+def require_run(folder: str | Path) -> Path:
+    """Return the folder of the run that a path stands for: its own, that of its checkpoint, or the newest run below it.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = os.path.expanduser(folder)  # noqa: PTH111  # Path("") would be the current folder
+    if not path:
+        raise UserError("the path is empty: give a run's folder, or latest")
+    is_file = os.path.isfile(path)
+    run = Run(Path(path).parent.parent if is_file else path)
+    if run.has_settings:
+        return run.folder
+    if not is_file and (newest := newest_run(path)):
+        return newest.folder
+    if is_latest(path) or not os.path.lexists(path):
+        raise UserError(not_found(path))
+    what = "is not a run's checkpoint" if is_file else "holds no run"
+    raise UserError(f"{path} {what}: {run.overrides_file.relative_to(run.folder)} is missing")
+
+
+def require_checkpoint(path: str | Path) -> Path:
+    """Return the checkpoint that a path stands for: see `find_checkpoint`.
+
+    Raises:
+        UserError: there is no such file, and no run with a checkpoint.
+    """
+    if (found := find_checkpoint(path)) is None:
+        require_path(path)
+        if next(Run.below(folder_of_runs(path)), None) is not None:
+            raise UserError(f"checkpoint={path}: its runs have no checkpoint yet")
+        raise UserError(f"checkpoint={path}: neither a checkpoint nor the folder of a run that has one")
+    return found
+
+
+def require_path(checkpoint: str | Path) -> None:
+    """Raise UserError if `checkpoint=` names nothing at all. Commands ask before imports that take seconds."""
+    folder = folder_of_runs(checkpoint)
+    if not os.path.lexists(folder) or (is_latest(checkpoint) and next(Run.below(folder), None) is None):
+        raise UserError(f"checkpoint={not_found(checkpoint)}")
+
+
+def not_found(path: str | Path, outputs: str = "outputs") -> str:
+    """Say that a file or folder does not exist; of `latest`, that there is no run in the folder of all runs."""
+    if not is_latest(path):
+        return f"{path} does not exist{': did you mean latest?' if str(path).lower() == LATEST else ''}"
+    lacking = "holds none" if os.path.isdir(outputs) else "does not exist"
+    return (
+        f"{path} is the newest run below {outputs}, and {Path(outputs).absolute()} {lacking}: change to the folder in "
+        "which you trained, or give the run's folder"
+    )
 
 
 def find_checkpoint(path: str | Path) -> Path | None:
@@ -44,7 +98,11 @@ def newest_run(folder: str | Path) -> Run | None:
 
 def folder_of_runs(folder: str | Path, outputs: str = "outputs") -> Path:
     """Return the folder of all runs for `latest`, unless there is a folder of this name, and otherwise the folder."""
-    return Path(outputs) if str(folder) == LATEST and not os.path.lexists(LATEST) else Path(folder)
+    return Path(outputs) if is_latest(folder) else Path(folder)
+
+
+def is_latest(folder: str | Path) -> bool:
+    return str(folder) == LATEST and not os.path.lexists(LATEST)
 
 
 def newest_first(outputs: Path) -> list[Path]:

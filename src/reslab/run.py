@@ -119,7 +119,7 @@ class Run:
     @classmethod
     def below(cls, folder: str | Path) -> Iterator["Run"]:
         """Yield every run in a folder or below it, in no order. The folder of a benchmark holds no run."""
-        for settings in Path(folder).rglob(".hydra"):
+        for settings in Path(folder).expanduser().rglob(".hydra"):
             if not os.path.exists(settings.parent / BENCHMARK_FILE):
                 yield cls(settings.parent)
 
@@ -294,10 +294,14 @@ class Run:
         )  # fmt: skip
 
 
-def check_config_dir(config_dir: str | Path | None) -> None:
-    """Raise UserError unless the user's own folder of configuration, if there is one, exists."""
-    if config_dir is not None and not Path(config_dir).is_dir():
+def checked_config_dir(config_dir: str | Path | None) -> str | None:
+    """Return the user's own folder of configuration, with `~` expanded. Raise UserError if there is no such folder."""
+    if config_dir is None:
+        return None
+    folder = os.path.expanduser(config_dir)  # noqa: PTH111  # Path would drop a slash at the end
+    if not os.path.isdir(folder):
         raise UserError(f"config_dir={config_dir}: there is no such folder")
+    return folder
 
 
 def resume_argument(folder: Path) -> str:

@@ -176,6 +176,8 @@ def test_a_run_resumes_in_a_locale_without_its_letters(tmp_path):
 def test_the_newest_run_is_named_when_a_run_begins_from_its_weights(tmp_path, monkeypatch):
     """`latest` would be another run where the new run is repeated."""
     monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^model\.weights=latest is the newest run below outputs, and /.*/outputs d"):
+        with_fixed_run("model.weights=latest")
     for number, name in enumerate(("a", "b")):
         run = Run(Path("outputs") / "resnet8-digits" / name)
         run.checkpoints.mkdir(parents=True)

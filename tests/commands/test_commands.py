@@ -56,6 +56,19 @@ def test_help_shows_examples(tmp_path, no_torch, command, example):
         ("train", ["-m", "model=resnet8,'resnet8'"], "error: model=resnet8,'resnet8': resnet8 stands there twice"),
         ("train", ["-m", "summary=true"], "error: summary=true shows one network: leave out -m"),
         ("train", ["-m", "find_lr=true"], "error: find_lr=true suggests one learning rate: leave out -m"),
+        (
+            "train",
+            ["experiment=degradation", "summary=true", "-m"],
+            "error: summary=true shows one network: leave out -m",
+        ),
+        (
+            "train",
+            ["experiment=degradation", "summary=true"],
+            "error: summary=true shows one network, and these options are a sweep: add hydra.mode=RUN and one model=…",
+        ),
+        ("evaluate", ["latest"], "error: checkpoint=latest is the newest run below outputs, and /"),
+        ("predict", ["latest", "a.png"], "error: checkpoint=latest is the newest run below outputs, and /"),
+        ("evaluate", ["nowhere"], "error: checkpoint=nowhere does not exist"),
         ("train", ["-m", "sed=1,2"], "error: there is no option sed: did you mean seed?"),
         ("train", ["trainer.max_epochs=abc"], "error: trainer.max_epochs=abc must be an integer of at least 1"),
         ("train", ["--epochs=3"], "error: --epochs=3: options are name=value, without dashes"),
@@ -72,7 +85,9 @@ def test_a_mistake_is_one_line(tmp_path, no_torch, command, arguments, line):
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith(line)
-    if "must be a" not in line and "-m" not in arguments:  # a folder is made before an option's value is looked at
+    if (
+        "must be a" not in line and "-m" not in arguments and "a sweep" not in line
+    ):  # a folder is made before an option's value is looked at
         assert list(tmp_path.iterdir()) == []
 
 

@@ -82,6 +82,20 @@ def test_a_summary_without_files_is_that_with_files(composed, name, options):
     assert input_shape(composed(f"data={name}", *options)) == (len(spec.classes), spec.channels, spec.image_size)
 
 
+@pytest.mark.parametrize("weights", ["imagenet", "IMAGENET1K_V9"])
+def test_a_summary_refuses_weights_that_do_not_exist(composed, weights):
+    with pytest.raises(UserError, match=weights):
+        print_summary(composed("model=resnet50", "data=synthetic", f"model.weights={weights}"))
+
+
+def test_a_summary_shows_the_stem_of_the_weights_without_a_download(composed, capsys):
+    small = ("model=resnet18", "data=synthetic", "data.image_size=32")
+    print_summary(composed(*small))
+    assert "maxpool" not in capsys.readouterr().out
+    print_summary(composed(*small, "model.weights=IMAGENET1K_V1"))
+    assert "maxpool" in capsys.readouterr().out
+
+
 def test_a_summary_on_absent_files(composed, capsys):
     print_summary(composed("model=resnet20", "data=cifar100", "data.root=/absent"))
     lines = capsys.readouterr().out.splitlines()

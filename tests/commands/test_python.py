@@ -48,17 +48,43 @@ def test_a_run_is_loaded_as_the_commands_find_it(tmp_path, monkeypatch):
         assert reslab.load(name, config_dir=".").folder.resolve() == second.folder.resolve()
         assert reslab.load(name, config_dir=".").config_dir == "."
     assert reslab.load(first.folder).folder == first.folder
-    with pytest.raises(reslab.UserError, match=r"^absent holds no run"):
-        reslab.load("absent")
+    assert reslab.load(first.last).folder == first.folder  # a checkpoint
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert reslab.load("~/outputs", config_dir="~/outputs").folder == tmp_path / second.folder
+    assert reslab.load("~/outputs", config_dir="~/outputs").config_dir == f"{tmp_path}/outputs"
 
 
-def test_predictions_take_the_options_of_the_command(tmp_path):
+@pytest.mark.parametrize(
+    ("folder", "line"),
+    [
+        ("absent", "absent does not exist"),
+        ("Latest", "Latest does not exist: did you mean latest?"),
+        (
+            "latest",
+            "latest is the newest run below outputs, and .*/outputs does not exist: change to the .*",
+        ),
+        ("", "the path is empty: give a run's folder, or latest"),
+        ("empty", r"empty holds no run: \.hydra/overrides\.yaml is missing"),
+        ("notes.txt", r"notes\.txt is not a run's checkpoint: \.hydra/overrides\.yaml is missing"),
+    ],
+)
+def test_what_holds_no_run_is_one_line(tmp_path, folder, line):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(reslab.UserError, match=f"^{line.replace('?', chr(92) + '?')}$"):
+        reslab.load(folder)
+
+
+def test_predictions_take_the_options_of_the_command(tmp_path, monkeypatch):
     run = reslab.train(*QUICK)
     (tmp_path / "images").mkdir()
     write_png(torch.zeros(1, 8, 8, dtype=torch.uint8), str(tmp_path / "images" / "a.png"))
     (tmp_path / "images" / "b.png").write_bytes(b"broken")
     with pytest.raises(reslab.UserError, match="on_error=skip"):
         run.predict(tmp_path / "images")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for images in ("~/images/a.png", ["~/images/a*.png"]):
+        assert run.predict(images)[0]["image"] == str(tmp_path / "images" / "a.png")
     (row,) = run.predict(tmp_path / "images", 1, on_error="skip", batch_size=1, device="cpu")
     assert row["image"] == str(tmp_path / "images" / "a.png")
     for wrong in ({"on_error": "ignore"}, {"batch_size": 0}, {"device": "tpu"}):

@@ -162,6 +162,8 @@ def test_a_word_that_is_no_folder_is_answered_with_the_right_one(tmp_path, word,
 
 def test_latest_is_the_newest_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"^latest is the newest run below outputs, and {tmp_path}/outputs does not"):
+        report(["latest"])
     for number, name in enumerate(("b", "a")):
         folder = make_run(tmp_path / "outputs" / "resnet8-digits" / name, accuracy=0.5)
         checkpoints = Run(folder).checkpoints

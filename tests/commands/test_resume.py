@@ -724,6 +724,16 @@ def test_the_jobs_of_a_sweep_are_not_resumed_in_its_place(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("option", ["resume", "from"])
+def test_latest_without_any_run_is_one_line(tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    for outputs, lacking in (("outputs", "does not exist"), ("scratch", "holds none")):
+        (tmp_path / "scratch").mkdir(exist_ok=True)
+        line = f"^{option}=latest is the newest run below {outputs}, and {tmp_path}/{outputs} {lacking}: change to the"
+        with pytest.raises(UserError, match=line):
+            resumed_command_line([f"{option}=latest", f"outputs={outputs}"])
+
+
+@pytest.mark.parametrize("option", ["resume", "from"])
 def test_a_folder_that_does_not_exist_is_answered_with_the_nearest_one(tmp_path, monkeypatch, option):
     monkeypatch.chdir(tmp_path)
     make_settings(tmp_path / "outputs" / "2026-01-31_12-00-00", when=1)

@@ -20,6 +20,8 @@ from reslab.training.options import TRAINING_SCHEMA
         (["model.layers=[1,", "2,", "2", "]"], ["model.layers=[1,2,2]"]),
         (["trainer.max_steps", "=", "-1"], ["trainer.max_steps=-1"]),
         (["--lr", "=", "0.1"], ["--lr=0.1"]),
+        (["model = resnet8", " seed= 1"], ["model=resnet8", "seed= 1"]),
+        (["data.root= photos", "my photo = 1.png"], ["data.root= photos", "my photo = 1.png"]),  # names of files
         (["seed=", "model=resnet8"], ["seed=", "model=resnet8"]),
         (["seed=", "-m"], ["seed=", "-m"]),
         (["-m", "=3"], ["-m", "=3"]),

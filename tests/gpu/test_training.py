@@ -12,8 +12,8 @@ from reslab import internals
 from reslab.benchmarking import benchmark
 from reslab.data.batches import BatchOrder
 from reslab.inference.evaluation import evaluate
-from reslab.inference.loading import find_checkpoint
 from reslab.inference.prediction import predict
+from reslab.newest import require_checkpoint
 from reslab.training import fit, waiting
 
 pytestmark = pytest.mark.gpu
@@ -94,7 +94,7 @@ def test_evaluation_is_that_of_the_cpu(composed, trained):
 
 
 def test_predictions_are_those_of_the_cpu(trained, digit_files):
-    files, checkpoint = [str(file) for file in digit_files], find_checkpoint(trained.folder)
+    files, checkpoint = [str(file) for file in digit_files], require_checkpoint(trained.folder)
     cpu, gpu = (predict(checkpoint, files, device=device, top=10) for device in ("cpu", DEVICE))
     by_class = [
         [{each["class"]: each["probability"] for each in row["classes"]} for row in rows] for rows in (cpu, gpu)

@@ -17,9 +17,10 @@ from omegaconf import OmegaConf
 from reslab.configuration import CONF
 from reslab.errors import UserError, one_line
 from reslab.inference.evaluation import evaluate
-from reslab.inference.loading import find_checkpoint, load_classifier, recorded_options
+from reslab.inference.loading import load_classifier, recorded_options
 from reslab.inference.prediction import predict
 from reslab.inference.test_data import build_test_data
+from reslab.newest import require_checkpoint
 from reslab.training import checkpoints
 from reslab.training.checkpoints import read_checkpoint, resumed_checkpoint
 
@@ -38,8 +39,8 @@ def test_a_run_or_a_file_names_its_checkpoint(tmp_path, present, asked, found):
     (tmp_path / "checkpoints").mkdir()
     for name in present:
         (tmp_path / "checkpoints" / name).touch()
-    assert find_checkpoint(tmp_path / asked) == tmp_path / found
-    assert find_checkpoint(str(tmp_path / asked)) == tmp_path / found
+    assert require_checkpoint(tmp_path / asked) == tmp_path / found
+    assert require_checkpoint(str(tmp_path / asked)) == tmp_path / found
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def three_runs(tmp_path):
 def test_a_folder_of_runs_names_its_newest_run_with_a_checkpoint(three_runs, monkeypatch, caplog, asked, found):
     monkeypatch.chdir(three_runs)
     with caplog.at_level("INFO", logger="reslab"):
-        assert find_checkpoint(asked) == Path("outputs") / found / "checkpoints" / "last.ckpt"
+        assert require_checkpoint(asked) == Path("outputs") / found / "checkpoints" / "last.ckpt"
     said = f"{asked}: the newest run is outputs/{found}"
     assert caplog.messages == ([] if asked == f"outputs/{found}" else [said])
 
@@ -77,7 +78,7 @@ def test_a_folder_that_is_called_latest_is_that_folder(three_runs, monkeypatch):
     monkeypatch.chdir(three_runs)
     (three_runs / "latest").mkdir()
     with pytest.raises(UserError, match=r"^checkpoint=latest: neither"):
-        find_checkpoint("latest")
+        require_checkpoint("latest")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_no_checkpoint_is_one_line(tmp_path, asked, says):
     (tmp_path / "empty").mkdir()
     (tmp_path / "runs/1/.hydra").mkdir(parents=True)
     with pytest.raises(UserError) as error:
-        find_checkpoint(tmp_path / asked)
+        require_checkpoint(tmp_path / asked)
     assert str(error.value) == f"checkpoint={tmp_path / asked}{says}"
 
 
@@ -102,7 +103,7 @@ def test_no_checkpoint_is_one_line(tmp_path, asked, says):
 
 
 def test_the_loaded_classifier_has_the_outputs_of_the_trained_one(trained):
-    classifier, config, spec = load_classifier(find_checkpoint(trained.folder))
+    classifier, config, spec = load_classifier(require_checkpoint(trained.folder))
     assert not classifier.training
     with torch.inference_mode():
         assert torch.equal(classifier.predict_step(trained.images, 0), trained.probabilities)
@@ -222,7 +223,7 @@ def fill(name, value):
 )
 def test_an_incomplete_or_broken_checkpoint_is_one_line(trained, tmp_path, change, problem):
     path = tmp_path / "broken.ckpt"
-    content = torch.load(find_checkpoint(trained.folder), weights_only=True)
+    content = torch.load(require_checkpoint(trained.folder), weights_only=True)
     change(content)
     torch.save(content, path)
     with pytest.raises(UserError) as raised:
@@ -246,7 +247,7 @@ COMMANDS = ["evaluate", "predict", "resume"]
 @pytest.mark.parametrize("kind", MALICIOUS)
 def test_a_checkpoint_with_more_than_plain_values_is_refused(composed, trained, digit_files, tmp_path, command, kind):
     path, sprung = tmp_path / "malicious.ckpt", tmp_path / "sprung"
-    content = torch.load(find_checkpoint(trained.folder), weights_only=True)
+    content = torch.load(require_checkpoint(trained.folder), weights_only=True)
     MALICIOUS[kind](path, content, Trap(sprung))
     with pytest.raises(UserError) as caught:
         run_on(command, path, digit_files[0])
@@ -282,7 +283,7 @@ def test_a_checkpoint_with_an_unknown_class_in_its_configuration_is_refused(
     composed, trained, digit_files, tmp_path, place, target
 ):
     path, sprung = tmp_path / "malicious.ckpt", tmp_path / "sprung"
-    content = torch.load(find_checkpoint(trained.folder), weights_only=True)
+    content = torch.load(require_checkpoint(trained.folder), weights_only=True)
     place(content["reslab"]["config"], {"_target_": target, "_args_": [f"touch {sprung}"]})
     torch.save(content, path)
     named = "compute data.augment=${optimizer}" if place is elsewhere else f"call {target}"
@@ -308,7 +309,7 @@ TEXTS = ("origin.precision", "origin.data_checksum", "spec.classes.")  # any tex
 
 @pytest.fixture
 def content(composed, trained):
-    return torch.load(find_checkpoint(trained.folder), weights_only=True)
+    return torch.load(require_checkpoint(trained.folder), weights_only=True)
 
 
 def load(monkeypatch, content):
@@ -425,8 +426,8 @@ def test_a_checkpoint_downloads_no_weights(content, monkeypatch):
 def test_a_damaged_checkpoint_is_one_line(trained, tmp_path):
     """Flip one bit in each of 60 places: either the content is as before, or the file is refused."""
     path = tmp_path / "damaged.ckpt"
-    whole = find_checkpoint(trained.folder).read_bytes()
-    expected = read_checkpoint(find_checkpoint(trained.folder))["state_dict"]
+    whole = require_checkpoint(trained.folder).read_bytes()
+    expected = read_checkpoint(require_checkpoint(trained.folder))["state_dict"]
     refused = 0
     for place in range(0, len(whole), len(whole) // 60):
         content = bytearray(whole)
@@ -446,11 +447,11 @@ def test_what_is_in_place_of_the_best_checkpoint_is_refused_at_once(tmp_path, pu
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     put(tmp_path / "checkpoints" / "best.ckpt")
     with pytest.raises(UserError, match=r"best\.ckpt is not a checkpoint of ResLab"):
-        read_checkpoint(find_checkpoint(tmp_path))
+        read_checkpoint(require_checkpoint(tmp_path))
 
 
 def test_a_checkpoint_of_plain_values_is_read(trained):
-    _, config, _ = load_classifier(find_checkpoint(Path(trained.folder)))
+    _, config, _ = load_classifier(require_checkpoint(Path(trained.folder)))
     assert config.data._target_ == "reslab.data.datasets.Digits"
 
 

@@ -12,16 +12,16 @@ from PIL import Image
 
 from reslab.commands.printing import print_predictions
 from reslab.errors import UserError
-from reslab.inference.loading import find_checkpoint
 from reslab.inference.options import PREDICT_SCHEMA
 from reslab.inference.prediction import find_images, predict, write_predictions
+from reslab.newest import require_checkpoint
 
 
 @pytest.fixture
 def run(trained):
     """Classify images with the network of the trained digits."""
     return lambda images, device="cpu", **options: predict(
-        find_checkpoint(trained.folder), images, device=device, **options
+        require_checkpoint(trained.folder), images, device=device, **options
     )
 
 
@@ -89,7 +89,7 @@ def with_background(trained, tmp_path):
     """Return the checkpoint of the digits as that of image files with this background; "absent" is an older one."""
 
     def write(background):
-        checkpoint = torch.load(find_checkpoint(trained.folder), weights_only=True)
+        checkpoint = torch.load(require_checkpoint(trained.folder), weights_only=True)
         checkpoint["reslab"]["config"]["data"]["in_memory"] = False
         spec = checkpoint["reslab"]["spec"]
         if background == "absent":
@@ -115,7 +115,7 @@ def drawn(digit_files, tmp_path):
 
 
 def test_transparent_images_are_white_where_the_data_set_has_no_background(trained, drawn, caplog):
-    rows = [row["classes"] for row in predict(find_checkpoint(trained.folder), drawn, top=10, device="cpu")]
+    rows = [row["classes"] for row in predict(require_checkpoint(trained.folder), drawn, top=10, device="cpu")]
     assert rows[1] == rows[0] != rows[2]
     assert caplog.messages == [
         f"transparent parts of 1 image are white ({drawn[1]}): data=digits has no background of its own, and images "

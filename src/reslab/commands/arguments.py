@@ -27,7 +27,7 @@ from reslab.configuration import (
 )
 from reslab.errors import UserError, choice_line, option_line
 from reslab.machine import foreign_variables, spin_variables
-from reslab.newest import folder_of_runs, newest_run
+from reslab.newest import is_latest, newest_run, not_found
 from reslab.options import PATH, Kind, Schema, check_option
 from reslab.processes import is_further_process
 from reslab.run import Run, read_configuration
@@ -58,11 +58,10 @@ def with_fixed_run(argument: str) -> str:
     name, _, value = argument.partition("=")
     if name != "model.weights" or not (asked := unquoted(value)):
         return argument
-    folder = folder_of_runs(asked)
-    if not os.path.isdir(folder) or Run(folder).hydra_folder.is_dir():
-        return argument
-    run = newest_run(folder)
-    return argument if run is None else f"{name}={quoted(run.folder)}"
+    run = newest_run(asked)
+    if run is None and is_latest(asked):
+        raise UserError(f"{name}={not_found(asked)}")
+    return argument if run is None or Run(asked).hydra_folder.is_dir() else f"{name}={quoted(run.folder)}"
 
 
 def check_places(arguments: Sequence[str]) -> None:
@@ -84,7 +83,7 @@ def check_sweep(arguments: Sequence[str]) -> None:
     """Raise UserError for a sweep with equal jobs, and for one of what a single command shows."""
     is_sweep = not {*MULTIRUN, *MULTIRUN.values()}.isdisjoint(arguments)
     if is_sweep and (alone := [argument for argument in arguments if argument in OF_ONE_RUN]):
-        raise UserError(OF_ONE_RUN[alone[0]])
+        raise UserError(f"{OF_ONE_RUN[alone[0]]}: leave out -m")
     if not is_sweep and "experiment" not in map(name_of, arguments):
         return  # several values are then a mistake of another kind
     for argument in filter(is_option, arguments):

@@ -6,6 +6,7 @@ from reslab.commands.entry import command
 from reslab.inference.options import EVALUATE_SCHEMA
 from reslab.interruption import signals
 from reslab.machine import is_first_process
+from reslab.newest import require_path
 from reslab.text import printable
 
 HELP = """\
@@ -32,6 +33,7 @@ output           a .json file for the metrics and the table of classes
 
 def run_evaluate(config: DictConfig) -> None:
     """Test a network and print its scores."""
+    require_path(config.checkpoint)
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.printing import print_evaluation
         from reslab.inference.evaluation import evaluate

@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 from reslab.commands.entry import command
 from reslab.inference.options import PREDICT_SCHEMA
 from reslab.interruption import signals
+from reslab.newest import require_checkpoint, require_path
 from reslab.text import printable
 
 HELP = """\
@@ -30,14 +31,14 @@ on_error    stop at images that cannot be read, or skip them
 
 def run_predict(config: DictConfig) -> None:
     """Classify images, and print or write the classes."""
+    require_path(config.checkpoint)
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.printing import print_predictions
         from reslab.configuration import as_list
-        from reslab.inference.loading import find_checkpoint
         from reslab.inference.prediction import predict, write_predictions
 
     predictions = predict(
-        find_checkpoint(config.checkpoint),
+        require_checkpoint(config.checkpoint),
         [str(pattern) for pattern in as_list(config.images)],  # YAML reads a folder named 2024 as an integer
         top=config.top,
         batch_size=config.batch_size,

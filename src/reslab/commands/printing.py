@@ -87,8 +87,13 @@ def print_summary(config: DictConfig) -> None:
     """Print the layers of the network that a configuration describes, as a table and as a drawing of its blocks."""
     from reslab.models.build import build_network
     from reslab.models.summary import brief, drawing, layers, table
+    from reslab.models.weights import stem_of_published
 
     num_classes, channels, image_size = input_shape(config)
+    if config.model.weights is not None:  # wrong ones are refused as in training, and they may choose the stem
+        stem = stem_of_published(config.model.weights, config.model.name)
+        if stem is not None and config.model.get("stem") == "auto":
+            config.model.stem = stem
     for name, nothing in {"weights": None, "pretrained": False}.items():
         if name in config.model:
             OmegaConf.update(config.model, name, nothing)

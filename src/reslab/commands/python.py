@@ -19,7 +19,7 @@ from reslab.errors import Failed, Interrupted, UserError, is_mistake, one_line
 from reslab.files import RunLog, held_log
 from reslab.internals import asks_for_sweep, run_hydra_job
 from reslab.interruption import ENDING_SIGNALS, signals
-from reslab.run import Run, check_config_dir
+from reslab.run import Run, checked_config_dir
 from reslab.text import LineFormatter
 from reslab.training.options import TRAINING_SCHEMA
 
@@ -28,6 +28,7 @@ LINE = "[%(asctime)s][%(name)s][%(levelname)s] %(message)s"  # as in conf/hydra/
 
 def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
     """Train one run. The public `reslab.train` documents it."""
+    own = checked_config_dir(config_dir)
     finished: list[Run] = []
 
     def task(config: DictConfig) -> None:
@@ -37,7 +38,7 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
         if config.summary or config.find_lr:
             option = "summary" if config.summary else "find_lr"
             raise UserError(f"{option}=true belongs to the command reslab train")
-        run = Run(config.folder, config_dir)
+        run = Run(config.folder, own)
         with run_log(run.folder), held_log(resumes=bool(config.resume)):
             command.log_beginning(config)
             train(config)
@@ -45,7 +46,7 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
 
     new_folder.cache_clear()  # a process that trains twice needs two folders
     try:
-        arguments = hydra_arguments_of([*checked_overrides(overrides), *own_folder(config_dir)], TRAINING_SCHEMA)
+        arguments = hydra_arguments_of([*checked_overrides(overrides), *own_folder(own)], TRAINING_SCHEMA)
         # Lightning starts the other processes of a distributed run with the command, not with this program.
         script = [str(command.__file__), *arguments]
         with own_signals(), command_line(script, own_environment(arguments)), initialized_hydra():
@@ -57,7 +58,7 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
     except (Failed, Exception) as raised:
         error = raised.error if isinstance(raised, Failed) else raised
         if is_mistake(error) or not isinstance(raised, Failed):  # what is no failure of the job is in its options
-            given = [*overrides, *own_folder(config_dir)] if config_dir and Path(config_dir).is_dir() else overrides
+            given = [*overrides, *own_folder(own)]
             raise UserError(one_line(error, TRAINING_SCHEMA.config_name, given)) from error
         raise error from None
     return finished[0]
@@ -76,9 +77,8 @@ def checked_overrides(overrides: Sequence[str]) -> Sequence[str]:
     return overrides
 
 
-def own_folder(config_dir: str | Path | None) -> list[str]:
-    """Return the override by which Hydra finds the user's own folder. Raise UserError if there is no such folder."""
-    check_config_dir(config_dir)
+def own_folder(config_dir: str | None) -> list[str]:
+    """Return the override by which Hydra finds the user's own folder."""
     return [] if config_dir is None else [searchpath_override(config_dir)]
 
 

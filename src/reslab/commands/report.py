@@ -10,7 +10,7 @@ from reslab.commands.entry import errors_as_one_line
 from reslab.commands.output import lasting_streams
 from reslab.errors import UserError, option_line
 from reslab.interruption import signals
-from reslab.newest import folder_of_runs, newest_first
+from reslab.newest import folder_of_runs, is_latest, newest_first, not_found
 from reslab.run import Run
 from reslab.sweeps.folder import Sweep
 from reslab.text import printable
@@ -92,6 +92,8 @@ def refuse_other_words(folders: list[Path]) -> None:
 def folder_of(argument: str) -> Path:
     """Return the folder that an argument names; `latest` is that of the newest run with a result, or sweep."""
     outputs = folder_of_runs(argument)
+    if is_latest(argument) and not newest_first(outputs):
+        raise UserError(not_found(argument))
     if str(outputs) == argument or not (newest := newest_first(outputs)):
         return Path(argument).expanduser()
     with_result = (each for each in newest if Sweep(each).exists or Run(each).result_file.exists())

@@ -23,7 +23,7 @@ from reslab.configuration import (
 )
 from reslab.errors import UserError, suggest
 from reslab.machine import is_first_process
-from reslab.newest import folder_of_runs, newest_first
+from reslab.newest import folder_of_runs, is_latest, newest_first, not_found
 from reslab.run import SETTINGS_ERRORS, Run, differences, older_options, resume_argument
 from reslab.sweeps.folder import Sweep
 from reslab.sweeps.options import PRUNING
@@ -215,6 +215,8 @@ def named_folder(option: str, given: Mapping[str, str]) -> Path:
     path = folder_of_runs(asked, given.get("outputs", "outputs"))
     if os.path.isfile(path):
         return path.parent.parent
+    if is_latest(asked) and not newest_first(path):
+        raise UserError(f"{option}={not_found(asked, str(path))}")
     if not os.path.isdir(path):
         siblings = [each.name for each in path.parent.iterdir()] if os.path.isdir(path.parent) else []
         advice = suggest(path.name, siblings, f"{option}=latest takes the newest run below outputs")

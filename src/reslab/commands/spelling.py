@@ -40,12 +40,18 @@ def spelled_out(arguments: Sequence[str], schema: Schema) -> list[str]:
 def joined(arguments: Sequence[str]) -> list[str]:
     """Join what blanks have separated, as in `optimizer.lr = 0.1`, `seed=1, 2` and `model.layers=[1, 2]`."""
     whole: list[str] = []
-    for argument in arguments:
+    for argument in map(without_blanks, arguments):
         if whole and continues(whole[-1], argument):
             whole[-1] += argument
         else:
             whole.append(argument)
     return whole
+
+
+def without_blanks(argument: str) -> str:
+    """Remove the blanks around the `=` of an option that is one argument, as in `"model = resnet8"`."""
+    spaced = re.match(rf"\s*((?:--)?{OPTION})(\s+=\s*|=)", argument)
+    return argument if spaced is None else f"{spaced[1]}={argument[spaced.end() :]}"
 
 
 def continues(before: str, argument: str) -> bool:

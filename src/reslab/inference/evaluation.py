@@ -14,9 +14,10 @@ from reslab.data.batches import FolderLoader
 from reslab.data.options import check_sizes
 from reslab.errors import UserError
 from reslab.files import output_errors, write_json
-from reslab.inference.loading import Trained, find_checkpoint, restore_classifier
+from reslab.inference.loading import Trained, restore_classifier
 from reslab.inference.test_data import NEW_SIZES, build_test_data, names_data
 from reslab.machine import is_first_process
+from reslab.newest import require_checkpoint
 from reslab.run import Run
 from reslab.training.build import build_trainer, require_accelerator, resolve_precision
 from reslab.training.checkpoints import read_checkpoint
@@ -57,7 +58,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     require_accelerator(config.trainer.accelerator, "device" if config.device else "trainer.accelerator")
     if config.trainer.limit_test_batches == 0:
         raise UserError("trainer.limit_test_batches=0 leaves nothing to test: leave the option out, or give at least 1")
-    path = find_checkpoint(config.checkpoint)
+    path = require_checkpoint(config.checkpoint)
     checkpoint = read_checkpoint(path)
     if not {"epoch", "global_step"} <= checkpoint.keys():
         raise UserError(f"{path} is not a complete checkpoint of ResLab: it does not say of which epoch and step it is")

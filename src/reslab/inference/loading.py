@@ -1,6 +1,5 @@
 """Load a trained network. A checkpoint may come from a stranger: only classes that conf/ names are called for it."""
 
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from reslab import newest
 from reslab.configuration import CONF, nodes, own_folders
 from reslab.data.base import ImageSpec
 from reslab.data.images import WHITE
 from reslab.errors import UserError
 from reslab.models.build import build_network
 from reslab.models.weights import StateDict, is_state_dict, listed, mismatches, not_finite
-from reslab.run import Run, read_configuration
+from reslab.run import read_configuration
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.classifier import Classifier
 
@@ -49,25 +47,6 @@ class Trained(NamedTuple):
         """
         reads_files = "in_memory" in self.config.data  # an option of all data sets of image files, also in old runs
         return self.spec.background if reads_files or self.spec.background else WHITE
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """Return the path itself if it is a file, otherwise the best checkpoint of the run in that folder.
-
-    A folder of runs stands for the newest run below it, and `latest` for the newest run below outputs; the log says
-    which one it is.
-
-    Raises:
-        UserError: there is no such file, and no run with a checkpoint.
-    """
-    if (found := newest.find_checkpoint(path)) is None:
-        folder = newest.folder_of_runs(path)
-        if not os.path.lexists(folder):
-            raise UserError(f"checkpoint={folder} does not exist")
-        if next(Run.below(folder), None) is not None:
-            raise UserError(f"checkpoint={path}: its runs have no checkpoint yet")
-        raise UserError(f"checkpoint={path}: neither a checkpoint nor the folder of a run that has one")
-    return found
 
 
 def load_classifier(path: Path, config_dir: str | Path | None = None) -> Trained:

@@ -118,12 +118,13 @@ def most_probable(probabilities: Tensor, classes: list[str], top: int) -> list[d
 def find_images(images: Images) -> list[Path]:
     """Return the files of a path, a folder, a glob or a list of them. Raise UserError for one without a file."""
     found: list[Path] = []
-    for pattern in [images] if isinstance(images, str | Path) else images:
+    for named in [images] if isinstance(images, str | Path) else images:
+        pattern = os.path.expanduser(named)  # noqa: PTH111  # Path would drop the // of https://
         path = Path(pattern)
         is_file, is_folder = os.path.isfile(path), os.path.isdir(path)
-        files = [path] if is_file else files_below(path) if is_folder else list(files_of_glob(str(pattern)))
+        files = [path] if is_file else files_below(path) if is_folder else list(files_of_glob(pattern))
         if not files:
-            raise UserError(f"images={pattern}: {why_no_image(str(pattern))}")
+            raise UserError(f"images={pattern}: {why_no_image(pattern)}")
         found += files
     if not found:
         raise UserError("images: the list is empty")

@@ -25,6 +25,7 @@ from reslab.run import SETTINGS_ERRORS, Run, read_configuration
 log = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
+OF_TORCHVISION = "IMAGENET1K"  # how the names of torchvision's weights begin
 LISTED_KEYS = 4  # a message names this many of the keys that do not fit; for a wrong network they are hundreds
 # The entries in which training scripts save a network, the more usual ones first, and parts of the names of averages.
 ENTRIES = ("state_dict", "model", "net", "network", "module", "weights", "student")
@@ -44,12 +45,20 @@ def read_published(weights: str, name: str) -> StateDict:
     Raises:
         UserError: there are no such weights, or the file holds anything but tensors and plain values.
     """
-    if weights.startswith("IMAGENET1K"):
+    if weights.startswith(OF_TORCHVISION):
         return download_weights(name, weights)
     if (path := find_checkpoint(weights)) is None:
         others = "torchvision's weights are IMAGENET1K_V1 and IMAGENET1K_V2"
         raise UserError(f"model.weights: there is no file or run {weights}; {others}")
     return read_state_dict(path)
+
+
+def stem_of_published(weights: str, name: str) -> str | None:
+    """Return the stem of the weights that `model.weights` stands for, without a download. Raise as `read_published`."""
+    if weights.startswith(OF_TORCHVISION):
+        published_entry(name, weights)
+        return "imagenet"
+    return stem_of(read_published(weights, name))
 
 
 def stem_of(state: StateDict) -> str | None:
@@ -195,12 +204,7 @@ def stem_advice(own: StateDict, state: StateDict) -> str:
 
 def download_weights(name: str, weights: str) -> StateDict:
     """Return torchvision's weights from its cache or its site, with their checksum verified."""
-    from torchvision.models import get_model_weights
-
-    try:
-        entry = get_model_weights(name)[weights]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"torchvision has no weights {weights} for {name}") from error
+    entry = published_entry(name, weights)
     try:
         state = dict(entry.get_state_dict(map_location="cpu", check_hash=True, weights_only=True))
         verify_checksums(Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name))  # torch checks downloads only
@@ -210,6 +214,16 @@ def download_weights(name: str, weights: str) -> StateDict:
             f"cannot get {entry.url} ({describe_load_error(error)}): put the file into "
             f"{torch.hub.get_dir()}/checkpoints or give its path as model.weights"
         ) from error
+
+
+def published_entry(name: str, weights: str) -> Any:
+    """Return torchvision's record of weights, which has their address. Raise UserError if there are none."""
+    from torchvision.models import get_model_weights
+
+    try:
+        return get_model_weights(name)[weights]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"torchvision has no weights {weights} for {name}") from error
 
 
 def read_state_dict(path: Path) -> StateDict:

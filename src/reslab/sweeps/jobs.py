@@ -209,7 +209,8 @@ class SweepJobs:
             self.schema.check_together(values)
         except UserError as error:
             return str(error)
-        return next((words for argument, words in OF_ONE_RUN.items() if values.get(name_of(argument))), None)
+        alone = next((words for argument, words in OF_ONE_RUN.items() if values.get(name_of(argument))), None)
+        return alone and f"{alone}, and these options are a sweep: add hydra.mode=RUN and one model=…"
 
     def values(self, job: Job) -> dict[str, Any]:
         """Return every option of a job by its name. Raise UserError for one that is wrong by itself."""

@@ -153,8 +153,8 @@ RUN = {
 }
 
 OF_ONE_RUN = {  # options that a sweep cannot have, with what is said of them
-    "summary=true": "summary=true shows one network: leave out -m",
-    "find_lr=true": "find_lr=true suggests one learning rate: leave out -m",
+    "summary=true": "summary=true shows one network",
+    "find_lr=true": "find_lr=true suggests one learning rate",
 }
 
 
