@@ -1,5 +1,6 @@
 import numpy as np
 
+from reslab.data_checks import copies as copies_module
 from reslab.data_checks.copies import Leak, find_copies, groups_of
 from reslab.data_checks.facts import FACTS
 
@@ -54,4 +55,22 @@ def test_files_that_cannot_be_read_are_no_copies_of_one_another():
 
 def test_groups_are_in_the_order_of_their_first_images():
     assert lists(groups_of(np.array([5, 1, 5, 2, 1, 7]))) == [[0, 2], [1, 4]]
-    assert lists(groups_of(np.array([5, 1, 5, 1]), np.array([True, True, False, True]))) == [[1, 3]]
+
+
+def test_images_of_one_hash_are_near_without_being_compared(monkeypatch):
+    compared = []
+    near_pairs = copies_module.near_pairs
+    monkeypatch.setattr(copies_module, "near_pairs", lambda hashes: compared.append(len(hashes)) or near_pairs(hashes))
+    contents = [f"{number:03}" for number in range(200)]
+    copies = found(contents, splits=[0] * 150 + [1] * 50, labels=[0] * 199 + [1], near=[7] * 199 + [7 << 40])
+    assert compared == [2]
+    assert copies.leaks == [Leak(split=1, earlier=0, identical=0, near=49)]
+    assert lists(copies.near) == [list(range(199))]
+    assert copies.near_other_labels == 0
+
+
+def test_flat_images_are_near_to_nothing_and_may_be_identical():
+    copies = found("abac", splits=[0, 0, 1, 1], labels=[0, 0, 1, 0], near=[0, 0, 0, 0])
+    assert copies.leaks == [Leak(1, 0, 1, 0)]
+    assert (lists(copies.near), lists(copies.identical)) == ([], [[0, 2]])
+    assert (copies.other_labels, copies.near_other_labels) == (2, 0)

@@ -60,24 +60,63 @@ def find_copies(facts: NDArray[Any], splits: Positions, labels: Positions, with_
     """
     known = np.flatnonzero(facts["is_readable"])
     facts, splits, labels = facts[known], splits[known], labels[known]
-    _, first, contents = np.unique(facts["pixels"], return_index=True, return_inverse=True)
-    pairs = near_pairs(facts["near"][first]) if with_near else np.empty((0, 2), np.int64)  # of contents
-    present = np.zeros((len(first), int(splits.max(initial=0)) + 1), bool)  # which contents each split has
-    present[contents, splits] = True
-    beside = np.zeros_like(present)  # which splits have a near duplicate of each content
-    np.logical_or.at(beside, pairs[:, 0], present[pairs[:, 1]])
-    np.logical_or.at(beside, pairs[:, 1], present[pairs[:, 0]])
-    differ, near_differ = images_of_other_labels(contents, labels, pairs)
+    contents = np.unique(facts["pixels"], return_inverse=True)[1]
+    present = presence(contents, splits)
+    looks, near = looks_of(facts["near"], contents, with_near)
+    beside = spread(presence(looks, splits), near, np.logical_or)
+    lowest, highest = label_range(contents, labels)
+    differ = (lowest < highest)[contents]
+    lowest, highest = label_range(looks, labels)
+    near_differ = (spread(lowest, near, np.minimum) < spread(highest, near, np.maximum))[looks]
     return Copies(
-        leaks=find_leaks(present[contents], beside[contents], splits),
+        leaks=find_leaks(present[contents], beside[looks], splits),
         identical=[known[group] for group in groups_of(contents)],
-        near=[known[group] for group in groups_of(joined(pairs, len(first))[contents], touched(pairs, contents))],
+        near=[known[group] for group in near_groups(contents, joined(near, len(lowest))[looks])],
         other_labels=int(differ.sum()),
         near_other_labels=int((near_differ & ~differ).sum()),
-        extra=[
-            int((splits == split).sum() - present[:, split].sum()) for split in range(present.shape[1])
-        ],
-    )  # fmt: skip
+        extra=[int((splits == split).sum() - present[:, split].sum()) for split in range(present.shape[1])],
+    )
+
+
+def looks_of(hashes: NDArray[np.uint64], contents: Positions, with_near: bool) -> tuple[Positions, Positions]:
+    """Return the number of the look of each image, and the pairs of looks that are near.
+
+    Images with one perceptual hash have one look, so that a thousand equal frames of a video are no million pairs. Of
+    images without a hash, only identical ones have one look.
+    """
+    if not with_near:
+        return contents, np.empty((0, 2), np.int64)
+    distinct, looks = np.unique(hashes, return_inverse=True)
+    flat = hashes == 0
+    looks[flat] = len(distinct) + contents[flat]
+    numbers, looks = np.unique(looks, return_inverse=True)
+    of_look = np.zeros(len(numbers), np.uint64)
+    of_look[looks] = hashes
+    return looks, near_pairs(of_look)
+
+
+def presence(numbers: Positions, splits: Positions) -> NDArray[np.bool_]:
+    """Return which splits have an image of each number, bool (numbers, splits)."""
+    present = np.zeros((int(numbers.max(initial=-1)) + 1, int(splits.max(initial=0)) + 1), bool)
+    present[numbers, splits] = True
+    return present
+
+
+def label_range(numbers: Positions, labels: Positions) -> tuple[Positions, Positions]:
+    """Return the lowest and the highest label among the images of each number."""
+    lowest = np.full(int(numbers.max(initial=-1)) + 1, labels.max(initial=0))
+    highest = np.zeros_like(lowest)
+    np.minimum.at(lowest, numbers, labels)
+    np.maximum.at(highest, numbers, labels)
+    return lowest, highest
+
+
+def spread(values: NDArray[Any], pairs: Positions, combine: np.ufunc) -> NDArray[Any]:
+    """Return the values of numbers combined with those of the numbers with which they are a pair."""
+    combined = values.copy()
+    for here, there in (pairs.T, pairs.T[::-1]):
+        combine.at(combined, here, values[there])
+    return combined
 
 
 def find_leaks(present: NDArray[np.bool_], beside: NDArray[np.bool_], splits: Positions) -> list[Leak]:
@@ -85,7 +124,7 @@ def find_leaks(present: NDArray[np.bool_], beside: NDArray[np.bool_], splits: Po
 
     Args:
         present: bool (N, S), whether each split has an image with the same pixels.
-        beside: bool (N, S), whether each split has a near duplicate.
+        beside: bool (N, S), whether each split has an identical image or a near duplicate.
         splits: int64 (N,), the split of the image itself.
     """
     leaks = []
@@ -98,40 +137,20 @@ def find_leaks(present: NDArray[np.bool_], beside: NDArray[np.bool_], splits: Po
     return leaks
 
 
-def images_of_other_labels(
-    contents: Positions, labels: Positions, pairs: Positions
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which images have another label than an image of the same content, and than a near duplicate."""
-    lowest, highest = np.full((2, contents.max(initial=0) + 1), 0)
-    lowest[:] = labels.max(initial=0)
-    np.minimum.at(lowest, contents, labels)
-    np.maximum.at(highest, contents, labels)
-    disagree = (lowest[pairs[:, 0]] != lowest[pairs[:, 1]]) | (highest[pairs[:, 0]] != highest[pairs[:, 1]])
-    beside = np.zeros(len(lowest), bool)
-    beside[pairs[disagree].flatten()] = True
-    return (lowest < highest)[contents], beside[contents]
-
-
 def joined(pairs: Positions, count: int) -> Positions:
-    """Return the number of the group of each content; those of a pair are in one group."""
+    """Return the number of the group of each of `count` numbers; those of a pair are in one group."""
     ones = np.ones(len(pairs), bool)
     return connected_components(coo_array((ones, pairs.T), shape=(count, count)), directed=False)[1].astype(np.int64)
 
 
-def touched(pairs: Positions, contents: Positions) -> NDArray[np.bool_]:
-    """Return which images have a near duplicate."""
-    return np.isin(contents, pairs)
+def near_groups(contents: Positions, groups: Positions) -> list[Positions]:
+    """Return the groups with images of several contents. Those of one content are identical."""
+    return [group for group in groups_of(groups) if len(set(contents[group].tolist())) > 1]
 
 
-def groups_of(numbers: Positions, chosen: NDArray[np.bool_] | None = None) -> Sequence[Positions]:
-    """Return the positions of each number that comes more than once, in the order of their first positions.
-
-    Args:
-        numbers: int64 (N,).
-        chosen: bool (N,), the positions that count; None for all.
-    """
-    positions = np.arange(len(numbers)) if chosen is None else np.flatnonzero(chosen)
-    order = positions[np.argsort(numbers[positions], kind="stable")]
+def groups_of(numbers: Positions) -> Sequence[Positions]:
+    """Return the positions of each number that comes more than once, in the order of their first positions."""
+    order = np.argsort(numbers, kind="stable")
     bounds = np.flatnonzero(np.diff(numbers[order])) + 1
     groups = [group for group in np.split(order, bounds) if len(group) > 1]
     return sorted(groups, key=lambda group: int(group[0]))

@@ -186,7 +186,7 @@ def file_sentences(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if broken := result["unreadable"]:
         example = f"{broken[0]['image']} ({broken[0]['reason']})"
         yield "broken", f"{len(broken):,} of the {result['images']:,} images cannot be read: {example}"
-    yield from (("files", line) for line in result["left_out"])
+    yield from (("note", line) for line in result["left_out"])
 
 
 def copy_sentences(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
