@@ -32,6 +32,13 @@ def test_a_sweep_has_one_command_and_a_run_its_own(tmp_path):
     assert commands(read_entries([tmp_path / "sweep"])) == ["python src/train.py -m seed=0,1 model=resnet8"]
 
 
+def test_a_run_that_was_resumed_with_another_length_has_the_command_that_it_began_with(tmp_path):
+    lengths = [{"step": 0, "trainer.max_epochs": 2, "trainer.max_time": None}, {"step": 40, "trainer.max_epochs": 1}]
+    folder = make_run(tmp_path / "run", accuracy=0.5, result={"requested": lengths})
+    write_overrides(folder, "model=resnet8", "trainer.max_epochs=1")
+    assert commands(read_entries([tmp_path])) == ["python src/train.py model=resnet8 trainer.max_epochs=2"]
+
+
 def test_of_many_commands_some_are_shown(tmp_path):
     for number in range(MAX_COMMANDS + 2):
         write_overrides(make_run(tmp_path / f"run{number}", accuracy=0.5), f"seed={number}")

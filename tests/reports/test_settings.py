@@ -62,8 +62,8 @@ def test_a_run_that_was_resumed_for_longer_is_not_a_seed_of_the_others(tmp_path)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"requested": requested}))
     entries = read_entries([tmp_path])
     assert [len(configuration.entries) for configuration in group_by_settings(entries)] == [2, 1]
-    assert differing_settings([entry.settings for entry in entries]) == ["requested"]
-    assert entries[2].settings["requested"] == "max_epochs=1, from step 20 max_epochs=2"
+    assert differing_settings([entry.settings for entry in entries]) == ["resumed"]
+    assert entries[2].settings["resumed"] == "max_epochs=1, from step 20 max_epochs=2"
 
 
 def test_labels_name_only_what_differs():

@@ -39,6 +39,16 @@ def test_runs_of_several_folders_have_different_names(sweep, capsys):
     assert lines[-1] == "sweep/4 failed: a < b"
 
 
+def test_a_single_row_differs_in_no_setting(tmp_path, capsys):
+    lengths = [{"step": 0, "trainer.max_epochs": 2}, {"step": 40, "trainer.max_epochs": 1}]
+    make_run(tmp_path / "0_", accuracy=0.5, result={"requested": lengths})
+    make_run(tmp_path / "1_", result={"status": "interrupted", "error": "SIGTERM"}, optimizer__lr=0.2)
+    lines = printed(capsys, tmp_path)
+    assert cells(lines[2]) == ["run", "val/accuracy", "test/accuracy", "seconds"]
+    assert lines[-1] == "1_ interrupted: SIGTERM"
+    assert not any("differ" in line for line in lines)
+
+
 def test_jobs_that_failed_for_the_same_reason_share_a_line(sweep, capsys):
     for number in (5, 10):
         make_run(sweep / f"{number}_x", seed=number, result={"status": "failed", "error": "a < b"})

@@ -119,7 +119,7 @@ def read_entry(run: Run) -> Entry:
         result = checked_result(run, objectives)
         settings = comparable_settings(config)
         if "requested" in result:
-            settings["requested"] = requested_text(result["requested"])
+            settings["resumed"] = requested_text(result["requested"])
         return Entry(
             run.folder,
             settings,

@@ -3,10 +3,11 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from reslab.configuration import flatten, name_of
+from reslab.configuration import flatten, name_of, shown
 from reslab.reports.entries import Entry
-from reslab.run import SETTINGS_ERRORS, SWEEP_FILE, Run, sweep_arguments
+from reslab.run import SETTINGS_ERRORS, SWEEP_FILE, Result, Run, sweep_arguments
 from reslab.text import for_shell, printable
 
 PROVENANCE = ("device", "precision", "git_commit", "versions")  # names in a result; they may explain a difference too
@@ -45,19 +46,29 @@ def provenance(entries: Iterable[Entry]) -> dict[str, list[str]]:
     return {name: sorted(values) for name, values in found.items()}
 
 
-def commands(entries: Iterable[Entry]) -> list[str]:
+def first_arguments(folder: Path, result: Result) -> list[str]:
+    """Return the command line that a run began with. Resumed with another length, it has recorded that one instead."""
+    lengths = result.get("requested") or [{}]
+    began = {name: f"{name}={shown(value)}" for name, value in lengths[0].items()}
+    return [began.get(name_of(argument), argument) for argument in Run(folder).overrides]
+
+
+def commands(entries: Sequence[Entry]) -> list[str]:
     """Return the commands that started the runs, a sweep's for all of its jobs."""
     folders = {entry.folder: entry.folder.absolute().parent for entry in entries}
     is_sweep = {parent: (parent / SWEEP_FILE).is_file() for parent in set(folders.values())}
     started = Counter(parent if is_sweep[parent] else folder for folder, parent in folders.items())
+    results = {entry.folder: entry.result for entry in entries}
     found = Counter[str]()
     for folder, runs in started.items():
         try:
-            arguments = ["-m", *sweep_arguments(folder)] if is_sweep.get(folder) else Run(folder).overrides
+            arguments = (
+                ["-m", *sweep_arguments(folder)] if is_sweep.get(folder) else first_arguments(folder, results[folder])
+            )
         except SETTINGS_ERRORS:
             continue
-        shown = (for_shell(argument) for argument in arguments if name_of(argument) not in LEFT_OUT)
-        found[printable(" ".join(["python src/train.py", *shown]))] += runs
+        typed = (for_shell(argument) for argument in arguments if name_of(argument) not in LEFT_OUT)
+        found[printable(" ".join(["python src/train.py", *typed]))] += runs
     lines = [f"{line}  ({runs} runs)" if len(found) > 1 and runs > 1 else line for line, runs in found.items()]
     if (more := len(lines) - MAX_COMMANDS) > 0:
         lines[MAX_COMMANDS:] = [f"and {more} more, each in .hydra/overrides.yaml of its folder"]

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from reslab.reports.configurations import LEGEND, Configuration, mean_and_interval, seconds_text
 from reslab.reports.leaderboard import Report, failure_lines, notes_on_means
-from reslab.reports.settings import ABSENT, rounded_text
+from reslab.reports.settings import ABSENT, differing_settings, rounded_text
 from reslab.reports.writing import PAGE
 
 DATE = re.compile(r"(\d{4}-\d\d-\d\d_)")  # the name of a run's folder may be broken after it
@@ -30,15 +30,16 @@ def print_report(report: Report) -> None:
 
 
 def print_leaderboard(report: Report, console: Console) -> None:
-    """Print the table with as many of the differing settings as the terminal has room for."""
+    """Print the table with as many of the settings in which its rows differ as the terminal has room for."""
     unlimited = console.options.update(width=10_000)
-    for number, setting_width in product(range(len(report.differing_settings), -1, -1), SETTING_WIDTHS):
-        table = leaderboard_table(report, report.differing_settings[:number], setting_width)
+    differing = differing_settings([configuration.settings for configuration in report.configurations])
+    for number, setting_width in product(range(len(differing), -1, -1), SETTING_WIDTHS):
+        table = leaderboard_table(report, differing[:number], setting_width)
         if console.measure(table, options=unlimited).maximum <= console.width:
             break
     console.print(f"{report.subject}: {report.title} {report.ranking}", style="italic", soft_wrap=True, highlight=False)
     console.print(table)
-    if left_out := report.differing_settings[number:]:
+    if left_out := differing[number:]:
         console.print(f"settings that differ too, shown in {PAGE}: {', '.join(left_out)}", soft_wrap=True)
 
 
