@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -91,7 +92,8 @@ def border_levels(background: Sequence[int] | None, mean: Sequence[float]) -> tu
     if background is None:
         return tuple(round(255 * value) for value in mean)
     if len(mean) == 1:
-        return (Image.new("RGB", (1, 1), tuple(background)).convert("L").getpixel((0, 0)),)
+        grey: Any = Image.new("RGB", (1, 1), tuple(background)).convert("L").getpixel((0, 0))
+        return (grey,)
     return tuple(background)
 
 
@@ -102,7 +104,7 @@ def pad_sides(sides: list[int], size: int) -> list[int]:
 
 def borders(image: Image.Image | Tensor, size: int) -> list[int]:
     """Return the pixels to add at the left, top, right and bottom, so that an image is in the middle of a square."""
-    height, width = functional.get_size(image)  # type: ignore[arg-type]
+    height, width = functional.get_size(image)
     left, top = (size - width) // 2, (size - height) // 2
     return [left, top, size - width - left, size - height - top]
 
