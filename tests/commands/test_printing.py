@@ -103,6 +103,17 @@ def test_a_summary_on_absent_files(composed, capsys):
     assert next(line for line in lines if line.startswith("fc ")).split()[1:4] == ["Linear", "100", "6,500"]
 
 
+def test_a_summary_says_the_size_of_an_evaluation(composed, capsys):
+    print_summary(composed("model=resnet8", "data=digits", "data.eval_size=16"))
+    lines = capsys.readouterr().out.splitlines()
+    print_summary(composed("model=resnet8", "data=digits", "data.image_size=16"))
+    larger = capsys.readouterr().out.splitlines()
+    flops = next(line for line in larger if line.startswith("total")).split()[-2:]
+    line = f"The table is for images of 8 pixels; in evaluation, one of 16 takes {' '.join(flops)}FLOPs."
+    assert line in lines
+    assert not any(each.startswith("The table") for each in larger)
+
+
 class Own(Digits):
     """A data set of one's own: it extends one of ours and reads other images."""
 

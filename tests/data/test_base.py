@@ -355,6 +355,18 @@ def test_the_statistics_of_digits_leave_out_validation_and_test_images(composed,
     assert abs(spec.mean[0] - pixels.mean()) > 1e-5  # with the validation images it would be another number
 
 
+@pytest.mark.parametrize(("given", "fit"), [(None, "squash"), ("crop", "crop"), ("pad", "pad")])
+def test_images_in_memory_that_are_not_square_are_squashed_unless_asked_otherwise(given, fit):
+    options = {name: value for name, value in SYNTHETIC_ARGUMENTS.items() if name not in ("num_classes", "num_images")}
+    data = Wide(**options | {"fit": given, "eval_size": 5})
+    data.setup("fit")
+    assert (data.spec.fit, data.spec.image_size, data.spec.size_in_evaluation) == (fit, 9, 5)
+
+
+def test_a_square_image_is_cropped_by_default(composed):
+    assert build_data(composed("data=digits"), ("fit",)).spec.fit == "crop"
+
+
 class Constant(ImageDataModule):
     """Images whose second channel holds nothing."""
 

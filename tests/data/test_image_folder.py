@@ -11,6 +11,7 @@ import pytest
 import torch
 from bad_images import write_bad
 from conftest import SHARED_DATA, names, needs_shared_data
+from hydra.errors import InstantiationException
 from hydra.utils import get_class
 from noise_images import SIZE, build, counts, fill, pixels_and_labels, save_noise
 from PIL import Image
@@ -646,6 +647,31 @@ def test_the_readers_of_every_data_set_in_class_folders(composed, tmp_path, name
     assert (read.number, read.read.number) == (2, 1)  # of their seeds
     assert isinstance(data.reader("val"), ReadSquare)
     data.augmentation()  # accepts the options that the readers use
+
+
+@pytest.mark.parametrize("in_memory", ["false", "true"])
+@pytest.mark.parametrize("folders", [("",), ("train", "val", "test")])
+def test_each_split_is_read_at_its_size(composed, tmp_path, in_memory, folders):
+    for folder in folders:
+        fill(tmp_path / folder, {"cat": 10, "dog": 10}, size=(40, 60))
+    sizes = ("data.eval_size=24", "data.resize=28", "data.augment.scale=null", f"data.in_memory={in_memory}")
+    data = build(composed, tmp_path, *sizes)
+    assert train_images(data).shape[2:] == (SIZE, SIZE)
+    path = data.root / folders[-1] / "cat" / "000.png" if len(folders) > 1 else None
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        images, _ = pixels_and_labels(loader)
+        assert images.shape[2:] == (24, 24)
+    if path:
+        resized = Image.open(path).resize((42, 28), Image.Resampling.BILINEAR).crop((9, 2, 33, 26))
+        assert torch.equal(images[0], torch.from_numpy(np.array(resized)).permute(2, 0, 1))
+
+
+def test_borders_of_the_mean_need_one(composed, tmp_path):
+    options = ("data.fit=pad", "data.background=null", "data.mean=null", "data.in_memory=true")
+    with pytest.raises(
+        InstantiationException, match=r"data\.fit=pad adds borders of data\.background or else of data\.mean"
+    ):
+        build(composed, tmp_path, *options, "data.augment.scale=null")
 
 
 @pytest.mark.parametrize("magnitude", ["-1", "31", "9.5", "true", "strong"])

@@ -391,12 +391,26 @@ def test_a_value_that_is_not_plain_is_refused(content, monkeypatch, value):
         ("classes", []), ("classes", "ten"), ("classes", [1]), ("channels", "1"), ("channels", 0), ("image_size", 1.5),
         ("image_size", True), ("mean", [float("nan")]), ("mean", [0.5, 0.5]), ("mean", [2.0]), ("std", [0.0]),
         ("std", 1.0), ("background", [0, 0]), ("background", [0, 0, 256]), ("more", 1),
+        ("eval_size", 0), ("resize", 1.5), ("interpolation", "lanczos"), ("fit", "stretch"),
     ],
 )  # fmt: skip
 def test_an_image_spec_has_the_types_and_ranges_of_one(content, monkeypatch, name, value):
     content["reslab"]["spec"][name] = value
     with pytest.raises(UserError, match=r"its image spec is missing or wrong$"):
         load(monkeypatch, content)
+
+
+def test_a_run_that_is_older_than_some_options_has_the_outputs_that_it_had(content, monkeypatch, trained):
+    for name in ("background", "eval_size", "resize", "interpolation", "fit"):
+        del content["reslab"]["spec"][name]
+    classifier, _, spec = load(monkeypatch, content)
+    assert not spec.fitting(training=False).by_pillow
+    images = trained.images[:2].repeat(1, 1, 2, 1)  # (2, 1, 16, 8), which older versions squash
+    x = (images.float() - classifier.preprocess.mean) / classifier.preprocess.std
+    x = torch.nn.functional.interpolate(x, (8, 8), mode="bilinear", antialias=True)
+    with torch.inference_mode():
+        expected = classifier.network(x.contiguous(memory_format=torch.channels_last))
+        assert torch.equal(classifier(images), expected)
 
 
 def test_tuples_of_ones_own_data_set_are_lists(content, monkeypatch):

@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -43,6 +44,8 @@ def test_the_network_and_what_computes_it(origin, processes, line):
     spec = ImageSpec(classes=["a", "b"], channels=3, image_size=224, mean=[0.5] * 3, std=[0.5] * 3)
     known = {"parameters": 25_557_032, "precision": "bf16-mixed"}
     assert network_line(known | origin, spec, processes) == line
+    other = network_line(known | origin, replace(spec, eval_size=288), processes)
+    assert other == line.replace(" images;", " images (288x288 in evaluation);")
 
 
 def test_parameters_are_written_as_papers_do():
