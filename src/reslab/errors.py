@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -44,6 +45,13 @@ class Interrupted(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.status = 128 + number  # 130 for Ctrl-C, 143 for SIGTERM
+
+
+class NothingLeftToDo(BaseException):
+    """Ends a command, with exit status 0, whose run or sweep has ended already."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
 
 class Failed(BaseException):

@@ -41,8 +41,12 @@ def require_checkpoint(path: str | Path) -> Path:
     """
     if (found := find_checkpoint(path)) is None:
         require_path(path)
-        if next(Run.below(folder_of_runs(path)), None) is not None:
-            raise UserError(f"checkpoint={path}: its runs have no checkpoint yet")
+        folder = folder_of_runs(path)
+        if Run(folder).hydra_folder.is_dir():
+            raise UserError(f"checkpoint={path}: {Run(folder).lost_checkpoints or 'the run has no checkpoint yet'}")
+        if runs := list(Run.below(folder)):
+            are_lost = any(run.lost_checkpoints for run in runs)
+            raise UserError(f"checkpoint={path}: its runs have no checkpoint{'s any more' if are_lost else ' yet'}")
         raise UserError(f"checkpoint={path}: neither a checkpoint nor the folder of a run that has one")
     return found
 
@@ -80,7 +84,10 @@ def find_checkpoint(path: str | Path) -> Path | None:
             return None
         log.info("%s: the newest run is %s", path, newest.folder)
         run = newest
-    return run.checkpoint()
+    checkpoint, other = run.chosen_checkpoint()
+    if other:
+        log.warning("%s", other)
+    return checkpoint
 
 
 def newest_run(folder: str | Path) -> Run | None:

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,8 @@ BEST_BEFORE_END = "best_before_end.ckpt"  # what best.ckpt was before a validati
 SWEEP_FILE = "multirun.yaml"  # what a sweep was started with, in its folder; the name is Hydra's
 BENCHMARK_FILE = "benchmark.json"  # the result of a benchmark, whose folder has settings but holds no run
 FINISHED, PRUNED = "finished", "pruned"
-ENDED = (FINISHED, PRUNED)  # the statuses of a run that is never resumed
+ENDED = (FINISHED, PRUNED)  # the statuses of a run that has nothing left to do
+ENDINGS = {FINISHED: "has finished", PRUNED: "was pruned"}
 UNREADABLE = "unreadable"  # the status in a report of a run whose files cannot be read
 # What reading the settings of a run can raise if its process was killed while it wrote them.
 SETTINGS_ERRORS = (OSError, yaml.YAMLError, KeyError, TypeError)
@@ -165,7 +167,7 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the run is finished or pruned. Such a run is never resumed."""
+        """Whether the run is finished or pruned."""
         return self.status in ENDED
 
     @property
@@ -230,12 +232,55 @@ class Run:
         return os.path.lexists(self.best) or os.path.lexists(self.last)
 
     def checkpoint(self) -> Path:
-        """Return the best checkpoint, or the last one where nothing was validated. Raises UserError without any."""
+        """Return the best checkpoint, or the last one where there is no best one.
+
+        A warning says so if the result of the run is that of a best checkpoint, which is missing. Raises UserError
+        without any.
+        """
+        path, other = self.chosen_checkpoint()
+        if other:
+            warnings.warn(other, stacklevel=2)
+        return path
+
+    def chosen_checkpoint(self) -> tuple[Path, str | None]:
+        """Return the checkpoint, and what is to be said if the result of the run is of other weights."""
         for path in (self.best, self.last):
             # What is in place of the best checkpoint and cannot be read is no reason to take other weights.
             if os.path.lexists(path):
-                return path
-        raise UserError(f"{self.folder} holds no checkpoint: {self.best} and {self.last} are missing")
+                return path, self.other_step(path, self.result.get("steps")) if path == self.last else None
+        raise UserError(
+            self.lost_checkpoints or f"{self.folder} holds no checkpoint: {self.best} and {self.last} are missing"
+        )
+
+    def other_step(self, checkpoint: Path, step: Any) -> str | None:
+        """Say that the result of the run is of another step than that of a checkpoint; None if it is not."""
+        tested = self.result.get("best_step") or self.result.get("steps")
+        if tested in (None, step):
+            return None
+        return f"{checkpoint} is of step {step}; the result of the run, {self.result_file}, is of step {tested}"
+
+    @property
+    def lost_checkpoints(self) -> str | None:
+        """What the run had reached if it has no checkpoints any more; None if it may not have written any.
+
+        The first one is written after the first epoch at the latest.
+        """
+        if self.resumable_checkpoints():
+            return None
+        if self.has_ended:
+            reached = f"{ENDINGS[self.status]} at step {self.result.get('steps')}"
+        elif (epoch := self.last_epoch()) > 1:
+            reached = f"had reached epoch {epoch:.0f}"
+        else:
+            return None
+        return f"{self.folder} {reached}, and its checkpoints are missing"
+
+    def last_epoch(self) -> float:
+        """Return the number of the last epoch in metrics.csv; 0 where there is none."""
+        try:
+            return max((row.get("epoch", 0.0) for row in self.metrics), default=0.0)
+        except (OSError, ValueError):
+            return 0.0
 
     def resumable_checkpoints(self) -> list[Path]:
         """Return the checkpoints to resume from, the newest first."""

@@ -22,14 +22,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from outcomes import assert_same, outcome_of
 
+import reslab
 from reslab import files
+from reslab.commands.entry import errors_as_one_line, run_hydra
 from reslab.commands.resume import resumed_command_line
 from reslab.configuration import composed, flatten, quoted, unquoted, without_plus
-from reslab.errors import RunError, UserError
-from reslab.newest import newest_first
+from reslab.errors import NothingLeftToDo, RunError, UserError
+from reslab.newest import newest_first, require_checkpoint
 from reslab.run import MAY_DIFFER, Run, differences, may_differ
 from reslab.sweeps.options import PRUNING_OVERRIDE
-from reslab.training import fit
+from reslab.training import checkpoints, fit
+from reslab.training.options import TRAINING_SCHEMA
 
 TRAIN = str(CONF.parent / "src" / "train.py")
 processes = multiprocessing.get_context("forkserver")
@@ -515,6 +518,69 @@ def test_auto_is_the_newest_unfinished_run_of_the_same_command(tmp_path, monkeyp
     (folder / ".hydra" / "overrides.yaml").write_text("[seed='3")  # killed while Hydra wrote it
     assert "resume='outputs/resnet8-digits/older'" in resumed_command_line(asked)
     assert resumed_command_line([*asked, "hydra.run.dir=new"]) == [*asked[:2], "hydra.run.dir=new"]
+
+
+@pytest.mark.parametrize(("status", "says"), [("finished", "has finished"), ("pruned", "was pruned")])
+def test_auto_has_nothing_left_to_do_in_the_folder_of_a_run_that_has_ended(tmp_path, capsys, status, says):
+    """A cluster gives the same command again and again."""
+    folder = make_run(tmp_path / "run", ["seed=3"], status)
+    before = contents(folder)
+    asked = ["resume=auto", f"hydra.run.dir={folder}"]
+    with pytest.raises(NothingLeftToDo) as ended:
+        resumed_command_line(["seed=3", *asked])
+    assert ended.value.folder == folder
+    assert capsys.readouterr().out == f"resume=auto: {folder} {says}, so nothing is left to do\n"
+    with pytest.raises(UserError, match=r"holds a run: resume=.* continues it"):  # another command
+        resumed_command_line(["seed=4", *asked])
+    assert capsys.readouterr().out == ""
+    assert contents(folder) == before
+
+
+def test_a_command_with_nothing_left_to_do_has_succeeded(tmp_path, monkeypatch):
+    folder = make_run(tmp_path / "run", ["seed=3"], "finished")
+    arguments = ["seed=3", "resume=auto", f"hydra.run.dir={folder}"]
+    assert reslab.train(*arguments).folder == folder
+    monkeypatch.setattr(sys, "argv", [TRAIN, *arguments])
+    with pytest.raises(SystemExit) as ended, errors_as_one_line("config"):
+        run_hydra(TRAINING_SCHEMA, lambda config: pytest.fail("it trains"))
+    assert ended.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "status", "says"),
+    [
+        ("epoch,step\n1,20\n", "finished", "has finished at step 80"),
+        ("epoch,step\n1,20\n", "pruned", "was pruned at step 80"),
+        ("epoch,step\n1,20\n2,40\n", "interrupted", "had reached epoch 2"),
+        ("epoch,step\n1,20\n2,40\n", None, "had reached epoch 2"),
+    ],
+)
+def test_a_run_whose_checkpoints_are_missing_does_not_start_again(composed, tmp_path, rows, status, says):
+    folder = tmp_path / "run"
+    Run(folder).write_settings(OmegaConf.to_yaml(composed(*TRAINED)), TRAINED)
+    (folder / "metrics.csv").write_text(rows)
+    if status:
+        (folder / "result.json").write_text(json.dumps({"status": status, "steps": 80}))
+    before = contents(folder)
+    line = f"{folder} {says}, and its checkpoints are missing"
+    with pytest.raises(UserError) as refused:
+        resumed(composed, folder)
+    assert str(refused.value) == f"{line}: from={folder} repeats the run in a new folder"
+    with pytest.raises(UserError, match=line):
+        reslab.load(folder).classifier()
+    with pytest.raises(UserError, match=f"^checkpoint={folder}: {line}$"):
+        require_checkpoint(folder)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("rows", ["", "epoch,step\n1,20\n"])
+def test_a_run_that_may_not_have_written_a_checkpoint_starts_again(composed, tmp_path, rows, caplog):
+    """metrics.csv is written shortly before the checkpoint of an epoch."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "metrics.csv").write_text(rows)
+    assert checkpoints.resumed_checkpoint(folder, composed(f"folder={folder}")) is None
+    assert caplog.messages == [f"resume={folder}: the run has no checkpoint, so it starts again"]
 
 
 def test_auto_is_the_newest_unfinished_sweep_of_the_same_command(tmp_path, monkeypatch):

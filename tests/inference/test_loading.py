@@ -3,6 +3,8 @@
 import ast
 import os
 import pickle
+import re
+import shutil
 from copy import deepcopy
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from reslab.inference.loading import load_classifier, recorded_options
 from reslab.inference.prediction import predict
 from reslab.inference.test_data import build_test_data
 from reslab.newest import require_checkpoint
+from reslab.run import Run
 from reslab.training import checkpoints
 from reslab.training.checkpoints import read_checkpoint, resumed_checkpoint
 
@@ -41,6 +44,24 @@ def test_a_run_or_a_file_names_its_checkpoint(tmp_path, present, asked, found):
         (tmp_path / "checkpoints" / name).touch()
     assert require_checkpoint(tmp_path / asked) == tmp_path / found
     assert require_checkpoint(str(tmp_path / asked)) == tmp_path / found
+
+
+def test_the_last_weights_in_place_of_the_best_ones_are_said(trained, tmp_path, caplog, recwarn):
+    run = Run(shutil.copytree(trained.folder, tmp_path / "run"))
+    path, result = run.last, run.result
+    assert run.checkpoint() == require_checkpoint(run.folder) == run.best
+    run.best.unlink()
+    run.finish(result | {"best_step": 60})
+    line = f"{path} is of step 80; the result of the run, {run.result_file}, is of step 60"
+    assert require_checkpoint(run.folder) == path
+    assert require_checkpoint(path) == path  # it was asked for
+    assert caplog.messages == [line]
+    with pytest.warns(UserWarning, match=f"^{re.escape(line)}$"):
+        assert run.checkpoint() == path
+    run.finish(result | {"best_step": 80})
+    assert require_checkpoint(run.folder) == run.checkpoint() == path
+    assert len(caplog.messages) == 1
+    assert len(recwarn) == 0
 
 
 @pytest.fixture
@@ -88,12 +109,15 @@ def test_a_folder_that_is_called_latest_is_that_folder(three_runs, monkeypatch):
         ("nothing", " does not exist"),
         ("empty/checkpoints/best.ckpt", " does not exist"),
         ("runs", ": its runs have no checkpoint yet"),
-        ("runs/1", ": its runs have no checkpoint yet"),
+        ("runs/1", ": the run has no checkpoint yet"),
+        ("ended", ": its runs have no checkpoints any more"),
     ],
 )
 def test_no_checkpoint_is_one_line(tmp_path, asked, says):
     (tmp_path / "empty").mkdir()
     (tmp_path / "runs/1/.hydra").mkdir(parents=True)
+    (tmp_path / "ended/1/.hydra").mkdir(parents=True)
+    Run(tmp_path / "ended/1").finish({"steps": 80})
     with pytest.raises(UserError) as error:
         require_checkpoint(tmp_path / asked)
     assert str(error.value) == f"checkpoint={tmp_path / asked}{says}"

@@ -23,7 +23,7 @@ from reslab.commands.claim import leaves_nothing, own_folder
 from reslab.commands.help import asks_for_help, help_text
 from reslab.commands.output import lasting_streams
 from reslab.configuration import CONF, flatten, task_overrides
-from reslab.errors import FULL_ERROR, Failed, Interrupted, UserError, is_mistake, one_line
+from reslab.errors import FULL_ERROR, Failed, Interrupted, NothingLeftToDo, UserError, is_mistake, one_line
 from reslab.files import FolderMovedError, held_log, relative, run_logs
 from reslab.interruption import signals
 from reslab.machine import check_processes, is_first_process, launched_by_torchrun
@@ -201,6 +201,8 @@ def errors_as_one_line(config_name: str) -> Iterator[None]:
         if config_name != TRAINING_SCHEMA.config_name and is_first_process():  # a run has said what continues it
             print(f"interrupted ({error})", file=sys.stderr)
         sys.exit(error.status)
+    except NothingLeftToDo:
+        sys.exit(0)
     except SweepFailed:
         sys.exit(1)
     except Failed as failed:

@@ -15,7 +15,7 @@ from reslab.commands.arguments import hydra_arguments_of, own_environment
 from reslab.commands.entry import checked_task, command_line
 from reslab.commands.resolvers import new_folder
 from reslab.configuration import initialized_hydra, searchpath_override
-from reslab.errors import Failed, Interrupted, UserError, is_mistake, one_line
+from reslab.errors import Failed, Interrupted, NothingLeftToDo, UserError, is_mistake, one_line
 from reslab.files import RunLog, held_log
 from reslab.internals import asks_for_sweep, run_hydra_job
 from reslab.interruption import ENDING_SIGNALS, signals
@@ -53,6 +53,8 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
             if asks_for_sweep(TRAINING_SCHEMA.config_name, arguments):
                 raise UserError("these options are a sweep; reslab.train trains one run: reslab train … starts a sweep")
             run_hydra_job(TRAINING_SCHEMA.config_name, checked_task(TRAINING_SCHEMA, task), arguments)
+    except NothingLeftToDo as ended:
+        return Run(ended.folder, config_dir)
     except Interrupted:
         raise KeyboardInterrupt from None
     except (Failed, Exception) as raised:

@@ -21,10 +21,10 @@ from reslab.configuration import (
     unquoted,
     without_plus,
 )
-from reslab.errors import UserError, suggest
+from reslab.errors import NothingLeftToDo, UserError, suggest
 from reslab.machine import is_first_process
 from reslab.newest import folder_of_runs, is_latest, newest_first, not_found
-from reslab.run import SETTINGS_ERRORS, Run, differences, older_options, resume_argument
+from reslab.run import ENDINGS, SETTINGS_ERRORS, Run, differences, older_options, resume_argument
 from reslab.sweeps.folder import Sweep
 from reslab.sweeps.options import PRUNING
 from reslab.text import for_shell, printable
@@ -57,6 +57,7 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
         and without `resume=` and `from=`, the arguments of a new run.
 
     Raises:
+        NothingLeftToDo: `resume=auto` names a folder in which the same command has ended.
         UserError: `resume=` names nothing that can be resumed, the folder could run code, the sweep was started with
             other arguments, or a new run or sweep would use the folder of an old one.
     """
@@ -72,6 +73,8 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     folder = folder_to_resume(given, others)
     if folder is None:
         refuse_used_folder(given)
+        if given.get("resume") == "auto" and is_first_process():
+            print("resume=auto: there is no unfinished run or sweep of this very command, so a new one begins")
         return others
     run, sweep = Run(folder), Sweep(folder)
     if sweep.exists:
@@ -197,12 +200,26 @@ def folder_to_resume(given: dict[str, str], others: list[str]) -> Path | None:
     if asked != "auto":
         return named_folder("resume", given)
     own_folder = given.get("hydra.run.dir") or given.get("hydra.sweep.dir")
-    folders = [Path(own_folder)] if own_folder else newest_first(Path(given.get("outputs", "outputs")))
+    if own_folder:
+        return begun_before(Path(own_folder), others)
+    folders = newest_first(Path(given.get("outputs", "outputs")))
     unfinished = (folder for folder in folders if not Run(folder).has_ended)
-    found = next((folder for folder in unfinished if was_started_with(folder, others)), None)
-    if found is None and is_first_process():
-        print("resume=auto: there is no unfinished run or sweep of this very command, so a new one begins")
-    return found
+    return next((folder for folder in unfinished if was_started_with(folder, others)), None)
+
+
+def begun_before(folder: Path, others: list[str]) -> Path | None:
+    """Return the folder if the same command has begun there; None if it has not.
+
+    Raises:
+        NothingLeftToDo: it has also ended there. A cluster may start one command again and again.
+    """
+    if not was_started_with(folder, others):
+        return None
+    if (status := Run(folder).status) not in ENDINGS:
+        return folder
+    if is_first_process():
+        print(f"resume=auto: {printable(folder)} {ENDINGS[status]}, so nothing is left to do")
+    raise NothingLeftToDo(folder)
 
 
 def named_folder(option: str, given: Mapping[str, str]) -> Path:

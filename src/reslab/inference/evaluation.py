@@ -110,9 +110,9 @@ def count_unreadable(trainer: L.Trainer) -> int:
 def warn_of_other_step(path: Path, step: int, config: DictConfig) -> None:
     """Say so if the result of the run whose folder is given is that of other weights, e.g. before it was resumed."""
     run = Run(path.parent.parent)
-    tested = (run.result.get("best_step") or run.result.get("steps")) if not Path(config.checkpoint).is_file() else None
-    if tested is not None and tested != step:
-        log.warning("%s is of step %d; the result of the run, %s, is of step %d", path, step, run.result_file, tested)
+    is_last = path == run.last  # of which `find_checkpoint` says so
+    if not is_last and not Path(config.checkpoint).is_file() and (other := run.other_step(path, step)):
+        log.warning("%s", other)
 
 
 def trainer_config(trained: Trained, config: DictConfig) -> DictConfig:

@@ -309,7 +309,8 @@ def resumed_checkpoint(resume: Path, config: DictConfig) -> Resumed | None:
         The newest checkpoint that can be read; None if the run has not written any, so that it starts again.
 
     Raises:
-        UserError: the configuration would make it another run, or the named checkpoint or the best one is broken.
+        UserError: the configuration would make it another run, the named checkpoint or the best one is broken, or the
+            checkpoints are missing.
     """
     broken: list[Path] = []
     for path in Run(resume).resumable_checkpoints() if resume.is_dir() else [resume]:
@@ -333,7 +334,9 @@ def resumed_checkpoint(resume: Path, config: DictConfig) -> Resumed | None:
     if broken:
         names = ", ".join(path.name for path in broken)
         raise UserError(f"resume={resume}: none of its checkpoints can be read ({names}); start a new run")
-    log.warning("resume=%s: no checkpoint was written, so the run starts again", resume)
+    if lost := Run(resume).lost_checkpoints:
+        raise UserError(f"{lost}: {for_shell(f'from={resume}')} repeats the run in a new folder")
+    log.warning("resume=%s: the run has no checkpoint, so it starts again", resume)
     return None
 
 
