@@ -26,6 +26,7 @@ from reslab.data.preprocessing import Preprocessing
 from reslab.errors import UserError
 from reslab.models.build import build_network
 from reslab.models.weights import load_weights, read_published, read_state_dict, stem_of
+from reslab.run import Run
 
 Compose = Callable[..., DictConfig]
 StateDict = dict[str, Tensor]
@@ -360,6 +361,13 @@ def test_a_missing_file(network: nn.Module, tmp_path: Path) -> None:
             UserError, match=f"^model.weights: there is no file or run {path}; torchvision's weights are IMAGENET1K"
         ):
             load(network, str(path))
+
+
+def test_weights_of_a_run_whose_checkpoints_are_missing_are_refused(tmp_path: Path) -> None:
+    Run(tmp_path).finish({"steps": 80})
+    line = f"model.weights: {tmp_path} has finished at step 80, and its checkpoints are missing"
+    with pytest.raises(UserError, match=f"^{line}$"):
+        read_published(str(tmp_path), "resnet8")
 
 
 @pytest.mark.parametrize("ending", [".pth", ".ckpt", ".safetensors"])

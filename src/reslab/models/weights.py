@@ -48,6 +48,8 @@ def read_published(weights: str, name: str) -> StateDict:
     if weights.startswith(OF_TORCHVISION):
         return download_weights(name, weights)
     if (path := find_checkpoint(weights)) is None:
+        if lost := Run(weights).lost_checkpoints:
+            raise UserError(f"model.weights: {lost}")
         others = "torchvision's weights are IMAGENET1K_V1 and IMAGENET1K_V2"
         raise UserError(f"model.weights: there is no file or run {weights}; {others}")
     return read_state_dict(path)
