@@ -4,7 +4,7 @@ The order of an epoch is a function of (seed, epoch). The only state of a loader
 that it has yielded, so a resumed run sees exactly the batches that the uninterrupted run would have seen.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -179,13 +179,13 @@ class FolderImages(Dataset[Any]):
     """Image files and their labels. It is indexed with a batch at a time: a list of (index, seed).
 
     Args:
-        paths: the files.
+        paths: the files; of many, as `Paths`, which worker processes share.
         labels: int64 (N,), one per file.
         read: maps a file and the seed of its random transform to uint8 (C, H, W), or raises UnreadableImageError.
         on_error: what a loader does about images that cannot be read, "stop" or "skip".
     """
 
-    def __init__(self, paths: list[str], labels: Tensor, read: Callable[[str, int], Tensor], on_error: str) -> None:
+    def __init__(self, paths: Sequence[str], labels: Tensor, read: Callable[[str, int], Tensor], on_error: str) -> None:
         self.paths, self.labels, self.read, self.on_error = paths, labels, read, on_error
 
     def __len__(self) -> int:

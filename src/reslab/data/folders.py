@@ -4,6 +4,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from reslab.data.images import (
@@ -19,10 +20,13 @@ from reslab.data.images import (
     report_not_read,
     suffix_of,
 )
+from reslab.data.paths import Paths
 from reslab.data.splits import SplitName
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
+
+THREADS = 16  # that list folders; they wait for the disk together
 
 SPLIT_NAMES: dict[SplitName, tuple[str, ...]] = {  # in lower case; folders may have any
     "train": ("train", "training"),
@@ -144,10 +148,18 @@ def refuse_dead_links(folder: Path, names: Sequence[str]) -> None:
 
 def list_classes(folder: Path, classes: Sequence[str]) -> list[ImageFiles]:
     """Return what each class folder in `folder` holds. A class without a folder has no images."""
-    return [list_images(folder / name) if (folder / name).is_dir() else ImageFiles.none() for name in classes]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(list_class, [folder / name for name in classes]))
 
 
-def class_images(folder: Path, classes: Sequence[str], found: Sequence[ImageFiles]) -> list[list[str]]:
+def list_class(folder: Path) -> ImageFiles:
+    if not folder.is_dir():
+        return ImageFiles.none()
+    found = list_images(folder)
+    return found._replace(paths=Paths(found.paths))
+
+
+def class_images(folder: Path, classes: Sequence[str], found: Sequence[ImageFiles]) -> list[Sequence[str]]:
     """Return the image files of each class folder in `folder`.
 
     Each file counts once, whatever links lead to it. What could make a number mean something else is reported in the
@@ -171,8 +183,8 @@ def class_images(folder: Path, classes: Sequence[str], found: Sequence[ImageFile
 
 
 def without_images_of(
-    other: Path, others: Sequence[ImageFiles], folder: Path, found: Sequence[ImageFiles], paths: list[list[str]]
-) -> list[list[str]]:
+    other: Path, others: Sequence[ImageFiles], folder: Path, found: Sequence[ImageFiles], paths: list[Sequence[str]]
+) -> list[Sequence[str]]:
     """Return the images of a split that are not also in another split, by a symbolic link. The rest is reported.
 
     Args:
@@ -203,7 +215,7 @@ def without_images_of(
             "left out %s of the images in %s, which are also in %s, by links: %s",
             f"{count:,}", folder, other, first_few(names),
         )  # fmt: skip
-    return left
+    return [*left]
 
 
 def leaves(folder: Path, found: Sequence[ImageFiles]) -> bool:
@@ -250,7 +262,7 @@ def outermost_subfolders(folder: Path, files: ImageFiles) -> set[str]:
     return {name if separator else "" for name, separator, _ in parts}
 
 
-def once_each(folder: Path, classes: Sequence[str], found: Sequence[ImageFiles]) -> list[list[str]]:
+def once_each(folder: Path, classes: Sequence[str], found: Sequence[ImageFiles]) -> list[Sequence[str]]:
     """Return the paths of each class, without links to files that are there under another name too."""
     if not any(files.links for files in found) and not any((folder / name).is_symlink() for name in classes):
         return [files.paths for files in found]
@@ -267,4 +279,4 @@ def once_each(folder: Path, classes: Sequence[str], found: Sequence[ImageFiles])
                 kept[label].append(path)
     if repeated := sum(len(files.paths) for files in found) - len(class_of):
         log.warning("left out %d of the links in %s, whose images are there under another name", repeated, folder)
-    return kept
+    return [*kept]

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 MOST_FILES = 20_000  # of a split; a local disk takes seconds for them, a network's disk a minute
 THREADS = 16  # they wait for the disk together
+AT_A_TIME = 64  # files of a thread, so that handing them over takes little beside opening them
 SECONDS_WITHOUT_BAR = 1.0
 
 
@@ -29,10 +30,16 @@ def check_headers(paths: Sequence[str]) -> None:
     seen = evenly_spaced(paths, MOST_FILES)
     if len(seen) < len(paths):
         log.info("looked for broken files among %s of %s images", f"{len(seen):,}", f"{len(paths):,}")
+    parts = [seen[start : start + AT_A_TIME] for start in range(0, len(seen), AT_A_TIME)]
     with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, about single images
-        errors = [error for error in with_bar(pool.map(header_error, seen), len(seen)) if error is not None]
+        found = with_bar(pool.map(header_errors, parts), len(seen))
+        errors = [error for errors in found for error in errors if error is not None]
     report_unreadable(errors, len(seen), on_error="stop")
+
+
+def header_errors(paths: Sequence[str]) -> list[str | None]:
+    return [header_error(path) for path in paths]
 
 
 def evenly_spaced(items: Sequence[Item], most: int) -> Sequence[Item]:
@@ -42,8 +49,8 @@ def evenly_spaced(items: Sequence[Item], most: int) -> Sequence[Item]:
     return [items[number * len(items) // most] for number in range(most)]
 
 
-def with_bar(results: Iterable[str | None], total: int) -> Iterator[str | None]:
-    """Yield the results, with a progress bar on a terminal once they take longer than a moment."""
+def with_bar(results: Iterable[list[Item]], total: int) -> Iterator[list[Item]]:
+    """Yield the results, each of several files, with a progress bar on a terminal once they take a moment."""
     start, bar = time.perf_counter(), Progress(transient=True)
     task = bar.add_task("looking at the image files", total=total)
     with ExitStack() as stack:
@@ -51,5 +58,5 @@ def with_bar(results: Iterable[str | None], total: int) -> Iterator[str | None]:
             is_long = time.perf_counter() - start > SECONDS_WITHOUT_BAR
             if is_long and bar.console.is_terminal and not bar.live.is_started:
                 stack.enter_context(bar)
-            bar.advance(task)
+            bar.advance(task, len(result))
             yield result

@@ -33,6 +33,7 @@ from reslab.data.headers import check_headers
 from reslab.data.images import COMMON_SUFFIXES, ImageFiles, first_few, list_images, report_unreadable
 from reslab.data.labels import PLAIN_WORDS, LabelledFiles, find_labels, read_labels
 from reslab.data.options import ImagenetteSize, OnError, check_data
+from reslab.data.paths import Paths
 from reslab.data.readers import Reader, ReadRandomCrop, ReadSquare, read_with_randaugment, read_with_trivial_augment
 from reslab.data.splits import Groups, Split, SplitName, folder_prefix, names_within
 from reslab.data.warps import SCALE_ASPECT
@@ -80,7 +81,7 @@ class ClassFolders(ImageDataModule):
         if self.fit == "pad" and background is None and self.mean is None:
             raise UserError("data.fit=pad adds borders of data.background or else of data.mean: set one of them")
         self.found: dict[Path, list[ImageFiles]] = {}  # what the class folders of a split hold, by its folder
-        self.listed: dict[Path, list[list[str]]] = {}  # the images of each class that the split uses
+        self.listed: dict[Path, list[Sequence[str]]] = {}  # the images of each class that the split uses
 
     @property
     def folder(self) -> Path:
@@ -123,7 +124,7 @@ class ClassFolders(ImageDataModule):
         if not any(found):
             raise UserError(f"{folder} holds no images in class folders: fill it or remove it")
         labels = torch.tensor([label for label, paths in enumerate(found) for _ in paths])
-        paths = [path for paths in found for path in paths]
+        paths = Paths.joined(found)
         images = FolderImages(paths, labels, self.reader(split), self.on_error)
         return Split(images, labels, groups=self.groups_of(paths))
 
@@ -138,7 +139,7 @@ class ClassFolders(ImageDataModule):
             )
         return numbered(groups_by_path([os.fsdecode(name) for name in names_within(paths, self.root)], self.group))
 
-    def own_images(self, folder: Path, split: SplitName, classes: Sequence[str]) -> list[list[str]]:
+    def own_images(self, folder: Path, split: SplitName, classes: Sequence[str]) -> list[Sequence[str]]:
         """Return the images of each class of a split, without those that links make images of an earlier split too."""
         paths = class_images(folder, classes, self.found_in(folder, classes))
         for other in self.earlier_folders(split):
@@ -336,7 +337,7 @@ class ImageFolder(ClassFolders):
         rows, number_of = self.labelled.rows_of(part), {name: number for number, name in enumerate(self.classes)}
         labels = torch.tensor([number_of[self.labelled.labels[row]] for row in rows])
         prefix = folder_prefix(self.root)
-        paths = [prefix + self.labelled.names[row] for row in rows]
+        paths = Paths(prefix + self.labelled.names[row] for row in rows)
         keys = self.labelled.groups
         groups = numbered([keys[row] for row in rows]) if keys else self.groups_of(paths)
         return Split(FolderImages(paths, labels, self.reader(split), self.on_error), labels, groups=groups)

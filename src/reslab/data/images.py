@@ -69,7 +69,7 @@ class ImageFiles(NamedTuple):
         dead_links: the links to nothing that do not have the suffix of an image: they may have led to folders.
     """
 
-    paths: list[str]
+    paths: Sequence[str]
     folders: dict[str, str]
     links: list[str]
     not_read: Counter[str]
@@ -97,13 +97,14 @@ def list_images(folder: str | os.PathLike[str]) -> ImageFiles:
     Raises:
         OSError: a folder cannot be read.
     """
-    found = ImageFiles.none()
-    add_images(os.fspath(folder), os.path.realpath(folder), found, set())
+    paths: list[str] = []
+    found = ImageFiles.none()._replace(paths=paths)
+    add_images(os.fspath(folder), os.path.realpath(folder), found, paths, set())
     return found
 
 
-def add_images(folder: str, real: str, found: ImageFiles, seen: set[str]) -> None:
-    """Add the images below a folder to those that were found, without the folders that have been seen."""
+def add_images(folder: str, real: str, found: ImageFiles, paths: list[str], seen: set[str]) -> None:
+    """Add the images below a folder to `paths` and what else there is to `found`, without the folders in `seen`."""
     seen.add(real)
     found.folders[folder] = real
     prefix, files, folders = f"{folder}{os.sep}", [], {}
@@ -126,14 +127,14 @@ def add_images(folder: str, real: str, found: ImageFiles, seen: set[str]) -> Non
     if len(images) < len(files):
         found.not_read.update(suffix_of(name) for name in files if looks_like_an_unread_image(name))
     if not folders:
-        found.paths.extend([prefix + name for name in sorted(images)])
+        paths.extend([prefix + name for name in sorted(images)])
         return
     for name in sorted([*images, *folders]):
         below = folders.get(name)
         if below is None:
-            found.paths.append(prefix + name)
+            paths.append(prefix + name)
         elif below not in seen and not is_inside(real, below):
-            add_images(prefix + name, below, found, seen)
+            add_images(prefix + name, below, found, paths, seen)
 
 
 def is_folder(entry: "os.DirEntry[str]") -> bool:
