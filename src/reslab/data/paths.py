@@ -1,4 +1,4 @@
-"""A sequence of paths that takes a third of the memory of a list, and that worker processes can share."""
+"""A sequence of paths that takes less memory than a list, and that worker processes can share."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
