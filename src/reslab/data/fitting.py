@@ -30,7 +30,7 @@ class Fitting:
             proportions. None is what versions did that had no choice: a file is cropped, a batch is squashed.
         fill: the levels of borders, 0 to 255, one per channel.
         by_pillow: image files are resized by Pillow, as for the accuracies that torchvision publishes; otherwise by
-            torch, which rounds differently and is faster.
+            torch, which rounds differently, depending on the processor.
     """
 
     size: int
