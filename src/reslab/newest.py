@@ -18,6 +18,7 @@ def require_run(folder: str | Path) -> Path:
     Raises:
         UserError: there is none.
     """
+    require_text(folder, "the folder of a run")
     path = os.path.expanduser(folder)  # noqa: PTH111  # Path("") would be the current folder
     if not path:
         raise UserError("the path is empty: give a run's folder, or latest")
@@ -31,6 +32,12 @@ def require_run(folder: str | Path) -> Path:
         raise UserError(not_found(path))
     what = "is not a run's checkpoint" if is_file else "holds no run"
     raise UserError(f"{path} {what}: {run.overrides_file.relative_to(run.folder)} is missing")
+
+
+def require_text(path: object, what: str) -> None:
+    """Raise UserError for what Python programs may pass in place of a path."""
+    if not isinstance(path, str | Path):
+        raise UserError(f"{what} is a text or a Path, not of type {type(path).__name__}")
 
 
 def require_checkpoint(path: str | Path) -> Path:

@@ -75,6 +75,12 @@ def test_what_holds_no_run_is_one_line(tmp_path, folder, line):
         reslab.load(folder)
 
 
+@pytest.mark.parametrize("value", [3, None, b"outputs"])
+def test_a_folder_that_is_no_path_is_one_line(value):
+    with pytest.raises(reslab.UserError, match=r"^the folder of a run is a text or a Path, not of type \w+$"):
+        reslab.load(value)
+
+
 def test_predictions_take_the_options_of_the_command(tmp_path, monkeypatch):
     run = reslab.train(*QUICK)
     (tmp_path / "images").mkdir()

@@ -115,7 +115,7 @@ def test_a_run_is_not_resumed_with_another_label(composed, photos, tmp_path):
     (tmp_path / "result.json").unlink()
     write_rows(root / "labels.csv", [*rows[:-4], (rows[-4][0], "8", "Training"), *rows[-3:]])
     again = (*options, f"resume={tmp_path}", "trainer.max_epochs=3")
-    with pytest.raises(UserError, match="the images differ from those that the run began with"):
+    with pytest.raises(UserError, match="the images differ from those that the run began with;"):  # in labels alone
         train(composed(*again))
     assert equal(last_weights(tmp_path), weights)
     write_rows(root / "labels.csv", list(reversed(rows)))  # the order of the rows does not count

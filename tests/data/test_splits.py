@@ -16,6 +16,7 @@ from reslab.data.splits import (
     Split,
     are_training_files,
     chosen_count,
+    file_changes,
     path_hashes,
     pixel_statistics,
     report_missing_classes,
@@ -267,6 +268,20 @@ def test_a_run_records_the_files_that_it_has_seen(composed, tmp_path, options):
     seen = {path.replace("photos", "elsewhere") for name in ("train", "val") for path in files(on_disk[name])}
     assert are_training_files(paths, moved, record).tolist() == [str(path) in seen for path in paths]
     assert len(paths) == 41
+
+
+def test_what_differs_from_the_files_of_a_run_is_said(composed, tmp_path):
+    fill(tmp_path / "train", {"a": 4, "b": 4})
+    fill(tmp_path / "test", {"a": 1, "b": 1})
+    data = build(composed, tmp_path)
+    record = data.training_files()
+    assert file_changes(data.file_splits, tmp_path, record) == ""
+    assert file_changes(data.file_splits, tmp_path, None) == ""  # of an older version
+    first, second, *_ = sorted(path for path in tmp_path.glob("train/a/*"))
+    first.rename(first.with_name("new.png"))
+    second.unlink()
+    now = build(composed, tmp_path).file_splits
+    assert file_changes(now, tmp_path, record) == "1 new (train/a/new.png), 2 missing"
 
 
 def test_test_images_that_validate_are_not_recorded(composed, tmp_path):

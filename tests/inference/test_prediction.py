@@ -65,6 +65,10 @@ def test_files_folders_globs_and_lists(photos, images, found):
         ("*.gif", r"images=\*.gif: no image there"),
         (["b.png", "z.png"], "images=z.png: no image there"),
         ([], "images: the list is empty"),
+        (None, "images: each of them is a text or a Path, not of type NoneType"),
+        (3, "images: each of them is a text or a Path, not of type int"),
+        (b"photos", "images: each of them is a text or a Path, not of type bytes"),
+        (["b.png", 3], "images: each of them is a text or a Path, not of type int"),
     ],
 )
 def test_no_image_is_one_line(photos, images, message):

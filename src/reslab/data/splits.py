@@ -216,6 +216,24 @@ def are_training_files(paths: Sequence[str | Path], root: Path, training_files: 
     return torch.isin(path_hashes(paths, root, RECORD), training_files)
 
 
+def file_changes(splits: Sequence[Split], root: Path, training_files: Tensor | None) -> str:
+    """Say how the files of a run differ from its record: see `ImageDataModule.training_files`. Return "" if unknown.
+
+    The record has no names, so only the new files are named.
+    """
+    keys = [file_keys(split, root, RECORD) for split in splits]
+    if training_files is None or not splits or any(each is None for each in keys):
+        return ""
+    new = list[bytes]()
+    for split, each in zip(splits, keys, strict=True):
+        if isinstance(split.images, FolderImages) and each is not None:
+            places = split.indices[~torch.isin(each, training_files)].tolist()
+            new += names_within([split.images.paths[place] for place in places], root)
+    missing = int((~torch.isin(training_files, torch.cat([each for each in keys if each is not None]))).sum())
+    changes = [f"{len(new):,} new ({first_few([os.fsdecode(name) for name in new])})"] if new else []
+    return ", ".join([*changes, *([f"{missing:,} missing"] if missing else [])])
+
+
 # content
 
 

@@ -4,7 +4,7 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from reslab.errors import UserError
 from reslab.files import output_errors, write_csv, write_json
 from reslab.inference.loading import load_classifier
 from reslab.inference.options import PREDICT
+from reslab.newest import require_text
 from reslab.options import check_option
 from reslab.training.build import require_accelerator
 from reslab.training.classifier import Classifier
@@ -118,7 +119,8 @@ def most_probable(probabilities: Tensor, classes: list[str], top: int) -> list[d
 def find_images(images: Images) -> list[Path]:
     """Return the files of a path, a folder, a glob or a list of them. Raise UserError for one without a file."""
     found: list[Path] = []
-    for named in [images] if isinstance(images, str | Path) else images:
+    for named in images if isinstance(images, Iterable) and not isinstance(images, str | bytes) else [images]:
+        require_text(named, "images: each of them")
         pattern = os.path.expanduser(named)  # noqa: PTH111  # Path would drop the // of https://
         path = Path(pattern)
         is_file, is_folder = os.path.isfile(path), os.path.isdir(path)

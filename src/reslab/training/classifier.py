@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from reslab.data.base import ImageSpec
 from reslab.data.batches import Batch, derive_seed
 from reslab.data.preprocessing import Preprocessing, require_pixels
+from reslab.data.splits import file_changes
 from reslab.errors import UserError
 from reslab.training.checkpoints import refuse_lost_weights
 from reslab.training.confusion import Confusion
@@ -293,7 +294,7 @@ class Classifier(L.LightningModule):
             return
         before, now = checkpoint["reslab"]["origin"], self.record["origin"]
         if before["data_checksum"] != now["data_checksum"]:
-            self._accept_changed_images()
+            self._accept_changed_images(checkpoint["reslab"].get("training_files"))
         self._keep_training_files(checkpoint["reslab"])
         if before["precision"] != now["precision"]:
             log.warning("the run began in %s and continues in %s", before["precision"], now["precision"])
@@ -310,10 +311,12 @@ class Classifier(L.LightningModule):
                 [earlier["training_files"], self.record["training_files"]]
             ).unique()
 
-    def _accept_changed_images(self) -> None:
+    def _accept_changed_images(self, training_files: Tensor | None) -> None:
         """Continue with other images than before if `data.allow_changes` is true; raise UserError otherwise."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        changed = f"data={data.name}: the images differ from those that the run began with"
+        changes = file_changes(data.file_splits, data.root, training_files)
+        more = f": {changes}" if changes else ""
+        changed = f"data={data.name}: the images differ from those that the run began with{more}"
         if not data.allow_changes:
             raise UserError(f"{changed}; start a new run, or set data.allow_changes=true to continue with these")
         log.warning("%s", changed)
