@@ -92,6 +92,14 @@ def one_line(error: BaseException, config_name: str, overrides: Sequence[str] | 
     return printable(description(error, config_name, sys.argv[1:] if overrides is None else overrides))
 
 
+def line_before_job(error: BaseException, config_name: str, overrides: Sequence[str] | None = None) -> str:
+    """Describe an error that came before the job began: see `one_line`. Until then, only its folder was made."""
+    if isinstance(error, FileNotFoundError) and error.filename:  # e.g. below /proc, which accepts no folder
+        reason = f"{error.filename} cannot be made ({error.strerror})"
+        return printable(f"{reason}: hydra.run.dir=<folder> is another place")
+    return one_line(error, config_name, overrides)
+
+
 def description(error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
     if isinstance(error, InstantiationException | OmegaConfBaseException) and (mistake := user_error_within(error)):
         error = mistake

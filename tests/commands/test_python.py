@@ -3,6 +3,7 @@
 import doctest
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from torchvision.io import write_png
 
 import reslab
 import reslab.run
+from reslab.commands.entry import run_hydra
 from reslab.interruption import signals
 from reslab.training import fit
+from reslab.training.options import TRAINING_SCHEMA
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "logger=none", "test=false", FP32)
 
@@ -79,6 +82,16 @@ def test_what_holds_no_run_is_one_line(tmp_path, folder, line):
 def test_a_folder_that_is_no_path_is_one_line(value):
     with pytest.raises(reslab.UserError, match=r"^the folder of a run is a text or a Path, not of type \w+$"):
         reslab.load(value)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="the system has no /proc")
+def test_a_folder_that_cannot_be_made_is_one_line(monkeypatch):
+    line = r"/proc/run cannot be made (No such file or directory): hydra.run.dir=<folder> is another place"
+    with pytest.raises(reslab.UserError, match=f"^{re.escape(line)}$"):
+        reslab.train("hydra.run.dir=/proc/run")
+    monkeypatch.setattr(sys, "argv", ["train.py", "hydra.run.dir=/proc/run"])
+    with pytest.raises(reslab.UserError, match=f"^{re.escape(line)}$"):
+        run_hydra(TRAINING_SCHEMA, lambda config: pytest.fail("it trains"))
 
 
 def test_predictions_take_the_options_of_the_command(tmp_path, monkeypatch):

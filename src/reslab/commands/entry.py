@@ -23,7 +23,16 @@ from reslab.commands.claim import leaves_nothing, own_folder
 from reslab.commands.help import asks_for_help, help_text
 from reslab.commands.output import lasting_streams
 from reslab.configuration import CONF, flatten, task_overrides
-from reslab.errors import FULL_ERROR, Failed, Interrupted, NothingLeftToDo, UserError, is_mistake, one_line
+from reslab.errors import (
+    FULL_ERROR,
+    Failed,
+    Interrupted,
+    NothingLeftToDo,
+    UserError,
+    is_mistake,
+    line_before_job,
+    one_line,
+)
 from reslab.files import FolderMovedError, held_log, relative, run_logs
 from reslab.interruption import signals
 from reslab.machine import check_processes, is_first_process, launched_by_torchrun
@@ -74,7 +83,7 @@ def run_hydra(schema: Schema, task: Task) -> None:
         except Exception as error:  # errors of a job arrive as Failed, so this one is in the command line
             if is_mistake(error):
                 raise
-            raise UserError(one_line(error, schema.config_name)) from error
+            raise UserError(line_before_job(error, schema.config_name)) from error
 
 
 def checked_task(schema: Schema, task: Task) -> Task:

@@ -15,7 +15,7 @@ from reslab.commands.arguments import hydra_arguments_of, own_environment
 from reslab.commands.entry import checked_task, command_line
 from reslab.commands.resolvers import new_folder
 from reslab.configuration import initialized_hydra, searchpath_override
-from reslab.errors import Failed, Interrupted, NothingLeftToDo, UserError, is_mistake, one_line
+from reslab.errors import Failed, Interrupted, NothingLeftToDo, UserError, is_mistake, line_before_job, one_line
 from reslab.files import RunLog, held_log
 from reslab.internals import asks_for_sweep, run_hydra_job
 from reslab.interruption import ENDING_SIGNALS, signals
@@ -61,7 +61,8 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
         error = raised.error if isinstance(raised, Failed) else raised
         if is_mistake(error) or not isinstance(raised, Failed):  # what is no failure of the job is in its options
             given = [*overrides, *own_folder(own)]
-            raise UserError(one_line(error, TRAINING_SCHEMA.config_name, given)) from error
+            line = one_line if isinstance(raised, Failed) else line_before_job
+            raise UserError(line(error, TRAINING_SCHEMA.config_name, given)) from error
         raise error from None
     return finished[0]
 
