@@ -125,7 +125,8 @@ def test_a_folder_for_a_data_set_is_answered_with_imagefolder(line_of, tmp_path)
         ),
         (
             ["optimizer.betas=0.9,0.99"],
-            "there is no option optimizer.betas: optimizer=adam and optimizer=adamw have it",
+            "there is no option optimizer.betas: optimizer=adam and optimizer=adamw and optimizer=lamb and "
+            "optimizer=lion and optimizer=muon have it",
         ),
         (
             ["optimizer.lr=0,01"],

@@ -194,7 +194,7 @@ OPTIONS = [
     ("callbacks.best_checkpoint.monitor=val/acc", "callbacks.best_checkpoint.monitor=val/acc must be one of val/accura"),
     ("callbacks.best_checkpoint=null", "callbacks.best_checkpoint=null must be a group of options"),
     ("~seed", "~seed: this option cannot be removed, only set"),
-    ("optimizer=null", "optimizer=null does not exist; all: adam, adamw, sgd"),
+    ("optimizer=null", "optimizer=null does not exist; all: adam, adamw, "),
     ("data=true", "data=true does not exist; all: cifar10, cifar100"),
     ("model=3", "model=3 does not exist; all: plain18"),
     ("model=[a,b]", "model=b does not exist; all: plain18"),

@@ -38,7 +38,7 @@ def test_help_shows_examples(tmp_path, no_torch, command, example):
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []
     if command == "train":
-        assert "optimizer: adam, adamw, sgd\n" in done.stdout
+        assert "optimizer: adam, adamw, " in done.stdout
         assert "model: _resnet" not in done.stdout  # it is no choice, only what all others start from
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import CONF
 
-from reslab.commands.main import COMMANDS, main
+from reslab.commands.main import COMMANDS, USAGE, main
 from reslab.interruption import ENDING_SIGNALS
 
 RESLAB = [sys.executable, "-c", "from reslab.commands.main import main; main()"]
@@ -43,6 +44,12 @@ def test_the_usage_lists_every_command(capsys, monkeypatch, arguments):
     assert re.findall(r"^  (\w+)", out, re.MULTILINE) == list(COMMANDS)
     scripts = {path.stem for path in (CONF.parent / "src").glob("*.py")}
     assert scripts == set(COMMANDS)  # python src/<command>.py is the same
+
+
+def test_the_package_is_the_command_too(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["reslab", "--help"])
+    runpy.run_module("reslab", run_name="__main__", alter_sys=False)
+    assert capsys.readouterr().out == USAGE + "\n"
 
 
 def test_a_mistyped_command_is_one_line(capsys, monkeypatch):

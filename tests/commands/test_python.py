@@ -168,7 +168,7 @@ def test_a_failure_is_raised_as_it_is_and_recorded(tmp_path, monkeypatch):
     assert (run.status, run.result["error"]) == ("failed", "ZeroDivisionError: in a step")
 
 
-def test_an_interrupt_saves_the_run_and_is_pythons_own(tmp_path, monkeypatch):
+def test_an_interrupt_saves_the_run_and_is_pythons_own(tmp_path, monkeypatch, capsys):
     handler = signal.getsignal(signal.SIGINT)
     step = fit.Classifier.training_step
 
@@ -182,6 +182,7 @@ def test_an_interrupt_saves_the_run_and_is_pythons_own(tmp_path, monkeypatch):
         reslab.train(*QUICK, f"hydra.run.dir={tmp_path}/run")
     run = reslab.load(tmp_path / "run")
     assert run.status == "interrupted"
+    assert capsys.readouterr().err.splitlines()[-1] == "reslab.train('resume=run')"
     assert torch.load(run.last, weights_only=True)["global_step"] == 8
     assert signal.getsignal(signal.SIGINT) is handler
     monkeypatch.setattr(fit.Classifier, "training_step", step)

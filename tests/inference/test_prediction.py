@@ -76,6 +76,27 @@ def test_no_image_is_one_line(photos, images, message):
         find_images(images)
 
 
+@pytest.mark.parametrize(
+    ("images", "line"),
+    [
+        (Image.new("L", (8, 8)), "images: each of them is a text or a Path, not of type Image"),
+        (np.zeros((2, 8, 8)), "images: each of them is a text or a Path, not of type ndarray"),
+        ([torch.zeros(8, 8)], "images: each of them is a text or a Path, not of type Tensor"),
+        (3, "images: each of them is a text or a Path, not of type int"),
+        (["my", "photos/a.png"], "images=my: a name with blanks needs quotes: 'my photos/a.png'"),
+        (["latest"], "images=latest: the run comes before the images: latest photo.jpg"),
+    ],
+)
+def test_what_is_no_name_of_an_image_is_answered_with_what_is_meant(tmp_path, monkeypatch, images, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my photos").mkdir()
+    (tmp_path / "my photos" / "a.png").touch()
+    with pytest.raises(UserError) as caught:
+        find_images(images)
+    assert str(caught.value) == line
+    assert find_images(Path("my photos").glob("*.png")) == [Path("my photos/a.png")]
+
+
 def test_files_of_a_folder_that_are_not_read_are_counted(photos, caplog):
     Path("sub/g.heic").touch()
     find_images(["sub", "b.png"])

@@ -44,7 +44,7 @@ def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
     ]
     for argument in quoted_arguments:
         if is_option(argument):
-            check_grammar(argument)
+            check_grammar(argument, schema)
     check_places(quoted_arguments)
     check_sweep(quoted_arguments)
     check_choices(quoted_arguments, schema.config_name)

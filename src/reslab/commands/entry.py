@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from mimetypes import guess_type
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -86,8 +87,19 @@ def run_hydra(schema: Schema, task: Task) -> None:
             raise UserError(line_before_job(error, schema.config_name)) from error
 
 
-def checked_task(schema: Schema, task: Task) -> Task:
-    """Return the task as Hydra runs it: with the configuration checked, and a failure recorded in the run's folder."""
+def resuming_command(folder: Path) -> str:
+    """Return the command line that continues a run."""
+    return command_to_paste("train", f"resume={folder}")
+
+
+def checked_task(schema: Schema, task: Task, continued_by: Callable[[Path], str] = resuming_command) -> Task:
+    """Return the task as Hydra runs it: with the configuration checked, and a failure recorded in the run's folder.
+
+    Args:
+        schema: the options of the command.
+        task: what it does with a configuration.
+        continued_by: returns what a user types to continue the run in a folder, once it is interrupted.
+    """
     full_error = os.environ.get(FULL_ERROR)  # what the user has chosen
 
     def checked(config: DictConfig) -> Any:
@@ -112,7 +124,7 @@ def checked_task(schema: Schema, task: Task) -> Task:
                 return checked(config)
             place = Run(hydra_config.runtime.output_dir)
             claim = own_folder(schema, place, config) if is_first_process() else nullcontext()
-            with claim, recorded_failure(schema, place, in_sweep, config):
+            with claim, recorded_failure(schema, place, in_sweep, config, continued_by):
                 return checked(config)
         except Exception as error:
             if in_sweep and OmegaConf.select(config, "sweep.stop_on_failure"):
@@ -152,7 +164,9 @@ def missing_line(config: DictConfig, missing: Sequence[str]) -> str:
 
 
 @contextmanager
-def recorded_failure(schema: Schema, run: Run, in_sweep: bool, config: DictConfig) -> Iterator[None]:
+def recorded_failure(
+    schema: Schema, run: Run, in_sweep: bool, config: DictConfig, continued_by: Callable[[Path], str]
+) -> Iterator[None]:
     """Record an error or a signal in the folder of the run, unless the run leaves none."""
     try:
         yield
@@ -162,7 +176,7 @@ def recorded_failure(schema: Schema, run: Run, in_sweep: bool, config: DictConfi
             has_begun = run.has_begun and not OmegaConf.select(config, "resume")
             record_failure(error, schema.config_name, run, records_mistakes=in_sweep or has_begun)
         if isinstance(error, Interrupted) and schema is TRAINING_SCHEMA and not in_sweep:
-            print_interruption(error, run, is_kept)
+            print_interruption(error, run, is_kept, continued_by)
         raise
 
 
@@ -187,12 +201,14 @@ def record_failure(error: BaseException, config_name: str, run: Run, records_mis
         run.fail(one_line(error, config_name), interrupted=isinstance(error, Interrupted))
 
 
-def print_interruption(error: Interrupted, run: Run, is_kept: bool) -> None:
+def print_interruption(
+    error: Interrupted, run: Run, is_kept: bool, continued_by: Callable[[Path], str] = resuming_command
+) -> None:
     """Print what continues a run whose folder is kept. A signal after the end of a run has interrupted nothing."""
     if is_first_process() and not is_kept:
         print(f"interrupted ({error}); nothing was saved yet", file=sys.stderr)
     elif is_first_process() and not run.has_ended:
-        line = command_to_paste("train", f"resume={relative(run.folder)}")
+        line = continued_by(relative(run.folder))
         saved = os.path.exists(run.last) or os.path.exists(run.previous)
         what = "this continues the run" if saved else "nothing was saved yet, and this starts the run again"
         print(f"interrupted ({error}); {what}:\n{line}", file=sys.stderr)

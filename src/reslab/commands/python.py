@@ -52,9 +52,10 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
         with own_signals(), command_line(script, own_environment(arguments)), initialized_hydra():
             if asks_for_sweep(TRAINING_SCHEMA.config_name, arguments):
                 raise UserError("these options are a sweep; reslab.train trains one run: reslab train … starts a sweep")
-            run_hydra_job(TRAINING_SCHEMA.config_name, checked_task(TRAINING_SCHEMA, task), arguments)
+            checked = checked_task(TRAINING_SCHEMA, task, lambda folder: f"reslab.train({f'resume={folder}'!r})")
+            run_hydra_job(TRAINING_SCHEMA.config_name, checked, arguments)
     except NothingLeftToDo as ended:
-        return Run(ended.folder, config_dir)
+        return Run(ended.folder, own)
     except Interrupted:
         raise KeyboardInterrupt from None
     except (Failed, Exception) as raised:

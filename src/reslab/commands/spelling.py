@@ -12,9 +12,9 @@ from typing import NoReturn
 
 from reslab.commands.resume import MULTIRUN
 from reslab.configuration import CONF, defaults, name_of, parsed, quoted
-from reslab.errors import UserError, nearest, option_line
+from reslab.errors import UserError, nearest, option_line, plain_name
 from reslab.internals import hydra_argument_parser
-from reslab.options import Schema, shown
+from reslab.options import Schema, check_option, shown
 from reslab.run import Run
 from reslab.text import for_shell
 
@@ -31,6 +31,8 @@ def spelled_out(arguments: Sequence[str], schema: Schema) -> list[str]:
         UserError: an argument is no option, no flag and nothing that the command takes without a name.
     """
     words, flags = without_flags(joined(arguments), schema)
+    for word in words:
+        refuse_two_options(word, schema)
     return [*named(words, schema), *flags]
 
 
@@ -120,6 +122,15 @@ def is_option(word: str) -> bool:
     return bool(equals and re.fullmatch(OPTION, name)) and not ("/" in name and exists(word))
 
 
+def refuse_two_options(word: str, schema: Schema) -> None:
+    """Raise UserError for two options in one argument: `"model=resnet8 seed=1"`, `model=resnet8,seed=1`."""
+    value = word.partition("=")[2]
+    second = re.search(rf"[\s,]\s*({OPTION})=", value)
+    if second and second[1] in known_options(schema) and not re.search(r"['\"\[({]", value) and not exists(value):
+        parts = for_shell(word[: -len(value)] + value[: second.start()]), for_shell(value[second.start(1) :])
+        raise UserError(f"{word}: {' and '.join(parts)} are two arguments, in Python two strings")
+
+
 def named(words: Sequence[str], schema: Schema) -> list[str]:
     """Give the arguments without a name the names of the options that they are for."""
     options = [word for word in words if is_option(word)]
@@ -133,7 +144,7 @@ def named(words: Sequence[str], schema: Schema) -> list[str]:
         elif plain and name not in given:
             options.append(f"{name}={quoted(plain.pop(0))}")
     for word in plain:
-        raise UserError(plain_line(word, schema))
+        raise UserError(plain_line(word, words[words.index(word) + 1 :] if word in words else (), schema))
     return options
 
 
@@ -144,17 +155,26 @@ def take_values(options: Sequence[str], name: str) -> tuple[list[str], list[str]
     return others, [value[1:-1] if re.fullmatch(r"\[.*\]", value) else quoted(value) for value in values]
 
 
-def plain_line(word: str, schema: Schema) -> str:
-    """Say what a word that is not name=value may be meant for."""
+def plain_line(word: str, following: Sequence[str], schema: Schema) -> str:
+    """Say what a word that is not name=value may be meant for, given those that follow it."""
     known = known_options(schema)
+    rest, _, value = "".join(following[:1]).partition("=")
+    if meant := [each for each in known if each.rpartition(".")[2] == f"{word}_{rest}"]:  # max epochs=3
+        return f"{word} {rest}={value}: a name has no blanks: {for_shell(f'{meant[0]}={value}')}"
     name, equals, _ = word.partition("=")
     if equals and name:
         return option_line(name, known)
     if word in known:
-        return f"{word}: an option is name=value, e.g. {word}={shown(known[word])}"
+        return f"{word}: an option is name=value, e.g. {word}={example(word, known[word])}"
     takes = [*meant_for(word, known)]
     advice = " or ".join(takes) if takes else 'a value with blanks needs quotes, e.g. "data.root=my photos"'
     return f"{word}: an option is name=value; {advice}"
+
+
+def example(name: str, default: object) -> str:
+    """Return a value that an option may be given to, which is not its default."""
+    examples = {"resume": "latest", "from": "latest", "trust": "true", "experiment": "…"}
+    return examples.get(name) or shown(not default if isinstance(default, bool) else default)
 
 
 def meant_for(word: str, known: Collection[str]) -> Iterator[str]:
@@ -185,11 +205,14 @@ def exists(path: str) -> bool:
 # values
 
 
-def check_grammar(argument: str) -> None:
+def check_grammar(argument: str, schema: Schema) -> None:
     """Raise UserError for an option that Hydra's grammar refuses."""
     name, _, value = argument.partition("=")
     if parsed(argument) is not None:
-        return
+        return None
+    known = known_options(schema)
+    if name not in known and plain_name(name) in map(plain_name, known):  # data.Root
+        raise UserError(option_line(name, known))
     if value.endswith(","):
         problem = "a value is missing after the comma"
     elif any(value.count(opening) != value.count(closing) for opening, closing in ("[]", "()", "{}")):
@@ -198,6 +221,8 @@ def check_grammar(argument: str) -> None:
         problem = f"a list has square brackets: {for_shell(f'{name}=[{value[1:-1]}]')}"
     elif value.count("'") % 2 or value.count('"') % 2:
         problem = "a quote has no partner"
+    elif name in schema.kinds and not schema.kinds[name].allows(value):  # 10^-3, which quotes make no number
+        return check_option(name, value, schema.kinds[name])
     else:
         problem = f"text with such characters needs quotes, for the shell too: {shlex.quote(f'{name}={quoted(value)}')}"
     raise UserError(f"{argument}: {problem}")

@@ -28,8 +28,9 @@ from reslab.errors import UserError
 from reslab.files import output_errors, write_csv, write_json
 from reslab.inference.loading import load_classifier
 from reslab.inference.options import PREDICT
-from reslab.newest import require_text
+from reslab.newest import LATEST, require_text
 from reslab.options import check_option
+from reslab.text import for_shell
 from reslab.training.build import require_accelerator
 from reslab.training.classifier import Classifier
 
@@ -119,14 +120,15 @@ def most_probable(probabilities: Tensor, classes: list[str], top: int) -> list[d
 def find_images(images: Images) -> list[Path]:
     """Return the files of a path, a folder, a glob or a list of them. Raise UserError for one without a file."""
     found: list[Path] = []
-    for named in images if isinstance(images, Iterable) and not isinstance(images, str | bytes) else [images]:
+    names = [*images] if isinstance(images, Iterable) and not isinstance(images, str | bytes) else [images]
+    for named, following in zip(names, [*names[1:], ""], strict=False):
         require_text(named, "images: each of them")
         pattern = os.path.expanduser(named)  # noqa: PTH111  # Path would drop the // of https://
         path = Path(pattern)
         is_file, is_folder = os.path.isfile(path), os.path.isdir(path)
         files = [path] if is_file else files_below(path) if is_folder else list(files_of_glob(pattern))
         if not files:
-            raise UserError(f"images={pattern}: {why_no_image(pattern)}")
+            raise UserError(f"images={pattern}: {why_no_image(pattern, following)}")
         found += files
     if not found:
         raise UserError("images: the list is empty")
@@ -180,8 +182,12 @@ def ranked_columns(classes: list[dict[str, Any]]) -> dict[str, Any]:
     return {f"{name}_{rank}": value for rank, entry in enumerate(classes, 1) for name, value in entry.items()}
 
 
-def why_no_image(pattern: str) -> str:
-    """Say why the value of `images=` names no image."""
+def why_no_image(pattern: str, following: str | Path) -> str:
+    """Say why the value of `images=` names no image, given the one that follows it."""
+    if pattern == LATEST:
+        return "the run comes before the images: latest photo.jpg"
+    if os.path.isfile(spaced := f"{pattern} {following}"):
+        return f"a name with blanks needs quotes: {for_shell(spaced)}"
     if re.match("https?://", pattern):
         return "download the image first, and give the file"
     if os.path.isdir(pattern):
