@@ -48,6 +48,8 @@ def test_every_row_names_an_option_and_says_something_new(known):
         ("config", "drop-path", "model.stochastic_depth is the probability of skipping the last block"),
         ("config", "test-only", "test=false leaves out the test; src/evaluate.py tests a run"),
         ("config", "project", "outputs= is the folder of all runs"),
+        ("config", "fit_one_cycle", "scheduler=one_cycle raises the learning rate and lowers it again"),
+        ("config", "trainer=cuda", "trainer=gpu trains on a GPU"),
         ("config", "model_name_or_path", "model= chooses the network, e.g. model=resnet50"),
         ("config", "config", "experiment= takes a recipe from conf/experiment, --config-dir= a folder of your own"),
     ],

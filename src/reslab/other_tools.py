@@ -103,6 +103,8 @@ MEANT = (
     ("scheduler= has no lowest or first learning rate to set", "warmup_lr min_lr lrf eta_min"),
     ("scheduler=cosine lowers the learning rate along a cosine", "cos_lr"),
     ("scheduler=constant keeps the learning rate", "scheduler=none"),
+    ("scheduler=one_cycle raises the learning rate and lowers it again", "fit_one_cycle scheduler=onecyclelr"),
+    ("trainer=gpu trains on a GPU", "trainer=cuda"),
     ("checkpoint.every_minutes sets the minutes between checkpoints; best.ckpt and last.ckpt are kept", "save_total_limit save_period save_strategy save_steps"),
     ("trainer.check_val_every_n_epoch sets the epochs between validations", "evaluation_strategy eval_strategy"),
     ("callbacks.best_checkpoint.monitor chooses the metric; its best weights are tested at the end", "load_best_model_at_end metric_for_best_model"),

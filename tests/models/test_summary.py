@@ -86,6 +86,7 @@ def test_table_and_drawing_fit_the_terminal(model, width):
     lines = [*table(root, width), *drawing(root, 3, 224)]
     assert max(map(len, lines)) <= width
     assert ("Conv2d 3x3" in "\n".join(lines)) == (width > 60)  # the types need room
+    assert ("A wider terminal shows the types of the layers too." in lines) == (width == 60)
 
 
 def test_a_row_of_the_table():
@@ -93,7 +94,7 @@ def test_a_row_of_the_table():
     assert lines[0] == "layer                type                 output     parameters    FLOPs"
     assert lines[1] == "conv1                Conv2d 3x3           16x32x32          432    885 k"
     assert lines[-2:] == [
-        "layer1.0-2 are alike: the numbers are those of each.",
+        "Rows such as layer1.0-2 give the numbers of each layer.",
         "FLOPs are for one image; a multiply-add counts as two.",
     ]
 

@@ -233,7 +233,8 @@ def table(root: Layer, width: int) -> list[str]:
 
     lines = [line("layer", "type", "output", "parameters", "FLOPs")]
     lines += [line(row.name, row.kind, row.output, f"{row.parameters:,}", brief(row.flops)) for row in found]
-    return [*lines, "", *notes(root)]
+    narrow = [] if has_room else ["A wider terminal shows the types of the layers too."]
+    return [*lines, "", *notes(root), *narrow]
 
 
 def total(root: Layer) -> Row:
@@ -242,9 +243,9 @@ def total(root: Layer) -> Row:
 
 def notes(root: Layer) -> list[str]:
     """Return what explains the numbers of the table, one note per line."""
-    folded_row = next((row.name for row in rows(root) if row.times > 1), None)
-    alike = [] if folded_row is None else [f"{folded_row} are alike: the numbers are those of each."]
-    return [*alike, "FLOPs are for one image; a multiply-add counts as two."]
+    of_several = next((row.name for row in rows(root) if row.times > 1), None)
+    equal = [] if of_several is None else [f"Rows such as {of_several} give the numbers of each layer."]
+    return [*equal, "FLOPs are for one image; a multiply-add counts as two."]
 
 
 def brief(number: int) -> str:
