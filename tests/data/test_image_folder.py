@@ -485,6 +485,19 @@ def test_unreadable_images_are_left_out_of_the_memory_and_counted(composed, mixe
     assert line.startswith(f"left out {len(bad)} of {20 + len(bad)} images, which cannot be read: {bad[0]} (")
 
 
+@pytest.mark.parametrize("in_memory", ["true", "false"])
+def test_the_available_images_of_a_result_can_be_read(composed, tmp_path, in_memory):
+    for split in ("train", "val", "test"):
+        fill(tmp_path / split, {"cat": 6, "dog": 6})
+    for split in ("val", "test"):
+        (tmp_path / split / "cat" / "bad.png").write_bytes(b"not an image")
+    options = ("data=imagefolder", f"data.root={tmp_path}", "data.image_size=8", "data.batch_size=4")
+    options += ("data.augment.scale=null", "data.on_error=skip", f"data.in_memory={in_memory}", "data.num_workers=0")
+    result = train(composed(*options, "model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "logger=none"))
+    counts = {f"{split}/{name}": 12 for split in ("val", "test") for name in ("images", "images_available")}
+    assert {name: result[name] for name in counts} == counts
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_unreadable_images_on_disk_are_left_out_of_their_batches(composed, mixed, caplog, num_workers):
     """The other images stay where the order of the epoch has put them."""

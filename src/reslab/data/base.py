@@ -183,6 +183,11 @@ class ImageDataModule(L.LightningDataModule):
         self.file_splits: list[Split] = []
         self.group_names: dict[SplitName, set[str]] = {}
         self.folder_loaders = weakref.WeakSet[FolderLoader]()
+        self.left_out: dict[SplitName, set[str]] = {
+            "train": set(),
+            "val": set(),
+            "test": set(),
+        }  # files, in this process
         self.copies = weakref.WeakValueDictionary[int, Tensor]()  # on the GPU, by the id of a tensor of `splits`
 
     # what a subclass writes
@@ -510,6 +515,7 @@ class ImageDataModule(L.LightningDataModule):
             order.indices = split.indices[spread_over_classes(split.labels[split.indices], self.seed)]
         if isinstance(split.images, FolderImages):
             loader = FolderLoader(split.images, order, self.num_workers)
+            loader.left_out = self.left_out[name]
             self.folder_loaders.add(loader)
             return loader
         device = self._resident_device(split.images)

@@ -5,12 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from omegaconf import DictConfig
 from torch import distributed
 
-from reslab.data.batches import FolderLoader
 from reslab.data.options import check_sizes
 from reslab.errors import UserError
 from reslab.files import output_errors, write_json
@@ -22,7 +20,7 @@ from reslab.run import Run
 from reslab.training.build import build_trainer, require_accelerator, resolve_precision
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.confusion import Confusion
-from reslab.training.distributed import joined_processes
+from reslab.training.distributed import count_over_processes, joined_processes
 from reslab.training.process import quiet_lightning, quiet_other_processes
 from reslab.training.progress import ProgressBar, can_show_bar
 
@@ -71,7 +69,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     try:
         with joined_processes(config.trainer.num_nodes):
             (metrics,) = trainer.test(trained.classifier, datamodule=tested.data, weights_only=True, verbose=False)
-        unreadable = count_unreadable(trainer)
+        unreadable = count_over_processes(trainer, len(tested.data.left_out["test"]))
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
@@ -98,13 +96,6 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         with output_errors(config.output):
             write_json(Path(config.output), result)
     return result
-
-
-def count_unreadable(trainer: L.Trainer) -> int:
-    """Return how many images a test has left out because they cannot be read, over all processes."""
-    loader = trainer.test_dataloaders
-    count = len(loader.left_out) if isinstance(loader, FolderLoader) else 0
-    return int(trainer.strategy.reduce(torch.tensor(count, device=trainer.strategy.root_device), reduce_op="sum"))
 
 
 def warn_of_other_step(path: Path, step: int, config: DictConfig) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+import lightning as L
+import torch
 from torch import distributed
 
 from reslab.errors import Interrupted, RunError, is_mistake, one_line
@@ -58,6 +60,11 @@ def joined_processes(num_nodes: int, run: Run | None = None) -> Iterator[None]:
         raise LostProcessError from error
     finally:
         further.remove_reports()
+
+
+def count_over_processes(trainer: L.Trainer, count: int) -> int:
+    """Return the sum of the counts of all processes, each of which must call this."""
+    return int(trainer.strategy.reduce(torch.tensor(count, device=trainer.strategy.root_device), reduce_op="sum"))
 
 
 def wait_for_record(run: Run) -> None:

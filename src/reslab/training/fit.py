@@ -37,7 +37,7 @@ from reslab.training.checkpoints import (
     resumed_checkpoint,
 )
 from reslab.training.classifier import Classifier
-from reslab.training.distributed import joined_processes
+from reslab.training.distributed import count_over_processes, joined_processes
 from reslab.training.graph import build_graphs
 from reslab.training.history import History
 from reslab.training.opening import data_line, loss_line, network_line, opening_level, shared_line
@@ -146,9 +146,10 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     if config.test and not pruned:
         chosen = run.best if best is not None and best.best_step is not None else None  # None: the last weights
         result |= test(trainer, classifier, data, chosen)
-    for name, split in data.splits.items():
-        if split is not None and f"{name}/images" in result:
-            result[f"{name}/images_available"] = len(split)
+    for name, left_out in data.left_out.items():
+        unreadable = count_over_processes(trainer, len(left_out))
+        if f"{name}/images" in result and (split := data.splits[name]):
+            result[f"{name}/images_available"] = len(split) - unreadable
     return finish(trainer, classifier, run, result | origin, pruned)
 
 
