@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from conftest import run
 
 from reslab.commands import train
 from reslab.errors import RunError, UserError
@@ -93,3 +94,11 @@ def test_the_rates_of_a_run_that_continues_are_not_tested(composed):
     config = composed("find_lr=true", "resume=there")
     with pytest.raises(UserError, match=r"find_lr=true tests the rates of a new run: leave out resume="):
         TRAINING_SCHEMA.check(config)
+
+
+@pytest.mark.slow
+def test_the_command_writes_nothing_else(tmp_path):
+    done = run("train", *SMALL, "find_lr=true", cwd=tmp_path)
+    assert done.returncode == 0
+    (folder,) = (tmp_path / "outputs" / "find_lr").iterdir()
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {folder / "find_lr.csv", folder / "find_lr.png"}

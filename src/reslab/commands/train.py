@@ -53,10 +53,10 @@ def run_train(config: "DictConfig") -> float | list[float | None] | None:
     if config.summary:
         show_summary(config)
         return None
-    log_beginning(config)
     if config.find_lr:
         suggest_learning_rate(config)
         return None
+    log_beginning(config)
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.printing import print_next_steps, print_result
         from reslab.training.fit import train  # torch and lightning, once the configuration is known to be right
@@ -91,6 +91,7 @@ def suggest_learning_rate(config: "DictConfig") -> None:
     from reslab.interruption import signals
 
     drop_run_logs()
+    log_beginning(config)
     with signals.deferred():
         from reslab.commands.printing import print_suggestion
         from reslab.training.find_lr import range_test, suggested, write_curve
