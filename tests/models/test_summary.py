@@ -89,6 +89,12 @@ def test_table_and_drawing_fit_the_terminal(model, width):
     assert ("A wider terminal shows the types of the layers too." in lines) == (width == 60)
 
 
+def test_a_drawing_says_that_blocks_are_skipped_in_training():
+    line = "in training, blocks are skipped at random: stochastic depth"
+    for model, is_said in (("resnet110_stochastic_depth", True), ("resnet110", False)):
+        assert (line in drawing(layers(network(model), 3, 32), 3, 32)) == is_said
+
+
 def test_a_row_of_the_table():
     lines = table(layers(network("resnet20"), 3, 32), 80)
     assert lines[0] == "layer                type                 output     parameters    FLOPs"

@@ -328,6 +328,8 @@ def legend(root: Layer) -> list[str]:
         lines.append(f"{'block' if len(orders) == 1 else f'{count} block' + 's' * (count > 1)}: {order}")
     if any(block.steps[0] != "conv" and "projection" in (block.shortcut or "") for block in blocks):
         lines.append(f"a projection follows the first {' '.join(blocks[-1].steps[:2])} of its block")
+    if any(layer.kind == "StochasticDepth" for layer in within):
+        lines.append("in training, blocks are skipped at random: stochastic depth")
     used = {step for block in blocks for step in block.steps} | {*root.steps}
     return lines + [f"{step}: {meaning}" for step, meaning in MEANINGS.items() if step in used]
 
