@@ -94,6 +94,7 @@ def test_a_value_that_no_trial_can_have_is_reported_before_the_first(tmp_path, m
         ("data.val_fraction=0", "train/loss"),
         ("data.val_fraction=0 data.validate_on_test=true", "val/loss"),
         ("data=imagefolder data.root=photos data.val_fraction=0", "val/loss"),  # it may have val/
+        ("data=mnist data.val_fraction=0 data.folds=5 data.fold=1", "val/loss"),
         ("trainer.limit_test_batches=0", "val/accuracy"),
     ],
 )

@@ -201,8 +201,9 @@ def check_together(value: dict[str, Any]) -> None:
 
 def refuse_unmeasured(objectives: Sequence[str], value: Mapping[str, Any]) -> None:
     """Raise UserError if a run with these options would not measure an objective of its search."""
-    # Class folders may have a val/ of their own.
-    is_undivided = value["data.val_fraction"] == 0 and "data.in_memory" not in value
+    # Class folders may have a val/ of their own, and a fold may take the place of validation images.
+    may_have_others = "data.in_memory" in value or value["data.folds"] is not None
+    is_undivided = value["data.val_fraction"] == 0 and not may_have_others
     lacking = {
         "test/": {"trainer.limit_test_batches=0": value["trainer.limit_test_batches"] == 0},
         "val/": {
