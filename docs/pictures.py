@@ -11,9 +11,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from reslab.data.augmentation import Augmentation
-from reslab.data.base import ImageSpec
 from reslab.data.datasets import FashionMNIST, read_idx
 from reslab.data.options import Fit
+from reslab.data.spec import ImageSpec
 
 FOLDER = Path(__file__).parent / "pictures"
 MARGIN, LINE = 8, 20  # pixels

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from torchvision.models import ResNet50_Weights
 from torchvision.transforms import v2
 
-from reslab.data.base import ImageSpec
 from reslab.data.fitting import Fitting, border_levels, center_square
 from reslab.data.images import load_image, read_image
 from reslab.data.preprocessing import Preprocessing
+from reslab.data.spec import ImageSpec
 
 SIZES = [(640, 427), (427, 640), (500, 375), (375, 500), (333, 247), (231, 301), (224, 224), (90, 61), (640, 64)]
 PRESETS = {"V1": ResNet50_Weights.IMAGENET1K_V1.transforms(), "V2": ResNet50_Weights.IMAGENET1K_V2.transforms()}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reslab.configuration import CONF
-from reslab.data.base import ImageSpec
+from reslab.data.spec import ImageSpec
 from reslab.data.splits import Split
 from reslab.training import fit
 from reslab.training.opening import millions, network_line, shared_line

@@ -1,30 +1,27 @@
 """The LightningDataModule that every data set extends."""
 
 import logging
-import os
-import re
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from reslab.data.augmentation import Augmentation
 from reslab.data.batches import BatchLoader, BatchOrder, FolderImages, FolderLoader, MemoryLoader
-from reslab.data.fitting import Fitting, border_levels
+from reslab.data.downloads import download_folder
 from reslab.data.groups import Units, names_of_groups, report_division, report_shared_groups, units_of
-from reslab.data.images import first_few
 from reslab.data.options import Fit, Interpolation, check_data, check_folds, check_sizes
+from reslab.data.spec import ImageSpec
 from reslab.data.splits import (
     RECORD,
     Split,
     SplitName,
+    balanced_weights,
     checksum,
     file_keys,
     fold_numbers,
@@ -37,51 +34,6 @@ from reslab.data.splits import (
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class ImageSpec:
-    """What a network must know of its images. A checkpoint holds it, and later commands read it from there.
-
-    Args:
-        classes: the names of the classes, in the order of the labels.
-        channels: channels that the network takes, 1 or 3.
-        image_size: height and width of the images that the network takes, in pixels.
-        mean: mean of each channel of the stored images, for pixel values from 0 to 1.
-        std: standard deviation of each channel of the stored images, for pixel values from 0 to 1.
-        background: RGB values from 0 to 255 that show through transparent parts of image files; None: their
-            transparency is dropped, as that of all images was in older runs.
-        eval_size, resize, interpolation, fit: see conf/data/_data.yaml and `Fitting`; `image_size` is then the size of
-            training images. The defaults are what older runs did.
-    """
-
-    classes: list[str]
-    channels: int
-    image_size: int
-    mean: list[float]
-    std: list[float]
-    background: list[int] | None = None
-    eval_size: int | None = None
-    resize: int | None = None
-    interpolation: Interpolation = "bilinear"
-    fit: Fit | None = None
-
-    @property
-    def size_in_evaluation(self) -> int:
-        """Height and width of the images in validation, test and prediction, in pixels."""
-        return self.eval_size or self.image_size
-
-    def fitting(self, *, training: bool) -> Fitting:
-        """Return how images become squares, in training or in evaluation."""
-        is_chosen = self.eval_size or self.resize or self.interpolation != "bilinear" or self.fit in ("pad", "squash")
-        return Fitting(
-            self.image_size if training else self.size_in_evaluation,
-            None if training else self.resize,
-            self.interpolation,
-            self.fit,
-            border_levels(self.background, self.mean),
-            by_pillow=bool(is_chosen),
-        )
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -359,9 +311,6 @@ class ImageDataModule(L.LightningDataModule):
     def weights_of_classes(self) -> list[float] | None:
         """Return by how much the training images of each class count in the loss; None: all alike.
 
-        Balanced weights are those of scikit-learn: of N images in C classes, each of a class of n images counts
-        N / (C n), so that every class counts alike, and an image counts 1 on the average.
-
         Raises:
             UserError: there is not one weight per class, or a class has no training image to balance it by.
         """
@@ -369,17 +318,11 @@ class ImageDataModule(L.LightningDataModule):
         assert train is not None
         if weights is None:
             return None
-        if weights != "balanced":
-            if len(weights) != classes:
-                raise UserError(f"data.class_weights has {len(weights)} values, and data={self.name} {classes} classes")
-            return [float(weight) for weight in weights]
-        counts = train.labels[train.indices].bincount(minlength=classes)
-        if absent := [name for name, count in zip(self.classes, counts.tolist(), strict=True) if count == 0]:
-            raise UserError(
-                f"data.class_weights=balanced needs training images of every class: there is none of "
-                f"{first_few(absent)}; give a list of weights instead"
-            )
-        return (len(train) / (classes * counts.double())).tolist()
+        if weights == "balanced":
+            return balanced_weights(train.labels[train.indices], self.classes)
+        if len(weights) != classes:
+            raise UserError(f"data.class_weights has {len(weights)} values, and data={self.name} {classes} classes")
+        return [float(weight) for weight in weights]
 
     @property
     def batches_per_epoch(self) -> int:
@@ -556,28 +499,6 @@ class ImageDataModule(L.LightningDataModule):
             log.info("the images stay in main memory: %d MB are too many for the GPU", images.nbytes // 2**20)
             return torch.device("cpu")
         return device
-
-
-@contextmanager
-def download_folder(root: Path, lock_name: str) -> Iterator[None]:
-    """Make a folder in which one process downloads, while others wait. A failed download leaves no empty folder."""
-    is_new, lock = not root.exists(), root / lock_name
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(lock):
-            yield
-    except BaseException:
-        lock.unlink(missing_ok=True)
-        for folder, _, _ in os.walk(root, topdown=False) if is_new else ():
-            with suppress(OSError):  # it is not empty
-                Path(folder).rmdir()
-        raise
-
-
-def failed_download(error: Exception) -> str:
-    """Describe in one line why a download failed. torchvision lists what happened at each of its sites."""
-    reasons = re.findall(r"urlopen error (?:\[Errno -?\d+\] )?([^>]+)", str(error))
-    return ", ".join(dict.fromkeys(reasons)) or "; ".join(str(error).splitlines())
 
 
 def is_limited(limit: float, batches: int) -> bool:

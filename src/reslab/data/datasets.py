@@ -15,7 +15,8 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import check_md5
 
-from reslab.data.base import ImageDataModule, failed_download
+from reslab.data.base import ImageDataModule
+from reslab.data.downloads import failed_download
 from reslab.data.options import EmnistSplit, check_data
 from reslab.data.splits import Split, SplitName
 from reslab.errors import UserError

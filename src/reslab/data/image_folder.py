@@ -15,8 +15,9 @@ from torch import Tensor
 from torchvision import datasets
 
 from reslab.data.augmentation import Augmentation
-from reslab.data.base import ImageDataModule, failed_download
+from reslab.data.base import ImageDataModule
 from reslab.data.batches import FolderImages, make_data_loader
+from reslab.data.downloads import failed_download
 from reslab.data.folders import (
     SPLIT_NAMES,
     class_folders,

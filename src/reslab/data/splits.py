@@ -13,6 +13,7 @@ from torch import Tensor
 
 from reslab.data.batches import FolderImages
 from reslab.data.images import first_few
+from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -243,6 +244,27 @@ def report_missing_classes(name: SplitName, split: Split, classes: Sequence[str]
     if missing := [each for each, count in zip(classes, counts, strict=True) if count == 0]:
         kind = {"train": "training", "val": "validation", "test": "test"}[name]
         log.warning("no %s images of %d of the %d classes: %s", kind, len(missing), len(classes), first_few(missing))
+
+
+def balanced_weights(labels: Tensor, classes: Sequence[str]) -> list[float]:
+    """Return weights of classes with which each class counts alike, as scikit-learn computes them.
+
+    Of N images in C classes, each of a class of n images counts N / (C n), so that an image counts 1 on the average.
+
+    Args:
+        labels: int64 (N,).
+        classes: their names.
+
+    Raises:
+        UserError: a class has no image.
+    """
+    counts = labels.bincount(minlength=len(classes))
+    if absent := [name for name, count in zip(classes, counts.tolist(), strict=True) if count == 0]:
+        raise UserError(
+            f"data.class_weights=balanced needs training images of every class: there is none of {first_few(absent)}; "
+            "give a list of weights instead"
+        )
+    return (len(labels) / (len(classes) * counts.double())).tolist()
 
 
 def checksum(splits: Sequence[Split], root: Path) -> str:

@@ -10,8 +10,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from reslab.configuration import CONF, nodes, own_folders
-from reslab.data.base import ImageSpec
 from reslab.data.images import WHITE
+from reslab.data.spec import ImageSpec
 from reslab.errors import UserError
 from reslab.models.build import build_network
 from reslab.models.weights import StateDict, is_state_dict, listed, mismatches, not_finite

@@ -12,9 +12,9 @@ from torch import distributed as dist
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from reslab.data.base import ImageSpec
 from reslab.data.batches import Batch, derive_seed
 from reslab.data.preprocessing import Preprocessing, require_pixels
+from reslab.data.spec import ImageSpec
 from reslab.data.splits import file_changes
 from reslab.errors import UserError
 from reslab.training.checkpoints import refuse_lost_weights

@@ -8,8 +8,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from reslab.configuration import task_overrides
-from reslab.data.base import ImageDataModule, ImageSpec
+from reslab.data.base import ImageDataModule
 from reslab.data.duplicates import shared_images
+from reslab.data.spec import ImageSpec
 from reslab.machine import command
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}

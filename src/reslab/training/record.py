@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from reslab.configuration import nodes
-from reslab.data.base import ImageSpec
 from reslab.data.options import DATA
+from reslab.data.spec import ImageSpec
 from reslab.errors import UserError
 from reslab.options import FRACTION, GROUP, LIKE_DEFAULT, NULL, POSITIVE, check_option, integer, list_of
 from reslab.training.options import RUN, TRAINER
