@@ -35,6 +35,18 @@ def test_the_folds_are_the_same_for_every_seed(composed):
     assert not torch.equal(first["val"].indices, second["val"].indices)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "split"),
+    [
+        (("data=digits", "data.folds=5", "data.fold=0"), "test"),
+        (("data=mnist", "data.folds=5", "data.fold=0"), "val"),
+        (("data=digits",), None),
+    ],
+)
+def test_the_fold_is_the_test_set_where_there_is_no_other(composed, overrides, split):
+    assert build_data(composed(*overrides), ()).fold_split == split
+
+
 @pytest.mark.parametrize("folders", [("",), ("train",)])
 def test_the_fold_is_the_test_set_of_folders_without_one(composed, tmp_path, folders):
     fill(tmp_path / folders[0], {"cat": 20, "dog": 10})

@@ -6,6 +6,7 @@ from fake_runs import make_run
 from reslab.reports.configurations import group_by_settings, images_of, seconds_text
 from reslab.reports.entries import read_entries
 from reslab.reports.settings import differing_settings
+from reslab.reports.statistics import Statistics, with_interval
 
 
 def test_runs_of_one_configuration_differ_only_in_the_seed(tmp_path):
@@ -23,15 +24,39 @@ def test_runs_of_one_configuration_differ_only_in_the_seed(tmp_path):
 
 def test_folds_are_runs_of_one_configuration_as_seeds_are(tmp_path):
     for number, (fold, seed) in enumerate([(0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (2, 2)]):
-        result = {"test/images": 100 + fold, "val/images": 50}
-        options = {"data__fold": fold, "data__folds": 3, "optimizer__lr": 0.1, "seed": seed}
+        result = {"test/images": 100 + fold, "val/images": 50, "fold_split": "test"}
+        options = {"data__fold": fold, "data__folds": 3, "data__val_fraction": 0.2, "optimizer__lr": 0.1, "seed": seed}
         make_run(tmp_path / f"{number}_", accuracy=0.8 + 0.01 * number, result=result, **options)
     make_run(tmp_path / "6_", accuracy=0.1, data__fold=0, data__folds=5)
     first, other = group_by_settings(read_entries([tmp_path]))
     assert (first.size, other.size) == ("3 folds x 2 seeds", "1 fold")
-    assert [images_of(first.entries, f"{name}/accuracy") for name in ("test", "val")] == [303, 150]
-    assert first.statistics("test/accuracy").overlap == 1 / 2
+    assert first.statistics("test/accuracy").overlap == 1 / 2 / 0.8  # 1/3 of the images to 0.8 of the other 2/3
     assert other.statistics("test/accuracy").overlap == 0
+
+
+@pytest.mark.parametrize(
+    ("fold_split", "validate_on_test", "test", "val"),
+    [
+        ("test", False, 303, 50),
+        ("test", True, 303, 150),
+        ("val", False, 100, 150),
+        (None, False, 100, 50),  # it is not known
+    ],
+)
+def test_only_the_images_of_the_folds_themselves_are_added(tmp_path, fold_split, validate_on_test, test, val):
+    """Images beside them are the same in each fold, so that five folds do not say more than one about other images."""
+    for fold in range(3):
+        result = {"test/images": 100 + fold, "val/images": 50} | ({"fold_split": fold_split} if fold_split else {})
+        options = {"data__fold": fold, "data__folds": 3, "data__validate_on_test": validate_on_test}
+        make_run(tmp_path / str(fold), accuracy=0.8, test=0.8, result=result, **options)
+    (found,) = group_by_settings(read_entries([tmp_path]))
+    images = {
+        name: images_of(found.entries, name, adds_folds=found.is_of_fold(name))
+        for name in ("test/accuracy", "val/accuracy")
+    }
+    assert images == {"test/accuracy": test, "val/accuracy": val}
+    same = with_interval(Statistics(3, 0.8, 0.0), test)
+    assert found.statistics("test/accuracy")[3:5] == pytest.approx(same[3:5])
 
 
 @pytest.mark.parametrize(

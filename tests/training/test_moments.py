@@ -302,6 +302,12 @@ def test_a_limited_validation_says_how_many_images_it_used(composed, batches):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("options", "fold_split"), [((), None), (("data.folds=5", "data.fold=0"), "test")])
+def test_the_result_of_a_fold_says_which_split_it_is(composed, options, fold_split):
+    result = fit.train(composed(*DIGITS, "trainer.max_epochs=1", "trainer.limit_train_batches=1", *options))
+    assert result.get("fold_split") == fold_split
+
+
 @pytest.mark.parametrize("options", [("callbacks=ema",), ("trainer.check_val_every_n_epoch=2",), ()])
 def test_a_run_with_nothing_left_to_train_has_the_same_result_again(composed, tmp_path, options):
     options = (*DIGITS, *RESTLESS, *options, "test=true", "trainer.max_epochs=3")

@@ -179,6 +179,13 @@ class ImageDataModule(L.LightningDataModule):
         """Whether there are test images of its own. If not, `read` takes them from all images by `part_of`."""
         return True
 
+    @property
+    def fold_split(self) -> Literal["val", "test"] | None:
+        """The split that is the fold of a cross-validation; None without one."""
+        if self.folds is None:
+            return None
+        return "val" if self.has_test_images else "test"
+
     def part_of(self, images: Split, split: SplitName, test_fraction: float) -> Tensor:
         """Return the positions of the "train" or the "test" images in a data set that has no test images of its own.
 
@@ -209,7 +216,7 @@ class ImageDataModule(L.LightningDataModule):
         elif "train" not in self.splits:
             self.splits["train"] = self._read_or_download("train")
             self._check_augmentation()
-            fold_validates = self.folds is not None and self.has_test_images
+            fold_validates = self.fold_split == "val"
             if self.validate_on_test:
                 if fold_validates:
                     raise UserError(
@@ -398,7 +405,7 @@ class ImageDataModule(L.LightningDataModule):
         """
         train = self.splits["train"]
         assert train is not None
-        if self.folds is not None and self.has_test_images:
+        if self.folds is not None and self.fold_split == "val":
             fraction = 1 / self.folds
             units, chosen = self._fold_of(train)
         else:

@@ -33,11 +33,31 @@ class Configuration:
             entries = [entry for entry in self.entries if metric in entry.result]
             statistics = sample_statistics([entry.result[metric] for entry in entries])
             if statistics and len({entry.fold for entry in entries}) > 1:
-                statistics = statistics._replace(overlap=1 / (self.settings["data.folds"] - 1))
+                statistics = statistics._replace(overlap=self.overlap)
             if statistics and metric in ACCURACIES:
-                statistics = with_interval(statistics, images_of(entries, metric))
+                images = images_of(entries, metric, adds_folds=self.is_of_fold(metric))
+                statistics = with_interval(statistics, images)
             self.computed[metric] = statistics
         return self.computed[metric]
+
+    @property
+    def overlap(self) -> float:
+        """The number of images of a fold per training image: see `Statistics`."""
+        is_divided_further = self.fold_split == "test" and not self.settings.get("data.validate_on_test")
+        kept = self.settings.get("data.val_fraction", 0) if is_divided_further else 0
+        return 1 / (self.settings["data.folds"] - 1) / (1 - kept)
+
+    @property
+    def fold_split(self) -> str | None:
+        """The split that was the fold; None where the runs do not all say the same."""
+        splits = {entry.result.get("fold_split") for entry in self.entries}
+        return splits.pop() if len(splits) == 1 else None
+
+    def is_of_fold(self, metric: str) -> bool:
+        """Return whether a metric was measured on the fold, so that each fold has other images."""
+        split = metric.partition("/")[0]
+        validated_on_test = split == "val" and self.settings.get("data.validate_on_test")
+        return self.fold_split == ("test" if validated_on_test else split)
 
     @property
     def size(self) -> str:
@@ -60,10 +80,11 @@ class Configuration:
         return provenance(self.entries)
 
 
-def images_of(entries: Iterable[Entry], metric: str) -> int | None:
+def images_of(entries: Iterable[Entry], metric: str, adds_folds: bool) -> int | None:
     """Return how many images an accuracy is a proportion of, the fewest of some runs; None where one does not say it.
 
-    Runs of older versions do not. The images of several folds are different ones, so they are added.
+    Runs of older versions do not. The images of the folds themselves are different ones, so they are added. A test set
+    beside the folds is the same in all of them, and validation images beside the fold are mostly the same.
     """
     fewest: dict[int | None, float] = {}
     for entry in entries:
@@ -71,7 +92,7 @@ def images_of(entries: Iterable[Entry], metric: str) -> int | None:
         fewest[entry.fold] = min(number, fewest.get(entry.fold, math.inf))
         if not 1 <= number < math.inf:
             return None
-    return int(sum(fewest.values()))
+    return int(sum(fewest.values()) if adds_folds else min(fewest.values()))
 
 
 def group_by_settings(entries: Iterable[Entry]) -> list[Configuration]:

@@ -17,7 +17,9 @@ from reslab.text import printable
 
 # The numbers in a result, besides the metrics, whose names have a slash.
 NUMBERS = ("epochs", "steps", "best_step", "parameters", "threads")
-TEXTS = ("status", "error", "model", "data", "device", "precision", "git_commit", "data_checksum", "folder")
+TEXTS = (
+    "status", "error", "model", "data", "device", "precision", "git_commit", "data_checksum", "folder", "fold_split",
+)  # fmt: skip
 MAY_BE_NULL = ("best_step", "git_commit", "data_checksum")
 MAX_REASON = 500  # characters of why a run has no result
 MAX_COUNT = 2**53  # of epochs and steps: the integers up to here are exact as float
@@ -54,6 +56,8 @@ def checked_config(run: Run) -> dict[str, Any]:
         check(fold is None or is_integer(fold), f"data.fold is {json.dumps(fold)}, not an integer")
         folds = config["data"].get("folds") if fold is not None else 2
         check(is_integer(folds) and folds > 1, f"data.folds is {json.dumps(folds)}, not an integer of at least 2")
+        kept = config["data"].get("val_fraction", 0) if fold is not None else 0
+        check(is_number(kept) and 0 <= kept < 1, f"data.val_fraction is {json.dumps(kept)}, not a number below 1")
         objectives = as_list(config.get("objective", []))
         check(
             all(isinstance(name, str) for name in objectives),

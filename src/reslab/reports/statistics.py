@@ -19,10 +19,10 @@ class Statistics(NamedTuple):
         deviation: standard deviation of the sample, with n - 1 in the denominator; None for one run.
         low: lower bound of the confidence interval of an accuracy; None where there is none.
         high: upper bound of the interval.
-        overlap: of the folds of a cross-validation, the number of test images per training image; 0 for seeds. Folds
-            share training images, so that their mean varies more than that of independent runs, by the variance between
-            them times this number (Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52,
-            2003).
+        overlap: of the folds of a cross-validation, the number of images of a fold per training image; 0 for seeds.
+            Folds share training images, so that their mean varies more than that of independent runs, by the variance
+            between them times this number (Nadeau and Bengio, "Inference for the generalization error", Machine
+            Learning 52, 2003).
     """
 
     n: int

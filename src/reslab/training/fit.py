@@ -139,6 +139,8 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     result |= {"epochs": history.epochs, "steps": trainer.global_step, "best_step": best_step}
     result |= {"train/seconds": history.train_seconds, "train/images_per_second": history.images_per_second}
     result["graph"] = graphs.outcome
+    if data.fold_split:
+        result["fold_split"] = data.fold_split
     if len(lengths) > 1:
         result["requested"] = lengths
     if stopped:
