@@ -189,9 +189,10 @@ def option_line(name: str, known: Collection[str]) -> str:
     """
     if same := [each for each in known if plain_name(each) == plain_name(name)]:  # Model=, as no other tool has it
         return f"there is no option {name}{suggest(name, same, ALL_OPTIONS)}"
-    words = meaning(name, {*known, *(OF_A_SWEEP if "sweep" in known else ())})
-    if not words and (elsewhere := choices_with(name)):
+    if elsewhere := choices_with(name):
         words = f"{' and '.join(elsewhere)} {'has' if len(elsewhere) == 1 else 'have'} it"
+    else:
+        words = meaning(name, {*known, *(OF_A_SWEEP if "sweep" in known else ())}) or ""
     return f"there is no option {name}" + (f": {words}" if words else suggest(name, [*known], ALL_OPTIONS))
 
 

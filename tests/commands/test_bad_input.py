@@ -231,6 +231,8 @@ LATER = [
      "optimizer: Invalid initial_accumulator_value value: -1"),
     ("+scheduler.rho=1", "there is no option scheduler.rho"),
     ("+trainer.rho=1", "there is no option trainer.rho"),
+    ("loss.gamma=2", "there is no option loss.gamma: loss=focal has it"),
+    ("trainer=ddp_cpu trainer.sync_batchnorm=true", "trainer.sync_batchnorm=true needs GPUs"),
     ("logger=tensorboard +logger.rho=1", "there is no option logger.rho"),
     ("trainer.strategy=fsdp", "trainer: The strategy `fsdp` requires a GPU accelerator"),
     ("optimizer._target_=torch.optim.RMSprop ~optimizer.nesterov ~optimizer.fused +optimizer.centered=false +optimizer.alpha=[]",

@@ -55,6 +55,7 @@ def test_help_shows_examples(tmp_path, no_torch, command, example):
         ("train", ["-m", "seed=1,2,1"], "error: seed=1,2,1: 1 stands there twice, for two equal runs: leave one out"),
         ("train", ["-m", "model=resnet8,'resnet8'"], "error: model=resnet8,'resnet8': resnet8 stands there twice"),
         ("train", ["-m", "summary=true"], "error: summary=true shows one network: leave out -m"),
+        ("train", ["folder=here"], "error: folder= follows from the place of the run: give hydra.run.dir=here"),
         ("train", ["-m", "find_lr=true"], "error: find_lr=true suggests one learning rate: leave out -m"),
         (
             "train",

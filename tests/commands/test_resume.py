@@ -686,10 +686,12 @@ def test_what_the_user_gives_or_trusts_is_taken(tmp_path):
     assert resumed_command_line([f"from={folder}", "trust=true", "seed=4"]) == [*mine, "seed=4"]
 
 
-def test_the_run_of_a_search_is_repeated_outside_of_it(tmp_path):
+def test_the_run_of_a_search_is_resumed_and_repeated_outside_of_it(tmp_path):
     folder = make_run(tmp_path / "run", ["seed=3", PRUNING_OVERRIDE])
+    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
     assert resumed_command_line([f"from={folder}"]) == ["seed=3"]
-    assert resumed_command_line([f"resume={folder}"])[:2] == ["seed=3", PRUNING_OVERRIDE]
+    assert resumed_command_line([f"resume={folder}"]) == ["seed=3", *place]
+    assert resumed_command_line([f"resume={folder}", PRUNING_OVERRIDE]) == ["seed=3", PRUNING_OVERRIDE, *place]
 
 
 def test_the_flags_of_a_repeated_run_stay_together_at_the_end(tmp_path):

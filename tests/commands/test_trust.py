@@ -8,7 +8,6 @@ from reslab.commands.trust import refuse_untrusted
 from reslab.configuration import composed
 from reslab.errors import UserError
 from reslab.run import Run
-from reslab.sweeps.options import PRUNING_OVERRIDE
 
 REFUSED = [
     "+hydra.callbacks.x._target_=malicious.recorder", "+callbacks.x._target_=malicious.recorder",
@@ -33,7 +32,7 @@ KEPT = [
     "model.widths=[8,8,16]", "+trainer.val_check_interval=0.25", "data.augment={crop: 2}",
     "~callbacks.tensorboard_report", "+optimizer.eps=1e-6", "objective=[val/accuracy,test/loss]",
     "data.root='/a b/c'", "trainer.max_time='00:01:00:00'", "callbacks.ema.decay=0.9", "data.root=${outputs}",
-    "+callbacks.ema.start=3", "+trainer.fast_dev_run=true", PRUNING_OVERRIDE,
+    "+callbacks.ema.start=3", "+trainer.fast_dev_run=true",
 ]  # fmt: skip
 KEPT_IN_A_SWEEP = [
     "hydra/sweeper=optuna", "hydra.sweeper.trials=5", "hydra.mode=MULTIRUN", "hydra/launcher=ray",

@@ -9,6 +9,7 @@ from conftest import run
 
 from reslab.commands import train
 from reslab.errors import RunError, UserError
+from reslab.training.classifier import Classifier
 from reslab.training.find_lr import HIGHEST, LOWEST, STEPS, Curve, draw, range_test, rate_at, suggested, write_curve
 from reslab.training.options import TRAINING_SCHEMA
 
@@ -65,6 +66,17 @@ def test_a_rate_at_which_everything_is_lost_ends_the_test(composed):
     curve = range_test(composed(*SMALL, "optimizer.momentum=0.99", "model.logit_scale=100", "data.batch_size=16"))
     assert len(curve.rates) < STEPS
     assert all(map(math.isfinite, curve.losses))
+
+
+def test_a_first_loss_that_is_not_finite_is_one_line(composed, monkeypatch):
+    monkeypatch.setattr(Classifier, "loss_and_sums", lose_everything)
+    with pytest.raises(RunError, match=r"^the loss of the first step, at a learning rate of 1e-0., is not finite"):
+        range_test(composed(*SMALL))
+
+
+def lose_everything(self, images, labels, draw_mix):
+    loss = self.network(self.preprocess(images)).sum() * math.nan
+    return loss, self.train_metrics.of_batch(loss.detach(), torch.zeros(len(labels), self.num_classes), labels)
 
 
 def test_the_curve_is_a_table_and_a_picture(tmp_path):

@@ -72,6 +72,20 @@ def test_the_stages_are_the_stem_four_of_blocks_and_the_classifier(composed, mod
     assert found[-1] == set(network.fc.parameters())
 
 
+def test_parameters_of_the_network_itself_are_trained_with_the_first_stage():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2))
+    network.register_parameter("token", torch.nn.Parameter(torch.zeros(4, 4)))
+    groups = parameter_groups(network, layer_decay=0.5)
+    assert {p for group in groups for p in group["params"]} == set(network.parameters())
+    (own,) = (group for group in groups if any(each is network.token for each in group["params"]))
+    assert own["lr_factor"] == 0.5
+
+
+def test_a_network_of_one_stage_has_no_layer_decay():
+    with pytest.raises(UserError, match=r"^model\.layer_decay needs a network of several children"):
+        parameter_groups(torch.nn.Sequential(torch.nn.Linear(2, 2)), layer_decay=0.5)
+
+
 @pytest.mark.parametrize("freeze", ["false", "1"])
 def test_each_stage_has_a_fraction_of_the_learning_rate_of_the_next(composed, freeze):
     options = ("model=resnet8", "model.layer_decay=0.5", "optimizer.lr=0.8", "scheduler=constant", "trainer=cpu",

@@ -126,6 +126,9 @@ def check_ignored(arguments: Sequence[str], config_name: str) -> None:
     given = {name_of(argument).lstrip("+"): unquoted(argument.partition("=")[2]) for argument in arguments}
     if {"resume", "from"} & given.keys() or is_further_process(sys.argv):
         return
+    if "folder" in given and config_name in ("config", "benchmark"):
+        place = for_shell(f"hydra.run.dir={given['folder']}")
+        raise UserError(f"folder= follows from the place of the run: give {place}")
     if given.get("data.root", "null") != "null" and is_one_choice("data", given):
         name = defaults(config_name, arguments).get("data.name")
         file = CONF / "data" / f"{name}.yaml"

@@ -68,7 +68,6 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
         refuse_used_folder(given)
         run = Run(named_folder("from", given))
         kept = saved_arguments(run, f"from={given['from']}", others, trusted)
-        kept = [override for override in kept if name_of(override) != PRUNING]  # the new run is in no search
         return [*kept, *sorted(others, key=lambda argument: is_flag(argument) or argument in MULTIRUN)]
     folder = folder_to_resume(given, others)
     if folder is None:
@@ -119,7 +118,8 @@ def saved_arguments(run: Run, source: str, others: list[str], trusted: bool) -> 
     if not run.has_settings:
         raise UserError(f"{source} has incomplete settings in {run.hydra_folder}: start a new run")
     config = run.config
-    overrides = [override for override in run.overrides if not has_prefix(name_of(override), PLACES)]
+    # A search gives its own jobs what opens its database. A run that is resumed or repeated by itself is in no search.
+    overrides = [override for override in run.overrides if not has_prefix(name_of(override), (*PLACES, PRUNING))]
     given = {name_of(argument) for argument in others}
     own = [override for override in overrides if name_of(override) not in given]
     if not trusted:

@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType
 from reslab.configuration import CONF, has_prefix, is_group, nodes, own_folders, parsed
 from reslab.errors import UserError
 from reslab.run import read_configuration
-from reslab.sweeps.options import PRUNING_OVERRIDE, SEARCH
+from reslab.sweeps.options import SEARCH
 from reslab.training.options import IGNORED, TRAINING_SCHEMA
 
 # What says where a run is. The folder that the user names decides, so these saved overrides do not count.
@@ -46,8 +46,7 @@ def refuse_untrusted(
     folders = [CONF, *own_folders([*sys.argv[1:], *arguments])]
     for text in overrides:
         override = parsed_option(text)
-        is_own = text == PRUNING_OVERRIDE  # which no user has typed
-        if not is_own and (override is None or not is_allowed(override, folders, in_sweep)):
+        if override is None or not is_allowed(override, folders, in_sweep):
             raise UserError(
                 f"{source} would set {text}, which is refused because whoever wrote the folder could run code with it: "
                 "if you trust the folder, give that option too, or trust=true"

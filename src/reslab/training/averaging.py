@@ -32,8 +32,8 @@ class WeightAverage(Callback):
         warmup: use a smaller decay at first, (1 + n) / (10 + n) in update n, as TensorFlow's ExponentialMovingAverage
             does with `num_updates`. The average of a short run then forgets the initial weights.
         every_steps: optimizer steps from one update to the next. The first step of each epoch has one.
-        copy_fraction: in this fraction of all steps, an update copies the weights, and so does the next one; None:
-            the average begins with the initial weights.
+        copy_fraction: in this fraction of all steps and in the step after them, an update copies the weights; None: the
+            average begins with the initial weights.
 
     Raises:
         UserError: an argument has a value that it may not take.

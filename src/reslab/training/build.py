@@ -244,6 +244,8 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger 
         _convert_="all",
     )
     check_made("trainer", trainer, L.Trainer)
+    if options.sync_batchnorm and trainer.world_size > 1 and trainer.strategy.root_device.type != "cuda":
+        raise UserError("trainer.sync_batchnorm=true needs GPUs: torch has no such batch norm for CPUs")
     return trainer
 
 

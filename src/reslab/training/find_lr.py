@@ -95,6 +95,7 @@ def range_test(config: DictConfig) -> Curve:
 
     Raises:
         UserError: the configuration cannot be trained.
+        RunError: the loss is not finite at the lowest rate.
     """
     require_accelerator(config.trainer.accelerator)
     config = config.copy()
@@ -109,6 +110,8 @@ def range_test(config: DictConfig) -> Curve:
     trainer = build_trainer(config, [test], None)
     with signals.deferred(), memory_advice(config):
         trainer.fit(classifier, datamodule=data)
+    if not test.curve.losses:
+        raise RunError(f"the loss of the first step, at a learning rate of {LOWEST:g}, is not finite: no suggestion")
     return test.curve
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, class_weights: Tensor | None, label_smoothing: float) -> Tensor:
-    """Return the mean cross-entropy; with weights, torch's weighted mean."""
+    """Return the mean cross-entropy; with weights, the weighted mean, of which torch's is a case for unmixed labels."""
     if class_weights is None:
         return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     total = F.cross_entropy(logits, targets, class_weights, reduction="sum", label_smoothing=label_smoothing)

@@ -43,7 +43,10 @@ def groups_by_stage(groups: Groups, network: nn.Module, layer_decay: float) -> I
 def stages(network: nn.Module) -> list[set[nn.Parameter]]:
     """Return the parameters of the stem, of each stage of blocks and of the classifier, in the order of the data.
 
-    These are the network's children. A norm belongs to the child before it.
+    These are the network's children. A norm belongs to the child before it, and what belongs to no child to the first.
+
+    Raises:
+        UserError: there is only one.
     """
     found: list[set[nn.Parameter]] = []
     for child in network.children():
@@ -54,6 +57,9 @@ def stages(network: nn.Module) -> list[set[nn.Parameter]]:
             found[-1] |= parameters
         else:
             found.append(parameters)
+    if len(found) < 2:
+        raise UserError("model.layer_decay needs a network of several children with parameters, one for each stage")
+    found[0] |= set(network.parameters(recurse=False))
     return found
 
 
