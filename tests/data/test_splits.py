@@ -14,15 +14,14 @@ from sklearn.datasets import load_digits
 
 from reslab.data.splits import (
     Split,
-    are_training_files,
     chosen_count,
-    file_changes,
     path_hashes,
     pixel_statistics,
     report_missing_classes,
     spread_over_classes,
     stratified_split,
 )
+from reslab.data.training_files import are_training_files, file_changes
 from reslab.errors import UserError
 from reslab.training.build import build_data
 from reslab.training.classifier import Classifier

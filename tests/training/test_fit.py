@@ -1,10 +1,12 @@
 import json
+import random
 import shutil
 
 import pytest
 import torch
 from conftest import equal, last_weights, names
 from hydra import compose
+from PIL import Image
 
 from reslab.data.base import ImageDataModule, Split
 from reslab.errors import RunError, UserError
@@ -212,3 +214,35 @@ def test_a_resumed_run_does_not_need_the_weights_that_it_began_with(composed, tr
         f"resume={tmp_path} would be another run: optimizer.lr was 0.1 and is 0.3; from={tmp_path} repeats it with "
         f"other settings, model.weights={tmp_path} begins a new run from its weights"
     )
+
+
+def fill(root, counts):
+    """Write 8x8 images, each of one colour of its own, in class folders."""
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            draw = random.Random(f"{name}/{number}")
+            Image.new("RGB", (8, 8), tuple(draw.randrange(256) for _ in range(3))).save(root / name / f"{number}.png")
+
+
+@pytest.mark.parametrize("options", [[], ["data.in_memory=true", "data.augment.scale=null"]])
+def test_a_resumed_run_tests_no_image_that_it_was_trained_on(composed, tmp_path, options, caplog):
+    """Added images move one from the training to the test."""
+    photos, folder = tmp_path / "photos", tmp_path / "run"
+    fill(photos, {"cat": 30, "dog": 30})
+    own = [f"data.root={photos}", "data.image_size=8", "data.batch_size=8", "data.num_workers=0", *options]
+    own = ["model=resnet8", "trainer=cpu", "logger=none", "data=imagefolder", f"folder={folder}", *own]
+    fit.train(composed(*own, "trainer.max_epochs=1"))
+    fill(photos, {"cat": 38})
+    caplog.clear()
+    longer = (f"resume={folder}", "trainer.max_epochs=2", "data.allow_changes=true")
+    result = fit.train(composed(*own, *longer))
+    line = "left out 1 image that the network was trained on"
+    assert line in caplog.messages
+    assert result["test/images"] == 13
+    assert any(message.endswith(", 1 moved to the test images") for message in caplog.messages)
+    caplog.clear()
+    again = evaluate(composed_evaluation(folder))
+    assert line in caplog.messages
+    assert again["images"] == 13
+    assert again["metrics"] == pytest.approx({name: result[name] for name in again["metrics"]})

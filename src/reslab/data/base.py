@@ -18,7 +18,6 @@ from reslab.data.groups import Units, names_of_groups, report_division, report_s
 from reslab.data.options import Fit, Interpolation, check_data, check_folds, check_sizes
 from reslab.data.spec import ImageSpec
 from reslab.data.splits import (
-    RECORD,
     Split,
     SplitName,
     balanced_weights,
@@ -31,6 +30,7 @@ from reslab.data.splits import (
     spread_over_classes,
     stratified_split,
 )
+from reslab.data.training_files import RECORD, without_training_images
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -133,6 +133,8 @@ class ImageDataModule(L.LightningDataModule):
         self.folds, self.fold = folds, fold
         self.splits: dict[SplitName, Split | None] = {}
         self.file_splits: list[Split] = []
+        self.test_files: Split | None = None  # the test images, if they are files, with those of `seen_files`
+        self.seen_files: Tensor | None = None
         self.group_names: dict[SplitName, set[str]] = {}
         self.folder_loaders = weakref.WeakSet[FolderLoader]()
         self.left_out: dict[SplitName, set[str]] = {
@@ -351,8 +353,8 @@ class ImageDataModule(L.LightningDataModule):
         """Return a record of the files that the run trains or validates on, int64 (N,), sorted.
 
         Each number is a hash of a file's path within the root. Where the test images are a part of the same files, a
-        later command finds with it which of them the run has seen: see `are_training_files`. None stands for data sets
-        that are not read from a file per image, whose test images are a fixed set of their own.
+        later command finds with it which of them the run has seen: see `without_training_images`. None stands for data
+        sets that are not read from a file per image, whose test images are a fixed set of their own.
         """
         hashes = [file_keys(split, self.root, RECORD) for split in self.file_splits]
         known = [each for each in hashes if each is not None]
@@ -369,6 +371,10 @@ class ImageDataModule(L.LightningDataModule):
     def _complete(self, name: SplitName) -> None:
         """Decode a split that has been read and divided, and report the classes of which it has no image."""
         split = self.splits[name]
+        if name == "test" and split is not None and isinstance(split.images, FolderImages):
+            self.test_files = split
+            if self.seen_files is not None:
+                split, _ = without_training_images(split, self.root, self.root, self.classes, self.seen_files)
         if split is not None:
             self.group_names[name] = names_of_groups(split)
             for other in self.group_names.keys() - {name}:

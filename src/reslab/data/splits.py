@@ -157,8 +157,6 @@ def spread_over_classes(labels: Tensor, seed: int) -> Tensor:
 
 # files
 
-RECORD = "file"  # the purpose of the hashes that a run records
-
 
 def path_hashes(paths: Sequence[str | Path], root: Path, purpose: str, seed: int = 0) -> Tensor:
     """Return a hash of each path within the root, which is the same wherever the root is.
@@ -204,35 +202,6 @@ def file_keys(split: Split, root: Path, purpose: str, seed: int = 0) -> Tensor |
     if not isinstance(split.images, FolderImages):
         return None
     return path_hashes([split.images.paths[index] for index in split.indices.tolist()], root, purpose, seed)
-
-
-def are_training_files(paths: Sequence[str | Path], root: Path, training_files: Tensor) -> Tensor:
-    """Return, bool (N,), which of the files below `root` a run was trained or validated on.
-
-    Args:
-        paths: files below `root`.
-        root: the folder of the data set, where it is now.
-        training_files: the record of the run: see `ImageDataModule.training_files`.
-    """
-    return torch.isin(path_hashes(paths, root, RECORD), training_files)
-
-
-def file_changes(splits: Sequence[Split], root: Path, training_files: Tensor | None) -> str:
-    """Say how the files of a run differ from its record: see `ImageDataModule.training_files`. Return "" if unknown.
-
-    The record has no names, so only the new files are named.
-    """
-    keys = [file_keys(split, root, RECORD) for split in splits]
-    if training_files is None or not splits or any(each is None for each in keys):
-        return ""
-    new = list[bytes]()
-    for split, each in zip(splits, keys, strict=True):
-        if isinstance(split.images, FolderImages) and each is not None:
-            places = split.indices[~torch.isin(each, training_files)].tolist()
-            new += names_within([split.images.paths[place] for place in places], root)
-    missing = int((~torch.isin(training_files, torch.cat([each for each in keys if each is not None]))).sum())
-    changes = [f"{len(new):,} new ({first_few([os.fsdecode(name) for name in new])})"] if new else []
-    return ", ".join([*changes, *([f"{missing:,} missing"] if missing else [])])
 
 
 # content

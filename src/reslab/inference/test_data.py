@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ from reslab.data.batches import FolderImages
 from reslab.data.folders import split_named
 from reslab.data.image_folder import ClassFolders, ImageFolder
 from reslab.data.images import counted
-from reslab.data.splits import Split, are_training_files, names_within
+from reslab.data.splits import Split
+from reslab.data.training_files import are_training_files, without_training_images
 from reslab.errors import UserError
 from reslab.inference.loading import Trained
 from reslab.inference.options import UnknownClasses
@@ -75,7 +75,7 @@ def build_test_data(trained: Trained, config: DictConfig, checkpoint: Path) -> T
             f"data={data.name} has no test set in {data.root}{whole if isinstance(data, ImageFolder) else ''}"
         )
     found = len(split)
-    split, trained_on = without_training_images(split, data, trained, own_root)
+    split, trained_on = without_seen_images(split, data, trained, own_root)
     split, unknown = with_labels_of_network(split, data, trained.spec.classes, config.unknown_classes, checkpoint)
     data.splits["test"] = split
     return TestData(data, found, {"trained_on": trained_on, "unknown_classes": unknown})
@@ -169,37 +169,17 @@ def refuse_unknown_split(data: ImageFolder, trained: Trained, own_root: Path, ch
 # images that the network was trained on
 
 
-def without_training_images(split: Split, data: ImageDataModule, trained: Trained, own_root: Path) -> tuple[Split, int]:
-    """Leave out the test images that the network was trained on, which a warning counts.
+def without_seen_images(split: Split, data: ImageDataModule, trained: Trained, own_root: Path) -> tuple[Split, int]:
+    """Leave out the test images that the network was trained on: see `without_training_images`.
 
     Returns:
         The other images, and how many were left out.
-
-    Raises:
-        UserError: there are no others.
     """
     record = trained.classifier.record.get("training_files")
     if record is None or not isinstance(split.images, FolderImages):
         return split, 0
-    names = [os.fsdecode(name) for name in names_within(split.images.paths, data.root)]
-    root, own = data.root.resolve(), own_root.resolve()
-    here = [f"{root}{os.sep}{name}" for name in names]
-    places = [*here, *map(os.path.realpath, here)]
-    recorded = are_training_files(places, own, record).view(2, -1).any(0)
-    moved = are_training_files(without_outer_folders(places, own, trained.spec.classes), own, record).view(2, -1).any(0)
-    known = recorded | moved
-    chosen = known[split.indices]
-    count = int(chosen.sum())
-    if count == len(split):
-        raise UserError(f"the network was trained on all {count:,} test images of {data.root}: give other images")
-    if count:
-        log.warning("left out %s that the network was trained on", counted(count, "image"))
-    if by_name := int((moved & ~recorded)[split.indices].sum()):
-        log.warning(
-            "%s of them are in another folder within %s than in the training, and have the same names: test images of "
-            "other origin from outside of it", f"{by_name:,}", own_root,
-        )  # fmt: skip
-    if root == own:
+    others, known = without_training_images(split, data.root, own_root, trained.spec.classes, record)
+    if is_same_folder(data.root, own_root):
         lists_all = isinstance(data, ImageFolder) and not data.labels and not data.split_folders()
         if lists_all and (gone := len(record) - int(known.sum())):
             log.warning("%s of the images that the network was trained on are no longer in %s", f"{gone:,}", data.root)
@@ -209,22 +189,7 @@ def without_training_images(split: Split, data: ImageDataModule, trained: Traine
             "folder, test with root=%s instead of data=%s",
             f"{alike:,}", f"{len(split):,}", data.root, data.root, data.name,
         )  # fmt: skip
-    return split.subset((~chosen).nonzero().flatten()), count
-
-
-def without_outer_folders(paths: Sequence[str], root: Path, classes: Sequence[str]) -> list[str]:
-    """Return each path below `root` without the folders above its class folder, into which it may have been moved.
-
-    Example:
-        >>> without_outer_folders(["/pets/train/cat/1.png", "/pets/cat/2.png", "/a/cat/3.png"], Path("/pets"), ["cat"])
-        ['/pets/cat/1.png', '/pets/cat/2.png', '/a/cat/3.png']
-    """
-    prefix, known, found = f"{root}{os.sep}", set(classes), list[str]()
-    for path in paths:
-        parts = Path(path.removeprefix(prefix)).parts if path.startswith(prefix) else ()
-        place = next((place for place, part in enumerate(parts[:-1]) if part in known), 0)
-        found.append(str(root.joinpath(*parts[place:])) if place else path)
-    return found
+    return others, len(split) - len(others)
 
 
 # classes

@@ -48,10 +48,14 @@ UNSUPPORTED = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinde
 # data and classifier
 
 
-def build_data(config: DictConfig, stages: Sequence[str]) -> ImageDataModule:
-    """Build the data module of `config.data` and read the splits of the stages: "fit", "test"."""
+def build_data(config: DictConfig, stages: Sequence[str], seen_files: Tensor | None = None) -> ImageDataModule:
+    """Build the data module of `config.data` and read the splits of the stages: "fit", "test".
+
+    Of files that the run was trained on before, `seen_files`, none is a test image.
+    """
     data: ImageDataModule = instantiate(config.data, seed=config.seed, _convert_="all")
     check_made("data", data, ImageDataModule)
+    data.seen_files = seen_files
     for stage in stages:
         data.setup(stage)
     return data

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from reslab.data.batches import Batch, derive_seed
 from reslab.data.preprocessing import Preprocessing, require_pixels
 from reslab.data.spec import ImageSpec
-from reslab.data.splits import file_changes
+from reslab.data.training_files import file_changes
 from reslab.errors import UserError
 from reslab.training.checkpoints import refuse_lost_weights
 from reslab.training.confusion import Confusion
@@ -314,7 +314,7 @@ class Classifier(L.LightningModule):
     def _accept_changed_images(self, training_files: Tensor | None) -> None:
         """Continue with other images than before if `data.allow_changes` is true; raise UserError otherwise."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        changes = file_changes(data.file_splits, data.root, training_files)
+        changes = file_changes(data.file_splits, data.root, training_files, data.test_files)
         more = f": {changes}" if changes else ""
         changed = f"data={data.name}: the images differ from those that the run began with{more}"
         if not data.allow_changes:

@@ -88,7 +88,8 @@ def train(config: DictConfig) -> Result:
 def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Result:
     """Train in the run's folder, or continue there from a checkpoint, then test and write the result."""
     prepare_process(config.seed)
-    data = build_data(config, stages=("fit", "test") if config.test else ("fit",))
+    seen_files = resumed.record.get("training_files") if resumed else None
+    data = build_data(config, stages=("fit", "test") if config.test else ("fit",), seen_files=seen_files)
     if resumed:
         refuse_other_classes(data, resumed.record["spec"]["classes"])
         # An older version may have computed other statistics.
