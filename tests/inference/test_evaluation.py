@@ -412,6 +412,41 @@ def test_options_of_other_data_sets_are_one_line(run, name):
 # images that the network was trained on
 
 
+@pytest.fixture(scope="module")
+def fold(tmp_path_factory):
+    """A run on a fold of the digits, which are in memory, so that no record says which images it was trained on."""
+    folder = tmp_path_factory.mktemp("fold")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        options = ("data=digits", "data.folds=5", "data.fold=2", "model=resnet8", "trainer=cpu", FP32, "logger=none")
+        config = compose("config", [*options, f"folder={folder}", "trainer.max_epochs=1"])
+        return SimpleNamespace(folder=folder, result=fit.train(config))
+
+
+@pytest.mark.parametrize("options", [(), ("data=digits",), ("data=digits", "data.root=elsewhere", "data.fold=2")])
+def test_the_fold_of_a_run_is_what_it_is_tested_on(fold, composed, options):
+    result = evaluate(compose("evaluate", [f"checkpoint={fold.folder}", "trainer=cpu", *options]))
+    assert result["metrics"] == metrics_of_test(fold.result)
+    assert result["images"] == fold.result["test/images"]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("data=digits", "data.fold=1"), "data.fold"),
+        (("data=digits", "data.folds=3", "data.fold=1"), "data.folds and data.fold"),
+    ],
+)
+def test_another_fold_of_images_in_memory_than_that_of_the_run_is_refused(fold, composed, options, named):
+    message = f"^{named} would divide data=digits otherwise than in the training.*: leave {named} out$"
+    with pytest.raises(UserError, match=message):
+        evaluate(compose("evaluate", [f"checkpoint={fold.folder}", "trainer=cpu", *options]))
+
+
+def test_a_fold_is_refused_where_the_run_had_none(run):
+    with pytest.raises(UserError, match=r"^data\.folds and data\.fold would divide data=digits otherwise"):
+        run("data=digits", "data.folds=5", "data.fold=0")
+
+
 def test_no_image_of_the_training_is_tested(test_pets, pets, tmp_path, caplog):
     """A part of the run's own folder is given as a data set of its own."""
     (tmp_path / "some").mkdir()

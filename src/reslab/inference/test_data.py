@@ -3,7 +3,7 @@
 import inspect
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +74,7 @@ def build_test_data(trained: Trained, config: DictConfig, checkpoint: Path) -> T
         raise UserError(
             f"data={data.name} has no test set in {data.root}{whole if isinstance(data, ImageFolder) else ''}"
         )
+    refuse_other_division(split, data, options, trained, own_root)
     found = len(split)
     split, trained_on = without_seen_images(split, data, trained, own_root)
     split, unknown = with_labels_of_network(split, data, trained.spec.classes, config.unknown_classes, checkpoint)
@@ -122,11 +123,24 @@ def data_options(trained: Trained, config: DictConfig, own_root: Path) -> dict[s
     if issubclass(kind, ClassFolders):
         # Each image is read once, and its path is needed.
         options |= {"in_memory": False, "background": trained.background}
+    divided_as_own = {name: own[name] for name in DIVISION if name in own and is_of_run(options, own, own_root)}
+    divided_as_given = {name: given[name] for name in DIVISION if name in given}
+    whole = {"test_fraction": 0.0} if issubclass(kind, ImageFolder) else {}
+    return options | whole | divided_as_own | divided_as_given
+
+
+def is_of_run(options: Mapping[str, Any], own: Mapping[str, Any], own_root: Path) -> bool:
+    """Return whether the images are those of which the run was trained on a part, and tested another part.
+
+    Args:
+        options: of the data set.
+        own: the options of the run's own data set.
+        own_root: where that is now.
+    """
+    kind, in_own_folder = get_class(options["_target_"]), is_same_folder(options["root"], own_root)
     if issubclass(kind, ImageFolder):
-        in_own_folder = is_same_folder(options["root"], own_root)
-        divided_as_own = {name: own[name] for name in DIVISION if name in own and in_own_folder}
-        options |= {"test_fraction": 0.0} | divided_as_own | given
-    return options
+        return in_own_folder
+    return options["_target_"] == own["_target_"] and (in_own_folder or not issubclass(kind, ClassFolders))
 
 
 def takes(kind: type, argument: str) -> bool:
@@ -167,6 +181,20 @@ def refuse_unknown_split(data: ImageFolder, trained: Trained, own_root: Path, ch
 
 
 # images that the network was trained on
+
+
+def refuse_other_division(
+    split: Split, data: ImageDataModule, options: Mapping[str, Any], trained: Trained, own_root: Path
+) -> None:
+    """Raise UserError if the images are those of the run and divided otherwise, and in memory, where nothing tells."""
+    own = to_dict(trained.config.data, resolve=True)
+    if isinstance(split.images, FolderImages) or data.has_test_images or not is_of_run(options, own, own_root):
+        return
+    if changed := " and ".join(f"data.{name}" for name in DIVISION if options.get(name) != own.get(name)):
+        raise UserError(
+            f"{changed} would divide data={data.name} otherwise than in the training, so that the test has images that "
+            f"the network was trained on: leave {changed} out"
+        )
 
 
 def without_seen_images(split: Split, data: ImageDataModule, trained: Trained, own_root: Path) -> tuple[Split, int]:
