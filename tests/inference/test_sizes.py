@@ -8,7 +8,7 @@ import torch
 from conftest import FP32
 from hydra import compose, initialize_config_dir
 from PIL import Image
-from sklearn.datasets import load_sample_images
+from sklearn.datasets import load_digits, load_sample_images
 from torch.nn import functional as F
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.transforms._presets import ImageClassification
@@ -121,6 +121,34 @@ def test_the_run_and_evaluate_test_the_images_of_the_preset(run, photos, compose
     split = data.splits["test"]
     logits = logits_of(run, [split.images.paths[index] for index in split.indices])
     loss = F.cross_entropy(logits, split.labels[split.indices]).item()
+    assert result["metrics"]["test/loss"] == pytest.approx(loss, abs=1e-5)
+
+
+def wide_digits(root):
+    """Write digits between transparent columns, so that there are borders and parts without a colour."""
+    for number, (image, label) in enumerate(zip(*load_digits(return_X_y=True), strict=True)):
+        if number < 20:
+            pixels = np.zeros((8, 20, 4), np.uint8)
+            pixels[:, 4:16, 3] = 255
+            pixels[:, 6:14, :3] = np.round(image.reshape(8, 8, 1) * 255 / 16)
+            (root / str(label)).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(root / str(label) / f"{number}.png")
+    return sorted(root.rglob("*.png"))
+
+
+def test_the_borders_of_other_images_are_those_of_the_training_and_transparent_parts_white(composed, tmp_path):
+    folder, root = tmp_path / "run", tmp_path / "images"
+    root.mkdir()
+    paths = wide_digits(root)
+    options = ("data=digits", "data.fit=pad", "model=resnet8", "trainer=cpu", FP32, "logger=none")
+    fit.train(composed(*options, f"folder={folder}", "trainer.max_epochs=1", "trainer.limit_train_batches=1"))
+    result = evaluate(
+        compose("evaluate", [f"checkpoint={folder}", "trainer=cpu", "data=imagefolder", f"data.root={root}"])
+    )
+    (folder / ".hydra").mkdir()
+    found = reslab.Run(folder).predict(paths, top=10, device="cpu")
+    right = [{each["class"]: each["probability"] for each in row["classes"]} for row in found]
+    loss = -np.mean([np.log(row[path.parent.name]) for row, path in zip(right, paths, strict=True)])
     assert result["metrics"]["test/loss"] == pytest.approx(loss, abs=1e-5)
 
 

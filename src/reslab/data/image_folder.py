@@ -18,6 +18,7 @@ from reslab.data.augmentation import Augmentation
 from reslab.data.base import ImageDataModule
 from reslab.data.batches import FolderImages, make_data_loader
 from reslab.data.downloads import failed_download
+from reslab.data.fitting import Fitting
 from reslab.data.folders import (
     SPLIT_NAMES,
     class_folders,
@@ -62,9 +63,14 @@ class ClassFolders(ImageDataModule):
         group: the images that belong together, by a regular expression on the path within the root; None: each by
             itself.
         options: those of every data set.
+
+    Attributes:
+        fitting_in_test: how test images become squares; None: as the options say. A test of a trained network sets it,
+            because the borders of `fit: pad` are those of the training, also where transparent parts are not.
     """
 
     folders: dict[SplitName, str] = {"train": "train", "val": "val", "test": "test"}
+    fitting_in_test: Fitting | None = None
 
     def __init__(
         self,
@@ -179,6 +185,8 @@ class ClassFolders(ImageDataModule):
         if self.image_size is None:
             raise UserError("data.image_size must be given: the images may come in any size")
         fitting = self.spec_of([], 3, self.image_size).fitting(training=split == "train")
+        if split == "test" and self.fitting_in_test:
+            fitting = self.fitting_in_test
         read: Reader = ReadSquare(fitting, background=self.background)
         augment = self.augment or {}
         if split != "train" or self.in_memory:

@@ -64,6 +64,8 @@ def build_test_data(trained: Trained, config: DictConfig, checkpoint: Path) -> T
     is_own = is_same_folder(options["root"], own_root) and options.get("labels") == own_labels
     with advice_for_own_data(not names_data(config)):
         data: ImageDataModule = instantiate(options, seed=trained.config.seed, _convert_="all")
+        if isinstance(data, ClassFolders):
+            data.fitting_in_test = trained.spec.fitting(training=False)
         if isinstance(data, ImageFolder):
             data.tests_all = not is_own and config.data.test_fraction is None
             refuse_unknown_split(data, trained, own_root, checkpoint)
