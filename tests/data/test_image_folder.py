@@ -11,7 +11,6 @@ import pytest
 import torch
 from bad_images import write_bad
 from conftest import SHARED_DATA, names, needs_shared_data
-from hydra.errors import InstantiationException
 from hydra.utils import get_class
 from noise_images import SIZE, build, counts, fill, pixels_and_labels, save_noise
 from PIL import Image
@@ -681,9 +680,8 @@ def test_each_split_is_read_at_its_size(composed, tmp_path, in_memory, folders):
 
 def test_borders_of_the_mean_need_one(composed, tmp_path):
     options = ("data.fit=pad", "data.background=null", "data.mean=null", "data.in_memory=true")
-    with pytest.raises(
-        InstantiationException, match=r"data\.fit=pad adds borders of data\.background or else of data\.mean"
-    ):
+    fill(tmp_path, {"cat": 4, "dog": 4})
+    with pytest.raises(UserError, match=r"data\.fit=pad adds borders of data\.background or else of data\.mean"):
         build(composed, tmp_path, *options, "data.augment.scale=null")
 
 

@@ -1,5 +1,7 @@
 """Whatever reads the images of a network in evaluation gives the numbers of torchvision's presets on the same files."""
 
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -150,6 +152,20 @@ def test_the_borders_of_other_images_are_those_of_the_training_and_transparent_p
     right = [{each["class"]: each["probability"] for each in row["classes"]} for row in found]
     loss = -np.mean([np.log(row[path.parent.name]) for row, path in zip(right, paths, strict=True)])
     assert result["metrics"]["test/loss"] == pytest.approx(loss, abs=1e-5)
+
+
+def test_borders_of_the_mean_are_those_of_the_run_in_other_images_too(photos, composed, tmp_path):
+    more = ("data.fit=pad", "data.background=null", "data.resize=null")
+    model = ("model=resnet8", "model.widths=[8,8,8]", "trainer.max_epochs=1", "logger=none")
+    result = fit.train(composed(*PHOTOS, *SMALL, *model, *more, f"folder={tmp_path}", f"data.root={photos}"))
+    paths = build_data(composed(*PHOTOS, f"data.root={photos}"), ("test",)).splits["test"]
+    for index in paths.indices.tolist():
+        file = Path(paths.images.paths[index])
+        (tmp_path / "others" / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, tmp_path / "others" / file.parent.name / file.name)
+    others = ("data=imagefolder", f"data.root={tmp_path}/others")
+    tested = evaluate(compose("evaluate", [f"checkpoint={tmp_path}", "trainer=cpu", *others]))
+    assert tested["metrics"]["test/loss"] == pytest.approx(result["test/loss"], abs=1e-6)
 
 
 def test_the_classifier_takes_images_of_the_size_as_they_are_and_fits_others(run, photos):

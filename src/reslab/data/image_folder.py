@@ -85,8 +85,6 @@ class ClassFolders(ImageDataModule):
         super().__init__(**options)
         self.group = group
         self.in_memory, self.on_error, self.background = in_memory, on_error, background
-        if self.fit == "pad" and background is None and self.mean is None:
-            raise UserError("data.fit=pad adds borders of data.background or else of data.mean: set one of them")
         self.found: dict[Path, list[ImageFiles]] = {}  # what the class folders of a split hold, by its folder
         self.listed: dict[Path, list[Sequence[str]]] = {}  # the images of each class that the split uses
 
@@ -187,6 +185,8 @@ class ClassFolders(ImageDataModule):
         fitting = self.spec_of([], 3, self.image_size).fitting(training=split == "train")
         if split == "test" and self.fitting_in_test:
             fitting = self.fitting_in_test
+        if fitting.fit == "pad" and not fitting.fill:
+            raise UserError("data.fit=pad adds borders of data.background or else of data.mean: set one of them")
         read: Reader = ReadSquare(fitting, background=self.background)
         augment = self.augment or {}
         if split != "train" or self.in_memory:
