@@ -47,6 +47,17 @@ def test_the_splits_are_those_of_the_training(check_config, planted, composed):
         assert images.indices[images.splits == number].tolist() == trained.splits[name].indices.tolist()
 
 
+def test_the_log_says_what_was_taken_from_a_labels_file_and_what_was_not(check_config, planted, tmp_path, caplog):
+    rows = [f"train/{name}/{each:02}.png,{name},{each}" for name in ("cat", "dog") for each in range(6, 16)]
+    file = tmp_path / "labels.csv"
+    file.write_text("\n".join(["image,class,age", *rows]))
+    caplog.set_level(logging.INFO)
+    result = check_data(check_config("near=false", f"data.root={planted}", f"data.labels={file}")).result
+    taken = "20 images of 2 classes; image is the path, class is the label; not used: age"
+    assert caplog.messages[0] == f"{file}: {taken}"
+    assert result["left_out"] == []
+
+
 def test_the_statistics_are_those_that_the_training_computes(check_config, composed):
     result = check_data(check_config("data=digits", "data.val_fraction=0.3")).result
     data = build_data(composed("data=digits", "data.val_fraction=0.3"), stages=("fit",))

@@ -105,7 +105,7 @@ def read_file(file: Path, root: Path, group: str | None, is_one_of_several: bool
                 f"{file} has no column with labels ({shown_columns(table)}), and {names[labels.index('')]} is in no "
                 "class folder: name the column of the labels label"
             )
-    report_columns(file, columns, labels)
+    report_columns(file, table, columns, labels)
     groups = columns["group"].values if "group" in columns else None
     splits, split_words = splits_named(words) if words else (None, {})
     return LabelledFiles(names, labels, splits, groups, split_words), real_paths
@@ -174,16 +174,19 @@ def check_values(columns: dict[str, Column], file: Path) -> None:
             raise UserError(f"{file}: {what} has no {role} ({counted(column.values.count(''), 'empty value')})")
 
 
-def report_columns(file: Path, columns: dict[str, Column], labels: Sequence[str]) -> None:
-    """Say in the log which column was taken as what."""
+def report_columns(file: Path, table: Sequence[Column], columns: dict[str, Column], labels: Sequence[str]) -> None:
+    """Say in the log which column was taken as what, and which ones are not used."""
     taken = [
         f"{column.name or f'value {place}'} is the {role}" for place, (role, column) in enumerate(columns.items(), 1)
     ]
     if "label" not in columns:
-        taken.append("the class folder is the label")
+        taken.append("no column is known as the label, so the class folder is the label")
+    used = {id(column) for column in columns.values()}
+    unused = [column.name or "?" for column in table if id(column) not in used]
+    more = f"; not used: {first_few(unused)}" if unused else ""
     log.info(
-        "%s: %s of %s; %s",
-        file, counted(len(labels), "image"), f"{len(set(labels)):,} classes", ", ".join(taken),
+        "%s: %s of %s; %s%s",
+        file, counted(len(labels), "image"), f"{len(set(labels)):,} classes", ", ".join(taken), more,
     )  # fmt: skip
 
 

@@ -78,14 +78,17 @@ def looks_for_near(facts: NDArray[Any]) -> bool:
 
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Yield a list that receives what the data set says of its files in the block, in place of the log."""
+    """Yield a list that receives the warnings about the files of the data set in the block, in place of the log."""
     lines: list[str] = []
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
+            if record.levelno < logging.WARNING:
+                logging.getLogger().handle(record)
+            else:
+                lines.append(record.getMessage())
 
-    logger, collector = logging.getLogger("reslab.data"), Collector(logging.WARNING)
+    logger, collector = logging.getLogger("reslab.data"), Collector()
     logger.addHandler(collector)
     logger.propagate, before = False, logger.propagate
     try:
