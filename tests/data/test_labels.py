@@ -73,6 +73,22 @@ def test_each_of_several_files_is_a_split(root):
     assert files.split_words == {"train": "train", "val": "Valid"}
 
 
+def test_groups_that_only_one_of_several_files_has_are_refused(root):
+    """They would not keep the images of a group in one split."""
+    both = read(root, "path,label,group\ncat/1.png,cat,p1\n", "path,label,group\ndog/1.png,dog,p2\n")
+    assert both.groups == ["p1", "p2"]
+    for files in ((",group", ",p1", "", ""), ("", "", ",group", ",p2")):
+        train, valid = (
+            f"path,label{files[0]}\ncat/1.png,cat{files[1]}\n",
+            f"path,label{files[2]}\ndog/1.png,dog{files[3]}\n",
+        )
+        without, there = ("Valid", "train") if files[0] else ("train", "Valid")
+        with pytest.raises(
+            UserError, match=rf"/{without}\.csv has no column of groups, and .*/{there}\.csv has one: add"
+        ):
+            read(root, train, valid)
+
+
 def test_an_image_of_two_rows_counts_once(root, caplog):
     (root / "link.png").symlink_to(root / "cat" / "1.png")
     files = read(root, "path,label\ncat/1.png,a\n./cat/1.png,a\nlink.png,a\ndog/1.png,b\n")
@@ -127,3 +143,12 @@ def test_a_labels_file_is_looked_for_in_the_root_and_then_in_the_working_directo
 
 def test_classes_with_numbers_as_names_have_the_order_of_the_numbers():
     assert sorted(["b", "10", "9", "a", "0"], key=class_order) == ["0", "9", "10", "a", "b"]
+    long = "1" * 5000  # more digits than Python's int() takes
+    assert sorted(["b", f"{long}1", f"0{long}", "007", "8", "٩"], key=class_order) == [
+        "007",
+        "8",
+        "٩",
+        f"0{long}",
+        f"{long}1",
+        "b",
+    ]

@@ -37,6 +37,8 @@ def test_a_table_is_read_with_any_delimiter_encoding_and_quotes(tmp_path, conten
         ("n01/img_1 0\nn02/img_2\t10\n", [(None, ["n01/img_1", "n02/img_2"]), (None, ["0", "10"])]),
         ("image label\nx/1 0\n", [("image", ["x/1"]), ("label", ["0"])]),
         ("path\na.png\n", [("path", ["a.png"])]),
+        ("a\u2028b\x85.png cat\r\nc.png dog\r\n", [(None, ["a\u2028b\x85.png", "c.png"]), (None, ["cat", "dog"])]),
+        ("a\u2028b.png,cat\nc.png,dog\n", [(None, ["a\u2028b.png", "c.png"]), (None, ["cat", "dog"])]),
     ],
 )
 def test_a_list_needs_no_names_of_columns(tmp_path, content, columns):

@@ -47,10 +47,13 @@ class LabelledFiles:
         return sorted({self.labels[row] for row in self.rows_of(split)}, key=class_order)
 
 
-def class_order(name: str) -> tuple[bool, int, str]:
-    """Return a sorting key: numbers by size, so that label 10 comes after label 9, and then names."""
-    is_number = name.isdecimal()
-    return not is_number, int(name) if is_number else 0, name
+def class_order(name: str) -> tuple[bool, int, str, str]:
+    """Return a sorting key: numbers by size, so that label 10 comes after label 9, and then names.
+
+    Of two numbers, the one with more digits is larger; int() does not take more than 4,300 of them.
+    """
+    digits = "".join(str(int(digit)) for digit in name).lstrip("0") if name.isdecimal() else ""
+    return not name.isdecimal(), len(digits), digits, name
 
 
 def find_labels(name: str, root: Path) -> Path:
@@ -75,11 +78,12 @@ def read_labels(files: Sequence[Path], root: Path, group: str | None = None) -> 
         UserError: a file cannot be read, an image is missing, or a row contradicts another one.
     """
     parts = [read_file(file, root, group, is_one_of_several=len(files) > 1) for file in files]
+    refuse_missing_groups(files, [part for part, _ in parts])
     together = LabelledFiles(
         [name for part, _ in parts for name in part.names],
         [label for part, _ in parts for label in part.labels],
         [split for part, _ in parts for split in part.splits or ()] if parts[0][0].splits else None,
-        [key for part, _ in parts for key in part.groups or ()] if all(part.groups for part, _ in parts) else None,
+        [key for part, _ in parts for key in part.groups or ()] if parts[0][0].groups else None,
         {},
     )
     for part, _ in parts:
@@ -88,6 +92,17 @@ def read_labels(files: Sequence[Path], root: Path, group: str | None = None) -> 
             together.split_words[split] = f"{before}, {words}" if before else words
     where = " and ".join(map(str, files))
     return each_once(together, [real for _, reals in parts for real in reals], where)
+
+
+def refuse_missing_groups(files: Sequence[Path], parts: Sequence[LabelledFiles]) -> None:
+    """Raise UserError if one of several files has groups and another one has none."""
+    without = [file for file, part in zip(files, parts, strict=True) if part.groups is None]
+    if without and len(without) < len(files):
+        there = next(file for file in files if file not in without)
+        raise UserError(
+            f"{without[0]} has no column of groups, and {there} has one: add it, so that groups are in one split only, "
+            "or remove it there"
+        )
 
 
 def read_file(file: Path, root: Path, group: str | None, is_one_of_several: bool) -> tuple[LabelledFiles, list[str]]:

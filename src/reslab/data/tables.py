@@ -42,14 +42,15 @@ def read_table(file: Path) -> list[Column]:
 def read_text(file: Path) -> list[Column]:
     """Return the columns of a text file: a table with a delimiter, or a list of a path and a label per line."""
     text = decoded(file)
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    all_lines = re.split("\r\n|\r|\n", text)  # str.splitlines also splits at U+2028, which a name may have
+    first = next((line for line in all_lines if line.strip()), "")
     if not first:
         raise UserError(f"{file} is empty: a labels file has a line for each image")
     widths = {each: len(next(csv_rows(first, each, file, strict=False))[1]) for each in DELIMITERS}
     delimiter = max(widths, key=lambda each: widths[each])
     if widths[delimiter] > 1 or plain_name(first) in COLUMNS["path"]:
         return columns_of(csv_rows(text, delimiter, file), file)
-    lines = ((number, line.rsplit(None, 1)) for number, line in enumerate(text.splitlines(), 1))
+    lines = ((number, line.rsplit(None, 1)) for number, line in enumerate(all_lines, 1))
     return columns_of(lines, file, names_columns=plain_name(first.split()[0]) in COLUMNS["path"])
 
 
