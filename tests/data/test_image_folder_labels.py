@@ -104,6 +104,17 @@ def test_a_labels_file_that_cannot_be_trained_on_is_one_line(composed, photos, r
     assert str(error.value) == message
 
 
+def test_a_column_per_class_is_no_column_of_labels(composed, photos):
+    root = photos[0]
+    (root / "onehot.csv").write_text("image,apple,brick\nimages/000.png,1,0\nimages/001.png,0,1\n")
+    with pytest.raises(UserError) as error:
+        build(composed, root, "data.labels=onehot.csv")
+    assert str(error.value) == (
+        f"{root}/onehot.csv has no column that is known as the label (its columns: image, apple, brick), and the "
+        "images are in only one class folder, images: add a column label with the name of the class of each image"
+    )
+
+
 def test_a_run_is_not_resumed_with_another_label(composed, photos, tmp_path):
     root, _, rows = photos
     options = (

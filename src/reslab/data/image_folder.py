@@ -338,7 +338,7 @@ class ImageFolder(ClassFolders):
         training = "train" if part and "train" in (self.labelled.splits or ()) else part
         self.classes = self.labelled.classes_of(training)
         if split == "train" and len(self.classes) < 2:
-            raise UserError(f"{self.labels_name} has only the class {self.classes[0]}: at least two are needed")
+            raise UserError(self.too_few_labels())
         if unknown := set(self.labelled.classes_of(part)) - set(self.classes):
             raise UserError(
                 f"{self.labels_name} has {part} images of classes without training images: {first_few(sorted(unknown))}"
@@ -350,6 +350,15 @@ class ImageFolder(ClassFolders):
         keys = self.labelled.groups
         groups = numbered([keys[row] for row in rows]) if keys else self.groups_of(paths)
         return Split(FolderImages(paths, labels, self.reader(split), self.on_error), labels, groups=groups)
+
+    def too_few_labels(self) -> str:
+        """Say that the labels file has one class, and why if that is a folder."""
+        if self.labelled.without_label:
+            return (
+                f"{self.labelled.without_label}, and the images are in only one class folder, {self.classes[0]}: add a "
+                "column label with the name of the class of each image"
+            )
+        return f"{self.labels_name} has only the class {self.classes[0]}: at least two are needed"
 
 
 class Imagenette(ClassFolders):

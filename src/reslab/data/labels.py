@@ -28,6 +28,7 @@ class LabelledFiles:
         splits: their splits; None if nothing divides them.
         groups: the names of their groups; None if there is no column of groups.
         split_words: what each split is called in the files.
+        without_label: what to say of a file that has no column of labels; "" if there is none.
     """
 
     names: list[str]
@@ -35,6 +36,7 @@ class LabelledFiles:
     splits: list[SplitName] | None
     groups: list[str] | None
     split_words: dict[SplitName, str]
+    without_label: str = ""
 
     def rows_of(self, split: SplitName | None) -> list[int]:
         """Return the numbers of the rows of a split, sorted by path; None: of all rows."""
@@ -85,6 +87,7 @@ def read_labels(files: Sequence[Path], root: Path, group: str | None = None) -> 
         [split for part, _ in parts for split in part.splits or ()] if parts[0][0].splits else None,
         [key for part, _ in parts for key in part.groups or ()] if parts[0][0].groups else None,
         {},
+        next((part.without_label for part, _ in parts if part.without_label), ""),
     )
     for part, _ in parts:
         for split, words in part.split_words.items():
@@ -123,7 +126,10 @@ def read_file(file: Path, root: Path, group: str | None, is_one_of_several: bool
     report_columns(file, table, columns, labels)
     groups = columns["group"].values if "group" in columns else None
     splits, split_words = splits_named(words) if words else (None, {})
-    return LabelledFiles(names, labels, splits, groups, split_words), real_paths
+    without_label = (
+        "" if "label" in columns else f"{file} has no column that is known as the label ({shown_columns(table)})"
+    )
+    return LabelledFiles(names, labels, splits, groups, split_words, without_label), real_paths
 
 
 def class_folders_of(names: Sequence[str], outer: bool) -> list[str]:
@@ -263,4 +269,5 @@ def each_once(files: LabelledFiles, real_paths: Sequence[str], where: str) -> La
         [files.splits[row] for row in rows] if files.splits else None,
         [files.groups[row] for row in rows] if files.groups else None,
         files.split_words,
+        files.without_label,
     )
