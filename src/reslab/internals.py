@@ -164,6 +164,7 @@ def shut_down_workers(loader: "DataLoader[Any]") -> None:
     by SIGKILL, because this process would wait for it at its end. If an upgrade breaks it, see where
     `DataLoader.__iter__` keeps the iterator and what the iterator's `__del__` calls.
     """
+    assert loader.persistent_workers or not loader.num_workers  # a DataLoader does not know its other workers
     if loader.num_workers and loader._iterator is not None:
         loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
         for worker in loader._iterator._workers:  # type: ignore[attr-defined]

@@ -105,6 +105,7 @@ def in_processes(dataset: Any, count: int, num_workers: int) -> Iterator[Any]:
         batch_size=None,  # each element of the sampler is a batch already
         sampler=batches,
         num_workers=num_workers,
+        persistent_workers=num_workers > 0,  # those that shut_down_workers can end
         collate_fn=as_it_is,
         worker_init_fn=leave_to_main_process,
         generator=torch.Generator(),
