@@ -133,7 +133,7 @@ def test_the_loaded_classifier_has_the_outputs_of_the_trained_one(trained):
         assert torch.equal(classifier.predict_step(trained.images, 0), trained.probabilities)
     assert spec.classes == [str(digit) for digit in range(10)]
     assert (spec.channels, spec.image_size) == (1, 8)
-    names = ("config", "spec", "origin", "requested", "training_files")
+    names = ("config", "spec", "origin", "requested", "training_files", "validation_files")
     assert classifier.record == {name: trained.classifier.record[name] for name in names}
     run = OmegaConf.to_container(trained.config, resolve=True)
     assert config == {name: run[name] for name in ("model", "data", "seed", "flip_averaging")} | {
@@ -326,7 +326,7 @@ def test_a_checkpoint_with_an_unknown_class_in_its_configuration_is_refused(
 USED = (
     "config.model.", "config.data.", "config.seed", "config.flip_averaging", "config.threads",
     "config.trainer.precision", "spec.", "origin.precision", "origin.data_checksum", "origin.threads", "requested.",
-    "training_files",
+    "training_files", "validation_files",
 )  # fmt: skip
 TEXTS = ("origin.precision", "origin.data_checksum", "spec.classes.")  # any text is a value of them
 

@@ -230,7 +230,7 @@ def test_a_resumed_run_tests_no_image_that_it_was_trained_on(composed, tmp_path,
     """Added images move one from the training to the test."""
     photos, folder = tmp_path / "photos", tmp_path / "run"
     fill(photos, {"cat": 30, "dog": 30})
-    own = [f"data.root={photos}", "data.image_size=8", "data.batch_size=8", "data.num_workers=0", *options]
+    own = ["seed=2", f"data.root={photos}", "data.image_size=8", "data.batch_size=8", "data.num_workers=0", *options]
     own = ["model=resnet8", "trainer=cpu", "logger=none", "data=imagefolder", f"folder={folder}", *own]
     fit.train(composed(*own, "trainer.max_epochs=1"))
     fill(photos, {"cat": 38})
@@ -240,7 +240,13 @@ def test_a_resumed_run_tests_no_image_that_it_was_trained_on(composed, tmp_path,
     line = "left out 1 image that the network was trained on"
     assert line in caplog.messages
     assert result["test/images"] == 13
+    moved = "1 of the 5 validation images were training images before: the validation accuracy may be too high"
+    assert moved in caplog.messages
     assert any(message.endswith(", 1 moved to the test images") for message in caplog.messages)
+    caplog.clear()
+    fit.train(composed(*own, longer[0], "trainer.max_epochs=3"))
+    assert moved in caplog.messages  # for the rest of the run
+    result = json.loads((folder / "result.json").read_text())
     caplog.clear()
     again = evaluate(composed_evaluation(folder))
     assert line in caplog.messages

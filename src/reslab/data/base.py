@@ -360,6 +360,10 @@ class ImageDataModule(L.LightningDataModule):
         known = [each for each in hashes if each is not None]
         return torch.cat(known).sort().values if known else None
 
+    def validation_files(self) -> Tensor | None:
+        """Return those of `training_files` that the run validates on; None if these are no files of their own."""
+        return file_keys(self.file_splits[1], self.root, RECORD) if len(self.file_splits) > 1 else None
+
     # parts
 
     def _read_test(self) -> Split | None:

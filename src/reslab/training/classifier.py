@@ -25,6 +25,7 @@ from reslab.training.losses import cross_entropy
 from reslab.training.metrics import Metrics, TrainingMetrics
 from reslab.training.mixing import Mix, batch_mixing
 from reslab.training.optimizers import parameter_groups
+from reslab.training.record import FILES
 from reslab.training.schedules import optimizer_steps
 
 log = logging.getLogger(__name__)
@@ -304,12 +305,28 @@ class Classifier(L.LightningModule):
 
     def _keep_training_files(self, earlier: dict[str, Any]) -> None:
         """Add the files that the run has trained on before; an older version has not recorded them."""
+        if "validation_files" not in earlier:
+            self.record.pop("validation_files", None)
+        elif all(each.get(name) is not None for each in (earlier, self.record) for name in FILES):
+            self.record["validation_files"] = self._only_validated(earlier)
         if "training_files" not in earlier:
             self.record.pop("training_files", None)
         elif earlier["training_files"] is not None and self.record["training_files"] is not None:
             self.record["training_files"] = torch.cat(
                 [earlier["training_files"], self.record["training_files"]]
             ).unique()
+
+    def _only_validated(self, earlier: dict[str, Any]) -> Tensor:
+        """Return the files that the run has validated on and never trained on, and count in a warning the others."""
+        before, now = ((each["training_files"], each["validation_files"]) for each in (earlier, self.record))
+        trained_before, trained_now = (files[~torch.isin(files, only)] for files, only in (before, now))
+        if count := int(torch.isin(now[1], trained_before).sum()):
+            log.warning(
+                "%s of the %s validation images were training images before: the validation accuracy may be too high",
+                f"{count:,}", f"{len(now[1]):,}",
+            )  # fmt: skip
+        validated = torch.cat([before[1], now[1]]).unique()
+        return validated[~torch.isin(validated, torch.cat([trained_before, trained_now]))]
 
     def _accept_changed_images(self, training_files: Tensor | None) -> None:
         """Continue with other images than before if `data.allow_changes` is true; raise UserError otherwise."""

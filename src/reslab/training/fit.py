@@ -112,6 +112,7 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
         log.log(opening_level(), "%s", line)
     lengths = requested_lengths(config, resumed.record if resumed else None, resumed.step if resumed else 0)
     classifier.record |= {"origin": origin, "requested": lengths, "training_files": data.training_files()}
+    classifier.record["validation_files"] = data.validation_files()
     with signals.deferred(), memory_advice(config):
         checkpoint = resumed.checkpoint if resumed else None
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -16,7 +16,7 @@ from reslab.options import FRACTION, GROUP, LIKE_DEFAULT, NULL, POSITIVE, check_
 from reslab.training.options import RUN, TRAINER
 
 TEXT = LIKE_DEFAULT[str]
-FILES = "training_files"  # the entry that is a tensor
+FILES = ("training_files", "validation_files")  # the entries that are tensors
 # The options that say how long a run trains.
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 # The parts of a record and of its checkpoint, as far as a later command uses them, by their dotted names.
@@ -66,7 +66,7 @@ def checked_record(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         entries = dict(checkpoint["reslab"])
-        files = {FILES: check_training_files(entries.pop(FILES))} if FILES in entries else {}
+        files = {name: check_files(name, entries.pop(name)) for name in FILES if name in entries}
         record: dict[str, Any] = plain(entries, "reslab", set())
         values = {name: checkpoint[name] for name in ("epoch", "global_step") if name in checkpoint}
         values |= dict(nodes(record, "reslab."))
@@ -112,11 +112,11 @@ def plain(value: Any, name: str, seen: set[int]) -> Any:
     return {key: plain(part, f"{name}.{key}", seen) for key, part in value.items()}
 
 
-def check_training_files(value: Any) -> Any:
-    """Return what `ImageDataModule.training_files` returns. Raise UserError for anything else."""
+def check_files(name: str, value: Any) -> Any:
+    """Return a record of files: see `ImageDataModule.training_files`. Raise UserError for anything else."""
     is_list = isinstance(value, Tensor) and value.dtype == torch.int64 and value.ndim == 1
     if value is not None and not is_list:
-        raise UserError("reslab.training_files is not a list of hashes")
+        raise UserError(f"reslab.{name} is not a list of hashes")
     return value
 
 
