@@ -83,7 +83,10 @@ signals = Signals()
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Let requests to end wait until the end of the block; the processes that it starts begin with them blocked."""
+    """Start the processes of the block with requests to end blocked.
+
+    Those to this process wait until the end of the block only while it has no other thread, which would receive them.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return

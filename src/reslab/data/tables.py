@@ -36,10 +36,10 @@ class Column(NamedTuple):
 
 def read_table(file: Path) -> list[Column]:
     """Return the columns of a file. Raise UserError if it is no table, or has no row."""
-    return read_parquet(file) if file.suffix.lower() in PARQUET else read_text(file)
+    return read_parquet(file) if file.suffix.lower() in PARQUET else read_lines(file)
 
 
-def read_text(file: Path) -> list[Column]:
+def read_lines(file: Path) -> list[Column]:
     """Return the columns of a text file: a table with a delimiter, or a list of a path and a label per line."""
     text = decoded(file)
     all_lines = re.split("\r\n|\r|\n", text)  # str.splitlines also splits at U+2028, which a name may have
