@@ -1,3 +1,4 @@
+import ctypes
 import multiprocessing
 import os
 import shutil
@@ -20,7 +21,7 @@ from torchvision.transforms import v2
 from reslab.data.batches import FolderImages
 from reslab.data.datasets import CIFAR10
 from reslab.data.fitting import Fitting
-from reslab.data.image_folder import ClassFolders
+from reslab.data.image_folder import ClassFolders, decode_all
 from reslab.data.images import header_error, list_images
 from reslab.data.readers import ReadRandomCrop, ReadSquare
 from reslab.errors import UserError, one_line
@@ -676,6 +677,31 @@ def test_each_split_is_read_at_its_size(composed, tmp_path, in_memory, folders):
     if path:
         resized = Image.open(path).resize((42, 28), Image.Resampling.BILINEAR).crop((9, 2, 33, 26))
         assert torch.equal(images[0], torch.from_numpy(np.array(resized)).permute(2, 0, 1))
+
+
+class ReadAndHang:
+    """The second batch hangs as a decoder may, which keeps Python's lock, and then the first one fails."""
+
+    def __init__(self):
+        self.has_begun = multiprocessing.Event()
+
+    def __call__(self, path, seed):
+        if int(path) >= 256:
+            self.has_begun.set()
+            ctypes.PyDLL(None).sleep(100)
+        assert self.has_begun.wait(60)
+        return torch.zeros(3, 8 + int(path) % 2, 8, dtype=torch.uint8)
+
+
+def test_a_worker_that_hangs_does_not_outlive_the_decoding(monkeypatch):
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # seconds
+    labels, before = torch.zeros(512, dtype=torch.int64), set(multiprocessing.active_children())
+    files = FolderImages([str(number) for number in range(512)], labels, ReadAndHang(), "stop")
+    with pytest.raises(RuntimeError, match="stack expects each tensor to be equal size"):
+        decode_all(files, torch.arange(512), num_workers=2)
+    for worker in set(multiprocessing.active_children()) - before:
+        worker.join(20)
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_borders_of_the_mean_need_one(composed, tmp_path):

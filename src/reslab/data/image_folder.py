@@ -40,6 +40,7 @@ from reslab.data.readers import Reader, ReadRandomCrop, ReadSquare, read_with_ra
 from reslab.data.splits import Groups, Split, SplitName, folder_prefix, names_within
 from reslab.data.warps import SCALE_ASPECT
 from reslab.errors import UserError
+from reslab.internals import shut_down_workers
 from reslab.machine import is_first_process
 
 log = logging.getLogger(__name__)
@@ -225,13 +226,17 @@ def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> tuple
     log.info("decoding %d images into memory", len(indices))
     batches = [[(index, 0) for index in part.tolist()] for part in indices.split(256)]
     pixels, labels, unreadable = torch.empty(0), list[int](), list[str]()
-    for batch, batch_labels, batch_unreadable in make_data_loader(images, batches, num_workers):
-        if not labels and len(batch):
-            pixels = torch.empty(len(indices), *batch.shape[1:], dtype=torch.uint8)
-        if len(batch):
-            pixels[len(labels) : len(labels) + len(batch)] = batch
-        labels += batch_labels.tolist()
-        unreadable += batch_unreadable
+    loader = make_data_loader(images, batches, num_workers)
+    try:
+        for batch, batch_labels, batch_unreadable in loader:
+            if not labels and len(batch):
+                pixels = torch.empty(len(indices), *batch.shape[1:], dtype=torch.uint8)
+            if len(batch):
+                pixels[len(labels) : len(labels) + len(batch)] = batch
+            labels += batch_labels.tolist()
+            unreadable += batch_unreadable
+    finally:
+        shut_down_workers(loader)
     report_unreadable(unreadable, len(indices), images.on_error)
     return pixels[: len(labels)], torch.tensor(labels)
 
