@@ -152,3 +152,26 @@ def test_classes_with_numbers_as_names_have_the_order_of_the_numbers():
         f"{long}1",
         "b",
     ]
+
+
+def test_numbers_with_decimals_have_their_order():
+    assert sorted(["10.0", "x", "2.0", "1.5", "1.10", "1"], key=class_order) == ["1", "1.10", "1.5", "2.0", "10.0", "x"]
+
+
+def test_labels_that_differ_only_in_case_are_said(root, caplog):
+    read(root, "path,label\ncat/1.png,CAT\ndog/1.png,cat\n")
+    assert "classes whose names differ only in case or spaces: CAT, cat" in caplog.text
+
+
+def test_a_label_before_the_path_is_refused(root):
+    for content in ("cat cat/1.png\ndog dog/1.png\n", "cat,cat/1.png\ndog,dog/1.png\n"):
+        with pytest.raises(UserError, match=r"the label comes before the path \(cat, cat/1\.png\): put the path first"):
+            read(root, content)
+
+
+@pytest.mark.parametrize("suffix", ["json", "JSONL", "xlsx"])
+def test_another_format_is_refused_by_the_formats_that_are_read(root, suffix):
+    file = root / f"labels.{suffix}"
+    file.write_text('{"path": "cat/1.png", "label": "cat"}')
+    with pytest.raises(UserError, match=r"is of another format: a labels file is a table \(CSV, TSV, Parquet\)"):
+        read_labels([file], root)

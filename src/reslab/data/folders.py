@@ -237,10 +237,10 @@ def report_images_outside(folder: Path) -> None:
         )  # fmt: skip
 
 
-def report_similar_names(folder: Path, classes: Sequence[str]) -> None:
+def report_similar_names(where: str | Path, classes: Sequence[str]) -> None:
     counts = Counter(name.strip().casefold() for name in classes)
     if similar := [name for name in classes if counts[name.strip().casefold()] > 1]:
-        log.warning("%s holds classes whose names differ only in case or spaces: %s", folder, first_few(similar))
+        log.warning("%s holds classes whose names differ only in case or spaces: %s", where, first_few(similar))
 
 
 def report_repeated_subfolders(folder: Path, classes: Sequence[str], found: Sequence[ImageFiles]) -> None:

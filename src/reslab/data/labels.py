@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reslab.data.folders import split_named
-from reslab.data.images import counted, first_few
+from reslab.data.folders import report_similar_names, split_named
+from reslab.data.images import SUFFIXES, counted, first_few, suffix_of
 from reslab.data.locating import locate_images
 from reslab.data.splits import SplitName
 from reslab.data.tables import COLUMNS, Column, plain_name, read_table
@@ -49,13 +49,16 @@ class LabelledFiles:
         return sorted({self.labels[row] for row in self.rows_of(split)}, key=class_order)
 
 
-def class_order(name: str) -> tuple[bool, int, str, str]:
-    """Return a sorting key: numbers by size, so that label 10 comes after label 9, and then names.
+def class_order(name: str) -> tuple[bool, int, str, str, str]:
+    """Return a sorting key: numbers by size, so that label 10 comes after label 9, and 10.0 after 9.0, and then names.
 
     Of two numbers, the one with more digits is larger; int() does not take more than 4,300 of them.
     """
-    digits = "".join(str(int(digit)) for digit in name).lstrip("0") if name.isdecimal() else ""
-    return not name.isdecimal(), len(digits), digits, name
+    whole, _, fraction = name.partition(".")
+    if not whole.isdecimal() or not (fraction or "0").isdecimal():
+        return True, 0, "", "", name
+    digits = "".join(str(int(digit)) for digit in whole).lstrip("0")
+    return False, len(digits), digits, fraction.rstrip("0"), name
 
 
 def find_labels(name: str, root: Path) -> Path:
@@ -94,6 +97,7 @@ def read_labels(files: Sequence[Path], root: Path, group: str | None = None) -> 
             before = together.split_words.get(split)
             together.split_words[split] = f"{before}, {words}" if before else words
     where = " and ".join(map(str, files))
+    report_similar_names(where, sorted(set(together.labels)))
     return each_once(together, [real for _, reals in parts for real in reals], where)
 
 
@@ -153,6 +157,7 @@ def find_columns(table: list[Column], file: Path, group: str | None) -> dict[str
                 f"{file} does not name its {len(table)} columns: the first line must, e.g. path,label,split"
             )
         columns = dict(zip(("path", "label"), table, strict=False))
+        refuse_swapped(table, file)
     else:
         by_name = {plain_name(column.name or ""): column for column in reversed(table)}
         columns = {
@@ -173,6 +178,16 @@ def find_columns(table: list[Column], file: Path, group: str | None) -> dict[str
             columns["group"] = column
     check_values(columns, file)
     return columns
+
+
+def refuse_swapped(table: Sequence[Column], file: Path) -> None:
+    """Raise UserError for a list that has the label before the path."""
+    first, last = ([suffix_of(value) in SUFFIXES for value in column.values] for column in (table[0], table[-1]))
+    if len(table) == 2 and all(last) and not any(first):
+        raise UserError(
+            f"{file}: the label comes before the path ({table[0].values[0]}, {table[1].values[0]}): put the path "
+            "first, or name the columns in the first line, e.g. label,path"
+        )
 
 
 def column_of_groups(table: Sequence[Column], file: Path, group: str) -> Column | None:

@@ -24,6 +24,8 @@ COLUMNS = {
     "group": ("group",),
 }  # fmt: skip
 PARQUET = (".parquet", ".pq")
+OTHERS = (".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".xml", ".yaml", ".yml", ".pkl", ".npy", ".feather")
+FORMATS = "a labels file is a table (CSV, TSV, Parquet) or a list of paths and labels"
 DELIMITERS = ",;\t"
 
 
@@ -36,6 +38,8 @@ class Column(NamedTuple):
 
 def read_table(file: Path) -> list[Column]:
     """Return the columns of a file. Raise UserError if it is no table, or has no row."""
+    if file.suffix.lower() in OTHERS:
+        raise UserError(f"{file} is of another format: {FORMATS}")
     return read_parquet(file) if file.suffix.lower() in PARQUET else read_lines(file)
 
 
@@ -67,9 +71,7 @@ def decoded(file: Path) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{file} is not text in UTF-8 (line {line}): save it as UTF-8") from error
     if "\0" in text:
-        raise UserError(
-            f"{file} is not text: a labels file is a table (CSV, TSV, Parquet) or a list of paths and labels"
-        )
+        raise UserError(f"{file} is not text: {FORMATS}")
     return text
 
 
