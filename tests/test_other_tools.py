@@ -39,6 +39,7 @@ def test_every_row_names_an_option_and_says_something_new(known):
         ("config", "scheduler.T_max", "trainer.max_epochs is the end of the schedule, too"),
         ("config", "ckpt_path", "resume= continues the run in a folder"),
         ("predict", "ckpt_path", "checkpoint= is the run's folder or a checkpoint"),
+        ("evaluate", "data.fold", "checkpoint= has the fold, which is the one that the run has left out"),
         ("predict", "weights", "checkpoint= is the run's folder or a checkpoint"),
         (
             "config",

@@ -73,6 +73,7 @@ MEANT = (
     ("seed sets the seed", "random_seed manual_seed random_state seed_everything"),
     ("resume= continues the run in a folder", "ckpt ckpt_path resume_from resume_from_checkpoint load start_epoch run model_path"),
     ("checkpoint= is the run's folder or a checkpoint", "ckpt ckpt_path resume from run folder model weights load model_path arch net network"),
+    ("checkpoint= has the fold, which is the one that the run has left out", "fold folds"),
     ("images= is a file, a folder or several of them", "image img input source file files path data root dir"),
     ("top sets the number of classes that are shown", "topk top_k k"),
     ("outputs= is the folder of all runs, hydra.run.dir= that of this run", "output_dir out_dir output out log_dir logdir save_dir save_path workdir work_dir default_root_dir checkpoint_dir"),
