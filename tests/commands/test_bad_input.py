@@ -95,7 +95,7 @@ OPTIONS = [
     ("optimizer.momentum=0", "optimizer.nesterov=true needs optimizer.momentum above 0"),
     ("optimizer.weight_decay=-1", "optimizer.weight_decay=-1 must be a number from 1e-12 to 1000, or 0"),
     ("optimizer=adam optimizer.betas=[0.9]", "optimizer.betas=[0.9] must be a list of 2, each a number from 0 to less"),
-    ("optimizer=adam optimizer.momentum=0.9", "there is no option optimizer.momentum: optimizer=sgd has it"),
+    ("optimizer=adam optimizer.momentum=0.9", "there is no option optimizer.momentum: optimizer=muon and optimizer=sgd have it"),
     ("optimizer=sgdd", "optimizer=sgdd does not exist: did you mean sgd?"),
     ("scheduler.warmup_fraction=1", "scheduler.warmup_fraction=1 must be a number from 0 to less than 1"),
     ("scheduler.anneal=exp", "scheduler.anneal=exp must be one of cos, linear"),
