@@ -272,7 +272,7 @@ def check_examples(answers, count):
         count_answer(*line)
 
     run()
-    assert min(counts.values()) > count // 8  # both happen
+    assert all(counts.values())  # both happen
 
 
 def test_any_options_train_or_are_one_line(answers):

@@ -28,7 +28,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-import reslab.data.base
+import reslab.data.downloads
 from reslab.data.datasets import FashionMNIST
 from reslab.data.options import EmnistSplit
 from reslab.errors import UserError, one_line
@@ -188,7 +188,7 @@ def test_nothing_is_written_into_a_complete_root(composed, tmp_path, monkeypatch
     """A shared root may not be writable, so there must be no lock, no new folder and no download."""
     pixels = write_mnist(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(reslab.data.base, "FileLock", None)
+    monkeypatch.setattr(reslab.data.downloads, "FileLock", None)
     monkeypatch.setattr(Path, "mkdir", None)
     assert_reads(read(composed, tmp_path, "data=mnist"), pixels)
     assert sorted(tmp_path.rglob("*")) == before
@@ -429,12 +429,12 @@ def test_one_of_two_processes_downloads_and_the_other_waits(composed, tmp_path, 
     monkeypatch.setattr(SimpleHTTPRequestHandler, "do_GET", do_get)
     asking, results = fork.Queue(), fork.Queue()
 
-    class Lock(reslab.data.base.FileLock):
+    class Lock(reslab.data.downloads.FileLock):
         def __enter__(self):
             asking.put("found nothing")  # and asks for the lock
             return super().__enter__()
 
-    monkeypatch.setattr(reslab.data.base, "FileLock", Lock)
+    monkeypatch.setattr(reslab.data.downloads, "FileLock", Lock)
 
     def prepare():
         data = read(composed, tmp_path / "root", "data=mnist")
