@@ -1,4 +1,6 @@
-"""Image folders of noise, and the data modules of them."""
+"""Image folders of noise or of plain colours, and the data modules of them."""
+
+import random
 
 import numpy as np
 import torch
@@ -21,6 +23,15 @@ def fill(folder, counts, **options):
     """Write images of noise in class folders and return the pixels of each path."""
     paths = [folder / name / f"{number:03}.png" for name, count in counts.items() for number in range(count)]
     return {path: save_noise(path, **options) for path in paths}
+
+
+def fill_with_colors(root, counts):
+    """Write 8x8 images, each of one colour of its own, in class folders."""
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            draw = random.Random(f"{name}/{number}")
+            Image.new("RGB", (8, 8), tuple(draw.randrange(256) for _ in range(3))).save(root / name / f"{number}.png")
 
 
 def build(composed, root, *overrides, stages=("fit", "test")):

@@ -1,6 +1,5 @@
 import hashlib
 import logging
-import random
 import struct
 from collections import Counter
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import needs_fashion_mnist
+from noise_images import fill_with_colors
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -28,15 +28,6 @@ from reslab.training.classifier import Classifier
 from reslab.training.fit import train
 
 IN_MEMORY = ("data.in_memory=true", "data.augment.scale=null")
-
-
-def fill(root, counts):
-    """Write 8x8 images, each of one colour of its own, in class folders."""
-    for name, count in counts.items():
-        (root / name).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            draw = random.Random(f"{name}/{number}")
-            Image.new("RGB", (8, 8), tuple(draw.randrange(256) for _ in range(3))).save(root / name / f"{number}.png")
 
 
 def build(composed, root, *overrides, stages=("fit", "test")):
@@ -81,7 +72,7 @@ def test_every_class_of_two_images_or_more_is_on_both_sides(fraction, expected):
 @pytest.mark.parametrize("options", [(), IN_MEMORY])
 def test_rare_classes_are_validated_and_tested(composed, tmp_path, caplog, options):
     """A validation of the first class alone would have an accuracy of 1 where the network knows nothing else."""
-    fill(tmp_path, {"a": 80, "b": 4, "c": 4, "d": 4, "e": 4})
+    fill_with_colors(tmp_path, {"a": 80, "b": 4, "c": 4, "d": 4, "e": 4})
     data = build(composed, tmp_path, *options)
     assert counts(data.splits["test"], 5) == [16, 1, 1, 1, 1]  # a fifth of 80, and a fifth of 4 is 0.8
     assert counts(data.splits["val"], 5) == [6, 1, 1, 1, 1]  # a tenth of 64, and at least one of 3
@@ -90,7 +81,7 @@ def test_rare_classes_are_validated_and_tested(composed, tmp_path, caplog, optio
 
 
 def test_a_class_that_a_split_lacks_is_named(composed, tmp_path, caplog):
-    fill(tmp_path, {"cat": 10, "dog": 2, "eel": 1})
+    fill_with_colors(tmp_path, {"cat": 10, "dog": 2, "eel": 1})
     data = build(composed, tmp_path)
     sizes = {name: counts(split, 3) for name, split in data.splits.items()}
     assert sizes == {"train": [7, 1, 1], "val": [1, 0, 0], "test": [2, 1, 0]}
@@ -114,7 +105,7 @@ def test_a_data_set_in_memory_reports_missing_classes_too(composed, caplog):
 
 @pytest.mark.parametrize("fraction", ["0.001", "0.999"])
 def test_without_two_images_in_any_class_there_is_no_validation(composed, tmp_path, fraction):
-    fill(tmp_path, {"cat": 2, "dog": 2})
+    fill_with_colors(tmp_path, {"cat": 2, "dog": 2})
     with pytest.raises(UserError) as caught:
         build(composed, tmp_path, f"data.val_fraction={fraction}")
     assert str(caught.value) == (
@@ -124,7 +115,7 @@ def test_without_two_images_in_any_class_there_is_no_validation(composed, tmp_pa
 
 
 def test_fractions_near_one_leave_one_image_of_each_class_for_training(composed, tmp_path):
-    fill(tmp_path, {"cat": 30, "dog": 20})
+    fill_with_colors(tmp_path, {"cat": 30, "dog": 20})
     data = build(composed, tmp_path, "data.test_fraction=0.9", "data.val_fraction=0.999", "data.batch_size=4")
     sizes = {name: counts(split, 2) for name, split in data.splits.items()}
     assert sizes == {"train": [1, 1], "val": [2, 1], "test": [27, 18]}
@@ -171,7 +162,7 @@ def expected_side(names, count, person, salt):
 
 @pytest.mark.parametrize("options", [(), IN_MEMORY])
 def test_the_side_of_a_file_is_that_of_its_path_and_the_seed(composed, tmp_path, options):
-    fill(tmp_path, {"cat": 20, "dog/deep": 10})
+    fill_with_colors(tmp_path, {"cat": 20, "dog/deep": 10})
     names = {"cat": [f"cat/{n}.png" for n in range(20)], "dog": [f"dog/deep/{n}.png" for n in range(10)]}
     test, val = set(), set()
     for group, in_test, in_val in (("cat", 4, 2), ("dog", 2, 1)):  # a fifth, and a tenth of the 16 and 8 that are left
@@ -193,7 +184,7 @@ def test_the_side_of_a_file_is_that_of_its_path_and_the_seed(composed, tmp_path,
 
 
 def test_unreadable_images_do_not_change_the_side_of_others(composed, tmp_path):
-    fill(tmp_path, {"cat": 40, "dog": 40})
+    fill_with_colors(tmp_path, {"cat": 40, "dog": 40})
     for number in range(0, 40, 5):
         (tmp_path / "cat" / f"{number}.png").write_text("no image")
     disk, memory = (build(composed, tmp_path, "data.on_error=skip", *options) for options in ((), IN_MEMORY))
@@ -206,7 +197,7 @@ def test_unreadable_images_do_not_change_the_side_of_others(composed, tmp_path):
 
 
 def test_the_test_images_are_those_of_every_seed_and_the_validation_images_are_not(composed, tmp_path):
-    fill(tmp_path, {"cat": 50, "dog": 50})
+    fill_with_colors(tmp_path, {"cat": 50, "dog": 50})
     first, second = (build(composed, tmp_path, f"seed={seed}").splits for seed in (1, 2))
     assert files(first["test"]) == files(second["test"])
     assert files(first["val"]) != files(second["val"])
@@ -214,9 +205,9 @@ def test_the_test_images_are_those_of_every_seed_and_the_validation_images_are_n
 
 @pytest.mark.parametrize("layout", ["", "train"])
 def test_an_added_or_removed_file_moves_at_most_the_one_at_each_boundary_of_its_class(composed, tmp_path, layout):
-    fill(tmp_path / layout, {"cat": 40, "dog": 40, "eel": 40})
+    fill_with_colors(tmp_path / layout, {"cat": 40, "dog": 40, "eel": 40})
     before = build(composed, tmp_path).splits
-    fill(tmp_path / layout, {"cat": 41, "dog": 41})
+    fill_with_colors(tmp_path / layout, {"cat": 41, "dog": 41})
     (tmp_path / layout / "eel" / "3.png").unlink()
     after = build(composed, tmp_path).splits
     for name in ("test", "val") if layout == "" else ("val",):
@@ -230,7 +221,7 @@ def test_an_added_or_removed_file_moves_at_most_the_one_at_each_boundary_of_its_
 
 
 def test_the_split_does_not_depend_on_where_the_root_is_nor_on_how_it_is_given(composed, tmp_path, monkeypatch):
-    fill(tmp_path / "here", {"cat": 20, "dog": 20})
+    fill_with_colors(tmp_path / "here", {"cat": 20, "dog": 20})
     names = []
     for root in (tmp_path / "here", f"{tmp_path}/here/", "here", ".", "../here"):
         monkeypatch.chdir(tmp_path / "here" if str(root) in (".", "../here") else tmp_path)
@@ -256,12 +247,12 @@ def test_the_hash_of_a_path_is_that_of_its_bytes_within_the_root():
 
 @pytest.mark.parametrize("options", [(), IN_MEMORY])
 def test_a_run_records_the_files_that_it_has_seen(composed, tmp_path, options):
-    fill(tmp_path / "photos", {"cat": 20, "dog": 20})
+    fill_with_colors(tmp_path / "photos", {"cat": 20, "dog": 20})
     on_disk = build(composed, tmp_path / "photos").splits
     record = build(composed, tmp_path / "photos", *options, stages=("fit",)).training_files()
     assert (record.dtype, record.shape) == (torch.int64, (32,))
     assert torch.equal(record, record.sort().values)
-    fill(tmp_path / "photos", {"cat": 21})
+    fill_with_colors(tmp_path / "photos", {"cat": 21})
     moved = (tmp_path / "photos").rename(tmp_path / "elsewhere")
     paths = sorted(moved.rglob("*.png"))
     seen = {path.replace("photos", "elsewhere") for name in ("train", "val") for path in files(on_disk[name])}
@@ -270,8 +261,8 @@ def test_a_run_records_the_files_that_it_has_seen(composed, tmp_path, options):
 
 
 def test_what_differs_from_the_files_of_a_run_is_said(composed, tmp_path):
-    fill(tmp_path / "train", {"a": 4, "b": 4})
-    fill(tmp_path / "test", {"a": 1, "b": 1})
+    fill_with_colors(tmp_path / "train", {"a": 4, "b": 4})
+    fill_with_colors(tmp_path / "test", {"a": 1, "b": 1})
     data = build(composed, tmp_path)
     record = data.training_files()
     assert file_changes(data.file_splits, tmp_path, record) == ""
@@ -284,7 +275,7 @@ def test_what_differs_from_the_files_of_a_run_is_said(composed, tmp_path):
 
 
 def test_test_images_that_validate_are_not_recorded(composed, tmp_path):
-    fill(tmp_path, {"cat": 20, "dog": 20})
+    fill_with_colors(tmp_path, {"cat": 20, "dog": 20})
     data = build(composed, tmp_path, "data.validate_on_test=true")
     assert not are_training_files(list(files(data.splits["test"])), tmp_path, data.training_files()).any()
     assert len(data.training_files()) == 32
@@ -298,8 +289,8 @@ def test_the_checksum_of_files_covers_their_paths_within_the_root(composed, tmp_
     """Files of the same names in folders of the same names may be others."""
     sums = []
     for folder in ("one", "two"):
-        fill(tmp_path / folder / "train" / "cat" / folder, {"x": 3})
-        fill(tmp_path / folder / "train", {"dog": 3})
+        fill_with_colors(tmp_path / folder / "train" / "cat" / folder, {"x": 3})
+        fill_with_colors(tmp_path / folder / "train", {"dog": 3})
         sums.append(build(composed, tmp_path / folder, "data.val_fraction=0").checksum())
     assert sums[0] != sums[1]
 
@@ -329,7 +320,7 @@ def test_the_order_keeps_the_proportions_of_unequal_classes():
 @pytest.mark.parametrize("limit", ["1", "0.1"])
 def test_limited_validation_and_test_see_every_class_as_often_as_it_is_there(composed, tmp_path, monkeypatch, limit):
     """The images come sorted by class, and their first batch would be of one class."""
-    fill(tmp_path / "photos", dict.fromkeys("abcde", 100))
+    fill_with_colors(tmp_path / "photos", dict.fromkeys("abcde", 100))
     seen = {"val": [], "test": []}
     for name, step in (("val", "validation_step"), ("test", "test_step")):
         original = getattr(Classifier, step)

@@ -1,12 +1,11 @@
 import json
-import random
 import shutil
 
 import pytest
 import torch
 from conftest import equal, last_weights, names
 from hydra import compose
-from PIL import Image
+from noise_images import fill_with_colors
 
 from reslab.data.base import ImageDataModule, Split
 from reslab.errors import RunError, UserError
@@ -216,24 +215,15 @@ def test_a_resumed_run_does_not_need_the_weights_that_it_began_with(composed, tr
     )
 
 
-def fill(root, counts):
-    """Write 8x8 images, each of one colour of its own, in class folders."""
-    for name, count in counts.items():
-        (root / name).mkdir(parents=True, exist_ok=True)
-        for number in range(count):
-            draw = random.Random(f"{name}/{number}")
-            Image.new("RGB", (8, 8), tuple(draw.randrange(256) for _ in range(3))).save(root / name / f"{number}.png")
-
-
 @pytest.mark.parametrize("options", [[], ["data.in_memory=true", "data.augment.scale=null"]])
 def test_a_resumed_run_tests_no_image_that_it_was_trained_on(composed, tmp_path, options, caplog):
     """Added images move one from the training to the test."""
     photos, folder = tmp_path / "photos", tmp_path / "run"
-    fill(photos, {"cat": 30, "dog": 30})
+    fill_with_colors(photos, {"cat": 30, "dog": 30})
     own = ["seed=2", f"data.root={photos}", "data.image_size=8", "data.batch_size=8", "data.num_workers=0", *options]
     own = ["model=resnet8", "trainer=cpu", "logger=none", "data=imagefolder", f"folder={folder}", *own]
     fit.train(composed(*own, "trainer.max_epochs=1"))
-    fill(photos, {"cat": 38})
+    fill_with_colors(photos, {"cat": 38})
     caplog.clear()
     longer = (f"resume={folder}", "trainer.max_epochs=2", "data.allow_changes=true")
     result = fit.train(composed(*own, *longer))

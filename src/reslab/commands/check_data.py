@@ -67,7 +67,7 @@ def check_output(output: str) -> None:
     """Raise UserError before the look, which may take minutes, if its result could not be written."""
     for path in (Path(output).absolute(), *Path(output).absolute().parents):
         if os.path.lexists(path):
-            if not os.path.isdir(path):  # false for a name that is too long, where Path raises OSError
+            if not os.path.isdir(path):
                 raise UserError(f"output={output} cannot be a folder: {path} is a file")
             if not os.access(path, os.W_OK):
                 raise UserError(f"output={output} cannot be written: {os.strerror(errno.EACCES)}")

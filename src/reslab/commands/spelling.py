@@ -209,7 +209,7 @@ def check_grammar(argument: str, schema: Schema) -> None:
     """Raise UserError for an option that Hydra's grammar refuses."""
     name, _, value = argument.partition("=")
     if parsed(argument) is not None:
-        return None
+        return
     known = known_options(schema)
     if name not in known and plain_name(name) in map(plain_name, known):  # data.Root
         raise UserError(option_line(name, known))
@@ -221,8 +221,8 @@ def check_grammar(argument: str, schema: Schema) -> None:
         problem = f"a list has square brackets: {for_shell(f'{name}=[{value[1:-1]}]')}"
     elif value.count("'") % 2 or value.count('"') % 2:
         problem = "a quote has no partner"
-    elif name in schema.kinds and not schema.kinds[name].allows(value):  # 10^-3, which quotes make no number
-        return check_option(name, value, schema.kinds[name])
     else:
+        if name in schema.kinds:  # quotes make no number of 10^-3
+            check_option(name, value, schema.kinds[name])
         problem = f"text with such characters needs quotes, for the shell too: {shlex.quote(f'{name}={quoted(value)}')}"
     raise UserError(f"{argument}: {problem}")

@@ -9,11 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reslab.data import colors
-from reslab.data.auto_augment import RANDAUGMENT, TRIVIAL_AUGMENT, apply_operations, draw_operations
+from reslab.data.auto_augment import (
+    RANDAUGMENT,
+    RANDAUGMENT_OPERATIONS,
+    TRIVIAL_AUGMENT,
+    apply_operations,
+    draw_operations,
+)
 from reslab.data.options import ErasingAspect, check_data
 from reslab.data.warps import SCALE_ASPECT, Rectangles, draw_windows, resize_windows
-
-RANDAUGMENT_OPERATIONS = 2  # of the paper
 
 
 class Augmentation(nn.Module):

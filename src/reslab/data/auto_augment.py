@@ -27,6 +27,7 @@ from reslab.data.colors import (
 from reslab.data.warps import warp
 
 BINS = 31  # magnitudes of an operation
+RANDAUGMENT_OPERATIONS = 2  # of each image, as for most results of the paper
 
 
 class Operation(IntEnum):

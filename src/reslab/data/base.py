@@ -18,6 +18,7 @@ from reslab.data.groups import Units, names_of_groups, report_division, report_s
 from reslab.data.options import Fit, Interpolation, check_data, check_folds, check_sizes
 from reslab.data.spec import ImageSpec
 from reslab.data.splits import (
+    SPLIT_WORDS,
     Split,
     SplitName,
     balanced_weights,
@@ -137,11 +138,8 @@ class ImageDataModule(L.LightningDataModule):
         self.seen_files: Tensor | None = None
         self.group_names: dict[SplitName, set[str]] = {}
         self.folder_loaders = weakref.WeakSet[FolderLoader]()
-        self.left_out: dict[SplitName, set[str]] = {
-            "train": set(),
-            "val": set(),
-            "test": set(),
-        }  # files, in this process
+        # Files that cannot be read, as far as this process has met them.
+        self.left_out: dict[SplitName, set[str]] = {name: set() for name in SPLIT_WORDS}
         self.copies = weakref.WeakValueDictionary[int, Tensor]()  # on the GPU, by the id of a tensor of `splits`
 
     # what a subclass writes

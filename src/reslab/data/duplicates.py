@@ -8,19 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from itertools import accumulate, chain
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from torch import Tensor
 
 from reslab.data.batches import FolderImages
-from reslab.data.headers import THREADS, evenly_spaced
+from reslab.data.headers import THREADS, Answer, evenly_spaced, in_parts
 from reslab.data.splits import Split, SplitName
 
-Answer = TypeVar("Answer")
 DIGEST_BYTES = 16  # two different images with the same digest are not to be expected in any data set
 MOST_FILES = 100_000  # of the training, and of the test, of which the sizes are looked at
 MOST_READ, MOST_BYTES = 2_500, 100 << 20  # of each of them that are read; a local disk takes less than a second
-AT_ONCE = 250  # files for which a thread asks at a time
 SCRAMBLER = 2654435761  # Knuth's multiplicative hash
 
 
@@ -81,20 +79,18 @@ def shared_files(seen: Sequence[str], tests: Sequence[str]) -> Shared:
     """Compare files by their bytes, where there are files of the same size on both sides."""
     with ThreadPoolExecutor(THREADS) as pool:
         asked = [evenly_spaced(paths, MOST_FILES) for paths in (seen, tests)]
-        sizes, test_sizes = (dict(zip(paths, in_parts(pool, file_size, paths), strict=True)) for paths in asked)
+        sizes, test_sizes = (dict(zip(paths, answers(pool, file_size, paths), strict=True)) for paths in asked)
         common = set(sizes.values()) & set(test_sizes.values()) - {0}
         read, tests_read = ([path for path in each if each[path] in common] for each in (sizes, test_sizes))
         chosen, tests_chosen = affordable(read, sizes), affordable(tests_read, test_sizes)
-        known = set(in_parts(pool, file_digest, chosen)) - {None}
-        count = sum(digest in known for digest in in_parts(pool, file_digest, tests_chosen))
+        known = set(answers(pool, file_digest, chosen)) - {None}
+        count = sum(digest in known for digest in answers(pool, file_digest, tests_chosen))
     is_sample = len(sizes) < len(seen) or len(test_sizes) < len(tests)
     return Shared(count, len(tests), is_sample or len(chosen) < len(read) or len(tests_chosen) < len(tests_read))
 
 
-def in_parts(pool: ThreadPoolExecutor, ask: Callable[[str], Answer], paths: Sequence[str]) -> Iterator[Answer]:
-    """Yield the answer for each file. A thread takes several at once: to hand over one takes as long as the answer."""
-    parts = [paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE)]
-    return chain.from_iterable(pool.map(lambda part: [ask(path) for path in part], parts))
+def answers(pool: ThreadPoolExecutor, ask: Callable[[str], Answer], paths: Sequence[str]) -> Iterator[Answer]:
+    return chain.from_iterable(in_parts(pool, ask, paths))
 
 
 def file_size(path: str) -> int:

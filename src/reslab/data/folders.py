@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from reslab.data.headers import THREADS
 from reslab.data.images import (
     SUFFIXES,
     ImageFiles,
@@ -25,8 +26,6 @@ from reslab.data.splits import SplitName
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
-
-THREADS = 16  # that list folders; they wait for the disk together
 
 SPLIT_NAMES: dict[SplitName, tuple[str, ...]] = {  # in lower case; folders may have any
     "train": ("train", "training"),

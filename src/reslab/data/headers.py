@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TypeVar
@@ -15,9 +15,10 @@ from reslab.data.images import header_error, report_unreadable
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 MOST_FILES = 20_000  # of a split; a local disk takes seconds for them, a network's disk a minute
-THREADS = 16  # they wait for the disk together
-AT_A_TIME = 64  # files of a thread, so that handing them over takes little beside opening them
+THREADS = 16  # that ask for files or folders; they wait for the disk together
+AT_A_TIME = 64  # files of a thread, so that handing them over takes little beside asking for them
 SECONDS_WITHOUT_BAR = 1.0
 
 
@@ -30,16 +31,17 @@ def check_headers(paths: Sequence[str]) -> None:
     seen = evenly_spaced(paths, MOST_FILES)
     if len(seen) < len(paths):
         log.info("looked for broken files among %s of %s images", f"{len(seen):,}", f"{len(paths):,}")
-    parts = [seen[start : start + AT_A_TIME] for start in range(0, len(seen), AT_A_TIME)]
     with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, about single images
-        found = with_bar(pool.map(header_errors, parts), len(seen))
+        found = with_bar(in_parts(pool, header_error, seen), len(seen))
         errors = [error for errors in found for error in errors if error is not None]
     report_unreadable(errors, len(seen), on_error="stop")
 
 
-def header_errors(paths: Sequence[str]) -> list[str | None]:
-    return [header_error(path) for path in paths]
+def in_parts(pool: ThreadPoolExecutor, ask: Callable[[Item], Answer], items: Sequence[Item]) -> Iterator[list[Answer]]:
+    """Yield the answers for all items in order, those of `AT_A_TIME` of them together."""
+    parts = [items[start : start + AT_A_TIME] for start in range(0, len(items), AT_A_TIME)]
+    return pool.map(lambda part: [ask(item) for item in part], parts)
 
 
 def evenly_spaced(items: Sequence[Item], most: int) -> Sequence[Item]:

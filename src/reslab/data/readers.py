@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from reslab.data.auto_augment import RANDAUGMENT_OPERATIONS
 from reslab.data.batches import derive_seed
 from reslab.data.fitting import Fitting
 from reslab.data.images import load_image
@@ -87,7 +88,8 @@ class ReadChanged:
 def read_with_randaugment(read: Reader, magnitude: int) -> ReadChanged:
     """Read, then apply two random operations of this magnitude (RandAugment, arXiv:1909.13719)."""
     check_data({"augment.randaugment": magnitude})
-    return ReadChanged(read, v2.RandAugment(2, magnitude, interpolation=v2.InterpolationMode.BILINEAR), 1)
+    change = v2.RandAugment(RANDAUGMENT_OPERATIONS, magnitude, interpolation=v2.InterpolationMode.BILINEAR)
+    return ReadChanged(read, change, 1)
 
 
 def read_with_trivial_augment(read: Reader) -> ReadChanged:

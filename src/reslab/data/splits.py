@@ -18,6 +18,7 @@ from reslab.errors import UserError
 log = logging.getLogger(__name__)
 
 SplitName = Literal["train", "val", "test"]
+SPLIT_WORDS: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}  # e.g. training images
 GOLDEN_RATIO = (5**0.5 - 1) / 2  # its multiples, modulo 1, are as evenly distributed as those of any number
 
 
@@ -211,8 +212,8 @@ def report_missing_classes(name: SplitName, split: Split, classes: Sequence[str]
     """Warn about classes of which a split has no image: its accuracy says nothing about them."""
     counts = split.labels[split.indices].bincount(minlength=len(classes)).tolist()
     if missing := [each for each, count in zip(classes, counts, strict=True) if count == 0]:
-        kind = {"train": "training", "val": "validation", "test": "test"}[name]
-        log.warning("no %s images of %d of the %d classes: %s", kind, len(missing), len(classes), first_few(missing))
+        of = f"{len(missing)} of the {len(classes)} classes"
+        log.warning("no %s images of %s: %s", SPLIT_WORDS[name], of, first_few(missing))
 
 
 def balanced_weights(labels: Tensor, classes: Sequence[str]) -> list[float]:

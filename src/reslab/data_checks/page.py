@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from reslab.data.images import counted
+from reslab.data.splits import SPLIT_WORDS
 from reslab.data_checks.check import Check
 from reslab.data_checks.copies import Positions
 from reslab.data_checks.pictures import encoded
-from reslab.data_checks.result import SPLITS, by_importance, fact_lines
+from reslab.data_checks.result import by_importance, fact_lines
 from reslab.text import printable
 
 MOST_GROUPS, MOST_OF_GROUP = 20, 8  # groups of copies under each heading, and pictures of a group
@@ -59,19 +61,18 @@ class Part(NamedTuple):
 
 def parts_of(check: Check) -> list[Part]:
     """Return the groups of copies: those across splits first, then those of several classes, then the others."""
-    images, parts = check.images, []
+    images = check.images
+    across_splits, across_classes, rest = list[Part](), list[Part](), list[Part]()
     for name, groups in {"Identical": check.copies.identical, "Nearly identical": check.copies.near}.items():
         ordered = by_importance(images, groups)
         across = [group for group in ordered if len(set(images.splits[group])) > 1]
         within = [group for group in ordered if len(set(images.splits[group])) == 1]
         several = [group for group in within if len(set(images.labels[group])) > 1]
         others = [group for group in within if len(set(images.labels[group])) == 1]
-        parts += [
-            (0, Part(f"{name} images in two splits", across)),
-            (1, Part(f"{name} images of two classes", several)),
-        ]
-        parts.append((2, Part(f"{name} images within a split", others)))
-    return [part for _, part in sorted(parts, key=lambda each: each[0]) if part.groups]
+        across_splits.append(Part(f"{name} images in two splits", across))
+        across_classes.append(Part(f"{name} images of two classes", several))
+        rest.append(Part(f"{name} images within a split", others))
+    return [part for part in (*across_splits, *across_classes, *rest) if part.groups]
 
 
 def shown_positions(parts: Sequence[Part]) -> Iterator[int]:
@@ -127,7 +128,7 @@ def problem_list(result: Mapping[str, Any]) -> str:
 
 def part_section(check: Check, part: Part, pictures: Mapping[int, Image.Image]) -> str:
     shown = [group_figures(check, group, pictures) for group in part.groups[:MOST_GROUPS]]
-    count = f"{len(part.groups):,} group{'s' * (len(part.groups) != 1)}"
+    count = counted(len(part.groups), "group")
     more = f"; the first {len(shown)} are shown, and check.json has the others" if len(part.groups) > len(shown) else ""
     return f'<h2>{text(part.title)}</h2><p class="quiet">{count}{more}</p><div class="groups">{"".join(shown)}</div>'
 
@@ -142,7 +143,7 @@ def figure(check: Check, position: int, pictures: Mapping[int, Image.Image]) -> 
     images = check.images
     split, name = images.names[images.splits[position]], text(images.name(position))
     label = text(images.data.classes[images.labels[position]])
-    caption = f'<span class="{split}">{SPLITS[split]}</span> <b>{label}</b><br>{name}'
+    caption = f'<span class="{split}">{SPLIT_WORDS[split]}</span> <b>{label}</b><br>{name}'
     picture = image_tag(pictures[position], name) if position in pictures else ""
     return f"<figure><div>{picture}</div>{caption}</figure>"
 
@@ -165,7 +166,7 @@ def class_table(result: Mapping[str, Any]) -> str:
         bar = "".join(f'<i class="{split}" style="width:{100 * n / longest:.2f}%"></i>' for split, n in counts.items())
         cells = "".join(f'<td class="number">{count:,}</td>' for count in counts.values())
         rows.append(f'<tr><td>{text(name)}</td>{cells}<td class="bars"><div class="bar">{bar}</div></td></tr>')
-    head = "".join(f'<th class="number">{SPLITS[split]}</th>' for split in splits)
+    head = "".join(f'<th class="number">{SPLIT_WORDS[split]}</th>' for split in splits)
     total = "".join(f'<th class="number">{each["images"]:,}</th>' for each in splits.values())
     return (
         f"<h2>Classes</h2><table><thead><tr><th>class</th>{head}<th></th></tr></thead>"

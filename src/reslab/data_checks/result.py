@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.images import counted
+from reslab.data.splits import SPLIT_WORDS
 from reslab.data_checks.copies import Copies, Positions
 from reslab.data_checks.facts import Seen
 from reslab.data_checks.images import Images
 
 Result = dict[str, Any]
 
-SPLITS = {"train": "training", "val": "validation", "test": "test"}
 LISTED_IMAGES = 100  # of a group; the number of all of them is beside it
 MOST_IMBALANCE = 10  # the largest class has so many times the images of the smallest: training favours it clearly
 SIGNS = {"identical": "=", "near": "\N{ALMOST EQUAL TO}"}
@@ -168,10 +168,10 @@ def problems(result: Mapping[str, Any]) -> list[dict[str, str]]:
 def leak_sentences(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for leak in result["leaks"]:
         total = result["splits"][leak["split"]]["images"]
-        earlier, pair = SPLITS[leak["also_in"]], (leak["also_in"], leak["split"])
+        earlier, pair = SPLIT_WORDS[leak["also_in"]], (leak["also_in"], leak["split"])
         for kind, what in {"identical": "identical to", "near": "nearly identical to"}.items():
             if count := leak[kind]:
-                of = f"{count:,} of the {total:,} {SPLITS[leak['split']]} images {are(count)}"
+                of = f"{count:,} of the {total:,} {SPLIT_WORDS[leak['split']]} images {are(count)}"
                 yield "leak", f"{of} {what} {earlier} images{example_of(result, kind, pair)}"
 
 
@@ -192,7 +192,7 @@ def file_sentences(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def copy_sentences(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for split, count in result["extra"].items():
         if count:
-            images = f"{counted(count, f'{SPLITS[split]} image')} {are(count)}"
+            images = f"{counted(count, f'{SPLIT_WORDS[split]} image')} {are(count)}"
             yield "copies", f"{images} identical to another one{example_of(result, 'identical', (split, split))}"
     if near := [group for group in result["near"] if len(group["splits"]) == 1]:
         images = f"{sum(group['count'] for group in near):,} images in {counted(len(near), 'group')}"

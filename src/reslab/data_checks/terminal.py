@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reslab.data_checks.result import SPLITS, fact_lines
+from reslab.data.splits import SPLIT_WORDS
+from reslab.data_checks.result import fact_lines
 from reslab.data_checks.writing import NUMBERS, PAGE
 from reslab.files import relative
 from reslab.text import printable
@@ -46,7 +47,7 @@ def classes_table(result: Mapping[str, Any]) -> Table:
     table = Table(title=title, title_justify="left", show_footer=True)
     table.add_column("class", "all", overflow="fold")
     for name, split in splits.items():
-        table.add_column(SPLITS[name], f"{split['images']:,}", justify="right")
+        table.add_column(SPLIT_WORDS[name], f"{split['images']:,}", justify="right")
     for name in names:
         cells = (f"{split['classes'][name]:,}" if name in counts else "…" for split in splits.values())
         table.add_row(printable(name), *cells)

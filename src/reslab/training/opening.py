@@ -11,9 +11,9 @@ from reslab.configuration import task_overrides
 from reslab.data.base import ImageDataModule
 from reslab.data.duplicates import shared_images
 from reslab.data.spec import ImageSpec
+from reslab.data.splits import SPLIT_WORDS
 from reslab.machine import command
 
-SPLITS = {"train": "training", "val": "validation", "test": "test"}
 PRECISIONS = {"32-true": "fp32", "16-true": "fp16", "bf16-true": "bf16", "64-true": "fp64"}
 
 
@@ -25,7 +25,7 @@ def opening_level() -> int:
 
 def data_line(data: ImageDataModule) -> str:
     """Return how many images and classes a data set has."""
-    counts = [f"{len(split):,} {SPLITS[name]}" for name, split in data.splits.items() if split is not None]
+    counts = [f"{len(split):,} {SPLIT_WORDS[name]}" for name, split in data.splits.items() if split is not None]
     return f"{', '.join(counts)} images, {len(data.classes):,} classes"
 
 

@@ -9,12 +9,12 @@ from torch.optim import Optimizer
 
 from reslab.errors import UserError
 
-Groups = list[dict[str, Any]]  # the parameters, as an optimizer of torch takes them
+ParameterGroups = list[dict[str, Any]]  # the parameters, as an optimizer of torch takes them
 
 
 def parameter_groups(
     network: nn.Module, frozen: AbstractSet[nn.Parameter] = frozenset(), layer_decay: float = 1.0
-) -> Groups:
+) -> ParameterGroups:
     """Return groups: weights with the optimizer's weight decay, and biases and norms without weight decay.
 
     What is frozen at first has groups of its own: torch's fused optimizers (2.15) refuse a group in which only some
@@ -24,7 +24,7 @@ def parameter_groups(
     learning rate as "lr_factor".
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups: Groups = []
+    groups: ParameterGroups = []
     for part in ([p for p in trained if p not in frozen], [p for p in trained if p in frozen]):
         groups.append({"params": [parameter for parameter in part if parameter.ndim > 1]})
         groups.append({"params": [parameter for parameter in part if parameter.ndim <= 1], "weight_decay": 0.0})
@@ -32,7 +32,7 @@ def parameter_groups(
     return groups if layer_decay == 1 else [*groups_by_stage(groups, network, layer_decay)]
 
 
-def groups_by_stage(groups: Groups, network: nn.Module, layer_decay: float) -> Iterator[dict[str, Any]]:
+def groups_by_stage(groups: ParameterGroups, network: nn.Module, layer_decay: float) -> Iterator[dict[str, Any]]:
     """Yield the parts of each group that belong to one stage, the last stage first."""
     for number, stage in enumerate(reversed(stages(network))):
         for group in groups:
@@ -63,17 +63,17 @@ def stages(network: nn.Module) -> list[set[nn.Parameter]]:
     return found
 
 
-def lamb(groups: Groups, **options: Any) -> Optimizer:
+def lamb(groups: ParameterGroups, **options: Any) -> Optimizer:
     """Return timm's Lamb; conf/optimizer/lamb.yaml holds the options."""
     return timm_optimizer("Lamb")(groups, **options)
 
 
-def lion(groups: Groups, **options: Any) -> Optimizer:
+def lion(groups: ParameterGroups, **options: Any) -> Optimizer:
     """Return timm's Lion; conf/optimizer/lion.yaml holds the options."""
     return timm_optimizer("Lion")(groups, **options)
 
 
-def muon(groups: Groups, **options: Any) -> Optimizer:
+def muon(groups: ParameterGroups, **options: Any) -> Optimizer:
     """Return timm's Muon; conf/optimizer/muon.yaml holds the options."""
     return timm_optimizer("Muon")(groups, **options)
 

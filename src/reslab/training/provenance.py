@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -83,9 +82,8 @@ def git_commit() -> str | None:
     try:
         commit = git("rev-parse", "HEAD").decode().strip()
         changes = git("diff", "HEAD", "--binary", *code)
-        new = sorted(git("ls-files", "-z", "--others", "--exclude-standard", "--full-name", *code).split(b"\0")[:-1])
-        top = os.fsencode(git("rev-parse", "--show-toplevel").decode().rstrip("\n"))
-        changes += b"".join(name + b"\0" + Path(os.fsdecode(os.path.join(top, name))).read_bytes() for name in new)  # noqa: PTH118
+        new = sorted(git("ls-files", "-z", "--others", "--exclude-standard", *code).split(b"\0")[:-1])
+        changes += b"".join(name + b"\0" + (PACKAGE / os.fsdecode(name)).read_bytes() for name in new)
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}-dirty-{hashlib.sha256(changes).hexdigest()[:12]}" if changes else commit
