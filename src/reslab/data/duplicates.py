@@ -5,15 +5,15 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from itertools import accumulate, chain
 from typing import NamedTuple
 
 from torch import Tensor
 
+from reslab.data.asking import Answer, ask_each
 from reslab.data.batches import FolderImages
-from reslab.data.headers import THREADS, Answer, evenly_spaced, in_parts
+from reslab.data.headers import evenly_spaced
 from reslab.data.splits import Split, SplitName
 
 DIGEST_BYTES = 16  # two different images with the same digest are not to be expected in any data set
@@ -46,7 +46,7 @@ def shared_images(splits: Mapping[SplitName, Split | None]) -> Shared | None:
     if not test or not seen:
         return None
     if isinstance(test.images, FolderImages):
-        return shared_files([path for split in seen for path in paths_of(split)], paths_of(test))
+        return shared_files([path for split in seen for path in split.paths], test.paths)
     if any(isinstance(split.images, FolderImages) or split.images.shape[1:] != test.images.shape[1:] for split in seen):
         return None
     known = {digest for split in seen for digest in pixel_digests(split.images, split.indices)}  # type: ignore[arg-type]
@@ -70,27 +70,21 @@ def pixel_digests(images: Tensor, indices: Tensor) -> Iterable[bytes]:
 # image files
 
 
-def paths_of(split: Split) -> list[str]:
-    assert isinstance(split.images, FolderImages)
-    return [split.images.paths[index] for index in split.indices.tolist()]
-
-
 def shared_files(seen: Sequence[str], tests: Sequence[str]) -> Shared:
     """Compare files by their bytes, where there are files of the same size on both sides."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        asked = [evenly_spaced(paths, MOST_FILES) for paths in (seen, tests)]
-        sizes, test_sizes = (dict(zip(paths, answers(pool, file_size, paths), strict=True)) for paths in asked)
-        common = set(sizes.values()) & set(test_sizes.values()) - {0}
-        read, tests_read = ([path for path in each if each[path] in common] for each in (sizes, test_sizes))
-        chosen, tests_chosen = affordable(read, sizes), affordable(tests_read, test_sizes)
-        known = set(answers(pool, file_digest, chosen)) - {None}
-        count = sum(digest in known for digest in answers(pool, file_digest, tests_chosen))
+    asked = [evenly_spaced(paths, MOST_FILES) for paths in (seen, tests)]
+    sizes, test_sizes = (dict(zip(paths, answers(file_size, paths), strict=True)) for paths in asked)
+    common = set(sizes.values()) & set(test_sizes.values()) - {0}
+    read, tests_read = ([path for path in each if each[path] in common] for each in (sizes, test_sizes))
+    chosen, tests_chosen = affordable(read, sizes), affordable(tests_read, test_sizes)
+    known = set(answers(file_digest, chosen)) - {None}
+    count = sum(digest in known for digest in answers(file_digest, tests_chosen))
     is_sample = len(sizes) < len(seen) or len(test_sizes) < len(tests)
     return Shared(count, len(tests), is_sample or len(chosen) < len(read) or len(tests_chosen) < len(tests_read))
 
 
-def answers(pool: ThreadPoolExecutor, ask: Callable[[str], Answer], paths: Sequence[str]) -> Iterator[Answer]:
-    return chain.from_iterable(in_parts(pool, ask, paths))
+def answers(ask: Callable[[str], Answer], paths: Sequence[str]) -> Iterator[Answer]:
+    return chain.from_iterable(ask_each(ask, paths))
 
 
 def file_size(path: str) -> int:

@@ -4,10 +4,10 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
-from reslab.data.headers import THREADS
+from reslab.data.asking import ask_each
 from reslab.data.images import (
     SUFFIXES,
     ImageFiles,
@@ -147,8 +147,8 @@ def refuse_dead_links(folder: Path, names: Sequence[str]) -> None:
 
 def list_classes(folder: Path, classes: Sequence[str]) -> list[ImageFiles]:
     """Return what each class folder in `folder` holds. A class without a folder has no images."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(list_class, [folder / name for name in classes]))
+    listed = ask_each(list_class, [folder / name for name in classes], at_a_time=1)
+    return list(chain.from_iterable(listed))
 
 
 def list_class(folder: Path) -> ImageFiles:

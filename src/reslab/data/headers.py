@@ -3,22 +3,19 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TypeVar
 
 from rich.progress import Progress
 
+from reslab.data.asking import ask_each
 from reslab.data.images import header_error, report_unreadable
 
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 MOST_FILES = 20_000  # of a split; a local disk takes seconds for them, a network's disk a minute
-THREADS = 16  # that ask for files or folders; they wait for the disk together
-AT_A_TIME = 64  # files of a thread, so that handing them over takes little beside asking for them
 SECONDS_WITHOUT_BAR = 1.0
 
 
@@ -31,17 +28,11 @@ def check_headers(paths: Sequence[str]) -> None:
     seen = evenly_spaced(paths, MOST_FILES)
     if len(seen) < len(paths):
         log.info("looked for broken files among %s of %s images", f"{len(seen):,}", f"{len(paths):,}")
-    with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, about single images
-        found = with_bar(in_parts(pool, header_error, seen), len(seen))
+        found = with_bar(ask_each(header_error, seen), len(seen))
         errors = [error for errors in found for error in errors if error is not None]
     report_unreadable(errors, len(seen), on_error="stop")
-
-
-def in_parts(pool: ThreadPoolExecutor, ask: Callable[[Item], Answer], items: Sequence[Item]) -> Iterator[list[Answer]]:
-    """Yield the answers for all items in order, those of `AT_A_TIME` of them together."""
-    parts = [items[start : start + AT_A_TIME] for start in range(0, len(items), AT_A_TIME)]
-    return pool.map(lambda part: [ask(item) for item in part], parts)
 
 
 def evenly_spaced(items: Sequence[Item], most: int) -> Sequence[Item]:

@@ -37,7 +37,7 @@ from reslab.data.labels import PLAIN_WORDS, LabelledFiles, find_labels, read_lab
 from reslab.data.options import ImagenetteSize, OnError, check_data
 from reslab.data.paths import Paths
 from reslab.data.readers import Reader, ReadRandomCrop, ReadSquare, read_with_randaugment, read_with_trivial_augment
-from reslab.data.splits import Groups, Split, SplitName, folder_prefix, names_within
+from reslab.data.splits import Groups, Split, SplitName, folder_prefix, names_within, others
 from reslab.data.warps import SCALE_ASPECT
 from reslab.errors import UserError
 from reslab.internals import shut_down_workers
@@ -87,7 +87,7 @@ class ClassFolders(ImageDataModule):
         self.group = group
         self.in_memory, self.on_error, self.background = in_memory, on_error, background
         self.found: dict[Path, list[ImageFiles]] = {}  # what the class folders of a split hold, by its folder
-        self.listed: dict[Path, list[Sequence[str]]] = {}  # the images of each class that the split uses
+        self.listed: dict[Path, tuple[Paths, Tensor]] = {}  # the images that the split uses, and their labels
 
     @property
     def folder(self) -> Path:
@@ -122,15 +122,15 @@ class ClassFolders(ImageDataModule):
             raise UserError(f"{folder} has classes that {training_folder} has not: {', '.join(sorted(unknown))}")
         self.classes = self.class_names(folders)
         if folder not in self.listed:
-            self.listed[folder] = self.own_images(folder, split, folders)
-        found = self.listed[folder]
-        empty = [name for name, paths in zip(folders, found, strict=True) if not paths]
+            found = self.own_images(folder, split, folders)
+            labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(paths) for paths in found]))
+            self.listed[folder] = Paths.joined(found), labels
+        paths, labels = self.listed[folder]
+        empty = others(labels, len(folders)).tolist()
         if empty and split == "train":
-            raise UserError(f"{folder / empty[0]} holds no images ({', '.join(COMMON_SUFFIXES)}, …)")
-        if not any(found):
+            raise UserError(f"{folder / folders[empty[0]]} holds no images ({', '.join(COMMON_SUFFIXES)}, …)")
+        if not len(paths):
             raise UserError(f"{folder} holds no images in class folders: fill it or remove it")
-        labels = torch.tensor([label for label, paths in enumerate(found) for _ in paths])
-        paths = Paths.joined(found)
         images = FolderImages(paths, labels, self.reader(split), self.on_error)
         return Split(images, labels, groups=self.groups_of(paths))
 
@@ -176,7 +176,7 @@ class ClassFolders(ImageDataModule):
             return split
         if not self.in_memory:
             if self.on_error == "stop" and is_first_process():
-                check_headers([split.images.paths[index] for index in split.indices.tolist()])
+                check_headers(split.paths)
             return split
         return Split(*decode_all(split.images, split.indices, self.num_workers))
 

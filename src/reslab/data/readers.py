@@ -61,9 +61,12 @@ class ReadRandomCrop:
         image = self.fitting.square_of_longer_side(load_image(path, 3, self.background))
         with temporary_seed(seed):
             if self.fitting.by_pillow:
-                return functional.pil_to_tensor(self.crop(image))
-            cropped: Tensor = self.crop(functional.pil_to_tensor(image))
-        return cropped
+                return functional.pil_to_tensor(self.cropped(image))
+            return self.cropped(functional.pil_to_tensor(image))
+
+    def cropped(self, image):  # type: ignore[no-untyped-def]  # an image of Pillow or a tensor (C, H, W)
+        """Return what `crop(image)` would, which takes half as long again to find the image among its arguments."""
+        return self.crop.transform(image, self.crop.make_params([image]))
 
 
 class ReadChanged:

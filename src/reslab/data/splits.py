@@ -54,6 +54,12 @@ class Split:
         self.images, self.labels, self.groups = images, labels, groups
         self.indices = torch.arange(len(labels)) if indices is None else indices
 
+    @property
+    def paths(self) -> list[str]:
+        """The files of its images, which are on disk."""
+        assert isinstance(self.images, FolderImages)
+        return [self.images.paths[index] for index in self.indices.tolist()]
+
     def subset(self, positions: Tensor) -> "Split":
         """Return a split of the same images, with the indices at these positions of `indices`."""
         return Split(self.images, self.labels, self.indices[positions], self.groups)
@@ -202,7 +208,7 @@ def file_keys(split: Split, root: Path, purpose: str, seed: int = 0) -> Tensor |
     """Return the hash of the path of each image in a split, int64 (N,); None for images in memory."""
     if not isinstance(split.images, FolderImages):
         return None
-    return path_hashes([split.images.paths[index] for index in split.indices.tolist()], root, purpose, seed)
+    return path_hashes(split.paths, root, purpose, seed)
 
 
 # content

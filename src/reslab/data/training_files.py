@@ -102,9 +102,8 @@ def file_changes(splits: Sequence[Split], root: Path, training_files: Tensor | N
         return ""
     new = list[bytes]()
     for split, each in zip(splits, keys, strict=True):
-        if isinstance(split.images, FolderImages) and each is not None:
-            places = split.indices[~torch.isin(each, training_files)].tolist()
-            new += names_within([split.images.paths[place] for place in places], root)
+        if each is not None:
+            new += names_within(split.subset((~torch.isin(each, training_files)).nonzero().flatten()).paths, root)
     gone = training_files[~torch.isin(training_files, torch.cat([each for each in keys if each is not None]))]
     tested = file_keys(test, root, RECORD) if test else None
     moved = 0 if tested is None else int(torch.isin(gone, tested).sum())
