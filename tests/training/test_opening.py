@@ -1,15 +1,18 @@
 import logging
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from noise_images import fill
 
 from reslab.configuration import CONF
 from reslab.data.spec import ImageSpec
 from reslab.data.splits import Split
 from reslab.training import fit
-from reslab.training.opening import millions, network_line, shared_line
+from reslab.training.build import build_data
+from reslab.training.opening import millions, network_line, shared_line, weights_line
 
 
 def test_a_run_says_what_it_trains_as_soon_as_it_is_known(composed, caplog):
@@ -50,3 +53,49 @@ def test_the_network_and_what_computes_it(origin, processes, line):
 
 def test_parameters_are_written_as_papers_do():
     assert [millions(number) for number in (910, 272_474, 25_557_032)] == ["910", "0.27 M", "25.6 M"]
+
+
+def test_images_that_the_weights_of_another_run_were_trained_on_are_counted(composed, tmp_path):
+    fill(photos := tmp_path / "photos", {"a": 20, "b": 20})
+    first, data = of_photos(composed, photos, 1)
+    train, _ = data.file_splits
+    fit.train(first)
+
+    def line(*overrides, seed=2):
+        config, data = of_photos(composed, photos, seed, f"model.weights={first.folder}", *overrides)
+        return weights_line(config, data, ""), data
+
+    told, data = line()
+    both = {*train.paths} & {*data.file_splits[1].paths}
+    assert 0 < len(both) < 10
+    begin = f"model.weights={first.folder} was trained on"
+    assert told == f"{begin} {len(both)} of the 10 validation images"
+    assert line(seed=1)[0] is None  # the same division
+    told, data = line("data.test_fraction=0.5", "data.val_fraction=0", seed=1)
+    both = {*train.paths} & {*data.splits["test"].paths}
+    assert told == f"{begin} {len(both)} of the 20 test images"
+    other = shutil.copytree(photos, tmp_path / "other")
+    assert weights_line(*of_photos(composed, other, 2, f"model.weights={first.folder}"), "") is None
+
+
+def of_photos(composed, photos, seed, *overrides):
+    config = composed(
+        "model=resnet8", "data=imagefolder", f"data.root={photos}", "data.image_size=16", "data.batch_size=4",
+        "data.num_workers=0", "data.val_fraction=0.3", "trainer=cpu", "trainer.max_steps=1", "logger=none", "threads=1",
+        f"folder={photos.parent / str(seed)}", f"seed={seed}", *overrides,
+    )  # fmt: skip
+    return config, build_data(config, ("fit", "test"))
+
+
+def test_of_images_in_memory_another_division_is_named(composed, tmp_path):
+    first = composed("model=resnet8", "trainer=cpu", "trainer.max_steps=1", "logger=none", "threads=1")
+    same = fit.train(first)["data_checksum"]
+    config, data = composed(f"model.weights={tmp_path}"), build_data(first, ("fit", "test"))
+    assert weights_line(config, data, same) is None
+    assert weights_line(config, data, "another") == (
+        f"model.weights={tmp_path} was trained on images of another division of the data set, so probably on some of "
+        "the validation images"
+    )
+    assert weights_line(composed("model.weights=IMAGENET1K_V1"), data, "another") is None
+    torch.save({}, file := tmp_path / "weights.pth")
+    assert weights_line(composed(f"model.weights={file}"), data, "another") is None

@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,12 @@ def are_training_files(paths: Sequence[str | Path], root: Path, training_files: 
         training_files: the record of the run: see `ImageDataModule.training_files`.
     """
     return torch.isin(path_hashes(paths, root, RECORD), training_files)
+
+
+def trained_files(record: Mapping[str, Any]) -> Tensor | None:
+    """Return those of the recorded files of a run that it was trained on, without those that it validated on."""
+    files, validated = record.get("training_files"), record.get("validation_files")
+    return files if files is None or validated is None else files[~torch.isin(files, validated)]
 
 
 def without_training_images(

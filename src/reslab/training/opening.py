@@ -1,18 +1,29 @@
 """The lines with which a run says what it trains, each as soon as it is known."""
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import DictConfig
+from torch import Tensor
 
 from reslab.configuration import task_overrides
 from reslab.data.base import ImageDataModule
 from reslab.data.duplicates import shared_images
 from reslab.data.spec import ImageSpec
-from reslab.data.splits import SPLIT_WORDS
+from reslab.data.splits import SPLIT_WORDS, file_keys
+from reslab.data.training_files import RECORD, trained_files
+from reslab.errors import UserError
 from reslab.machine import command
+from reslab.models.weights import OF_TORCHVISION
+from reslab.run import Run
+from reslab.training.checkpoints import read_checkpoint
 
 PRECISIONS = {"32-true": "fp32", "16-true": "fp16", "bf16-true": "bf16", "64-true": "fp64"}
 
@@ -47,6 +58,50 @@ def split_options(data: ImageDataModule) -> list[str]:
         return [f"data={data.name}", f"data.root={data.root}"]
     choice = HydraConfig.get().runtime.choices.get("data", data.name)
     return [f"data={choice}", *(each for each in task_overrides() if each.startswith(("data.", "seed=")))]
+
+
+def weights_line(config: DictConfig, data: ImageDataModule, checksum: str) -> str | None:
+    """Return which images the run validates or tests on, although the weights that it begins with were trained on them.
+
+    Args:
+        config: the configuration of a new run.
+        data: its data.
+        checksum: of the data.
+
+    Returns:
+        None if there are none, or if the weights are not those of a run on the same data.
+    """
+    if (record := record_of(config.model.weights)) is None:
+        return None
+    other = record["config"]["data"]
+    if other.get("name") != data.name or Path(other.get("root", "")).resolve() != data.root.resolve():
+        return None
+    if (trained := trained_files(record)) is not None:
+        known = [*known_images(data, trained)]
+    elif data.splits["val"] and not data.validate_on_test and record.get("origin", {}).get("data_checksum") != checksum:
+        known = ["images of another division of the data set, so probably on some of the validation images"]
+    else:
+        known = []
+    return f"model.weights={config.model.weights} was trained on {' and '.join(known)}" if known else None
+
+
+def record_of(weights: str | None) -> dict[str, Any] | None:
+    """Return the record of the checkpoint that `model.weights` stands for; None if it is not one of ResLab."""
+    if weights is None or weights.startswith(OF_TORCHVISION):
+        return None
+    with suppress(UserError):
+        checkpoint = Path(weights) if os.path.isfile(weights) else Run(weights).chosen_checkpoint()[0]
+        record: dict[str, Any] = read_checkpoint(checkpoint)["reslab"]
+        return record
+    return None
+
+
+def known_images(data: ImageDataModule, trained: Tensor) -> Iterator[str]:
+    """Yield how many of the validation and of the test images are among the files that a run was trained on."""
+    test = file_keys(data.test_files, data.root, RECORD) if data.test_files else None
+    for word, keys in ((SPLIT_WORDS["val"], data.validation_files()), (SPLIT_WORDS["test"], test)):
+        if keys is not None and (count := int(torch.isin(keys, trained).sum())):
+            yield f"{count:,} of the {len(keys):,} {word} images"
 
 
 def network_line(origin: dict[str, Any], spec: ImageSpec, processes: int) -> str:
