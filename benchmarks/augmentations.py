@@ -3,15 +3,17 @@
     python benchmarks/augmentations.py [--batch 128] [--rounds 10]
 
 Each round augments one batch of random images with each option of data.augment, then image by image with torchvision's
-RandAugment, and computes one step of the network: forward, backward and SGD. The first round is not counted. Seconds
-are those of the processor, so that other programs disturb less. The script writes
-benchmarks/results/augmentations.json.
+RandAugment and, where kornia is installed, by its RandAugment, which gives all images of a batch the same operation;
+then it computes one step of the network: forward, backward and SGD. The first round is not counted. Seconds are those
+of the processor, so that other programs disturb less. The script writes benchmarks/results/augmentations.json.
 """
 
 import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from torchvision.transforms import v2
 
 from reslab.data.augmentation import Augmentation
 
+HAS_KORNIA = find_spec("kornia") is not None
 SHAPES = ((1, 28, 28), (3, 32, 32))
 OPTIONS: dict[str, dict[str, Any]] = {
     "scale": {"scale": 0.3}, "crop": {"crop": 4}, "flip": {"flip": True}, "vertical_flip": {"vertical_flip": True},
@@ -52,6 +55,9 @@ def measure(shape: tuple[int, int, int], batch: int, rounds: int) -> dict[str, d
     tasks: dict[str, Callable[[Tensor], object]] = {name: Augmentation(**off | each) for name, each in OPTIONS.items()}
     change = v2.RandAugment(2, 9, interpolation=v2.InterpolationMode.BILINEAR)
     tasks["torchvision's RandAugment"] = lambda images: [change(image) for image in images]
+    if HAS_KORNIA and shape[0] == 3:  # its saturation refuses grey images
+        of_kornia = import_module("kornia.augmentation.auto").RandAugment(2, 9)
+        tasks["kornia's RandAugment"] = lambda images: (255 * of_kornia(images.float() / 255)).byte()
     tasks["step of ResNet-20"] = training_step(shape[0])
     rates = defaultdict(list)
     for round_number in range(rounds + 1):
@@ -70,7 +76,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # which seconds of the processor are of
     results = {"x".join(map(str, shape)): measure(shape, options.batch, options.rounds) for shape in SHAPES}
-    write_results(__file__, {"images_per_second": results, **vars(options)}, ("torch", "torchvision"))
+    packages = ("torch", "torchvision", *["kornia"] * HAS_KORNIA)
+    write_results(__file__, {"images_per_second": results, **vars(options)}, packages)
     for shape, rates in results.items():
         for name, rate in rates.items():
             print("{:8} {:26}{median:9,.0f} images/s ({min:,.0f} to {max:,.0f})".format(shape, name, **rate))
