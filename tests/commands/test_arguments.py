@@ -208,6 +208,13 @@ def test_equal_values_are_a_mistake_of_a_sweep_only(typed):
         (["model=resnet8", "model.name=resnet50"],
          "model.name=resnet50 only names a network, and would give this one the name of another: model=resnet50 "
          "chooses it"),
+        (["data.augment.scale_aspect=[1,2]"], "data.augment.scale_aspect does nothing with data.augment.scale=null"),
+        (["data=fashion_mnist", "data.augment.erasing_fill=0"], "data.augment.erasing_fill does nothing with data.aug"),
+        (["experiment=fashion_mnist_random_erasing", "data.augment.erasing_fill=0", "data.augment.erasing=0"],
+         "data.augment.erasing_fill does nothing with data.augment.erasing=0: set both or neither"),
+        (["experiment=fashion_mnist_random_erasing", "data.augment.erasing_fill=0"], None),
+        (["data.augment.erasing_fill=0", "data.augment.erasing=0,0.5", "-m"], None),
+        (["data=imagefolder", "data.augment.scale_aspect=[1,2]"], None),
         (["data.root=/photos", "data=imagefolder"], None),
         (["data.root=/photos", "experiment=cifar10_fast"], None),
         (["data.root=/photos", "data=digits,cifar10", "-m"], None),

@@ -118,8 +118,16 @@ def check_choices(arguments: Sequence[str], config_name: str) -> None:
             raise UserError(choice_line(group, shown(choice) if is_scalar(choice) else argument.partition("=")[2]))
 
 
+DETAILS = {  # options that say how another one does what it does
+    "data.augment.scale_aspect": "data.augment.scale",
+    "data.augment.erasing_aspect": "data.augment.erasing",
+    "data.augment.erasing_fill": "data.augment.erasing",
+}
+OFF = ("0", "0.0", "null", "None")
+
+
 def check_ignored(arguments: Sequence[str], config_name: str) -> None:
-    """Raise UserError for a folder of images that would not be read, and for the name of a network that is another.
+    """Raise UserError for what would be ignored: a folder of images, the name of a network, details of what is off.
 
     What a run records is not checked again: such runs exist, and they can be repeated and resumed.
     """
@@ -135,6 +143,13 @@ def check_ignored(arguments: Sequence[str], config_name: str) -> None:
         if file.is_file() and "_no_files" in read_configuration(file)["defaults"]:
             root = for_shell(f"data.root={given['data.root']}")
             raise UserError(f"data={name} reads no files: data=imagefolder {root} reads your own images")
+    for detail in DETAILS.keys() & given.keys():
+        option = DETAILS[detail]
+        value = given.get(option, str(defaults(config_name, arguments).get(option)))
+        if value in OFF:
+            raise UserError(
+                f"{detail} does nothing with {option}={'null' if value == 'None' else value}: set both or neither"
+            )
     called = given.get("model.name", "")
     if re.fullmatch("[a-z0-9]\\w*", called) and is_one_choice("model", given):
         known = defaults(config_name, arguments)
