@@ -177,7 +177,7 @@ def test_the_newest_run_is_named_when_a_run_begins_from_its_weights(tmp_path, mo
     """`latest` would be another run where the new run is repeated."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^model\.weights=latest is the newest run below outputs, and /.*/outputs d"):
-        with_fixed_run("model.weights=latest")
+        with_fixed_run("model.weights=latest", [])
     for number, name in enumerate(("a", "b")):
         run = Run(Path("outputs") / "resnet8-digits" / name)
         run.checkpoints.mkdir(parents=True)
@@ -185,12 +185,17 @@ def test_the_newest_run_is_named_when_a_run_begins_from_its_weights(tmp_path, mo
         run.last.touch()
         run.config_file.touch()
         os.utime(run.config_file, (number, number))
-    assert with_fixed_run("model.weights=latest") == "model.weights='outputs/resnet8-digits/b'"
-    assert with_fixed_run("model.weights='outputs/resnet8-digits'") == "model.weights='outputs/resnet8-digits/b'"
-    for other in ("model.weights=outputs/resnet8-digits/a", "model.weights=IMAGENET1K_V2", "model.weights=a,b",
+    newest = "model.weights='outputs/resnet8-digits/b'"
+    assert with_fixed_run("model.weights=latest", []) == newest
+    assert with_fixed_run("model.weights='outputs/resnet8-digits'", []) == newest
+    with pytest.raises(UserError, match=r"is the newest run below runs, and /.*/runs does not exist"):
+        with_fixed_run("model.weights=latest", ["outputs='runs'"])
+    Path("outputs").rename("runs")
+    assert with_fixed_run("model.weights=latest", ["outputs='runs'"]) == newest.replace("outputs", "runs")
+    for other in ("model.weights=runs/resnet8-digits/a", "model.weights=IMAGENET1K_V2", "model.weights=a,b",
                   "model.weights=", "model.weights=''",
                   "data.root=latest", "model=latest"):  # fmt: skip
-        assert with_fixed_run(other) == other
+        assert with_fixed_run(other, []) == other
 
 
 @pytest.mark.parametrize("typed", [["input_shape=28,28,1"], ["optimizer.betas=0.9,0.9"]])

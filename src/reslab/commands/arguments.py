@@ -27,7 +27,7 @@ from reslab.configuration import (
 )
 from reslab.errors import UserError, choice_line, option_line
 from reslab.machine import foreign_variables, spin_variables
-from reslab.newest import is_latest, newest_run, not_found
+from reslab.newest import folder_of_runs, is_latest, newest_run, not_found
 from reslab.options import PATH, Kind, Schema, check_option
 from reslab.processes import is_further_process
 from reslab.run import Run, read_configuration
@@ -39,9 +39,8 @@ PLACES = dict.fromkeys(("outputs", "hydra.run.dir", "hydra.sweep.dir"), PATH)  #
 
 def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
     """Return the arguments as Hydra takes them, with the settings of a run that is resumed."""
-    quoted_arguments = [
-        with_fixed_run(quote_if_needed(argument, schema.kinds)) for argument in spelled_out(arguments, schema)
-    ]
+    quoted_arguments = [quote_if_needed(argument, schema.kinds) for argument in spelled_out(arguments, schema)]
+    quoted_arguments = [with_fixed_run(argument, quoted_arguments) for argument in quoted_arguments]
     for argument in quoted_arguments:
         if is_option(argument):
             check_grammar(argument, schema)
@@ -53,14 +52,18 @@ def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
     return resumed_command_line(found) if schema is TRAINING_SCHEMA else found
 
 
-def with_fixed_run(argument: str) -> str:
-    """Replace `latest` or a folder of runs in `model.weights=` by the newest run, which may be another one later."""
+def with_fixed_run(argument: str, arguments: Sequence[str]) -> str:
+    """Replace `latest` or a folder of runs in `model.weights=` by the newest run, which may be another one later.
+
+    With `outputs=` among all the arguments, `latest` is the newest run below that.
+    """
     name, _, value = argument.partition("=")
     if name != "model.weights" or not (asked := unquoted(value)):
         return argument
-    run = newest_run(asked)
+    outputs = next((unquoted(each.partition("=")[2]) for each in arguments if name_of(each) == "outputs"), "outputs")
+    run = newest_run(folder_of_runs(asked, outputs))
     if run is None and is_latest(asked):
-        raise UserError(f"{name}={not_found(asked)}")
+        raise UserError(f"{name}={not_found(asked, outputs)}")
     return argument if run is None or Run(asked).hydra_folder.is_dir() else f"{name}={quoted(run.folder)}"
 
 
