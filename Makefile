@@ -1,13 +1,16 @@
-# make train: install and run the main job; make test: install and run the tests. ARGS= goes to the command.
+# make train: install and run the main job, with the options that follow (make train model=resnet18); make test: install
+# and run the tests. ARGS= goes to the command.
 # make gpu: on a machine with an NVIDIA GPU, the tests that need one and then the measurements, for 7.5 minutes; the next
 # call continues. PART=tests|speed|recipes|fidelity|disk: only that. PYTHON_GPU=python3: with the packages that this
 # machine has and those in the folder packages/, where nothing can be installed (benchmarks/README.md).
 PYTHON ?= python3
 BIN = .venv/bin
 PYTHON_GPU ?= $(BIN)/python
+# The name=value arguments of make itself. It writes blanks within them as "\ ", which are no ends of words.
+OPTIONS = $(subst @blank@,\ ,$(filter-out ARGS=% PART=% PYTHON=% PYTHON_GPU=%,$(subst \ ,@blank@,$(MAKEOVERRIDES))))
 
-train: .venv/installed  ## train (ARGS="model=resnet18 data=fashion_mnist")
-	$(BIN)/python src/train.py $(ARGS)
+train: .venv/installed  ## train (make train model=resnet18 data=fashion_mnist)
+	$(BIN)/python src/train.py $(OPTIONS) $(ARGS)
 
 test: .venv/installed   ## the default tests
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal $(ARGS)

@@ -323,7 +323,10 @@ def nearest(name: str, known: Sequence[str]) -> list[str]:
     same = [each for each in known if plain[each] == plain_name(name)]
     elsewhere = [each for each in known if plain[each].rpartition(".")[2] == plain_name(name).rpartition(".")[2]]
     beginning = [each for each in known if len(name) > 3 and plain[each].startswith(plain_name(name))]
-    return same or elsewhere[:3] or beginning[:3] or difflib.get_close_matches(name.lower(), known, n=3)
+    close = difflib.get_close_matches(name.lower(), known, n=3)
+    if "." not in name:  # optimiser means no option of the group
+        close = [each for each in close if not any(each.startswith(f"{other}.") for other in close)]
+    return same or elsewhere[:3] or beginning[:3] or close
 
 
 def plain_name(name: str) -> str:

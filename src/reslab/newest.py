@@ -37,7 +37,7 @@ def require_run(folder: str | Path) -> Path:
 def require_text(path: object, what: str) -> None:
     """Raise UserError for what Python programs may pass in place of a path."""
     if not isinstance(path, str | Path):
-        raise UserError(f"{what} is a text or a Path, not of type {type(path).__name__}")
+        raise UserError(f"{what} is a path (str or Path), not of type {type(path).__name__}")
 
 
 def require_checkpoint(path: str | Path) -> Path:

@@ -1,9 +1,12 @@
 import importlib
 import os
+import platform
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from reslab.commands.help import CHOICES, asks_for_help, choices, help_text
+from reslab.commands import help as help_module
+from reslab.commands.help import CHOICES, asks_for_help, choices, help_text, version_text
 from reslab.commands.main import COMMANDS
 from reslab.configuration import CONF
 
@@ -39,3 +42,16 @@ def test_help_may_stand_anywhere_on_the_command_line():
     assert asks_for_help(["model=resnet18", "-h"])
     assert asks_for_help(["--help"])
     assert not asks_for_help(["--hydra-help", "model=-h"])
+
+
+def test_the_version_names_what_a_report_of_a_fault_needs(monkeypatch):
+    def version(name):
+        if name == "lightning":
+            raise PackageNotFoundError
+        return {"reslab": "0.1"}.get(name, "2.0")
+
+    monkeypatch.setattr(help_module, "version", version)
+    assert version_text() == (
+        "reslab 0.1; torch 2.0, torchvision 2.0, lightning (not installed), hydra-core 2.0, "
+        f"Python {platform.python_version()}"
+    )

@@ -80,7 +80,7 @@ def test_what_holds_no_run_is_one_line(tmp_path, folder, line):
 
 @pytest.mark.parametrize("value", [3, None, b"outputs"])
 def test_a_folder_that_is_no_path_is_one_line(value):
-    with pytest.raises(reslab.UserError, match=r"^the folder of a run is a text or a Path, not of type \w+$"):
+    with pytest.raises(reslab.UserError, match=r"^the folder of a run is a path \(str or Path\), not of type \w+$"):
         reslab.load(value)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from reslab.commands.printing import print_predictions
 from reslab.errors import UserError
+from reslab.inference.loading import load_classifier
 from reslab.inference.options import PREDICT_SCHEMA
 from reslab.inference.prediction import find_images, predict, write_predictions
 from reslab.newest import require_checkpoint
@@ -65,10 +66,10 @@ def test_files_folders_globs_and_lists(photos, images, found):
         ("*.gif", r"images=\*.gif: no image there"),
         (["b.png", "z.png"], "images=z.png: no image there"),
         ([], "images: the list is empty"),
-        (None, "images: each of them is a text or a Path, not of type NoneType"),
-        (3, "images: each of them is a text or a Path, not of type int"),
-        (b"photos", "images: each of them is a text or a Path, not of type bytes"),
-        (["b.png", 3], "images: each of them is a text or a Path, not of type int"),
+        (None, r"images: each of them is a path \(str or Path\), not of type NoneType"),
+        (3, r"images: each of them is a path \(str or Path\), not of type int"),
+        (b"photos", r"images: each of them is a path \(str or Path\), not of type bytes"),
+        (["b.png", 3], r"images: each of them is a path \(str or Path\), not of type int"),
     ],
 )
 def test_no_image_is_one_line(photos, images, message):
@@ -79,10 +80,10 @@ def test_no_image_is_one_line(photos, images, message):
 @pytest.mark.parametrize(
     ("images", "line"),
     [
-        (Image.new("L", (8, 8)), "images: each of them is a text or a Path, not of type Image"),
-        (np.zeros((2, 8, 8)), "images: each of them is a text or a Path, not of type ndarray"),
-        ([torch.zeros(8, 8)], "images: each of them is a text or a Path, not of type Tensor"),
-        (3, "images: each of them is a text or a Path, not of type int"),
+        (Image.new("L", (8, 8)), "images: each of them is a path (str or Path), not of type Image"),
+        (np.zeros((2, 8, 8)), "images: each of them is a path (str or Path), not of type ndarray"),
+        ([torch.zeros(8, 8)], "images: each of them is a path (str or Path), not of type Tensor"),
+        (3, "images: each of them is a path (str or Path), not of type int"),
         (["my", "photos/a.png"], "images=my: a name with blanks needs quotes: 'my photos/a.png'"),
         (["latest"], "images=latest: the run comes before the images: latest photo.jpg"),
     ],
@@ -154,6 +155,23 @@ def test_transparent_images_are_read_as_the_checkpoint_says(with_background, dra
         assert rows[1] == rows[same]
         assert rows[0] != rows[2]
     assert caplog.messages == []
+
+
+def test_most_images_being_as_bright_as_negatives_is_said(trained, digit_files, tmp_path, caplog):
+    checkpoint, levels = require_checkpoint(trained.folder), []
+    for number, file in enumerate(digit_files[:2]):
+        negative = 255 - np.asarray(Image.open(file))
+        Image.fromarray(negative).save(tmp_path / f"{number}.png")
+        levels.append(negative.mean() / 255)
+    negatives = [tmp_path / "0.png", tmp_path / "1.png"]
+    predict(checkpoint, [*negatives, *digit_files[:2]], device="cpu")
+    assert caplog.messages == []
+    usual = load_classifier(checkpoint).spec.mean[0]
+    predict(checkpoint, [*negatives, digit_files[0]], device="cpu")
+    assert caplog.messages == [
+        f"2 of 3 as bright as a negative (a mean of {np.mean(levels):.2f}, in the training {usual:.2f}): if dark and "
+        "light are exchanged, invert the images"
+    ]
 
 
 def test_predictions_are_the_networks_probabilities(run, trained, digit_files):

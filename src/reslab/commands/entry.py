@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
 from reslab.commands.arguments import expand_home, hydra_arguments_of, own_environment
 from reslab.commands.claim import leaves_nothing, own_folder
-from reslab.commands.help import asks_for_help, help_text
+from reslab.commands.help import asks_for_help, help_text, version_text
 from reslab.commands.output import lasting_streams
 from reslab.configuration import CONF, flatten, task_overrides
 from reslab.errors import (
@@ -70,6 +70,8 @@ def command(schema: Schema, task: Task, help_of_command: str) -> None:
         with lasting_streams(), command_line(sys.argv, environment):
             if asks_for_help(sys.argv[1:]):
                 print(help_text(help_of_command, sys.argv[1:]))
+            elif "--version" in sys.argv[1:]:
+                print(version_text())
             else:
                 run_hydra(schema, task)
 

@@ -1,8 +1,13 @@
-"""`--help`: what a command does, with the choices of conf/. Hydra's own help would first compose a configuration."""
+"""`--version`, and `--help`: what a command does, with the choices of conf/.
 
+Hydra's own help would first compose a configuration, and its version is not ResLab's.
+"""
+
+import platform
 import shutil
 import textwrap
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 
 from reslab.configuration import CONF, own_folders
 from reslab.errors import visible
@@ -12,6 +17,19 @@ CHOICES = "{choices}"  # stands for them in a command's help
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
     return not {"--help", "-h"}.isdisjoint(arguments)
+
+
+def version_text() -> str:
+    """Return the versions that a report of a fault needs."""
+    packages = ", ".join(map(versioned, ("torch", "torchvision", "lightning", "hydra-core")))
+    return f"{versioned('reslab')}; {packages}, Python {platform.python_version()}"
+
+
+def versioned(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:  # ResLab runs in a checkout too
+        return f"{package} (not installed)"
 
 
 def help_text(text: str, arguments: Sequence[str]) -> str:

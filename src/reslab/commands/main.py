@@ -29,6 +29,10 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("--help", "-h"):
         print(USAGE)
+    elif name == "--version":
+        from reslab.commands.help import version_text
+
+        print(version_text())
     elif name not in COMMANDS:
         from reslab.errors import suggest
         from reslab.text import printable

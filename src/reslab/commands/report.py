@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from reslab.commands.entry import errors_as_one_line
+from reslab.commands.help import version_text
 from reslab.commands.output import lasting_streams
 from reslab.errors import UserError, option_line
 from reslab.interruption import signals
@@ -42,6 +43,7 @@ class Parser(ArgumentParser):
 
 def main() -> None:
     parser = Parser("report", description=HELP, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=version_text())
     parser.add_argument("folders", nargs="*", metavar="folder | output=folder | versus")
     with errors_as_one_line("report"):
         signals.listen()

@@ -76,7 +76,8 @@ def without_flags(arguments: Sequence[str], schema: Schema) -> tuple[list[str], 
     parser = hydra_argument_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise UserError(message)
+        long = next((each for each in arguments if re.match("-[A-Za-z]{2}", each)), None)  # to argparse, -model is -m
+        raise UserError(message if long is None else dashes_line(long, arguments, schema))
 
     parser.error = refuse  # type: ignore[method-assign]
     found, unknown = parser.parse_known_intermixed_args(arguments)
@@ -97,6 +98,8 @@ def dashes_line(argument: str, arguments: Sequence[str], schema: Schema) -> str:
     name = flag.lstrip("".join(("-", *TYPOGRAPHIC_DASHES)))
     if f"-{name}" in MULTIRUN or f"--{name}" in MULTIRUN:
         return f"{argument} begins with a typographic dash: type -m"
+    if name in ("help", "version", "multirun"):
+        return f"{argument}: type --{name}"
     known = known_options(schema)
     if name not in known:
         return f"{argument}: options are name=value, without dashes; {option_line(name, known)}"
@@ -144,6 +147,8 @@ def named(words: Sequence[str], schema: Schema) -> list[str]:
         elif plain and name not in given:
             options.append(f"{name}={quoted(plain.pop(0))}")
     for word in plain:
+        if schema.unnamed and schema.unnamed[0] in given and not exists(word):
+            raise UserError(f"{word}: {schema.unnamed[0]}= is given already: leave one of them out")
         raise UserError(plain_line(word, words[words.index(word) + 1 :] if word in words else (), schema))
     return options
 
@@ -158,28 +163,38 @@ def take_values(options: Sequence[str], name: str) -> tuple[list[str], list[str]
 def plain_line(word: str, following: Sequence[str], schema: Schema) -> str:
     """Say what a word that is not name=value may be meant for, given those that follow it."""
     known = known_options(schema)
-    rest, _, value = "".join(following[:1]).partition("=")
+    rest, given, value = "".join(following[:1]).partition("=")
     if meant := [each for each in known if each.rpartition(".")[2] == f"{word}_{rest}"]:  # max epochs=3
         return f"{word} {rest}={value}: a name has no blanks: {for_shell(f'{meant[0]}={value}')}"
     name, equals, _ = word.partition("=")
     if equals and name:
         return option_line(name, known)
     if word in known:
-        return f"{word}: an option is name=value, e.g. {word}={example(word, known[word])}"
-    takes = [*meant_for(word, known)]
+        typed = for_shell(f"{word}={rest}") if rest and not given else f"e.g. {example(word, known[word])}"
+        return f"{word}: an option is name=value, {typed}"
+    name, colon, value = word.partition(":")
+    is_colon = colon and name in known  # as in YAML
+    takes = [for_shell(f"{name}={value}")] if is_colon else [*meant_for(word, known)]
     advice = " or ".join(takes) if takes else 'a value with blanks needs quotes, e.g. "data.root=my photos"'
     return f"{word}: an option is name=value; {advice}"
 
 
 def example(name: str, default: object) -> str:
-    """Return a value that an option may be given to, which is not its default."""
-    examples = {"resume": "latest", "from": "latest", "trust": "true", "experiment": "…"}
-    return examples.get(name) or shown(not default if isinstance(default, bool) else default)
+    """Return an option with a value that is not its default, or a group with a choice."""
+    if choices := sorted(file.stem for file in (CONF / name).glob("[!_]*.yaml")):
+        return f"{name}={choices[0]}"
+    if isinstance(default, dict):
+        inner = next(each for each in default if not each.startswith("_"))
+        return example(f"{name}.{inner}", default[inner])
+    examples = {"resume": "latest", "from": "latest", "trust": "true", "trainer.max_time": "00:12:00:00"}
+    return f"{name}={examples.get(name) or shown(not default if isinstance(default, bool) else default)}"
 
 
 def meant_for(word: str, known: Collection[str]) -> Iterator[str]:
     """Yield options, with their values, that a word may be for."""
-    if is_folder(Run(word).hydra_folder) and "resume" in known:
+    if word == "help":
+        yield "--help shows them"
+    elif is_folder(Run(word).hydra_folder) and "resume" in known:
         yield for_shell(f"resume={word}")
         yield for_shell(f"from={word}")
     elif is_folder(word) and "data" in known:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -77,28 +78,46 @@ def predict(
     numbers = torch.arange(len(paths))  # they take the place of labels, and so say which images were read
     read = ReadSquare(spec.fitting(training=False), len(spec.mean), trained.background)
     files = FolderImages([str(path) for path in paths], numbers, read, on_error)
-    predictions, unreadable, transparent = list[Prediction](), list[str](), list[str]()
+    predictions, unreadable, transparent, levels = list[Prediction](), list[str](), list[str](), list[float]()
     for part in numbers.split(batch_size):
         pixels, readable, failures = files[[(number, 0) for number in part.tolist()]]
         unreadable += failures
         if unreadable and on_error == "stop":
             break
+        levels += [float(image.float().mean()) / 255 for image in pixels]
         for number, row in zip(readable.tolist(), class_probabilities(classifier, pixels), strict=True):
             image = path_text(paths[number])
             predictions.append({"image": image, "classes": most_probable(row, spec.classes, top)})
             if trained.background != spec.background and has_transparent_parts(paths[number]):
                 transparent.append(image)
     report_unreadable(unreadable, len(paths), on_error, "on_error")
-    report_transparency(transparent, config.data.name)
+    if transparent:
+        report_transparency(transparent, config.data.name)
+    else:
+        report_negatives(levels, sum(spec.mean) / len(spec.mean))
     return predictions
 
 
 def report_transparency(images: Sequence[str], data: str) -> None:
     """Warn about transparent images in place of which a data set without transparency would have something else."""
-    if images:
+    log.warning(
+        "transparent parts of %s are white (%s): data=%s has no background of its own, and images must look like "
+        "those of the training", counted(len(images), "image"), first_few(images), data,
+    )  # fmt: skip
+
+
+def report_negatives(levels: Sequence[float], usual: float) -> None:
+    """Warn if most images have the brightness of a negative of the training images.
+
+    Args:
+        levels: the mean of each image's pixels, from 0 to 1.
+        usual: that of the training images.
+    """
+    negatives = [level for level in levels if abs(1 - level - usual) < abs(level - usual) / 4]
+    if 2 * len(negatives) > len(levels):
         log.warning(
-            "transparent parts of %s are white (%s): data=%s has no background of its own, and images must look like "
-            "those of the training", counted(len(images), "image"), first_few(images), data,
+            "%s of %d as bright as a negative (a mean of %.2f, in the training %.2f): if dark and light are exchanged, "
+            "invert the images", len(negatives), len(levels), fmean(negatives), usual,
         )  # fmt: skip
 
 
