@@ -134,3 +134,18 @@ def test_a_run_on_both_sides_is_refused(tmp_path):
     refuse_shared_runs(first, second)
     with pytest.raises(UserError, match=r"0_ is on both sides: versus compares different runs"):
         refuse_shared_runs(first, read_side("B", [tmp_path / "b", tmp_path / "a" / "0_"]))
+
+
+def test_folds_are_not_called_seeds(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    for name, seed in (("a", 1), ("b", 2)):
+        for fold in range(3):
+            options = {"data__fold": fold, "data__folds": 3, "data__val_fraction": 0.1, "seed": seed}
+            result = {"fold_split": "test", "test/images": 100, "val/images": 50}
+            make_run(tmp_path / name / f"{fold}_", accuracy=FIRST[fold], test=SECOND[fold], result=result, **options)
+    lines = compare(capsys, [tmp_path / "a"], [tmp_path / "b"])
+    assert "variation between runs explains (Welch's t-test over 3 and 3 runs: p = 1, not below 0.05)" in lines[-1]
+    report = read_side("A", [tmp_path / "a"])
+    assert report.legend == (
+        "mean ± standard deviation over n runs [95% confidence interval for other runs and images]"
+    )

@@ -78,6 +78,11 @@ def test_tpe_finds_the_best_values_and_prints_them(tmp_path, capsys):
     assert lines[1].startswith(f"best:   job {best.number}, val/accuracy={best.value:.6g}: x={best.params['x']}")
 
 
+def test_trials_that_are_as_good_as_the_best_are_named(tmp_path, capsys):
+    make_search(tmp_path, trials=4).run(FakeJobs(lambda values: {"val/accuracy": 0.5}))
+    assert "best:   job 0, val/accuracy=0.5 (as good: 1, 2, 3): x=" in capsys.readouterr().out
+
+
 def test_optunas_dashboard_reads_the_search(tmp_path):
     dashboard = pytest.importorskip("optuna_dashboard")
     make_search(tmp_path, trials=2).run(FakeJobs(accuracy))

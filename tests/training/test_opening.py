@@ -12,7 +12,7 @@ from reslab.data.spec import ImageSpec
 from reslab.data.splits import Split
 from reslab.training import fit
 from reslab.training.build import build_data
-from reslab.training.opening import millions, network_line, shared_line, weights_line
+from reslab.training.opening import freeze_line, millions, network_line, shared_line, weights_line
 
 
 def test_a_run_says_what_it_trains_as_soon_as_it_is_known(composed, caplog):
@@ -76,6 +76,19 @@ def test_images_that_the_weights_of_another_run_were_trained_on_are_counted(comp
     assert told == f"{begin} {len(both)} of the 20 test images"
     other = shutil.copytree(photos, tmp_path / "other")
     assert weights_line(*of_photos(composed, other, 2, f"model.weights={first.folder}"), "") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "alone"),
+    [([], None), (["model.freeze=true"], "alone"), (["model.freeze=3"], "alone at first"),
+     (["model.freeze=true", "model.weights=IMAGENET1K_V1"], None),
+     (["model.freeze=true", "model._target_=mine.Network"], None),
+     (["model=timm", "model.freeze=true"], "alone"),
+     (["model=timm", "model.freeze=true", "model.pretrained=true"], None)],
+)  # fmt: skip
+def test_random_weights_that_are_frozen_are_named(composed, options, alone):
+    line = freeze_line(composed(*options).model)
+    assert line == (alone and f"{options[-1]} without model.weights: the last layer trains {alone}, on random features")
 
 
 def of_photos(composed, photos, seed, *overrides):

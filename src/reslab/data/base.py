@@ -360,7 +360,8 @@ class ImageDataModule(L.LightningDataModule):
 
     def validation_files(self) -> Tensor | None:
         """Return those of `training_files` that the run validates on; None if these are no files of their own."""
-        return file_keys(self.file_splits[1], self.root, RECORD) if len(self.file_splits) > 1 else None
+        known = file_keys(self.file_splits[1], self.root, RECORD) if len(self.file_splits) > 1 else None
+        return None if known is None else known.sort().values
 
     # parts
 

@@ -52,7 +52,7 @@ def refuse_shared_runs(*reports: Report) -> None:
 def print_comparison(*reports: Report) -> None:
     """Print how the configurations of two reports differ in settings and results.
 
-    The last lines say for each accuracy whether the means differ by more than the variation between seeds explains.
+    The last lines say for each accuracy whether the means differ by more than the variation between runs explains.
 
     Args:
         reports: two reports of one configuration each, as `read_side` returns them.
@@ -106,19 +106,20 @@ def results_table(first: Configuration, second: Configuration) -> Table:
 
 
 def verdict(first: Statistics, second: Statistics) -> str:
-    """Say whether two mean accuracies differ by more than the variation between seeds explains."""
+    """Say whether two mean accuracies differ by more than the variation between the runs of each explains."""
     difference = compare_accuracies(first, second)
     text = f"B - A = {metric_text(difference.mean, '+')}"
+    repeats = "runs" if first.overlap or second.overlap else "seeds"  # runs of a cross-validation
     if first.deviation is None or second.deviation is None:
-        return f"{text}: a side of one run does not show the variation between seeds; repeat it with -m seed=1,2,3"
+        return f"{text}: a side of one run does not show the variation between {repeats}; repeat it with -m seed=1,2,3"
     if difference.p is None:
         is_nan = math.isnan(difference.mean)
-        reason = "a result is not a number" if is_nan else "the seeds of each side have equal results"
+        reason = "a result is not a number" if is_nan else f"the {repeats} of each side have equal results"
         return f"{text}: no test applies, because {reason}"
     low, high = (metric_text(bound, "+") for bound in (difference.low, difference.high))  # type: ignore[arg-type]
     is_more, relation = ("more", "below") if difference.p < SIGNIFICANCE_LEVEL else ("not more", "not below")
     return (
         f"{text}, {PERCENT} confidence interval {low} to {high}: {is_more} than the "
-        f"variation between seeds explains (Welch's t-test over {first.n} and {second.n} seeds: "
+        f"variation between {repeats} explains (Welch's t-test over {first.n} and {second.n} {repeats}: "
         f"p = {difference.p:.2g}, {relation} {SIGNIFICANCE_LEVEL})"
     )

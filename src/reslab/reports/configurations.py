@@ -9,11 +9,10 @@ from typing import Literal
 from reslab.reports.entries import Entry
 from reslab.reports.origin import provenance
 from reslab.reports.settings import Settings
-from reslab.reports.statistics import PERCENT, Statistics, sample_statistics, with_interval
+from reslab.reports.statistics import Statistics, sample_statistics, with_interval
 from reslab.run import canonical
 
 ACCURACIES = ("val/accuracy", "test/accuracy")  # the first one that was measured decides the ranking
-LEGEND = f"mean ± standard deviation over n seeds [{PERCENT} confidence interval for other seeds and images]"
 
 
 @dataclass(frozen=True)

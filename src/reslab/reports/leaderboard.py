@@ -85,6 +85,17 @@ class Report:
         return any(len(configuration.entries) > 1 for configuration in self.configurations)
 
     @property
+    def repeats(self) -> str:
+        """What the runs of a configuration are: seeds, or runs where some are of a cross-validation."""
+        return "runs" if any(entry.fold is not None for entry in self.entries) else "seeds"
+
+    @property
+    def legend(self) -> str:
+        """What the leaderboard says of an accuracy."""
+        interval = f"{PERCENT} confidence interval for other {self.repeats} and images"
+        return f"mean ± standard deviation over n {self.repeats} [{interval}]"
+
+    @property
     def title(self) -> str:
         """What the leaderboard contains, e.g. `2 configurations (4 runs)`."""
         runs = plural(sum(len(configuration.entries) for configuration in self.configurations), "run")

@@ -6,7 +6,6 @@ from html import escape
 
 from reslab.reports.configurations import (
     ACCURACIES,
-    LEGEND,
     Configuration,
     mean_and_interval,
     metric_text,
@@ -104,7 +103,7 @@ def leaderboard_section(report: Report) -> str:
     )
     text = f"{report.ranking.capitalize()}; click a heading to sort."
     if report.has_several_seeds:
-        text += f" Accuracy: {LEGEND}."
+        text += f" Accuracy: {report.legend}."
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return section("Leaderboard", text, table) + bullet_list(notes_on_means(report))
 
@@ -149,9 +148,9 @@ def comparison_sections(report: Report) -> list[str]:
         pairs = comparisons(report.configurations, metric)
         tested = sum(comparison.p is not None for comparison in pairs.values())
         text = (
-            "Row minus column, and the p-value of Welch's t-test over the seeds, corrected by Holm's method for "
-            f"{plural(tested, 'comparison')}. Bold: p is below {SIGNIFICANCE_LEVEL}, so that the difference is more "
-            "than the variation between seeds explains. The mouse shows in which settings two "
+            f"Row minus column, and the p-value of Welch's t-test over the {report.repeats}, corrected by Holm's "
+            f"method for {plural(tested, 'comparison')}. Bold: p is below {SIGNIFICANCE_LEVEL}, so that the difference "
+            f"is more than the variation between {report.repeats} explains. The mouse shows in which settings two "
             "configurations differ, and the confidence interval and the p-value by themselves, as versus prints them."
         )
         if pairs:
@@ -198,7 +197,7 @@ def curves_section(report: Report) -> str:
     if not figure:
         return ""
     text = f"The {MAX_CURVES} best configurations. " if len(report.configurations) > len(best) else ""
-    text += "Lines show the mean over the seeds, bands the range from the smallest to the largest value."
+    text += f"Lines show the mean over the {report.repeats}, bands the range from the smallest to the largest value."
     if uneven := [str(place) for place, each in enumerate(best, 1) if has_uneven_curves(each)]:
         text += (
             f" The seeds of {', '.join(uneven)} have different epochs: thin lines show single seeds, "

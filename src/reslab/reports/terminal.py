@@ -7,7 +7,7 @@ from itertools import product
 from rich.console import Console
 from rich.table import Table
 
-from reslab.reports.configurations import LEGEND, Configuration, mean_and_interval, seconds_text
+from reslab.reports.configurations import Configuration, mean_and_interval, seconds_text
 from reslab.reports.leaderboard import Report, failure_lines, notes_on_means
 from reslab.reports.settings import ABSENT, differing_settings, rounded_text
 from reslab.reports.writing import PAGE
@@ -22,7 +22,7 @@ def print_report(report: Report) -> None:
     for part in report.parts if report.configurations else ():
         print_leaderboard(part, console)
     if report.has_several_seeds:
-        console.print(f"accuracy: {LEGEND}", soft_wrap=True)
+        console.print(f"accuracy: {report.legend}", soft_wrap=True)
     for line in notes_on_means(report):
         console.print(line, soft_wrap=True)
     for line in failure_lines(report):

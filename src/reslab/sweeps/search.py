@@ -163,11 +163,15 @@ class Search:
         trials = self.study.get_trials(deepcopy=False)
         counts = [f"{sum(trial.state == state for trial in trials)} {status}" for state, status in STATUSES.items()]
         print(f"search: {len(trials)} trials, {', '.join(counts)}")
-        if all(trial.state != TrialState.COMPLETE for trial in trials):
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        if not complete:
             return
         for trial in self.study.best_trials if len(self.objectives) > 1 else [self.study.best_trial]:
             values = " ".join(f"{n}={v:.6g}" for n, v in zip(self.objectives, trial.values, strict=True))
-            print(f"best:   job {trial.number}, {values}: {' '.join(f'{n}={v}' for n, v in trial.params.items())}")
+            equal = [str(each.number) for each in complete if each.values == trial.values and each != trial]
+            others = f" (as good: {', '.join(equal)})" if equal else ""
+            parameters = " ".join(f"{name}={value}" for name, value in trial.params.items())
+            print(f"best:   job {trial.number}, {values}{others}: {parameters}")
 
 
 def check_options(objectives: Sequence[str], **options: Any) -> None:

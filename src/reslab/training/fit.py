@@ -40,7 +40,15 @@ from reslab.training.classifier import Classifier
 from reslab.training.distributed import count_over_processes, joined_processes
 from reslab.training.graph import build_graphs
 from reslab.training.history import History
-from reslab.training.opening import data_line, loss_line, network_line, opening_level, shared_line, weights_line
+from reslab.training.opening import (
+    data_line,
+    freeze_line,
+    loss_line,
+    network_line,
+    opening_level,
+    shared_line,
+    weights_line,
+)
 from reslab.training.process import prepare_process, quiet_other_processes
 from reslab.training.progress import EpochLines
 from reslab.training.provenance import provenance, requested_lengths
@@ -108,6 +116,8 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     classifier.graphs = graphs = build_graphs(config, classifier, trainer)
     origin = provenance(config, data, classifier, trainer)
     log.log(opening_level(), "%s", network_line(origin, data.spec, trainer.world_size))
+    if not resumed and (line := freeze_line(config.model)):
+        log.warning("%s", line)
     if is_first_process() and not resumed and (line := weights_line(config, data, origin["data_checksum"])):
         log.warning("%s", line)
     if line := loss_line(classifier.loss_name, origin.get("class_weights")):

@@ -60,6 +60,15 @@ def split_options(data: ImageDataModule) -> list[str]:
     return [f"data={choice}", *(each for each in task_overrides() if each.startswith(("data.", "seed=")))]
 
 
+def freeze_line(model: DictConfig) -> str | None:
+    """Return that random weights are frozen; None where they are not, or may have come from the user's own class."""
+    has_weights = model.weights is not None or model.get("pretrained") or not model["_target_"].startswith("reslab.")
+    if model.freeze is False or has_weights:
+        return None
+    given, alone = ("true", "alone") if model.freeze is True else (model.freeze, "alone at first")
+    return f"model.freeze={given} without model.weights: the last layer trains {alone}, on random features"
+
+
 def weights_line(config: DictConfig, data: ImageDataModule, checksum: str) -> str | None:
     """Return which images the run validates or tests on, although the weights that it begins with were trained on them.
 
