@@ -4,8 +4,9 @@ import logging
 import os
 from pathlib import Path
 
-from reslab.errors import UserError
+from reslab.errors import UserError, nearest
 from reslab.run import SWEEP_FILE, Run
+from reslab.text import for_shell
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +69,21 @@ def require_path(checkpoint: str | Path) -> None:
 def not_found(path: str | Path, outputs: str = "outputs") -> str:
     """Say that a file or folder does not exist; of `latest`, that there is no run in the folder of all runs."""
     if not is_latest(path):
-        return f"{path} does not exist{': did you mean latest?' if str(path).lower() == LATEST else ''}"
+        return f"{path} does not exist{meant_run(str(path), outputs)}"
     lacking = "holds none" if os.path.isdir(outputs) else "does not exist"
     return (
         f"{path} is the newest run below {outputs}, and {Path(outputs).absolute()} {lacking}: change to the folder in "
         "which you trained, or give the run's folder"
     )
+
+
+def meant_run(path: str, outputs: str) -> str:
+    """Return which folder of all runs a path may stand for, as a question; "" where none is near."""
+    if path.lower() == LATEST:
+        return f": did you mean {LATEST}?"
+    folders = sorted(each.name for each in os.scandir(outputs)) if os.path.isdir(outputs) else []
+    near = [for_shell(os.path.join(outputs, name)) for name in nearest(path, folders)]  # noqa: PTH118
+    return f": did you mean {' or '.join(near)}?" if near and os.sep not in path else ""
 
 
 def find_checkpoint(path: str | Path) -> Path | None:
