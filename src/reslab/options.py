@@ -33,7 +33,7 @@ class Kind:
 
     def __or__(self, other: "Kind") -> "Kind":
         return Kind(
-            f"{self.words} or {other.words}",
+            f"{self.words}, or be null" if other is NULL else f"{self.words} or {other.words}",
             lambda value: self.allows(value) or other.allows(value),
             self.is_path or other.is_path,
         )

@@ -93,7 +93,7 @@ SYNTHETIC_ARGUMENTS = {
         ("batch_size", 0, "data.batch_size=0 must be an integer from 1 to 1000000"),
         ("channels", 2, "data.channels=2 must be one of 1, 3, null"),
         ("val_fraction", 1.0, "data.val_fraction=1.0 must be a number from 0 to less than 1"),
-        ("mean", (0.5, 1.5), r"data.mean=\[0.5, 1.5\] must be a list of 1 or 3, each a number from 0 to 1 or null"),
+        ("mean", (0.5, 1.5), r"data.mean=\[0.5, 1.5\] must be a list of 1 or 3, each a number from 0 to 1, or be null"),
         ("num_classes", 1, "data.num_classes=1 must be an integer from 2 to 1000000"),
     ],
 )

@@ -22,6 +22,10 @@ def class_images(folder, classes):
     return folders.class_images(folder, classes, list_classes(folder, classes))
 
 
+def report_class_names(folder, classes):
+    folders.report_class_names(folder, classes, list_classes(folder, classes))
+
+
 def relative(root, paths):
     return [[path.removeprefix(f"{root}/") for path in of_class] for of_class in paths]
 
@@ -142,7 +146,7 @@ def test_images_outside_the_class_folders_are_reported(tmp_path, caplog):
 @pytest.mark.parametrize("inner", [("cat", "dog"), ("cat",)])
 def test_subfolders_of_the_same_names_in_every_class_are_reported(tmp_path, inner, caplog):
     touch(tmp_path, *(f"{outer}/{name}/1.png" for outer in ("set1", "set2") for name in inner))
-    class_images(tmp_path, ["set1", "set2"])
+    report_class_names(tmp_path, ["set1", "set2"])
     assert [line.startswith(f"the classes of {tmp_path} are set1, set2") for line in caplog.messages] == [True] * (
         len(inner) - 1
     )
@@ -150,9 +154,9 @@ def test_subfolders_of_the_same_names_in_every_class_are_reported(tmp_path, inne
 
 def test_images_beside_the_subfolders_or_other_names_are_usual(tmp_path, caplog):
     touch(tmp_path, "a/x/1.png", "a/y/1.png", "a/1.png", "b/x/1.png", "b/y/1.png")
-    class_images(tmp_path, ["a", "b"])
+    report_class_names(tmp_path, ["a", "b"])
     touch(tmp_path, "c/x/1.png", "c/z/1.png")
-    class_images(tmp_path, ["b", "c"])
+    report_class_names(tmp_path, ["b", "c"])
     assert caplog.messages == []
 
 
@@ -160,7 +164,7 @@ def test_names_that_differ_only_in_case_are_reported(tmp_path, caplog):
     touch(tmp_path, "Cat/1.png", "cat/2.png", "dog/3.png")
     if len(subfolders(tmp_path)) < 3:
         pytest.skip("the file system does not distinguish case")
-    class_images(tmp_path, ["Cat", "cat", "dog"])
+    report_class_names(tmp_path, ["Cat", "cat", "dog"])
     assert caplog.messages == [f"{tmp_path} holds classes whose names differ only in case or spaces: Cat, cat"]
 
 

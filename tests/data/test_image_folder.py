@@ -135,6 +135,16 @@ def test_each_folder_is_listed_and_reported_once(composed, tmp_path, caplog):
     assert len([line for line in caplog.messages if "1 .heic" in line]) == 1
 
 
+@pytest.mark.parametrize("splits", [("",), ("train", "val", "test")])
+def test_the_names_of_the_classes_are_reported_once(composed, tmp_path, caplog, splits):
+    for split in splits:
+        for name in ("set1", "set2"):
+            fill(tmp_path / split / name, {"cat": 5, "dog": 5, "eel": 5, "owl": 5})
+    build(composed, tmp_path)
+    (line,) = [line for line in caplog.messages if "subfolders of the same names (cat, dog, eel, owl)" in line]
+    assert line.startswith(f"the classes of {tmp_path / splits[0]} are set1, set2")
+
+
 def test_the_test_of_a_trained_network_needs_no_training_images(composed, tmp_path):
     fill(tmp_path / "test", {"cat": 3, "dog": 4})
     data = build(composed, tmp_path, stages=())
@@ -262,6 +272,11 @@ def no_images(root):
     return root
 
 
+def empty_test(root):
+    (root / "test").mkdir()
+    return root
+
+
 def empty_training(root):
     (root / "train").mkdir()
     fill(root / "val", {"cat": 1, "dog": 1})
@@ -307,6 +322,22 @@ def test_a_wrong_folder_is_named_and_not_changed(composed, tmp_path, prepare, ov
         build(composed, root, *overrides)
     assert one_line(caught.value, "config").startswith(message.format(root=tmp_path))
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (nothing, "{root} holds no class folders: at least two are needed, one for each class"),
+        (a_class, "{root} holds images and no class folders: give the folder that holds a folder for each class"),
+        (empty_test, "{root}/test holds no class folders: at least two are needed, one for each class"),
+    ],
+)
+def test_the_test_of_a_trained_network_names_a_folder_without_classes(composed, tmp_path, prepare, message):
+    data = build(composed, prepare(tmp_path), stages=())
+    data.tests_all = True
+    with pytest.raises(UserError) as caught:
+        data.setup("test")
+    assert str(caught.value) == message.format(root=tmp_path)
 
 
 def test_statistics_and_sizes_that_cannot_be_computed_must_be_given(composed, tmp_path):
@@ -413,7 +444,7 @@ def test_a_wrong_background_is_one_line(composed, tmp_path, value):
     fill(tmp_path, {"cat": 2, "dog": 2})
     with pytest.raises(Exception, match="background") as caught:
         build(composed, tmp_path, f"data.background={value}")
-    assert "must be a list of 3, each an integer from 0 to 255 or null" in one_line(caught.value, "config")
+    assert "must be a list of 3, each an integer from 0 to 255, or be null" in one_line(caught.value, "config")
 
 
 # images that cannot be read
@@ -540,7 +571,8 @@ def test_a_split_without_any_readable_image_is_an_error(composed, tmp_path, opti
         data = build(composed, tmp_path, *SKIP, *options)
         list(data._loader("train", shuffle=name == "train"))
 
-    with pytest.raises(UserError, match=rf"^none of {count} images can be read: .*, .* and {count - 3} more$"):
+    more = ", .*" if count == 4 else f" and {count - 3} more"
+    with pytest.raises(UserError, match=rf"^none of {count} images can be read: .*, .*{more}$"):
         load()
 
 

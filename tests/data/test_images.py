@@ -378,9 +378,7 @@ def test_the_largest_allowed_number_of_pixels_is_read(tmp_path, monkeypatch):
         read_image(tmp_path / "7.png", 1)
 
 
-@pytest.mark.parametrize(
-    ("count", "names"), [(1, "a"), (3, "a, b, c"), (4, "a, b, c and 1 more"), (5, "a, b, c and 2 more")]
-)
+@pytest.mark.parametrize(("count", "names"), [(1, "a"), (3, "a, b, c"), (4, "a, b, c, d"), (5, "a, b, c and 2 more")])
 def test_the_first_three_are_named(count, names):
     assert first_few(list("abcde")[:count]) == names
 

@@ -51,6 +51,7 @@ def photos(tmp_path, monkeypatch):
         ("**/*.[jp]*g", ["2024/e.png", "b.png", "c[1].png", "sub/d.jpeg"]),
         (["sub", "b.png", "*.JPG"], ["sub/d.jpeg", "b.png", "a.JPG"]),
         (["b.png", Path("2024")], ["b.png", "2024/e.png"]),
+        (["sub/d.jpeg", "sub", "b.png", "sub/../sub/*.jpeg", "sub/../b.png"], ["sub/d.jpeg", "b.png"]),
     ],
 )
 def test_files_folders_globs_and_lists(photos, images, found):
@@ -265,7 +266,7 @@ def test_images_may_be_named_by_a_number(composed, images):
 def test_another_kind_of_output_is_refused_before_any_work(composed):
     config = compose("predict", overrides=["checkpoint=none", "images=none", "output=classes.txt"])
     with pytest.raises(
-        UserError, match=r"^output=classes\.txt must be a file whose name ends in \.csv or \.json or null$"
+        UserError, match=r"^output=classes\.txt must be a file whose name ends in \.csv or \.json, or be null$"
     ):
         PREDICT_SCHEMA.check(config)
 

@@ -153,7 +153,8 @@ def test_a_mistake_leaves_no_folder(tmp_path, no_torch):
         ("outputs=a,b", "outputs=a,b must be one folder; a comma in its name needs quotes"),
         ("outputs=notes", "outputs=notes cannot be a folder: notes is a file"),
         ("hydra.sweeper.trials=3", "there is no option trials of this hydra.sweeper: hydra/sweeper=… chooses another"),
-        ("hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size=0 must be an integer of at least 1 or null"),
+        ("hydra.sweeper.max_batch_size=0",
+         "hydra.sweeper.max_batch_size=0 must be an integer of at least 1, or be null"),
         ("hydra/sweeper=optuna +hydra.sweeper.trails=3",
          "there is no option hydra.sweeper.trails: trials, n_jobs, sampler, seed, pruner, storage"),
     ],
@@ -185,7 +186,10 @@ def test_a_mistake_leaves_a_sweep_that_is_resumed(tmp_path, no_torch):
 @pytest.mark.parametrize(
     ("mistake", "line"),
     [
-        ("hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size=0 must be an integer of at least 1 or null"),
+        (
+            "hydra.sweeper.max_batch_size=0",
+            "hydra.sweeper.max_batch_size=0 must be an integer of at least 1, or be null",
+        ),
         ("sweep.stop_on_failure=maybe", "sweep.stop_on_failure=maybe must be true or false"),
         (
             "hydra/launcher=parallel hydra.launcher.n_jobs=0",

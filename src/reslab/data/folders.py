@@ -162,7 +162,7 @@ def class_images(folder: Path, classes: Sequence[str], found: Sequence[ImageFile
     """Return the image files of each class folder in `folder`.
 
     Each file counts once, whatever links lead to it. What could make a number mean something else is reported in the
-    log: files that are not read, images outside the class folders, names that may stand for something else.
+    log: files that are not read, links to nothing, images outside the class folders.
 
     Args:
         folder: the folder of a split.
@@ -176,8 +176,6 @@ def class_images(folder: Path, classes: Sequence[str], found: Sequence[ImageFile
     report_not_read(folder, sum((files.not_read for files in found), Counter()))
     report_dead_links(folder, [link for files in found for link in files.dead_links])
     report_images_outside(folder)
-    report_repeated_subfolders(folder, classes, found)
-    report_similar_names(folder, classes)
     return once_each(folder, classes, found)
 
 
@@ -234,6 +232,12 @@ def report_images_outside(folder: Path) -> None:
             "left out %d of the images in %s, which are outside its class folders: %s",
             len(images), folder, first_few(images),
         )  # fmt: skip
+
+
+def report_class_names(folder: Path, classes: Sequence[str], found: Sequence[ImageFiles]) -> None:
+    """Warn about names that may stand for something else. The arguments are those of `class_images`."""
+    report_repeated_subfolders(folder, classes, found)
+    report_similar_names(folder, classes)
 
 
 def report_similar_names(where: str | Path, classes: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ from reslab.data.folders import (
     find_splits,
     list_classes,
     refuse_dead_links,
+    report_class_names,
     report_splits,
     without_images_of,
 )
@@ -116,13 +117,15 @@ class ClassFolders(ImageDataModule):
     def read_classes(self, folder: Path, split: SplitName, training_folder: Path) -> Split:
         """Find the images of every class folder. The training images define the classes, and so the labels."""
         folders = class_folders(training_folder)
-        if len(folders) < 2 and split == "train":
+        if not folders or (len(folders) < 2 and split == "train"):  # a test may be of one class
             raise UserError(too_few_classes(training_folder, folders))
         if unknown := set(class_folders(folder)) - set(folders):
             raise UserError(f"{folder} has classes that {training_folder} has not: {', '.join(sorted(unknown))}")
         self.classes = self.class_names(folders)
         if folder not in self.listed:
             found = self.own_images(folder, split, folders)
+            if folder == training_folder:  # the classes of the other splits have the same names
+                report_class_names(folder, folders, self.found_in(folder, folders))
             labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(paths) for paths in found]))
             self.listed[folder] = Paths.joined(found), labels
         paths, labels = self.listed[folder]

@@ -231,9 +231,16 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def first_few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED_FILES:,} more" if len(names) > LISTED_FILES else ""
-    return ", ".join(names[:LISTED_FILES]) + more
+def first_few(names: Sequence[str], count: int = LISTED_FILES) -> str:
+    """Return the first names and how many more there are. A single one more is named, which takes no more space.
+
+    Example:
+        >>> first_few("abcd"), first_few("abcde")
+        ('a, b, c, d', 'a, b, c and 2 more')
+    """
+    if len(names) <= count + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:count])} and {len(names) - count:,} more"
 
 
 def read_image(path: str | os.PathLike[str], channels: int, background: Sequence[int] | None = None) -> Tensor:

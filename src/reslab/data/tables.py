@@ -27,6 +27,7 @@ PARQUET = (".parquet", ".pq")
 OTHERS = (".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".xml", ".yaml", ".yml", ".pkl", ".npy", ".feather")
 FORMATS = "a labels file is a table (CSV, TSV, Parquet) or a list of paths and labels"
 DELIMITERS = ",;\t"
+BAR = "|"
 
 
 class Column(NamedTuple):
@@ -40,7 +41,10 @@ def read_table(file: Path) -> list[Column]:
     """Return the columns of a file. Raise UserError if it is no table, or has no row."""
     if file.suffix.lower() in OTHERS:
         raise UserError(f"{file} is of another format: {FORMATS}")
-    return read_parquet(file) if file.suffix.lower() in PARQUET else read_lines(file)
+    columns = read_parquet(file) if file.suffix.lower() in PARQUET else read_lines(file)
+    if not columns:
+        raise UserError(f"{file} is empty: a labels file has a line for each image")
+    return columns
 
 
 def read_lines(file: Path) -> list[Column]:
@@ -49,13 +53,24 @@ def read_lines(file: Path) -> list[Column]:
     all_lines = re.split("\r\n|\r|\n", text)  # str.splitlines also splits at U+2028, which a name may have
     first = next((line for line in all_lines if line.strip()), "")
     if not first:
-        raise UserError(f"{file} is empty: a labels file has a line for each image")
-    widths = {each: len(next(csv_rows(first, each, file, strict=False))[1]) for each in DELIMITERS}
-    delimiter = max(widths, key=lambda each: widths[each])
-    if widths[delimiter] > 1 or plain_name(first) in COLUMNS["path"]:
+        return []
+    if delimiter := delimiter_of(first, file):
         return columns_of(csv_rows(text, delimiter, file), file)
     lines = ((number, line.rsplit(None, 1)) for number, line in enumerate(all_lines, 1))
     return columns_of(lines, file, names_columns=plain_name(first.split()[0]) in COLUMNS["path"])
+
+
+def delimiter_of(first: str, file: Path) -> str | None:
+    """Return the delimiter of a table, given its first line; None for a list of a path and a label per line.
+
+    A | may also join labels. It is the delimiter where the line has no other one and a path stands alone beside it.
+    """
+    cells = {each: next(csv_rows(first, each, file, strict=False))[1] for each in DELIMITERS + BAR}
+    widest = max(DELIMITERS, key=lambda each: len(cells[each]))
+    if len(cells[widest]) > 1 or plain_name(first) in COLUMNS["path"]:
+        return widest
+    names_path = any(suffix_of(cell.strip()) in SUFFIXES or plain_name(cell) in COLUMNS["path"] for cell in cells[BAR])
+    return BAR if len(cells[BAR]) > 1 and names_path else None
 
 
 def decoded(file: Path) -> str:
@@ -94,7 +109,7 @@ def columns_of(rows: Iterator[tuple[int, list[str]]], file: Path, names_columns:
         names_columns: whether the first row names the columns; None: if it does not have the path of an image.
     """
     rows = ((line, [cell.strip() for cell in cells]) for line, cells in rows if any(map(str.strip, cells)))
-    _, first = next(rows)
+    _, first = next(rows, (0, []))
     if names_columns is None:
         names_columns = not any(suffix_of(cell) in SUFFIXES for cell in first)
     columns = [Column(cell, []) if names_columns else Column(None, [cell]) for cell in first]

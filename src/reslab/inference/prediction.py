@@ -63,8 +63,8 @@ def predict(
         config_dir: a folder of configuration that names classes of the user's own, as for `load_classifier`.
 
     Returns:
-        One dictionary per image, in the order of the files: "image" is its path, "classes" lists the `top` most
-        probable classes as dictionaries of "class" and "probability", the most probable first.
+        One dictionary per image, in the order of the files, of which each counts once: "image" is its path, "classes"
+        lists the `top` most probable classes as dictionaries of "class" and "probability", the most probable first.
 
     Raises:
         UserError: an argument is wrong, there is no such image, or images cannot be read.
@@ -137,8 +137,12 @@ def most_probable(probabilities: Tensor, classes: list[str], top: int) -> list[d
 
 
 def find_images(images: Images) -> list[Path]:
-    """Return the files of a path, a folder, a glob or a list of them. Raise UserError for one without a file."""
-    found: list[Path] = []
+    """Return the files of a path, a folder, a glob or a list of them, each of them once.
+
+    Raises:
+        UserError: one of them stands for no file.
+    """
+    found: dict[str, Path] = {}  # by the absolute path
     names = [*images] if isinstance(images, Iterable) and not isinstance(images, str | bytes) else [images]
     for named, following in zip(names, [*names[1:], ""], strict=False):
         require_text(named, "images: each of them")
@@ -148,10 +152,11 @@ def find_images(images: Images) -> list[Path]:
         files = [path] if is_file else files_below(path) if is_folder else list(files_of_glob(pattern))
         if not files:
             raise UserError(f"images={pattern}: {why_no_image(pattern, following)}")
-        found += files
+        for file in files:
+            found.setdefault(os.path.abspath(file), file)  # noqa: PTH100  # Path would resolve links too
     if not found:
         raise UserError("images: the list is empty")
-    return found
+    return list(found.values())
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from reslab.data.base import ImageDataModule
 from reslab.data.batches import FolderImages
 from reslab.data.folders import split_named
 from reslab.data.image_folder import ClassFolders, ImageFolder
-from reslab.data.images import counted
+from reslab.data.images import counted, first_few
 from reslab.data.splits import Split
 from reslab.data.training_files import are_training_files, without_training_images
 from reslab.errors import UserError
@@ -255,13 +255,15 @@ def with_labels_of_network(
     count = int(is_unknown.sum())
     if count:
         numbers = split.labels[split.indices[is_unknown]].unique().tolist()
-        problem = f"{checkpoint} does not know {listed_classes([data.classes[number] for number in numbers])}"
+        problem = (
+            f"{checkpoint} does not know {first_few([data.classes[number] for number in numbers], LISTED_CLASSES)}"
+        )
         if unknown_classes == "refuse" or count == len(split):
             same = len(data.classes) == len(known)
             position = ", by_position takes them in the network's order" if same else ""
             raise UserError(
-                f"{problem} of data={data.name}, only {listed_classes(known)}: unknown_classes=skip leaves out images "
-                f"of classes that it does not know{position}"
+                f"{problem} of data={data.name}, only {first_few(known, LISTED_CLASSES)}: "
+                f"unknown_classes=skip leaves out images of classes that it does not know{position}"
             )
         log.warning("left out %s of classes that the network does not know: %s", counted(count, "image"), problem)
     images = split.images
@@ -286,8 +288,3 @@ def labels_by_name(classes: Sequence[str], known: Sequence[str]) -> list[int]:
 
 def short_name(name: str) -> str:
     return name[0] if re.fullmatch(r"\d - [a-z]+", name) else name
-
-
-def listed_classes(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED_CLASSES} more" if len(names) > LISTED_CLASSES else ""
-    return ", ".join(names[:LISTED_CLASSES]) + more

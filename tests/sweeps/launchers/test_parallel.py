@@ -103,7 +103,7 @@ def test_a_wrong_number_of_jobs_is_one_line(n_jobs):
     with pytest.raises(UserError, match=r"^hydra\.launcher\.n_jobs=\S+ must be an integer from 1 to 1024"):
         ParallelLauncher(n_jobs)
     with pytest.raises(
-        UserError, match=r"^hydra\.launcher\.timeout_min=0 must be a number from 1e-09 to 1e\+07 or null"
+        UserError, match=r"^hydra\.launcher\.timeout_min=0 must be a number from 1e-09 to 1e\+07, or be null"
     ):
         ParallelLauncher(1, timeout_min=0)
 
