@@ -210,6 +210,8 @@ def composition_line(text: str, config_name: str, overrides: Sequence[str]) -> s
         return choice_line(*group_and_choice(choice[1]))
     if (group := re.match(r"Could not override '([^']+)'\.", text)) and "hydra" not in group[1]:
         return option_line(group[1], defaults(config_name, overrides))
+    if removed := re.match(r"Could not delete.*'(\S+)' (does not exist|in the defaults list)", text):
+        return option_line(removed[1], defaults(config_name, overrides))
     if ambiguous := re.match(r"Ambiguous value for argument '(.+)'", text):
         name, _, value = ambiguous[1].partition("=")
         known = defaults(config_name, overrides)

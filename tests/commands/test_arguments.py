@@ -88,6 +88,34 @@ def test_each_value_is_quoted_by_itself(argument, quoted):
     assert quote_if_needed(argument, {**TRAINING_SCHEMA.kinds, **PREDICT_SCHEMA.kinds}) == quoted
 
 
+def test_a_path_with_a_comma_that_exists_is_one_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos odd, 100%=", "a,b", "a", "a,c"):
+        Path(name).mkdir()
+    for name in ("photos odd, 100%=", "a,c"):
+        for typed in ([f"data.root={name}", "data=imagefolder"], [f"data.root={name}", "data=imagefolder", "-m"]):
+            assert as_hydra_reads(hydra_arguments_of(typed, TRAINING_SCHEMA)[0]) == name
+    Path("b").mkdir()
+    assert hydra_arguments_of(["data.root=a,b", "data=imagefolder", "-m"], TRAINING_SCHEMA)[0] == "data.root=a,b"
+
+
+@pytest.mark.parametrize(
+    ("schema", "typed", "line"),
+    [
+        (TRAINING_SCHEMA, "data.root=my photos, 2024",
+         "data.root=my photos, 2024 has several values: a comma in a path needs quotes, "
+         """'data.root='"'"'my photos, 2024'"'"''; -m trains a run for each"""),
+        (EVALUATE_SCHEMA, "root='a',Ä",
+         """root=a,Ä has several values: a comma in a path needs quotes, 'root='"'"'a,Ä'"'"''"""),
+    ],
+)  # fmt: skip
+def test_a_path_with_a_comma_is_told_its_quotes(tmp_path, monkeypatch, schema, typed, line):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as refused:
+        hydra_arguments_of([typed], schema)
+    assert str(refused.value) == line
+
+
 def test_a_tilde_is_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/it's me")
     for name in ("data.root", "outputs", "hydra.run.dir", "resume", "model.weights"):

@@ -123,6 +123,29 @@ def test_a_mistake_is_answered_with_what_is_meant(schema, typed, line):
     assert str(refused.value) == line
 
 
+@pytest.mark.parametrize("name", ["~267.PNG", "+1.png", "a=b.jpg", "~a=1.png"])
+def test_a_file_that_looks_like_an_option_is_taken_where_files_are(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+    assert hydra_arguments_of(["run", name], PREDICT_SCHEMA) == ["checkpoint='run'", f"images=['./{name}']"]
+
+
+def test_a_file_with_the_name_of_an_option_is_not_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "top=1").touch()
+    assert hydra_arguments_of(["top=1"], PREDICT_SCHEMA) == ["top=1"]
+
+
+@pytest.mark.parametrize("name", ["-dash107.jpg", "-cat.jpg", "--a b.png"])
+def test_a_file_that_looks_like_a_flag_is_told_its_path(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+    with pytest.raises(UserError) as refused:
+        hydra_arguments_of(["run", name], PREDICT_SCHEMA)
+    path = f"'./{name}'" if " " in name else f"./{name}"
+    assert str(refused.value) == f"{name} begins with a dash, as flags do: type {path} for the file of this name"
+
+
 def test_a_folder_without_a_name_is_answered_by_what_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "holiday").mkdir()

@@ -45,7 +45,7 @@ def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
         if is_option(argument):
             check_grammar(argument, schema)
     check_places(quoted_arguments)
-    check_sweep(quoted_arguments)
+    check_sweep(quoted_arguments, schema)
     check_choices(quoted_arguments, schema.config_name)
     check_ignored(quoted_arguments, schema.config_name)
     found = without_plus(schema.config_name, quoted_arguments)
@@ -82,13 +82,14 @@ def check_places(arguments: Sequence[str]) -> None:
                 raise UserError(f"{name}={folder} cannot be a folder: {path} is a file")
 
 
-def check_sweep(arguments: Sequence[str]) -> None:
+def check_sweep(arguments: Sequence[str], schema: Schema) -> None:
     """Raise UserError for a sweep with equal jobs, and for one of what a single command shows."""
     is_sweep = not {*MULTIRUN, *MULTIRUN.values()}.isdisjoint(arguments)
     if is_sweep and (alone := [argument for argument in arguments if argument in OF_ONE_RUN]):
         raise UserError(f"{OF_ONE_RUN[alone[0]]}: leave out -m")
     if not is_sweep and "experiment" not in map(name_of, arguments):
-        return  # several values are then a mistake of another kind
+        refuse_several_paths(arguments, schema)
+        return  # several values of other options are a mistake that Hydra finds
     for argument in filter(is_option, arguments):
         override = parsed(argument)
         values = override.value() if override is not None and override.is_choice_sweep() else None
@@ -98,6 +99,20 @@ def check_sweep(arguments: Sequence[str]) -> None:
             if (type(plain), plain) in seen:
                 raise UserError(f"{argument}: {shown(plain)} stands there twice, for two equal runs: leave one out")
             seen.append((type(plain), plain))
+
+
+def refuse_several_paths(arguments: Sequence[str], schema: Schema) -> None:
+    """Raise UserError for a path that has a comma, which separates the values of a sweep, and does not exist."""
+    for argument in arguments:
+        name = name_of(argument)
+        override = parsed(argument) if name in schema.kinds and schema.kinds[name].is_path else None
+        values = override.value() if override is not None and override.is_choice_sweep() else None
+        if isinstance(values, ChoiceSweep):
+            parts = [value.text if isinstance(value, QuotedString) else str(value) for value in values.list]
+            path = f"{name}={','.join(parts)}"
+            sweep = "; -m trains a run for each" if schema is TRAINING_SCHEMA else ""
+            in_quotes = for_shell(f"{name}={quoted(','.join(parts))}")
+            raise UserError(f"{path} has several values: a comma in a path needs quotes, {in_quotes}{sweep}")
 
 
 def check_choices(arguments: Sequence[str], config_name: str) -> None:
@@ -188,7 +203,8 @@ def quote_if_needed(argument: str, kinds: Mapping[str, Kind]) -> str:
     """Quote a value that Hydra's grammar would refuse or read as something else.
 
     A path is taken as a shell hands it over, with `~` for the home folder, unless it is in quotes, a list where the
-    option takes one, or several values of a sweep. Of other options, `model=Äpfel` is quoted and `x=[a, b]` is not.
+    option takes one, or several values of a sweep, which a path with a comma that exists is not. Of other options,
+    `model=Äpfel` is quoted and `x=[a, b]` is not.
     """
     name, equals, value = argument.partition("=")
     kind = {**kinds, **PLACES, "from": PATH}.get(name.lstrip("+"))
@@ -204,12 +220,12 @@ def path_value(value: str, kind: Kind) -> str:
     override = parsed(f"x={value}")
     if override is not None and (value in ("", "null") or is_syntax(value, override, kind)):
         return value
+    expanded = os.path.expanduser(value)  # noqa: PTH111  # Path would drop a slash at the end
     parts = split_at_commas(value)
     if kind.allows(["a"]) and re.fullmatch(r"\[[^\[\]]*\]", value):  # a list with parts that Hydra refuses
         return f"[{','.join(path_value(part.strip(), PATH) for part in split_at_commas(value[1:-1]))}]"
-    if len(parts) > 1:
+    if len(parts) > 1 and (not os.path.lexists(expanded) or all(map(os.path.lexists, parts))):
         return ",".join(path_value(part, kind) for part in parts)
-    expanded = os.path.expanduser(value)  # noqa: PTH111  # Path would drop a slash at the end
     override = parsed(f"x={expanded}")
     return expanded if override is not None and override.value() == expanded else quoted(expanded)
 

@@ -30,7 +30,7 @@ def spelled_out(arguments: Sequence[str], schema: Schema) -> list[str]:
     Raises:
         UserError: an argument is no option, no flag and nothing that the command takes without a name.
     """
-    words, flags = without_flags(joined(arguments), schema)
+    words, flags = without_flags(with_paths(joined(arguments), schema), schema)
     for word in words:
         refuse_two_options(word, schema)
     return [*named(words, schema), *flags]
@@ -115,6 +115,31 @@ def check_config_path(folder: str | None) -> None:
 
 
 # arguments without a name
+
+
+def with_paths(arguments: Sequence[str], schema: Schema) -> list[str]:
+    """Put `./` before the name of a file that looks like an option, if the command takes files: `~1.png`, `a=b.png`.
+
+    Raises:
+        UserError: a file has the name of a flag.
+    """
+    if not schema.unnamed:
+        return [*arguments]
+    known = known_options(schema)
+    found = []
+    for argument in arguments:
+        is_file = is_like_option(argument) and exists(argument) and name_of(argument).lstrip("~") not in known
+        path = f"./{argument}" if is_file else argument
+        if is_file and argument.startswith("-"):
+            raise UserError(
+                f"{argument} begins with a dash, as flags do: type {for_shell(path)} for the file of this name"
+            )
+        found.append(path)
+    return found
+
+
+def is_like_option(argument: str) -> bool:
+    return argument.startswith(("-", "~", "+")) or "=" in argument
 
 
 def is_option(word: str) -> bool:
