@@ -1,13 +1,14 @@
 # make train: install and run the main job, with the options that follow (make train model=resnet18); make test: install
-# and run the tests. ARGS= goes to the command.
+# and run the tests. ARGS= goes to the command, and flags only so: make train seed=1,2 ARGS=-m.
 # make gpu: on a machine with an NVIDIA GPU, the tests that need one and then the measurements, for 7.5 minutes; the next
 # call continues. PART=tests|speed|recipes|fidelity|disk: only that. PYTHON_GPU=python3: with the packages that this
 # machine has and those in the folder packages/, where nothing can be installed (benchmarks/README.md).
 PYTHON ?= python3
 BIN = .venv/bin
 PYTHON_GPU ?= $(BIN)/python
-# The name=value arguments of make itself. It writes blanks within them as "\ ", which are no ends of words.
-OPTIONS = $(subst @blank@,\ ,$(filter-out ARGS=% PART=% PYTHON=% PYTHON_GPU=%,$(subst \ ,@blank@,$(MAKEOVERRIDES))))
+# The name=value arguments of make itself, each in quotes for the shell. Make writes a blank in one as "\ ", and $ as $$.
+OWN = $(filter-out ARGS=% PART=% PYTHON=% PYTHON_GPU=%,$(subst $$$$,$$,$(subst \ ,@blank@,$(MAKEOVERRIDES))))
+OPTIONS = $(subst @blank@, ,$(foreach option,$(OWN),'$(subst ','\'',$(option))'))
 
 train: .venv/installed  ## train (make train model=resnet18 data=fashion_mnist)
 	$(BIN)/python src/train.py $(OPTIONS) $(ARGS)

@@ -117,6 +117,8 @@ def seconds_to_first_step(data: list[str], outputs: Path) -> float:
     ) as process:
         assert process.stdout is not None
         seconds = [time.perf_counter() - start for line in process.stdout if line.split()[:1] == ["1"]]  # the epoch
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
     return seconds[0]
 
 

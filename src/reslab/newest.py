@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from reslab.errors import UserError, nearest
@@ -81,9 +82,17 @@ def meant_run(path: str, outputs: str) -> str:
     """Return which folder of all runs a path may stand for, as a question; "" where none is near."""
     if path.lower() == LATEST:
         return f": did you mean {LATEST}?"
-    folders = sorted(each.name for each in os.scandir(outputs)) if os.path.isdir(outputs) else []
-    near = [for_shell(os.path.join(outputs, name)) for name in nearest(path, folders)]  # noqa: PTH118
-    return f": did you mean {' or '.join(near)}?" if near and os.sep not in path else ""
+    if os.sep in path:
+        return ""
+    near = [for_shell(os.path.join(outputs, name)) for name in nearest(path, folders_in(outputs))]  # noqa: PTH118
+    return f": did you mean {' or '.join(near)}?" if near else ""
+
+
+def folders_in(folder: str) -> list[str]:
+    """Return the names of the folders in a folder, sorted; none if it cannot be read."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
+    return []
 
 
 def find_checkpoint(path: str | Path) -> Path | None:

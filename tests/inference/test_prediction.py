@@ -14,7 +14,7 @@ from reslab.commands.printing import print_predictions
 from reslab.errors import UserError
 from reslab.inference.loading import load_classifier
 from reslab.inference.options import PREDICT_SCHEMA
-from reslab.inference.prediction import find_images, predict, write_predictions
+from reslab.inference.prediction import find_images, predict, report_negatives, write_predictions
 from reslab.newest import require_checkpoint
 
 
@@ -173,6 +173,12 @@ def test_most_images_being_as_bright_as_negatives_is_said(trained, digit_files, 
         f"2 of 3 as bright as a negative (a mean of {np.mean(levels):.2f}, in the training {usual:.2f}): if dark and "
         "light are exchanged, invert the images"
     ]
+
+
+@pytest.mark.parametrize(("usual", "is_said"), [(0.3, True), (0.7, False), (0.36, False), (0.47, False), (0.0, False)])
+def test_photographs_have_no_negatives(usual, is_said, caplog):
+    report_negatives([0.55, 0.95, 1 - usual], usual)
+    assert bool(caplog.messages) == is_said
 
 
 def test_predictions_are_the_networks_probabilities(run, trained, digit_files):

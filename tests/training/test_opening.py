@@ -109,6 +109,8 @@ def test_of_images_in_memory_another_division_is_named(composed, tmp_path):
         f"model.weights={tmp_path} was trained on images of another division of the data set, so probably on some of "
         "the validation images"
     )
+    folds = composed(f"model.weights={tmp_path}", "data.folds=5", "data.fold=0", "data.val_fraction=0")
+    assert weights_line(folds, build_data(folds, ("fit", "test")), "another").endswith("on some of the test images")
     assert weights_line(composed("model.weights=IMAGENET1K_V1"), data, "another") is None
     torch.save({}, file := tmp_path / "weights.pth")
     assert weights_line(composed(f"model.weights={file}"), data, "another") is None

@@ -60,7 +60,9 @@ def with_fixed_run(argument: str, arguments: Sequence[str]) -> str:
     name, _, value = argument.partition("=")
     if name != "model.weights" or not (asked := unquoted(value)):
         return argument
-    outputs = next((unquoted(each.partition("=")[2]) for each in arguments if name_of(each) == "outputs"), "outputs")
+    outputs = next(
+        (unquoted(each.partition("=")[2]) for each in arguments if name_of(each).lstrip("+") == "outputs"), "outputs"
+    )
     run = newest_run(folder_of_runs(asked, outputs))
     if run is None and is_latest(asked):
         raise UserError(f"{name}={not_found(asked, outputs)}")
@@ -161,7 +163,8 @@ def check_ignored(arguments: Sequence[str], config_name: str) -> None:
         if file.is_file() and "_no_files" in read_configuration(file)["defaults"]:
             root = for_shell(f"data.root={given['data.root']}")
             raise UserError(f"data={name} reads no files: data=imagefolder {root} reads your own images")
-    for detail in DETAILS.keys() & given.keys():
+    is_augment_known = is_one_choice("data", given) and not {"data.augment", "hydra.sweeper.params"} & given.keys()
+    for detail in sorted(DETAILS.keys() & given.keys()) if is_augment_known else ():
         option = DETAILS[detail]
         value = given.get(option, str(defaults(config_name, arguments).get(option)))
         if value in OFF:

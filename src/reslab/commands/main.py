@@ -20,7 +20,7 @@ COMMANDS = {
     "check_data": "look at a data set before training: classes, copies, broken files",
 }
 PACKAGES = ("hydra", "omegaconf", "yaml", "lightning", "torch", "torchvision", "torchmetrics", "tensorboard")
-USAGE = "usage: reslab <command> [<option>=<value> …]; reslab <command> --help shows examples\n\n" + "\n".join(
+USAGE = "usage: reslab <command> [<option>=<value> …]; --help shows examples, --version the versions\n\n" + "\n".join(
     f"  {name:11}{what}" for name, what in COMMANDS.items()
 )
 

@@ -76,7 +76,8 @@ def without_flags(arguments: Sequence[str], schema: Schema) -> tuple[list[str], 
     parser = hydra_argument_parser()
 
     def refuse(message: str) -> NoReturn:
-        long = next((each for each in arguments if re.match("-[A-Za-z]{2}", each)), None)  # to argparse, -model is -m
+        is_long = "ignored explicit argument" in message  # to argparse, -model is -m
+        long = next((each for each in arguments if is_long and re.match("-[A-Za-z]{2}", each)), None)
         raise UserError(message if long is None else dashes_line(long, arguments, schema))
 
     parser.error = refuse  # type: ignore[method-assign]
@@ -199,13 +200,13 @@ def plain_line(word: str, following: Sequence[str], schema: Schema) -> str:
         return f"{word}: an option is name=value, {typed}"
     name, colon, value = word.partition(":")
     is_colon = colon and name in known  # as in YAML
-    takes = [for_shell(f"{name}={value}")] if is_colon else [*meant_for(word, known)]
+    takes = [for_shell(f"{name}={value or rest}")] if is_colon else [*meant_for(word, known)]
     advice = " or ".join(takes) if takes else 'a value with blanks needs quotes, e.g. "data.root=my photos"'
     return f"{word}: an option is name=value; {advice}"
 
 
 def example(name: str, default: object) -> str:
-    """Return an option with a value that is not its default, or a group with a choice."""
+    """Return an option with a value, for which its default stands where no better one is known, or with a choice."""
     if choices := sorted(file.stem for file in (CONF / name).glob("[!_]*.yaml")):
         return f"{name}={choices[0]}"
     if isinstance(default, dict):

@@ -29,8 +29,9 @@ def ask_each(
     asked, waited = 0, 0.0
     while asked < len(parts) and waited <= 0:
         start, computed = time.perf_counter(), time.thread_time()
-        yield [ask(item) for item in parts[asked]]
+        answers = [ask(item) for item in parts[asked]]
         waited += (time.perf_counter() - start) - 2 * (time.thread_time() - computed)
         asked += 1
+        yield answers
     with ThreadPoolExecutor(THREADS) as pool:
         yield from pool.map(lambda part: [ask(item) for item in part], parts[asked:])

@@ -2,9 +2,8 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,10 +29,9 @@ def are_training_files(paths: Sequence[str | Path], root: Path, training_files: 
     return torch.isin(path_hashes(paths, root, RECORD), training_files)
 
 
-def trained_files(record: Mapping[str, Any]) -> Tensor | None:
+def trained_files(files: Tensor, validated: Tensor | None) -> Tensor:
     """Return those of the recorded files of a run that it was trained on, without those that it validated on."""
-    files, validated = record.get("training_files"), record.get("validation_files")
-    return files if files is None or validated is None else files[~torch.isin(files, validated)]
+    return files if validated is None else files[~torch.isin(files, validated)]
 
 
 def without_training_images(

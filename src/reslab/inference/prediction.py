@@ -37,6 +37,7 @@ from reslab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
+LEAST_CONTRAST = 0.3  # between the brightness of an image and of its negative
 Prediction = dict[str, Any]  # {"image": path, "classes": [{"class": name, "probability": 0.9}, …]}
 Images = str | Path | Sequence[str | Path]
 
@@ -111,9 +112,13 @@ def report_negatives(levels: Sequence[float], usual: float) -> None:
 
     Args:
         levels: the mean of each image's pixels, from 0 to 1.
-        usual: that of the training images.
+        usual: that of the training images. Nothing is said if it is near a half, as that of photographs is, or 0 or 1,
+            which stand for no normalization.
     """
-    negatives = [level for level in levels if abs(1 - level - usual) < abs(level - usual) / 4]
+    if abs(1 - 2 * usual) < LEAST_CONTRAST or usual in (0, 1):
+        return
+    # An image of the usual brightness gives -1, its negative 1, and a thin line on white paper more.
+    negatives = [level for level in levels if (level - 0.5) / (0.5 - usual) > 0.6]
     if 2 * len(negatives) > len(levels):
         log.warning(
             "%s of %d as bright as a negative (a mean of %.2f, in the training %.2f): if dark and light are exchanged, "

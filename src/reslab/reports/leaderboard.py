@@ -86,8 +86,9 @@ class Report:
 
     @property
     def repeats(self) -> str:
-        """What the runs of a configuration are: seeds, or runs where some are of a cross-validation."""
-        return "runs" if any(entry.fold is not None for entry in self.entries) else "seeds"
+        """What the runs of a configuration are: seeds, or runs where some have several folds."""
+        has_folds = any(len({entry.fold for entry in each.entries}) > 1 for each in self.configurations)
+        return "runs" if has_folds else "seeds"
 
     @property
     def legend(self) -> str:

@@ -199,9 +199,10 @@ def curves_section(report: Report) -> str:
     text = f"The {MAX_CURVES} best configurations. " if len(report.configurations) > len(best) else ""
     text += f"Lines show the mean over the {report.repeats}, bands the range from the smallest to the largest value."
     if uneven := [str(place) for place, each in enumerate(best, 1) if has_uneven_curves(each)]:
+        places = ", ".join(uneven)
         text += (
-            f" The seeds of {', '.join(uneven)} have different epochs: thin lines show single seeds, "
-            "and the mean covers the epochs that all seeds have."
+            f" The {report.repeats} of {places} have different epochs: thin lines show single {report.repeats}, and "
+            f"the mean covers the epochs that all {report.repeats} have."
         )
     return section("Learning curves", text, figure)
 

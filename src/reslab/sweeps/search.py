@@ -169,7 +169,7 @@ class Search:
         for trial in self.study.best_trials if len(self.objectives) > 1 else [self.study.best_trial]:
             values = " ".join(f"{n}={v:.6g}" for n, v in zip(self.objectives, trial.values, strict=True))
             equal = [str(each.number) for each in complete if each.values == trial.values and each != trial]
-            others = f" (as good: {', '.join(equal)})" if equal else ""
+            others = f" (as good: {', '.join(equal)})" if equal and len(self.objectives) == 1 else ""
             parameters = " ".join(f"{name}={value}" for name, value in trial.params.items())
             print(f"best:   job {trial.number}, {values}{others}: {parameters}")
 

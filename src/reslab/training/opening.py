@@ -83,15 +83,21 @@ def weights_line(config: DictConfig, data: ImageDataModule, checksum: str) -> st
     if (record := record_of(config.model.weights)) is None:
         return None
     other = record["config"]["data"]
-    if other.get("name") != data.name or Path(other.get("root", "")).resolve() != data.root.resolve():
+    if other.get("name") != data.name or Path(other.get("root") or "").resolve() != data.root.resolve():
         return None
-    if (trained := trained_files(record)) is not None:
-        known = [*known_images(data, trained)]
-    elif data.splits["val"] and not data.validate_on_test and record.get("origin", {}).get("data_checksum") != checksum:
-        known = ["images of another division of the data set, so probably on some of the validation images"]
+    if (files := record.get("training_files")) is not None:
+        if "validation_files" not in record:  # an older version, which does not say what it only validated on
+            return None
+        known = " and ".join(known_images(data, trained_files(files, record["validation_files"])))
+    elif record.get("origin", {}).get("data_checksum") != checksum:
+        words = [SPLIT_WORDS["val"]] if data.splits["val"] and not data.validate_on_test else []
+        if data.fold_split == "test" and any(other.get(name) != config.data[name] for name in ("folds", "fold")):
+            words.append(SPLIT_WORDS["test"])
+        some = "images of another division of the data set, so probably on some of the"
+        known = f"{some} {' and '.join(words)} images" if words else ""
     else:
-        known = []
-    return f"model.weights={config.model.weights} was trained on {' and '.join(known)}" if known else None
+        known = ""
+    return f"model.weights={config.model.weights} was trained on {known}" if known else None
 
 
 def record_of(weights: str | None) -> dict[str, Any] | None:
