@@ -289,8 +289,8 @@ FULL, FAILING, CLOSED = (
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (FULL, "the disk is full: free some space, then resume=<the run's folder>; the run's checkpoints are intact"),
-        (FAILING, "the disk fails at c (Input/output error): resume=<the run's folder> continues once it works again"),
+        (FULL, "the disk is full: free some space"),
+        (FAILING, "the disk fails at c (Input/output error)"),
         (CLOSED, "outputs cannot be written (Permission denied): hydra.run.dir=<folder> chooses another place"),
         (FileNotFoundError(errno.ENOENT, "No such file", "b"), "FileNotFoundError: [Errno 2] No such file: 'b'"),
     ],

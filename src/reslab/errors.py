@@ -62,6 +62,7 @@ class Failed(BaseException):
 
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # the environment variable with which a user asks for tracebacks
+SHARED_MEMORY = "/dev/shm"
 ALL_OPTIONS = "--cfg job shows all options"
 USER_ERRORS = (UserError, HydraException, OmegaConfBaseException)
 
@@ -280,19 +281,31 @@ def user_error_within(error: BaseException) -> UserError | None:
     return next((cause for cause in causes(error) if isinstance(cause, UserError)), None)
 
 
-def disk_advice(raised: BaseException) -> str | None:
-    """Return advice if the disk is the cause; torch and OmegaConf raise errors of their own for it."""
+def disk_advice(raised: BaseException, continuation: str = "") -> str | None:
+    """Return advice if the disk is the cause; torch and OmegaConf raise errors of their own for it.
+
+    Args:
+        raised: the error.
+        continuation: what continues the run that it has ended, with its effect; "" where there is no run.
+    """
     for error in causes(raised):
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return "the disk is full: free some space, then resume=<the run's folder>; the run's checkpoints are intact"
+            return "the disk is full: free some space" + (f", then {continuation}" if continuation else "")
         if isinstance(error, OSError) and error.errno == errno.EIO:
             place = f" at {error.filename}" if error.filename else ""
-            return f"the disk fails{place} ({error.strerror}): resume=<the run's folder> continues once it works again"
+            later = f": once it works again, {continuation}" if continuation else ""
+            return f"the disk fails{place} ({error.strerror}){later}"
         if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
             return (
                 f"{error.filename} cannot be written ({error.strerror}): hydra.run.dir=<folder> chooses another place"
             )
     return None
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Return whether the disk or too little memory is the cause, about which a traceback says no more than the line."""
+    of_worker = "in DataLoader worker process" in str(error) and worker_line(str(error)).startswith(SHARED_MEMORY)
+    return of_worker or disk_advice(error) is not None or memory_line(error) is not None
 
 
 def worker_line(text: str) -> str:
@@ -302,7 +315,7 @@ def worker_line(text: str) -> str:
     reason = "; ".join(line.strip() for line in lines[traceback_end + 1 :] if line.strip())
     if "No space left" in reason and "/torch_" in reason:
         return (
-            "/dev/shm, the memory that processes share, is full: data.num_workers=0 needs none, a smaller "
+            f"{SHARED_MEMORY}, the memory that processes share, is full: data.num_workers=0 needs none, a smaller "
             "data.batch_size needs less"
         )
     return reason.removeprefix("reslab.errors.UserError: ")

@@ -1,3 +1,4 @@
+import errno
 import itertools
 import json
 import logging
@@ -22,11 +23,12 @@ from reslab.commands.entry import (
     fail,
     print_interruption,
     record_failure,
+    recorded_failure,
     use_present_names,
 )
 from reslab.commands.resolvers import job_folder, new_folder
 from reslab.configuration import initialized_hydra
-from reslab.errors import FULL_ERROR, Interrupted, UserError, one_line
+from reslab.errors import FULL_ERROR, Interrupted, RunError, UserError, one_line
 from reslab.files import RunLog
 from reslab.inference.options import PREDICT_SCHEMA
 from reslab.internals import run_hydra_job
@@ -47,6 +49,7 @@ def make_folder(parent):
     [
         (UserError("no such thing:\n  do this"), "error: no such thing:; do this", 2, 1),
         (RuntimeError("no such kernel"), "error: RuntimeError: no such kernel", 1, 2),
+        (OSError(errno.ENOSPC, "No space left", "a"), "error: the disk is full: free some space", 1, 1),
     ],
 )
 def test_the_exit_status_tells_mistakes_from_failures(capsys, error, line, status, lines):
@@ -63,8 +66,38 @@ def test_the_exit_status_tells_mistakes_from_failures(capsys, error, line, statu
 def test_a_failure_names_the_log_of_its_run(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(logging.getLogger("reslab"), "handlers", [RunLog(tmp_path / "train.log")])
     with pytest.raises(SystemExit):
-        fail(RuntimeError("out of memory"), "config")
+        fail(RuntimeError("no such kernel"), "config")
     assert capsys.readouterr().err.splitlines()[1].endswith("the traceback; the run's log has it too")
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "effect"),
+    [("last.ckpt", "continues the run"), (None, "starts the run again: no checkpoint was written yet")],
+)
+@pytest.mark.parametrize(
+    ("number", "problem"),
+    [
+        (errno.ENOSPC, "the disk is full: free some space, then"),
+        (errno.EIO, "the disk fails at a (why): once it works again,"),
+    ],
+)
+def test_what_ends_a_run_on_the_disk_names_what_continues_it(tmp_path, capsys, checkpoint, effect, number, problem):
+    folder = tmp_path / "my run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / ".hydra").mkdir()
+    if checkpoint:
+        (folder / "checkpoints" / checkpoint).touch()
+    config = OmegaConf.create({"resume": None})
+    with (
+        pytest.raises(RunError) as failed,
+        recorded_failure(TRAINING_SCHEMA, Run(folder), False, config, lambda path: ""),
+    ):
+        raise OSError(number, "why", "a")
+    line = f"{problem} 'resume={folder}' {effect}"
+    assert (str(failed.value), Run(folder).result["error"]) == (line, line)
+    with pytest.raises(SystemExit):
+        fail(failed.value, "config")
+    assert capsys.readouterr().err == f"error: {line}\n"
 
 
 @pytest.mark.parametrize(("error", "status"), [(UserError("do that"), 2), (ValueError("not mine"), 1)])

@@ -29,8 +29,11 @@ from reslab.errors import (
     Failed,
     Interrupted,
     NothingLeftToDo,
+    RunError,
     UserError,
+    disk_advice,
     is_mistake,
+    is_of_machine,
     line_before_job,
     one_line,
 )
@@ -172,14 +175,32 @@ def recorded_failure(
     """Record an error or a signal in the folder of the run, unless the run leaves none."""
     try:
         yield
-    except (Exception, Interrupted) as error:
+    except (Exception, Interrupted) as raised:
+        error = raised if schema is not TRAINING_SCHEMA or in_sweep else disk_error(raised, run) or raised
         is_kept = in_sweep or not leaves_nothing(error, run, config)
         if is_kept:
             has_begun = run.has_begun and not OmegaConf.select(config, "resume")
             record_failure(error, schema.config_name, run, records_mistakes=in_sweep or has_begun)
         if isinstance(error, Interrupted) and schema is TRAINING_SCHEMA and not in_sweep:
             print_interruption(error, run, is_kept, continued_by)
-        raise
+        if error is raised:
+            raise
+        raise error from raised
+
+
+def disk_error(error: BaseException, run: Run) -> RunError | None:
+    """Return an error that says what continues the run, if the disk has ended it."""
+    effect = "continues the run" if has_checkpoint(run) else "starts the run again: no checkpoint was written yet"
+    line = disk_advice(error, f"{for_shell(f'resume={relative(run.folder)}')} {effect}")
+    if line is None or isinstance(error, UserError | RunError):
+        return None
+    named = RunError(line)
+    named.__cause__ = error  # for the log
+    return named
+
+
+def has_checkpoint(run: Run) -> bool:
+    return os.path.exists(run.last) or os.path.exists(run.previous)
 
 
 def record_failure(error: BaseException, config_name: str, run: Run, records_mistakes: bool) -> None:
@@ -211,8 +232,9 @@ def print_interruption(
         print(f"interrupted ({error}); nothing was saved yet", file=sys.stderr)
     elif is_first_process() and not run.has_ended:
         line = continued_by(relative(run.folder))
-        saved = os.path.exists(run.last) or os.path.exists(run.previous)
-        what = "this continues the run" if saved else "nothing was saved yet, and this starts the run again"
+        what = (
+            "this continues the run" if has_checkpoint(run) else "nothing was saved yet, and this starts the run again"
+        )
         print(f"interrupted ({error}); {what}:\n{line}", file=sys.stderr)
 
 
@@ -249,6 +271,8 @@ def fail(error: Exception, config_name: str) -> NoReturn:
     print(f"error: {line}", file=sys.stderr)
     if is_mistake(error):
         sys.exit(2)
+    if is_of_machine(error):
+        sys.exit(1)
     in_log = "; the run's log has it too" if run_logs() else ""
     print(f"HYDRA_FULL_ERROR=1 shows the traceback{in_log}", file=sys.stderr)
     sys.exit(1)
