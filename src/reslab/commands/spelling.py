@@ -140,7 +140,7 @@ def with_paths(arguments: Sequence[str], schema: Schema) -> list[str]:
 
 
 def is_like_option(argument: str) -> bool:
-    return argument.startswith(("-", "~", "+")) or "=" in argument
+    return os.sep not in argument and (argument.startswith(("-", "~", "+")) or "=" in argument)
 
 
 def is_option(word: str) -> bool:

@@ -64,8 +64,9 @@ def predict(
         config_dir: a folder of configuration that names classes of the user's own, as for `load_classifier`.
 
     Returns:
-        One dictionary per image, in the order of the files, of which each counts once: "image" is its path, "classes"
-        lists the `top` most probable classes as dictionaries of "class" and "probability", the most probable first.
+        One dictionary per image, in the order of the files: "image" is its path, "classes" lists the `top` most
+        probable classes as dictionaries of "class" and "probability", the most probable first. What a folder or a glob
+        finds is left out if it was found before.
 
     Raises:
         UserError: an argument is wrong, there is no such image, or images cannot be read.
@@ -142,12 +143,14 @@ def most_probable(probabilities: Tensor, classes: list[str], top: int) -> list[d
 
 
 def find_images(images: Images) -> list[Path]:
-    """Return the files of a path, a folder, a glob or a list of them, each of them once.
+    """Return the files of a path, a folder, a glob or a list of them.
+
+    What a folder or a glob finds is left out if it was found before; a file that is named itself is not.
 
     Raises:
         UserError: one of them stands for no file.
     """
-    found: dict[str, Path] = {}  # by the absolute path
+    found, seen = list[Path](), set[str]()
     names = [*images] if isinstance(images, Iterable) and not isinstance(images, str | bytes) else [images]
     for named, following in zip(names, [*names[1:], ""], strict=False):
         require_text(named, "images: each of them")
@@ -158,10 +161,13 @@ def find_images(images: Images) -> list[Path]:
         if not files:
             raise UserError(f"images={pattern}: {why_no_image(pattern, following)}")
         for file in files:
-            found.setdefault(os.path.abspath(file), file)  # noqa: PTH100  # Path would resolve links too
+            place = os.path.abspath(file)  # noqa: PTH100  # Path would resolve links too
+            if is_file or place not in seen:
+                found.append(file)
+            seen.add(place)
     if not found:
         raise UserError("images: the list is empty")
-    return list(found.values())
+    return found
 
 
 def files_below(folder: Path) -> list[Path]:
