@@ -190,7 +190,7 @@ def recorded_failure(
 
 def disk_error(error: BaseException, run: Run) -> RunError | None:
     """Return an error that says what continues the run, if the disk has ended it."""
-    effect = "continues the run" if has_checkpoint(run) else "starts the run again: no checkpoint was written yet"
+    effect = "continues the run" if can_continue(run) else "starts the run again: no checkpoint was written yet"
     line = disk_advice(error, f"{for_shell(f'resume={relative(run.folder)}')} {effect}")
     if line is None or isinstance(error, UserError | RunError):
         return None
@@ -199,7 +199,8 @@ def disk_error(error: BaseException, run: Run) -> RunError | None:
     return named
 
 
-def has_checkpoint(run: Run) -> bool:
+def can_continue(run: Run) -> bool:
+    """Return whether there is a checkpoint from which a run resumes; best.ckpt is none."""
     return os.path.exists(run.last) or os.path.exists(run.previous)
 
 
@@ -232,9 +233,7 @@ def print_interruption(
         print(f"interrupted ({error}); nothing was saved yet", file=sys.stderr)
     elif is_first_process() and not run.has_ended:
         line = continued_by(relative(run.folder))
-        what = (
-            "this continues the run" if has_checkpoint(run) else "nothing was saved yet, and this starts the run again"
-        )
+        what = "this continues the run" if can_continue(run) else "nothing was saved yet, and this starts the run again"
         print(f"interrupted ({error}); {what}:\n{line}", file=sys.stderr)
 
 

@@ -124,12 +124,10 @@ def with_paths(arguments: Sequence[str], schema: Schema) -> list[str]:
     Raises:
         UserError: a file has the name of a flag.
     """
-    if not schema.unnamed:
-        return [*arguments]
-    known = known_options(schema)
     found = []
     for argument in arguments:
-        is_file = is_like_option(argument) and exists(argument) and name_of(argument).lstrip("~") not in known
+        may_be_file = schema.unnamed and is_like_option(argument) and exists(argument)
+        is_file = may_be_file and name_of(argument).lstrip("~") not in known_options(schema)
         path = f"./{argument}" if is_file else argument
         if is_file and argument.startswith("-"):
             raise UserError(

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from reslab.data.batches import Batch, derive_seed
 from reslab.data.preprocessing import Preprocessing, require_pixels
 from reslab.data.spec import ImageSpec
-from reslab.data.training_files import file_changes
+from reslab.data.training_files import file_changes, trained_files
 from reslab.errors import UserError
 from reslab.training.checkpoints import refuse_lost_weights
 from reslab.training.confusion import Confusion
@@ -319,7 +319,7 @@ class Classifier(L.LightningModule):
     def _only_validated(self, earlier: dict[str, Any]) -> Tensor:
         """Return the files that the run has validated on and never trained on, and count in a warning the others."""
         before, now = ((each["training_files"], each["validation_files"]) for each in (earlier, self.record))
-        trained_before, trained_now = (files[~torch.isin(files, only)] for files, only in (before, now))
+        trained_before, trained_now = trained_files(*before), trained_files(*now)
         if count := int(torch.isin(now[1], trained_before).sum()):
             log.warning(
                 "%s of the %s validation images were training images before: the validation accuracy may be too high",
