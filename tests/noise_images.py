@@ -45,4 +45,4 @@ def counts(split):
 
 def pixels_and_labels(loader):
     batches = list(loader)
-    return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
+    return torch.cat([batch[0] for batch in batches]), torch.cat([batch[1] for batch in batches])

@@ -93,7 +93,7 @@ class Run:
 
     Attributes:
         folder, checkpoints, hydra_folder: folders.
-        last, previous, best, metrics_file, result_file, config_file, overrides_file: files in them.
+        last, previous, best, metrics_file, result_file, answers_file, config_file, overrides_file: files in them.
 
     Example:
         >>> from reslab import Run
@@ -111,6 +111,7 @@ class Run:
         self.best_before_end = self.checkpoints / BEST_BEFORE_END
         self.metrics_file = self.folder / "metrics.csv"
         self.result_file = self.folder / "result.json"
+        self.answers_file = self.folder / "answers.safetensors"  # what the network answered to each test image
         self.hydra_folder = self.folder / ".hydra"
         self.config_file = self.hydra_folder / "config.yaml"
         self.overrides_file = self.hydra_folder / "overrides.yaml"  # it is written last
@@ -221,6 +222,7 @@ class Run:
         """Remove the result and let the log be written, because training has begun or has resumed."""
         self.checkpoints.mkdir(exist_ok=True)
         self.result_file.unlink(missing_ok=True)
+        self.answers_file.unlink(missing_ok=True)
         if self.best_before_end.exists():
             self.best_before_end.replace(self.best)
         write_waiting_lines()

@@ -55,7 +55,8 @@ def test_validate_on_test_trains_on_all_images_and_validates_on_the_test_set(com
     data = build_data(composed(*SYNTHETIC, "data.validate_on_test=true"), ("fit", "test"))
     assert len(data.splits["train"]) == 200
     assert data.splits["val"] is data.splits["test"]
-    for (images, labels), (test_images, test_labels) in zip(data.val_dataloader(), data.test_dataloader(), strict=True):
+    batches = zip(data.val_dataloader(), data.test_dataloader(), strict=True)
+    for (images, labels), (test_images, test_labels, _) in batches:
         assert torch.equal(images, test_images)
         assert torch.equal(labels, test_labels)
     assert not torch.equal(data.splits["test"].images, data.splits["train"].images)
@@ -312,7 +313,7 @@ def test_reading_images_draws_nothing_from_the_global_generators(composed, tmp_p
     for limit in (1.0, 1):
         data.trainer = pretend_trainer(limit_val_batches=limit, limit_test_batches=limit)
         for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
-            assert sum(len(labels) for _, labels in loader) > 0
+            assert sum(len(labels) for _, labels, *_ in loader) > 0
     data.teardown("fit")
     assert global_generators() == before
 

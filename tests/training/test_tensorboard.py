@@ -370,7 +370,7 @@ def test_characters_that_no_font_has_are_one_line(monkeypatch, caplog, installed
 def test_an_image_of_nan_takes_no_place_among_the_mistakes():
     report = TensorBoardReport(num_images=1, num_mistakes=2)
     logits = torch.tensor([[float("nan")] * 2, [float("nan")] * 2, [3.0, 0.0], [0.0, 1.0]])
-    batch = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([1, 1, 1, 0])
+    batch = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([1, 1, 1, 0]), torch.arange(4)
     report.on_test_batch_end(None, None, logits, batch, 0)
     assert [mistake[1:3] for mistake in report.mistakes] == [(1, 0), (0, 1)]
 

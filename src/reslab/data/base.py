@@ -252,7 +252,9 @@ class ImageDataModule(L.LightningDataModule):
         return self._loader("val", shuffle=False, limit=limit) if self.splits["val"] else []
 
     def test_dataloader(self) -> BatchLoader:
-        return self._loader("test", shuffle=False, limit=self.trainer.limit_test_batches if self.trainer else 1.0)
+        """Return the test batches, each with the numbers of its images in the list of the split."""
+        limit = self.trainer.limit_test_batches if self.trainer else 1.0
+        return self._loader("test", shuffle=False, limit=limit, numbered=True)
 
     def teardown(self, stage: str) -> None:
         """End the worker processes, which the next job of a sweep would otherwise wait for."""
@@ -464,7 +466,7 @@ class ImageDataModule(L.LightningDataModule):
                 f"data.augment.right_angles=true needs square images; these have {sides[0]}x{sides[1]} pixels"
             )
 
-    def _loader(self, name: SplitName, shuffle: bool, limit: float = 1.0) -> BatchLoader:
+    def _loader(self, name: SplitName, shuffle: bool, limit: float = 1.0, numbered: bool = False) -> BatchLoader:
         """Return the batches of a split, of which Lightning takes `limit`: a number, or a fraction if it is a float."""
         split = self.splits[name]
         assert split is not None
@@ -473,12 +475,13 @@ class ImageDataModule(L.LightningDataModule):
             # The images come sorted by class, so that the first batches would hold the first classes alone.
             order.indices = split.indices[spread_over_classes(split.labels[split.indices], self.seed)]
         if isinstance(split.images, FolderImages):
-            loader = FolderLoader(split.images, order, self.num_workers)
+            loader = FolderLoader(split.images, order, self.num_workers, numbered=numbered)
             loader.left_out = self.left_out[name]
             self.folder_loaders.add(loader)
             return loader
         device = self._resident_device(split.images)
-        return MemoryLoader(self._held_on(device, split.images), self._held_on(device, split.labels), order, device)
+        images, labels = self._held_on(device, split.images), self._held_on(device, split.labels)
+        return MemoryLoader(images, labels, order, device, numbered=numbered)
 
     def _held_on(self, device: torch.device, tensor: Tensor) -> Tensor:
         """Return a tensor on a device. Splits of one array share its copy, which exists as long as a loader has it."""

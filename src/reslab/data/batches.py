@@ -17,6 +17,7 @@ from reslab.internals import shut_down_workers
 from reslab.interruption import blocked, leave_to_main_process
 
 Batch = tuple[Tensor, Tensor]  # uint8 images (N, C, H, W), int64 labels (N,)
+NumberedBatch = tuple[Tensor, Tensor, Tensor]  # also the images' numbers in their split's list, int64 (N,)
 SeededIndex = tuple[int, int]  # an image's index and the seed of its random transform
 
 
@@ -125,9 +126,11 @@ class BatchLoader:
 
     Args:
         order: the batches of each epoch.
+        numbered: yield numbered batches, as a test needs them.
     """
 
-    def __init__(self, order: BatchOrder) -> None:
+    def __init__(self, order: BatchOrder, *, numbered: bool = False) -> None:
+        self.numbered = numbered
         self.sampler = order  # Lightning looks for set_epoch under this name
         self.batch_sampler = None  # Lightning reads this attribute of every loader that has a sampler
         self.yielded = 0  # batches of this epoch so far
@@ -140,9 +143,9 @@ class BatchLoader:
         self.yielded = self.sampler.first_batch = self.resume_at.pop(self.sampler.epoch, 0)
         for batch in self.batches():
             self.yielded += 1
-            yield batch
+            yield batch if self.numbered else batch[:2]  # type: ignore[misc]  # a numbered one has a third part
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[NumberedBatch]:
         """Yield the batches of `sampler`."""
         raise NotImplementedError
 
@@ -162,17 +165,20 @@ class MemoryLoader(BatchLoader):
         labels: int64 (N,) on `device`.
         order: the batches of each epoch.
         device: may be the device that trains.
+        numbered: yield numbered batches.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, order: BatchOrder, device: torch.device) -> None:
-        super().__init__(order)
+    def __init__(
+        self, images: Tensor, labels: Tensor, order: BatchOrder, device: torch.device, *, numbered: bool = False
+    ) -> None:
+        super().__init__(order, numbered=numbered)
         self.images, self.labels, self.device = images, labels, device
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[NumberedBatch]:
         order = self.sampler.order().to(self.device)  # once in an epoch, so that no step copies
         for indices in self.sampler.batches_of(order):
             # On a CPU, it takes an eighth of the time of [].
-            yield self.images.index_select(0, indices), self.labels.index_select(0, indices)
+            yield self.images.index_select(0, indices), self.labels.index_select(0, indices), indices
 
 
 class FolderImages(Dataset[Any]):
@@ -192,7 +198,7 @@ class FolderImages(Dataset[Any]):
         return len(self.paths)
 
     def __getitem__(self, batch: list[SeededIndex]) -> tuple[Tensor, Tensor, list[str]]:
-        """Return the images that can be read, (N, C, H, W), their labels (N,), and what is wrong with the others."""
+        """Return the images that can be read, (N, C, H, W), their indices (N,), and what is wrong with the others."""
         images, indices, unreadable = [], [], []
         for index, seed in batch:
             try:
@@ -200,7 +206,8 @@ class FolderImages(Dataset[Any]):
                 indices.append(index)
             except UnreadableImageError as error:
                 unreadable.append(str(error))
-        return default_collate(images) if images else torch.empty(0), self.labels[indices], unreadable
+        pixels = default_collate(images) if images else torch.empty(0)
+        return pixels, torch.tensor(indices, dtype=torch.int64), unreadable
 
 
 class SeededBatchOrder:
@@ -230,30 +237,31 @@ class FolderLoader(BatchLoader):
         dataset: the files.
         order: the batches of each epoch.
         num_workers: processes that decode; 0 decodes in this one.
+        numbered: yield numbered batches.
 
     Raises:
         UserError: while iterating, at an image that cannot be read, if `dataset.on_error` is "stop", and at a training
             batch without any image that can be read.
     """
 
-    def __init__(self, dataset: FolderImages, order: BatchOrder, num_workers: int) -> None:
-        super().__init__(order)
-        self.on_error = dataset.on_error
+    def __init__(self, dataset: FolderImages, order: BatchOrder, num_workers: int, *, numbered: bool = False) -> None:
+        super().__init__(order, numbered=numbered)
+        self.labels, self.on_error = dataset.labels, dataset.on_error
         self.loader = make_data_loader(dataset, SeededBatchOrder(order), num_workers)
         self.left_out: set[str] = set()
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[NumberedBatch]:
         new, seen = list[str](), 0
         try:
-            for images, labels, unreadable in self.loader:
-                seen += len(labels) + len(unreadable)
+            for images, indices, unreadable in self.loader:
+                seen += len(indices) + len(unreadable)
                 # A training epoch must have all its steps, because the schedule counts on them.
-                if self.on_error == "stop" or (self.sampler.shuffle and not len(labels)):
-                    report_unreadable(unreadable, len(labels) + len(unreadable), self.on_error)
+                if self.on_error == "stop" or (self.sampler.shuffle and not len(indices)):
+                    report_unreadable(unreadable, len(indices) + len(unreadable), self.on_error)
                 new += [file for file in unreadable if file not in self.left_out]
                 self.left_out.update(unreadable)
-                if len(labels):
-                    yield images, labels
+                if len(indices):
+                    yield images, self.labels[indices], indices
         finally:  # Lightning does not ask for anything after the last batch, so this runs when the iterator is closed
             report_unreadable(new, seen, "skip")
 

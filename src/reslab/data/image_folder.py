@@ -181,7 +181,9 @@ class ClassFolders(ImageDataModule):
             if self.on_error == "stop" and is_first_process():
                 check_headers(split.paths)
             return split
-        return Split(*decode_all(split.images, split.indices, self.num_workers))
+        pixels, decoded = decode_all(split.images, split.indices, self.num_workers)
+        files = Paths(split.images.paths[index] for index in decoded)
+        return Split(pixels, split.labels[decoded], files=files)
 
     def reader(self, split: SplitName) -> Reader:
         if self.image_size is None:
@@ -224,24 +226,24 @@ def too_few_classes(folder: Path, classes: Sequence[str]) -> str:
     return f"{folder} holds {found}: at least two are needed, one for each class"
 
 
-def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> tuple[Tensor, Tensor]:
-    """Return the images at these indices, uint8 (N, C, S, S), and their labels, without those that are left out."""
+def decode_all(images: FolderImages, indices: Tensor, num_workers: int) -> tuple[Tensor, list[int]]:
+    """Return the images at these indices, uint8 (N, C, S, S), and the indices, without those that are left out."""
     log.info("decoding %d images into memory", len(indices))
     batches = [[(index, 0) for index in part.tolist()] for part in indices.split(256)]
-    pixels, labels, unreadable = torch.empty(0), list[int](), list[str]()
+    pixels, decoded, unreadable = torch.empty(0), list[int](), list[str]()
     loader = make_data_loader(images, batches, num_workers)
     try:
-        for batch, batch_labels, batch_unreadable in loader:
-            if not labels and len(batch):
+        for batch, batch_indices, batch_unreadable in loader:
+            if not decoded and len(batch):
                 pixels = torch.empty(len(indices), *batch.shape[1:], dtype=torch.uint8)
             if len(batch):
-                pixels[len(labels) : len(labels) + len(batch)] = batch
-            labels += batch_labels.tolist()
+                pixels[len(decoded) : len(decoded) + len(batch)] = batch
+            decoded += batch_indices.tolist()
             unreadable += batch_unreadable
     finally:
         shut_down_workers(loader)
     report_unreadable(unreadable, len(indices), images.on_error)
-    return pixels[: len(labels)], torch.tensor(labels)
+    return pixels[: len(decoded)], decoded
 
 
 class ImageFolder(ClassFolders):

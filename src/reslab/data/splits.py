@@ -42,6 +42,10 @@ class Split:
         labels: int64 (N,), from 0 to the number of classes - 1.
         indices: int64, the positions of the images that belong to the split; None for all of them.
         groups: the images that belong together; None: each image may be in any split.
+        files: the file of each image that was read into memory; None where there are no files, or `images` names them.
+
+    Attributes:
+        files: the file of each image, in the order of `images`; None for a data set that does not consist of files.
     """
 
     def __init__(
@@ -50,19 +54,21 @@ class Split:
         labels: Tensor,
         indices: Tensor | None = None,
         groups: Groups | None = None,
+        files: Sequence[str] | None = None,
     ) -> None:
         self.images, self.labels, self.groups = images, labels, groups
+        self.files = images.paths if isinstance(images, FolderImages) else files
         self.indices = torch.arange(len(labels)) if indices is None else indices
 
     @property
     def paths(self) -> list[str]:
-        """The files of its images, which are on disk."""
-        assert isinstance(self.images, FolderImages)
-        return [self.images.paths[index] for index in self.indices.tolist()]
+        """The files of its images, which consist of files."""
+        assert self.files is not None
+        return [self.files[index] for index in self.indices.tolist()]
 
     def subset(self, positions: Tensor) -> "Split":
         """Return a split of the same images, with the indices at these positions of `indices`."""
-        return Split(self.images, self.labels, self.indices[positions], self.groups)
+        return Split(self.images, self.labels, self.indices[positions], self.groups, self.files)
 
     def __len__(self) -> int:
         return len(self.indices)

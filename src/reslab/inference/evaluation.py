@@ -3,12 +3,13 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig
 from torch import distributed
 
+from reslab.data.base import ImageDataModule
 from reslab.data.options import check_sizes
 from reslab.errors import UserError
 from reslab.files import output_errors, write_json
@@ -17,6 +18,7 @@ from reslab.inference.test_data import NEW_SIZES, build_test_data, names_data
 from reslab.machine import is_first_process
 from reslab.newest import require_checkpoint
 from reslab.run import Run
+from reslab.training.answers import Answers, with_files
 from reslab.training.build import build_trainer, require_accelerator, resolve_precision
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.confusion import Confusion
@@ -25,6 +27,20 @@ from reslab.training.process import quiet_lightning, quiet_other_processes
 from reslab.training.progress import ProgressBar, can_show_bar
 
 log = logging.getLogger(__name__)
+
+
+class Evaluation(NamedTuple):
+    """What a test of a trained network has found.
+
+    Attributes:
+        result: the numbers, as `evaluate` returns them.
+        answers: the logits of each image; None if they are too many to be kept.
+        data: the data set. Its test split has the tested images.
+    """
+
+    result: dict[str, Any]
+    answers: Answers | None
+    data: ImageDataModule
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
@@ -49,6 +65,15 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: there is no such checkpoint, or the data set has no test images of classes that the network knows.
     """
+    result = test_network(config).result
+    if config.output is not None and is_first_process():
+        with output_errors(config.output):
+            write_json(Path(config.output), result)
+    return result
+
+
+def test_network(config: DictConfig) -> Evaluation:
+    """Test a trained network: see `evaluate`."""
     quiet_lightning()
     quiet_other_processes()
     if config.device is not None:
@@ -92,10 +117,10 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         "metrics": dict(metrics) | (macro_f1(table) if names_data(config) else {}),
         "classes": table,
     }
-    if config.output is not None and is_first_process():
-        with output_errors(config.output):
-            write_json(Path(config.output), result)
-    return result
+    answers, split = trained.classifier.answers, tested.data.splits["test"]
+    if answers is not None and split is not None:
+        answers = with_files(answers, split, tested.data.root)
+    return Evaluation(result, answers, tested.data)
 
 
 def warn_of_other_step(path: Path, step: int, config: DictConfig) -> None:

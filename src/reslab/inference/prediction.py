@@ -77,7 +77,7 @@ def predict(
     trained = load_classifier(checkpoint, config_dir)
     classifier, config, spec = trained
     classifier.to(choose_device(device))
-    numbers = torch.arange(len(paths))  # they take the place of labels, and so say which images were read
+    numbers = torch.arange(len(paths))
     read = ReadSquare(spec.fitting(training=False), len(spec.mean), trained.background)
     files = FolderImages([str(path) for path in paths], numbers, read, on_error)
     predictions, unreadable, transparent, levels = list[Prediction](), list[str](), list[str](), list[float]()

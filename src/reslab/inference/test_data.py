@@ -269,7 +269,7 @@ def with_labels_of_network(
     images = split.images
     if isinstance(images, FolderImages):
         images = FolderImages(images.paths, labels, images.read, images.on_error)
-    return Split(images, labels, split.indices[~is_unknown]), count
+    return Split(images, labels, split.indices[~is_unknown], files=split.files), count
 
 
 def labels_by_name(classes: Sequence[str], known: Sequence[str]) -> list[int]:

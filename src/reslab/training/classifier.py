@@ -12,11 +12,12 @@ from torch import distributed as dist
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from reslab.data.batches import Batch, derive_seed
+from reslab.data.batches import Batch, NumberedBatch, derive_seed
 from reslab.data.preprocessing import Preprocessing, require_pixels
 from reslab.data.spec import ImageSpec
 from reslab.data.training_files import file_changes, trained_files
 from reslab.errors import UserError
+from reslab.training.answers import MAX_NUMBERS, Answers
 from reslab.training.checkpoints import refuse_lost_weights
 from reslab.training.confusion import Confusion
 from reslab.training.freezing import Freezing
@@ -58,6 +59,7 @@ class Classifier(L.LightningModule):
         graphs: replay training steps as CUDA graphs; None if every step runs eagerly.
         evaluated_images: the number of images of the last validation, "val", and of the last test, "test".
         confusion: how often each pair of a true and a predicted class occurred in the last test.
+        answers: the logits of the last test, without the names of files; None if they are too many to be kept.
 
     Raises:
         UserError: `mixup` or `cutmix` has a value that it may not take.
@@ -120,8 +122,10 @@ class Classifier(L.LightningModule):
         self.train_metrics = TrainingMetrics(num_classes)
         self.val_metrics = Metrics(num_classes)
         self.test_metrics = Metrics(num_classes, final=True)
-        self.num_classes = num_classes
+        self.classes = spec.classes
         self.tested_pairs: list[Tensor] = []  # as `Confusion.of_codes` takes them
+        self.answers: Answers | None = None
+        self.tested: list[tuple[Tensor, Tensor, Tensor]] | None = []  # logits, labels and indices of each batch
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute. Lightning notes fifty times in a step which hook runs, which nn.Module would check."""
@@ -249,9 +253,14 @@ class Classifier(L.LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         self._evaluate(self.val_metrics, batch)
 
-    def test_step(self, batch: Batch, batch_index: int) -> Tensor:
-        logits, scored = self._evaluate(self.test_metrics, batch)
-        self.tested_pairs.append(batch[1] * self.num_classes + scored.argmax(1))
+    def test_step(self, batch: NumberedBatch, batch_index: int) -> Tensor:
+        images, labels, indices = batch
+        logits, scored = self._evaluate(self.test_metrics, (images, labels))
+        self.tested_pairs.append(labels * len(self.classes) + scored.argmax(1))
+        if self.tested is not None:
+            self.tested.append((logits.cpu(), labels.cpu(), indices.cpu()))
+            if len(self.tested) * logits.numel() > MAX_NUMBERS:
+                self.tested = None
         return logits
 
     def predict_step(self, batch: Tensor, batch_index: int) -> Tensor:
@@ -268,13 +277,25 @@ class Classifier(L.LightningModule):
         self._log_and_reset("val", self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
-        self.tested_pairs = []
+        self.tested_pairs, self.tested = [], []
 
     def on_test_epoch_end(self) -> None:
         self._log_and_reset("test", self.test_metrics)
         parts = [torch.cat(self.tested_pairs).cpu()] if self.tested_pairs else []
         gathered = gather_by_rank(parts)  # here, where all processes take part
-        self.confusion = Confusion.of_codes([part for parts in gathered for part in parts], self.num_classes)
+        self.confusion = Confusion.of_codes([part for parts in gathered for part in parts], len(self.classes))
+        self.answers = self._gathered_answers()
+
+    def _gathered_answers(self) -> Answers | None:
+        """Return the answers of all processes; None if those of one of them were too many."""
+        own = None if self.tested is None else [torch.cat(parts) for parts in zip(*self.tested, strict=True)]
+        self.tested = []
+        gathered = gather_by_rank(own)
+        if any(parts is None for parts in gathered) or not any(gathered):
+            return None
+        logits, labels, indices = (torch.cat(parts) for parts in zip(*filter(None, gathered), strict=True))
+        order = indices.argsort()
+        return Answers(logits[order], labels[order], indices[order], self.classes)
 
     def _log_and_reset(self, name: str, metrics: Metrics) -> None:
         values = {f"{name}/{metric}": value for metric, value in metrics.compute().items()}

@@ -20,6 +20,7 @@ from reslab.files import sole_user
 from reslab.interruption import signals
 from reslab.machine import is_first_process
 from reslab.run import Result, Run
+from reslab.training.answers import with_files, write_answers
 from reslab.training.build import (
     build_callbacks,
     build_classifier,
@@ -162,6 +163,9 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     if config.test and not pruned:
         chosen = run.best if best is not None and best.best_step is not None else None  # None: the last weights
         result |= test(trainer, classifier, data, chosen)
+        if classifier.answers is not None and is_first_process() and (split := data.splits["test"]):
+            answers = with_files(classifier.answers, split, data.root)
+            write_answers(run.answers_file, answers, trainer.global_step if best_step is None else best_step)
     for name, left_out in data.left_out.items():
         unreadable = count_over_processes(trainer, len(left_out))
         if f"{name}/images" in result and (split := data.splits[name]):

@@ -118,7 +118,7 @@ class TensorBoardReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        images, labels = batch
+        images, labels, _ = batch
         confidence, predicted = outputs.softmax(1).max(1)
         confidence = confidence.masked_fill(predicted == labels, 0).nan_to_num(0)  # NaN is no confidence
         for index in confidence.topk(min(self.num_mistakes, len(labels))).indices.tolist():

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from reslab.data.batches import Batch, FolderLoader
+from reslab.data.batches import FolderLoader, NumberedBatch
 from reslab.machine import processors
 
 log = logging.getLogger(__name__)
@@ -44,10 +44,10 @@ class LoaderWait(Callback):
             self.is_done = False
             loader.batches = self.watched(loader.batches)  # type: ignore[method-assign]
 
-    def watched(self, batches: Callable[[], Iterator[Batch]]) -> Callable[[], Iterator[Batch]]:
+    def watched(self, batches: Callable[[], Iterator[NumberedBatch]]) -> Callable[[], Iterator[NumberedBatch]]:
         """Return a function that yields the same batches, and measures how long the training waits for each of them."""
 
-        def measured() -> Iterator[Batch]:
+        def measured() -> Iterator[NumberedBatch]:
             iterator = batches()
             while True:
                 start = self.mark() if self.is_measuring else None
