@@ -29,6 +29,7 @@ def test_torch_is_imported_by_what_needs_it(tmp_path, no_torch):
         ("train", "python src/train.py model=resnet50 data=cifar10 trainer.accelerator=gpu"),
         ("evaluate", "python src/evaluate.py latest output=evaluation.json"),
         ("predict", "python src/predict.py latest photos/*.jpg top=1 output=classes.csv"),
+        ("export", "python src/export.py latest format=torch_export output=network.pt2"),
     ],
 )
 def test_help_shows_examples(tmp_path, no_torch, command, example):
@@ -78,6 +79,7 @@ def test_help_shows_examples(tmp_path, no_torch, command, example):
         ("train", ["trainer.max_epoch=1"], "error: there is no option trainer.max_epoch: did you mean"),
         ("evaluate", [], "error: checkpoint must be given, e.g. checkpoint=latest"),
         ("predict", ["checkpoint=a"], "error: images must be given, e.g. images=photos"),
+        ("export", ["latest", "format=keras"], "error: format=keras must be one of onnx, torch_export, torchscript"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, no_torch, command, arguments, line):

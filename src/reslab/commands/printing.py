@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import get_class
 from lightning.pytorch.utilities import rank_zero_only
@@ -16,6 +16,9 @@ from reslab.files import relative
 from reslab.machine import command, program
 from reslab.run import Result
 from reslab.text import for_shell, printable
+
+if TYPE_CHECKING:
+    from reslab.inference.export.export import Exported
 
 SHOWN = (
     "val/accuracy", "test/accuracy", "test/top5_accuracy", "test/loss", "test/f1_macro", "test/calibration_error",
@@ -187,3 +190,22 @@ def print_predictions(predictions: list[dict[str, Any]]) -> None:
         classes = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in row["classes"])
         table.add_row(printable(row["image"]), printable(classes))
     Console(markup=False, emoji=False).print(table)
+
+
+def print_export(exported: "Exported") -> None:
+    """Print what was written, what the file takes and gives, and how it compares with the run's network."""
+    from reslab.inference.export.comparison import TOLERANCE
+
+    height, width, channels = exported.image_shape
+    comparison = exported.comparison
+    facts = {
+        "written": f"{relative(exported.path)} ({exported.size / 1e6:,.2f} MB) of {relative(exported.checkpoint)}",
+        "input": f"images: uint8 (N, {height}, {width}, {channels})",
+        "outputs": f"probabilities, logits: float32 (N, {exported.classes})",
+        "compared": f"on {exported.images}: {exported.runtime}, and the run's network in float32, both on the CPU",
+        "difference": f"{comparison.difference:.1e} at most of a probability ({TOLERANCE:g} is allowed), "
+        f"{comparison.changed} changed answers",
+    }
+    console = Console(markup=False, emoji=False)
+    for what, line in facts.items():
+        console.print(f"{what:12}{printable(line)}", soft_wrap=True, highlight=False)
