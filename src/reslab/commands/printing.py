@@ -1,15 +1,18 @@
 """Results on the terminal."""
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import get_class
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from reslab.commands.output import is_read
 from reslab.configuration import name_of, own_folders, task_overrides
 from reslab.errors import UserError
 from reslab.files import relative
@@ -183,13 +186,20 @@ def evaluation_facts(result: dict[str, Any]) -> dict[str, str]:
     return facts
 
 
-def print_predictions(predictions: list[dict[str, Any]]) -> None:
-    """Print the most probable classes of each image."""
-    table = Table("image", "classes")
-    for row in predictions:
-        classes = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in row["classes"])
-        table.add_row(printable(row["image"]), printable(classes))
-    Console(markup=False, emoji=False).print(table)
+def print_predictions(batches: Iterable[Sequence[dict[str, Any]]]) -> None:
+    """Print the most probable classes of each image, one line per image, until nobody reads them.
+
+    The classes begin in one column, as far as the paths that have been printed so far are known.
+    """
+    width = 0
+    for rows in batches:
+        images = [printable(row["image"]) for row in rows]
+        width = max([width, *map(cell_len, images)])
+        for image, row in zip(images, rows, strict=True):
+            classes = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in row["classes"])
+            print(f"{image}{' ' * (width - cell_len(image))}  {printable(classes)}")
+        if not is_read():
+            return
 
 
 def print_export(exported: "Exported") -> None:
