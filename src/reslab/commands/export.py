@@ -9,8 +9,9 @@ from reslab.newest import require_path
 
 HELP = """\
 Writes a trained network as one file for other programs. It takes uint8 images
-(N, H, W, C), and holds the normalization, the softmax, the names of the classes,
-how to prepare an image, and where the network comes from (docs/deploy.md).
+(N, H, W, C), and holds the normalization, the softmax, the names of the
+classes, how to prepare an image, and where the network comes from
+(docs/deploy.md).
 
   python src/export.py latest
   python src/export.py latest format=torch_export output=network.pt2

@@ -48,7 +48,8 @@ def pixel_batches(tested: TestData, fitting: Fitting) -> Iterator[tuple[Tensor, 
 
     Images that a data set has in memory in another size are resized as if they were files.
     """
-    for images, labels in tested.data.test_dataloader():
+    for batch in tested.data.test_dataloader():
+        images, labels = batch[:2]
         if images.shape[2:] != (fitting.size, fitting.size):
             images = torch.stack([fitting.of_file(functional.to_pil_image(image)) for image in images])
         yield images.permute(0, 2, 3, 1).contiguous(), labels
