@@ -181,7 +181,8 @@ def test_what_is_printed(capsys, monkeypatch):
         {
             "checkpoint": "run/checkpoints/best.ckpt", "epoch": 3, "step": 1500, "data": "pets", "root": "pets",
             "images": 1200, "found": 1250, "left_out": {"trained_on": 46, "unknown_classes": 4}, "image_size": 32,
-            "precision": "32-true", "flip_averaging": True, "matched": "by_position",
+            "precision": "32-true", "views": ["flip"], "flip_averaging": True, "matched": "by_position",
+                "split": "test",
             "metrics": {"test/accuracy": 0.25}, "classes": [row, empty],
         }
     )  # fmt: skip

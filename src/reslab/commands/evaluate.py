@@ -25,6 +25,10 @@ data             one of conf/data; without it, that of the run. root=… is its
                  run, unless data.eval_size=… and data.resize=… ask for others
 unknown_classes  refuse, skip (leave out their images) or by_position; otherwise
                  classes are matched by name
+split            test, or val for the images that the run validated on
+views            none, flip, shifts, crops or a list: average over copies
+calibrated       true: use the temperature that calibrate.py has stored
+coverage         e.g. 0.95: measure the sets of classes that contain the true one
 device           auto, cpu or gpu
 trainer          trainer.precision=auto|32-true|bf16-mixed
 output           a .json file for the metrics and the table of classes

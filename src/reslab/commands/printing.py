@@ -1,18 +1,15 @@
 """Results on the terminal."""
 
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.utils import get_class
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from reslab.commands.output import is_read
 from reslab.configuration import name_of, own_folders, task_overrides
 from reslab.errors import UserError
 from reslab.files import relative
@@ -20,12 +17,15 @@ from reslab.machine import command, program
 from reslab.run import Result
 from reslab.text import for_shell, printable
 
-if TYPE_CHECKING:
-    from reslab.inference.export.export import Exported
-
 SHOWN = (
     "val/accuracy", "test/accuracy", "test/top5_accuracy", "test/loss", "test/f1_macro", "test/calibration_error",
 )  # fmt: skip
+
+VIEWS = {
+    "flip": "of each image and its mirror image",
+    "shifts": "over shifts by one pixel",
+    "crops": "of five crops",
+}
 
 
 @rank_zero_only
@@ -149,7 +149,8 @@ def print_evaluation(result: dict[str, Any]) -> None:
     """Print the scores of each class, what was tested, and the metrics."""
     console = Console(markup=False, emoji=False)
     found = "" if result["images"] == result["found"] else f" of {result['found']:,}"
-    title = f"{printable(result['data'])}: {result['images']:,}{found} test images"
+    kind = "validation" if result["split"] == "val" else "test"
+    title = f"{printable(result['data'])}: {result['images']:,}{found} {kind} images"
     table = Table(title=title, title_justify="left")
     for name in ("class", "images", "precision", "recall", "F1"):
         table.add_column(name, justify="left" if name == "class" else "right")
@@ -168,8 +169,17 @@ def evaluation_facts(result: dict[str, Any]) -> dict[str, str]:
     facts = {
         "checkpoint": f"{result['checkpoint']} (epoch {result['epoch']}, step {result['step']:,})",
         "computed": f"{result['image_size']} pixels, {result['precision']}"
-        + (", mean of each image and its mirror image" if result["flip_averaging"] else ""),
+        + "".join(f", mean {VIEWS[name]}" for name in result["views"]),
     }
+    if "temperature" in result:
+        before = ", ".join(f"{name} {value:.4f}" for name, value in result["uncalibrated"].items())
+        facts["temperature"] = f"{result['temperature']:.4f}; without it, {before}"
+    if "sets" in result:
+        sets = result["sets"]
+        facts[f"sets for {sets['asked']:g}"] = (
+            f"{sets['coverage']:.4f} contain the true class, {sets['mean_size']:.2f} classes on the average, "
+            f"{sets['single']:.1%} of them one, {sets['empty']:.1%} none"
+        )
     if result["matched"] == "by_position":
         facts["classes"] = "by their position, not by name"
     without = sum(not row["images"] for row in result["classes"])
@@ -186,36 +196,34 @@ def evaluation_facts(result: dict[str, Any]) -> dict[str, str]:
     return facts
 
 
-def print_predictions(batches: Iterable[Sequence[dict[str, Any]]]) -> None:
-    """Print the most probable classes of each image, one line per image, until nobody reads them.
-
-    The classes begin in one column, as far as the paths that have been printed so far are known.
-    """
-    width = 0
-    for rows in batches:
-        images = [printable(row["image"]) for row in rows]
-        width = max([width, *map(cell_len, images)])
-        for image, row in zip(images, rows, strict=True):
-            classes = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in row["classes"])
-            print(f"{image}{' ' * (width - cell_len(image))}  {printable(classes)}")
-        if not is_read():
-            return
-
-
-def print_export(exported: "Exported") -> None:
-    """Print what was written, what the file takes and gives, and how it compares with the run's network."""
-    from reslab.inference.export.comparison import TOLERANCE
-
-    height, width, channels = exported.image_shape
-    comparison = exported.comparison
-    facts = {
-        "written": f"{relative(exported.path)} ({exported.size / 1e6:,.2f} MB) of {relative(exported.checkpoint)}",
-        "input": f"images: uint8 (N, {height}, {width}, {channels})",
-        "outputs": f"probabilities, logits: float32 (N, {exported.classes})",
-        "compared": f"on {exported.images}: {exported.runtime}, and the run's network in float32, both on the CPU",
-        "difference": f"{comparison.difference:.1e} at most of a probability ({TOLERANCE:g} is allowed), "
-        f"{comparison.changed} changed answers",
-    }
+@rank_zero_only
+def print_calibration(calibration: dict[str, Any]) -> None:
+    """Print a temperature, and the loss and the calibration error of the validation images before and after it."""
     console = Console(markup=False, emoji=False)
-    for what, line in facts.items():
-        console.print(f"{what:12}{printable(line)}", soft_wrap=True, highlight=False)
+    value, error = calibration["temperature"], calibration["standard_error"]
+    console.print(
+        f"temperature {value:.4f} (standard error {error:.4f}), fitted on {calibration['images']:,} validation images",
+        soft_wrap=True,
+        highlight=False,
+    )
+    table = Table()
+    for name in ("", "before", "after"):
+        table.add_column(name, justify="right" if name else "left")
+    for name in ("loss", "calibration_error"):
+        table.add_row(f"val/{name}", *(f"{calibration[f'{name}_{when}']:.4f}" for when in ("before", "after")))
+    console.print(table)
+    checkpoint = str(calibration["checkpoint"])
+    console.print(f"stored in {printable(checkpoint)}", soft_wrap=True, highlight=False)
+    own = [f"--config-dir={each}" for each in own_folders(sys.argv[1:])]
+    console.print(
+        f"use it    {command('evaluate', *own, checkpoint, 'calibrated=true')}", soft_wrap=True, highlight=False
+    )
+
+
+def print_predictions(predictions: list[dict[str, Any]]) -> None:
+    """Print the most probable classes of each image."""
+    table = Table("image", "classes")
+    for row in predictions:
+        classes = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in row["classes"])
+        table.add_row(printable(row["image"]), printable(classes))
+    Console(markup=False, emoji=False).print(table)

@@ -270,7 +270,10 @@ class FolderLoader(BatchLoader):
         shut_down_workers(self.loader)
 
 
-class SignalSafeLoader(DataLoader[Any]):
+ReadBatch = tuple[Tensor, Tensor, list[str]]  # what FolderImages returns
+
+
+class SignalSafeLoader(DataLoader[ReadBatch]):
     """A DataLoader whose worker processes leave signals to the main process from their beginning."""
 
     def __iter__(self) -> Any:
@@ -278,7 +281,9 @@ class SignalSafeLoader(DataLoader[Any]):
             return super().__iter__()
 
 
-def make_data_loader(images: Dataset[Any], batches: Iterable[list[SeededIndex]], num_workers: int) -> DataLoader[Any]:
+def make_data_loader(
+    images: FolderImages, batches: Iterable[list[SeededIndex]], num_workers: int
+) -> DataLoader[ReadBatch]:
     """Return a loader that yields `images[batch]` for each of the batches, in order.
 
     It draws nothing from torch's global generator.

@@ -67,12 +67,13 @@ class ClassFolders(ImageDataModule):
         options: those of every data set.
 
     Attributes:
-        fitting_in_test: how test images become squares; None: as the options say. A test of a trained network sets it,
-            because the borders of `fit: pad` are those of the training, also where transparent parts are not.
+        fitting_in_evaluation: how test and validation images become squares; None: as the options say. A test of a
+            trained network sets it, because the borders of `fit: pad` are those of the training, also where transparent
+            parts are not.
     """
 
     folders: dict[SplitName, str] = {"train": "train", "val": "val", "test": "test"}
-    fitting_in_test: Fitting | None = None
+    fitting_in_evaluation: Fitting | None = None
 
     def __init__(
         self,
@@ -189,8 +190,8 @@ class ClassFolders(ImageDataModule):
         if self.image_size is None:
             raise UserError("data.image_size must be given: the images may come in any size")
         fitting = self.spec_of([], 3, self.image_size).fitting(training=split == "train")
-        if split == "test" and self.fitting_in_test:
-            fitting = self.fitting_in_test
+        if split != "train" and self.fitting_in_evaluation:
+            fitting = self.fitting_in_evaluation
         if fitting.fit == "pad" and not fitting.fill:
             raise UserError("data.fit=pad adds borders of data.background or else of data.mean: set one of them")
         read: Reader = ReadSquare(fitting, background=self.background)

@@ -13,8 +13,12 @@ from reslab.data.base import ImageDataModule
 from reslab.data.options import check_sizes
 from reslab.errors import UserError
 from reslab.files import output_errors, write_json
+from reslab.inference.conformal import measured_coverage, threshold
 from reslab.inference.loading import Trained, restore_classifier
+from reslab.inference.temperature import Calibration, stored_calibration, with_temperature
 from reslab.inference.test_data import NEW_SIZES, build_test_data, names_data
+from reslab.inference.validation_data import build_validation_data
+from reslab.inference.views import with_views
 from reslab.machine import is_first_process
 from reslab.newest import require_checkpoint
 from reslab.run import Run
@@ -23,6 +27,7 @@ from reslab.training.build import build_trainer, require_accelerator, resolve_pr
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.confusion import Confusion
 from reslab.training.distributed import count_over_processes, joined_processes
+from reslab.training.metrics import metrics_of
 from reslab.training.process import quiet_lightning, quiet_other_processes
 from reslab.training.progress import ProgressBar, can_show_bar
 
@@ -36,11 +41,13 @@ class Evaluation(NamedTuple):
         result: the numbers, as `evaluate` returns them.
         answers: the logits of each image; None if they are too many to be kept.
         data: the data set. Its test split has the tested images.
+        trained: the network, with the views and the sizes of the test.
     """
 
     result: dict[str, Any]
     answers: Answers | None
     data: ImageDataModule
+    trained: Trained
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
@@ -56,8 +63,11 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         - "images": how many were tested, of "found" test images. Those that were "left_out" are counted by reason:
           "trained_on", "unknown_classes" and "unreadable". A limit explains the rest;
         - "matched": whether the classes were those of the network "by_name" or "by_position";
-        - "image_size" and "resize" in pixels, "precision", "flip_averaging": how they were computed;
+        - "split": "test", or "val" for the images that the run validated on;
+        - "image_size" and "resize" in pixels, "precision", "views" and "flip_averaging": how they were computed;
         - "metrics" by name, such as "test/accuracy";
+        - with `calibrated`: the "temperature", and the metrics that it changes as they were, "uncalibrated";
+        - with `coverage`: "sets", with the coverage that was "asked" and the one of the images, "coverage";
         - "classes": one row per class of the network, with "class", "images", "precision", "recall" and "f1".
 
         The first process also writes it to `config.output` if that is given.
@@ -87,8 +97,13 @@ def test_network(config: DictConfig) -> Evaluation:
         raise UserError(f"{path} is not a complete checkpoint of ResLab: it does not say of which epoch and step it is")
     warn_of_other_step(path, checkpoint["global_step"], config)
     trained = restore_classifier(path, checkpoint)
-    trained = with_given_sizes(trained, config)
-    tested = build_test_data(trained, config, path)
+    sized = with_given_sizes(trained, config)
+    trained = with_views(sized, config.views)
+    calibration = stored_calibration(trained, path) if config.calibrated or config.coverage is not None else None
+    if calibration is not None and config.coverage is not None:
+        threshold(calibration.scores, config.coverage)  # a coverage that is too high is a mistake
+    build = build_validation_data if config.split == "val" else build_test_data
+    tested = build(trained, config, path)
     bar = [ProgressBar()] if config.trainer.enable_progress_bar and can_show_bar() else []
     trainer = build_trainer(trainer_config(trained, config), callbacks=[*bar], logger=None)
     try:
@@ -110,17 +125,42 @@ def test_network(config: DictConfig) -> Evaluation:
         "found": tested.found,
         "left_out": tested.left_out | {"unreadable": unreadable},
         "matched": "by_position" if config.unknown_classes == "by_position" else "by_name",
-        "image_size": trained.spec.size_in_evaluation,
-        "resize": trained.spec.resize,
+        "split": config.split,
+        "image_size": sized.spec.size_in_evaluation,
+        "resize": sized.spec.resize,
         "precision": trainer.precision,
-        "flip_averaging": trained.classifier.flip_averaging,
-        "metrics": dict(metrics) | (macro_f1(table) if names_data(config) else {}),
+        "views": trained.classifier.views.names,
+        "flip_averaging": trained.classifier.views.flip,
+        "metrics": of_split(dict(metrics) | (macro_f1(table) if names_data(config) else {}), config.split),
         "classes": table,
     }
     answers, split = trained.classifier.answers, tested.data.splits["test"]
     if answers is not None and split is not None:
         answers = with_files(answers, split, tested.data.root)
-    return Evaluation(result, answers, tested.data)
+    evaluation = Evaluation(result, answers, tested.data, trained)
+    return evaluation if calibration is None else with_calibration(evaluation, calibration, config)
+
+
+def with_calibration(evaluation: Evaluation, calibration: Calibration, config: DictConfig) -> Evaluation:
+    """Divide the logits by the temperature if `calibrated` is true, and measure the sets for `coverage` if it is given.
+
+    The sets are those of the probabilities without the temperature.
+    """
+    result, answers = evaluation.result, evaluation.answers
+    if answers is None:
+        raise UserError("calibrated and coverage need the logits of all images, which are too many to keep in memory")
+    if config.coverage is not None:
+        limit = threshold(calibration.scores, config.coverage)
+        measured = measured_coverage(answers.logits, answers.labels, limit)
+        result["sets"] = {"asked": config.coverage, "calibration_images": len(calibration.scores)} | measured
+    if config.calibrated:
+        answers = replace(answers, logits=with_temperature(answers.logits, calibration.temperature))
+        changed = {f"{config.split}/{name}" for name in ("loss", "calibration_error")}
+        after = {f"{config.split}/{name}": value for name, value in metrics_of(answers.logits, answers.labels).items()}
+        result["uncalibrated"] = {name: value for name, value in result["metrics"].items() if name in changed}
+        result["metrics"] |= {name: value for name, value in after.items() if name in changed}
+        result["temperature"] = calibration.temperature
+    return evaluation._replace(answers=answers)
 
 
 def warn_of_other_step(path: Path, step: int, config: DictConfig) -> None:
@@ -157,6 +197,11 @@ def with_given_sizes(trained: Trained, config: DictConfig) -> Trained:
         log.warning("images of %d pixels are tested; the network was %s on %d", now, verb, before)
     trained.classifier.preprocess.in_evaluation = spec.fitting(training=False)
     return trained._replace(spec=spec)
+
+
+def of_split(metrics: dict[str, float], split: str) -> dict[str, float]:
+    """Return metrics of a test by the name of the split that was tested, e.g. "val/accuracy"."""
+    return {name.replace("test/", f"{split}/", 1): value for name, value in metrics.items()}
 
 
 def macro_f1(table: list[dict[str, Any]]) -> dict[str, float]:

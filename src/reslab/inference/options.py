@@ -1,12 +1,11 @@
-"""The values that each option of evaluate and predict may take. Nothing here imports torch."""
+"""The values that each option of evaluate, calibrate and predict may take. Nothing here imports torch."""
 
 from typing import Literal, get_args
 
 from reslab.data.options import DATA, OnError
-from reslab.options import NULL, PATH, Kind, Schema, integer, one_of, one_or_list
-from reslab.training.options import PRECISIONS, TRAINER
+from reslab.options import NULL, PATH, TRUE_OR_FALSE, Kind, Schema, integer, number, one_of, one_or_list
+from reslab.training.options import PRECISIONS, TRAINER, VIEWS
 
-Top = int | Literal["all"]
 UnknownClasses = Literal["refuse", "skip", "by_position"]
 
 DEVICE = one_of("auto", "cpu", "gpu", "cuda", "mps")
@@ -18,11 +17,17 @@ def file_of(*endings: str) -> Kind:
     return Kind(words, lambda value: PATH.allows(value) and value.endswith(endings), is_path=True)
 
 
+COVERAGE = number("above 0 and below 1", lambda value: 0 < value < 1)
+
 EVALUATE = {
     **{
         f"data.{name}": DATA[f"data.{name}"] | NULL
         for name in ("batch_size", "num_workers", "on_error", "test_fraction", "interpolation")
     },
+    "split": one_of("test", "val"),
+    "views": VIEWS | NULL,
+    "calibrated": TRUE_OR_FALSE,
+    "coverage": COVERAGE | NULL,
     "unknown_classes": one_of(*get_args(UnknownClasses)),
     "trainer.precision": one_of("auto", *PRECISIONS, None),
     "checkpoint": PATH,
@@ -33,13 +38,21 @@ EVALUATE = {
 PREDICT = {
     "checkpoint": PATH,
     "images": one_or_list(Kind("a path", lambda value: PATH.allows(value) or type(value) is int, is_path=True)),  # 2024
-    "top": integer(1) | one_of("all"),
+    "top": integer(1),
     "batch_size": DATA["data.batch_size"],
-    "num_workers": DATA["data.num_workers"],
     "on_error": one_of(*get_args(OnError)),
     "device": DEVICE,
-    "output": file_of(".csv", ".parquet", ".json") | NULL,
+    "output": file_of(".csv", ".json") | NULL,
+}
+
+CALIBRATE = {
+    "split": one_of("val"),
+    "calibrated": one_of(False),
+    "coverage": NULL,
+    "trainer.limit_test_batches": one_of(None, 1.0),
+    "output": NULL,
 }
 
 EVALUATE_SCHEMA = Schema("evaluate", DATA | TRAINER | EVALUATE, unnamed=("checkpoint",))
+CALIBRATE_SCHEMA = Schema("calibrate", DATA | TRAINER | EVALUATE | CALIBRATE, unnamed=("checkpoint",))
 PREDICT_SCHEMA = Schema("predict", PREDICT, unnamed=("checkpoint", "images"))

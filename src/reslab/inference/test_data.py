@@ -65,7 +65,7 @@ def build_test_data(trained: Trained, config: DictConfig, checkpoint: Path) -> T
     with advice_for_own_data(not names_data(config)):
         data: ImageDataModule = instantiate(options, seed=trained.config.seed, _convert_="all")
         if isinstance(data, ClassFolders):
-            data.fitting_in_test = trained.spec.fitting(training=False)
+            data.fitting_in_evaluation = trained.spec.fitting(training=False)
         if isinstance(data, ImageFolder):
             data.tests_all = not is_own and config.data.test_fraction is None
             refuse_unknown_split(data, trained, own_root, checkpoint)
@@ -118,6 +118,8 @@ def data_options(trained: Trained, config: DictConfig, own_root: Path) -> dict[s
     options["image_size"] = trained.spec.image_size
     if trained.spec.eval_size:
         options["eval_size"] = trained.spec.eval_size
+    if options.get("resize") != trained.spec.resize:  # views=crops cuts squares out of the resized images
+        options["resize"] = trained.spec.resize
     kind = get_class(options["_target_"])
     for name in ("on_error", "test_fraction"):
         if name in given and not takes(kind, name):

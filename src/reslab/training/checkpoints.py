@@ -395,3 +395,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch.load raises many kinds of errors for other files
         raise UserError(f"{path} is not a checkpoint of ResLab ({type(error).__name__})") from error
     return checkpoint | {"reslab": checked_record(path, checkpoint)}
+
+
+def add_to_record(path: Path, entries: Mapping[str, Any]) -> None:
+    """Add entries to the record of a checkpoint. Everything else in it, and its time, stay as they are.
+
+    Raises:
+        UserError: it is not a checkpoint of ResLab, or the entries are not what a record may hold.
+        OSError: it cannot be written.
+    """
+    path = path.resolve()  # a link stays one
+    checkpoint, status = load_tensors(path), path.stat()
+    checkpoint["reslab"] = dict(checkpoint["reslab"]) | dict(entries)
+    checked_record(path, checkpoint)
+    with replaced(path) as partial:
+        with partial.open("wb") as file:
+            torch.save(checkpoint, file)
+        os.utime(partial, ns=(status.st_atime_ns, status.st_mtime_ns))  # it says when the weights were saved

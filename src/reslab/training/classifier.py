@@ -28,6 +28,7 @@ from reslab.training.mixing import Mix, batch_mixing
 from reslab.training.optimizers import parameter_groups
 from reslab.training.record import FILES
 from reslab.training.schedules import optimizer_steps
+from reslab.training.views import Views
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Classifier(L.LightningModule):
 
     Attributes:
         record: the configuration, spec and origin of the run, as plain values. A checkpoint holds it as "reslab".
+        views: the copies of each image whose logits validation, tests and predictions average.
         graphs: replay training steps as CUDA graphs; None if every step runs eagerly.
         evaluated_images: the number of images of the last validation, "val", and of the last test, "test".
         confusion: how often each pair of a true and a predicted class occurred in the last test.
@@ -106,7 +108,8 @@ class Classifier(L.LightningModule):
         self.loss = loss
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
-        self.label_smoothing, self.flip_averaging, self.seed = label_smoothing, flip_averaging, seed
+        self.label_smoothing, self.seed = label_smoothing, seed
+        self.views = Views(flip=flip_averaging)
         self.freezing, self.layer_decay = freezing, layer_decay
         self.record: dict[str, Any] = {}
         self.graphs: StepGraphs | None = None
@@ -145,8 +148,8 @@ class Classifier(L.LightningModule):
 
     def evaluation_logits(self, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> float32 logits (N, num_classes)
         """Return the logits that validation, tests and predictions use."""
-        logits = self(images).float()
-        return (logits + self(images.flip(3)).float()) / 2 if self.flip_averaging else logits
+        require_pixels(images)
+        return self.views.mean_logits(images, self.preprocess, self.network)
 
     # steps
 

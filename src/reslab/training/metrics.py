@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
@@ -63,6 +64,14 @@ class Metrics(nn.Module):
         self.scores.reset()
         if self.calibration_error is not None:
             self.calibration_error.reset()
+
+
+def metrics_of(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return the metrics of a test by name, without "test/", from logits, float32 (N, C), and labels, int64 (N,)."""
+    metrics = Metrics(logits.shape[1], final=True)
+    for part in torch.arange(len(labels)).split(1024):
+        metrics.add(F.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
+    return {name: value.item() for name, value in metrics.compute().items()}
 
 
 class TrainingMetrics:

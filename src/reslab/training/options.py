@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from reslab.configuration import as_list, flatten
 from reslab.data.options import DATA, check_folds, check_sizes
@@ -29,6 +29,9 @@ from reslab.options import (
     one_of,
     one_or_list,
 )
+
+View = Literal["flip", "shifts", "crops"]  # copies of an image whose logits are averaged: see views.py
+VIEWS = one_or_list(one_of(*get_args(View))) | one_of("none")
 
 BATCHES = integer(1) | Kind(  # 1 is one batch, 1.0 is all of them
     "a fraction above 0.0 and up to 1.0", lambda value: isinstance(value, float) and 0 < value <= 1

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -12,11 +12,12 @@ from reslab.configuration import nodes
 from reslab.data.options import DATA
 from reslab.data.spec import ImageSpec
 from reslab.errors import UserError
-from reslab.options import FRACTION, GROUP, LIKE_DEFAULT, NULL, POSITIVE, check_option, integer, list_of
-from reslab.training.options import RUN, TRAINER
+from reslab.options import FRACTION, GROUP, LIKE_DEFAULT, NULL, POSITIVE, check_option, integer, list_of, one_of
+from reslab.training.options import RUN, TRAINER, View
 
 TEXT = LIKE_DEFAULT[str]
-FILES = ("training_files", "validation_files")  # the entries that are tensors
+FILES = ("training_files", "validation_files")  # entries that are tensors of hashes
+CALIBRATION_SCORES = "calibration_scores"  # an entry that is a tensor: see inference/conformal.py
 # The options that say how long a run trains.
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 # The parts of a record and of its checkpoint, as far as a later command uses them, by their dotted names.
@@ -51,6 +52,21 @@ SPEC = {
     "fit": DATA["data.fit"],
 }
 NEWER = {"background", "eval_size", "resize", "interpolation", "fit"}  # parts that runs of older versions lack
+# What `calibrate` has found, and what it holds for: see inference/calibration.py.
+CALIBRATION = {
+    "temperature": POSITIVE,
+    "standard_error": POSITIVE,
+    "images": integer(1),
+    "views": list_of(one_of(*get_args(View))) | one_of([]),
+    "size": integer(1),
+    "resize": DATA["data.resize"],
+    "interpolation": DATA["data.interpolation"],
+    "fit": DATA["data.fit"],
+    "loss_before": LIKE_DEFAULT[float],
+    "loss_after": LIKE_DEFAULT[float],
+    "calibration_error_before": FRACTION,
+    "calibration_error_after": FRACTION,
+}
 REQUESTED = {"step": integer(0)} | {name: TRAINER[name] for name in LENGTH}
 
 
@@ -66,7 +82,9 @@ def checked_record(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         entries = dict(checkpoint["reslab"])
-        files = {name: check_files(name, entries.pop(name)) for name in FILES if name in entries}
+        tensors = {name: check_files(name, entries.pop(name)) for name in FILES if name in entries}
+        if CALIBRATION_SCORES in entries:
+            tensors[CALIBRATION_SCORES] = check_scores(entries.pop(CALIBRATION_SCORES))
         record: dict[str, Any] = plain(entries, "reslab", set())
         values = {name: checkpoint[name] for name in ("epoch", "global_step") if name in checkpoint}
         values |= dict(nodes(record, "reslab."))
@@ -74,11 +92,12 @@ def checked_record(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             if name in values:
                 check_option(name, values[name], kind)
         check_requested(record.get("requested", []))
+        check_calibration(record.get("calibration"), tensors.get(CALIBRATION_SCORES))
     except (UserError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a checkpoint of ResLab: {error}") from error
     if not is_spec(record.get("spec")):
         raise UserError(f"{path} is not a complete checkpoint of ResLab: its image spec is missing or wrong")
-    return record | files
+    return record | tensors
 
 
 def recorded_threads(record: Mapping[str, Any]) -> int | None:
@@ -118,6 +137,27 @@ def check_files(name: str, value: Any) -> Any:
     if value is not None and not is_list:
         raise UserError(f"reslab.{name} is not a list of hashes")
     return value
+
+
+def check_scores(value: Any) -> Tensor:
+    """Return the scores of a calibration, float64 (N,), ascending. Raise UserError for anything else."""
+    is_list = isinstance(value, Tensor) and value.dtype == torch.float64 and value.ndim == 1 and len(value) > 0
+    if not is_list or not value.isfinite().all() or value[0] < 0 or not value.equal(value.sort().values):
+        raise UserError(f"reslab.{CALIBRATION_SCORES} is not a sorted list of scores")
+    assert isinstance(value, Tensor)
+    return value
+
+
+def check_calibration(value: Any, scores: Tensor | None) -> None:
+    """Raise UserError unless a value is None, or all that `CALIBRATION` names with a score for each image."""
+    if value is None and scores is None:
+        return
+    if not isinstance(value, dict) or value.keys() != CALIBRATION.keys() or scores is None:
+        raise UserError("reslab.calibration is not complete")
+    for name, kind in CALIBRATION.items():
+        check_option(f"reslab.calibration.{name}", value[name], kind)
+    if value["images"] != len(scores):
+        raise UserError("reslab.calibration has not as many scores as images")
 
 
 def check_requested(value: Any) -> None:
