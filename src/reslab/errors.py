@@ -114,13 +114,14 @@ def description(error: BaseException, config_name: str, overrides: Sequence[str]
     if isinstance(cause, OmegaConfBaseException):
         return configuration_line(cause, config_name, overrides)
     if str(error).startswith("Caught ") and "in DataLoader worker process" in str(error):
-        return worker_line(str(error))
+        return with_own_options(worker_line(str(error)), config_name)
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
         reported = str(error).splitlines()[0].rstrip(". ")
-        return (
+        died = (
             f"a process that reads images died ({reported}): too little memory is the usual reason; "
             "data.num_workers=0 reads without such processes"
         )
+        return with_own_options(died, config_name)
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, ImportError):
         reasons = [line for line in str(error.__cause__).splitlines() if "Error(" in line] or [str(error.__cause__)]
         return f"{str(error).split(',')[0]}: {reasons[0]}; PYTHONPATH must contain the folder of your own module"
@@ -130,6 +131,12 @@ def description(error: BaseException, config_name: str, overrides: Sequence[str]
         return line
     text = "; ".join(part.strip() for part in str(error).splitlines() if part.strip())
     return text if is_mistake(error) or isinstance(error, RunError | Interrupted) else f"{type(error).__name__}: {text}"
+
+
+def with_own_options(line: str, config_name: str) -> str:
+    """Name the options about the loading of images as a command calls them: one without a data set has no group."""
+    known = defaults(config_name, ())
+    return re.sub(r"data\.(\w+)", lambda found: found[1] if found[1] in known else found[0], line)
 
 
 def refused_call(error: BaseException) -> tuple[str, Any, BaseException] | None:

@@ -6,10 +6,10 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from reslab.errors import RunError, UserError, is_mistake
 from reslab.machine import is_first_process
@@ -263,6 +263,38 @@ def output_errors(output: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"output={output} cannot be written: {error.strerror}") from error
+
+
+Part = TypeVar("Part")
+
+
+@contextmanager
+def written_in_parts(
+    output: Path, opened: Callable[[Path], AbstractContextManager[Callable[[Part], None]]]
+) -> Iterator[Callable[[Part], None]]:
+    """Write a file part by part. It is there at the end of the block, or not at all.
+
+    Args:
+        output: the file.
+        opened: opens a path and yields a function that writes a part.
+
+    Yields:
+        That function.
+
+    Raises:
+        UserError: the file cannot be written. An OSError of the block itself stays one.
+    """
+    with ExitStack() as stack:
+        with output_errors(output):
+            write = stack.enter_context(opened(stack.enter_context(replaced(output))))
+
+        def checked(part: Part) -> None:
+            with output_errors(output):
+                write(part)
+
+        yield checked
+        with output_errors(output):
+            stack.close()
 
 
 def remove_empty_folders(folder: Path, outer: Path) -> None:

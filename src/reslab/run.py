@@ -18,6 +18,7 @@ from reslab.text import for_shell
 
 if TYPE_CHECKING:
     from reslab.data.options import OnError
+    from reslab.inference.options import Top
     from reslab.training.classifier import Classifier
 
 Result = dict[str, Any]
@@ -310,9 +311,10 @@ class Run:
     def predict(
         self,
         images: str | Path | Sequence[str | Path],
-        top: int = 3,
+        top: "Top" = 3,
         *,
         batch_size: int = 64,
+        num_workers: int = 0,
         on_error: "OnError" = "stop",
         device: str = "auto",
     ) -> list[dict[str, Any]]:
@@ -320,8 +322,10 @@ class Run:
 
         Args:
             images: a file, a folder, a glob, or a list of them.
-            top: how many classes to return for each image.
+            top: how many classes to return for each image; "all" for every class.
             batch_size: how many images the network takes at a time.
+            num_workers: processes that decode images; 0 decodes in this one. Where the system starts them anew, as
+                macOS and Windows do, a script that asks for them needs `if __name__ == "__main__":`.
             on_error: whether to "stop" at images that cannot be read or to "skip" them.
             device: "auto", "cpu" or "gpu"; "auto" is a GPU if there is one, otherwise the CPU.
 
@@ -336,8 +340,8 @@ class Run:
         from reslab.inference.prediction import predict  # torch
 
         return predict(
-            self.checkpoint(), images, top=top, batch_size=batch_size, on_error=on_error, device=device,
-            config_dir=self.config_dir,
+            self.checkpoint(), images, top=top, batch_size=batch_size, num_workers=num_workers, on_error=on_error,
+            device=device, config_dir=self.config_dir,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 # Control characters, which a terminal obeys; separators of lines; characters that reverse the direction of a text; and
 # the surrogates that stand for no byte of a file's name.
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff]")
+SURROGATES = re.compile("[\ud800-\udfff]")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet computes a cell that begins so
 
 
@@ -19,6 +20,11 @@ def printable(text: object) -> str:
         'two\\nlines'
     """
     return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def valid_text(text: str) -> str:
+    """Return a text that can be encoded: a name of a file may hold bytes that are no text, and then a mark is there."""
+    return SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 class LineFormatter(logging.Formatter):

@@ -17,10 +17,12 @@ from reslab.commands.calibrate import run_calibrate
 from reslab.commands.check_data import run_check_data
 from reslab.commands.entry import command
 from reslab.commands.evaluate import run_evaluate
+from reslab.commands.export import run_export
 from reslab.commands.predict import run_predict
 from reslab.commands.resolvers import new_folder
 from reslab.commands.train import run_train
 from reslab.data_checks.options import CHECK_DATA_SCHEMA
+from reslab.inference.export.options import EXPORT_SCHEMA
 from reslab.inference.options import CALIBRATE_SCHEMA, EVALUATE_SCHEMA, PREDICT_SCHEMA
 from reslab.training import fit
 from reslab.training.options import TRAINING_SCHEMA
@@ -29,6 +31,7 @@ COMMANDS = {
     "train": (TRAINING_SCHEMA, run_train),
     "evaluate": (EVALUATE_SCHEMA, run_evaluate),
     "predict": (PREDICT_SCHEMA, run_predict),
+    "export": (EXPORT_SCHEMA, run_export),
     "calibrate": (CALIBRATE_SCHEMA, run_calibrate),
     "benchmark": (BENCHMARK_SCHEMA, run_benchmark),
     "check_data": (CHECK_DATA_SCHEMA, run_check_data),
@@ -288,6 +291,12 @@ OTHERS = [
     ("evaluate", "checkpoint=RUN data=synthetic data.num_classes=11", "RUN/checkpoints/best.ckpt does not know 10 of data"),
     ("evaluate", "checkpoint=RUN trainer.precision=8", "trainer.precision=8 must be one of auto, 32-true"),
     ("evaluate", "checkpoint=RUN data=digits data.batch_size=0", "data.batch_size=0 must be an integer from 1 to 1000000"),
+    ("export", "", "checkpoint must be given, e.g. checkpoint=latest"),
+    ("export", "checkpoint=file", "file is not a checkpoint of ResLab ("),
+    ("export", "nothing", "checkpoint=nothing does not exist"),
+    ("export", "RUN format=onxx", "format=onxx must be one of onnx, torch_export, torchscript"),
+    ("export", "RUN format=torchscript output=file/a.pt", "output=file/a.pt cannot be written: "),
+    ("export", "RUN ouput=a.onnx", "there is no option ouput: did you mean output?"),
     ("evaluate", "checkpoint=RUN ouput=a.json", "there is no option ouput: did you mean output?"),
     ("predict", "checkpoint=a.png", "a.png was taken as the checkpoint, and images must be given: checkpoint=latest i"),
     ("predict", "checkpoint=RUN", "images must be given, e.g. images=photos"),
@@ -297,11 +306,11 @@ OTHERS = [
     ("predict", "checkpoint=nothing images=file", "checkpoint=nothing does not exist"),
     ("predict", "checkpoint=other.ckpt images=file", "other.ckpt is not a checkpoint of ResLab (KeyError)"),
     ("predict", "checkpoint=RUN images=[]", "images=[] must be a path, or a list of these"),
-    ("predict", "checkpoint=RUN images=file top=0", "top=0 must be an integer of at least 1"),
+    ("predict", "checkpoint=RUN images=file top=0", "top=0 must be an integer of at least 1 or all"),
     ("predict", "checkpoint=RUN images=file batch_size=0", "batch_size=0 must be an integer from 1 to 1000000"),
     ("predict", "checkpoint=RUN images=file on_error=ignore", "on_error=ignore must be one of stop, skip"),
     ("predict", "checkpoint=RUN images=file device=gpu0", "device=gpu0 must be one of auto, cpu, gpu, cuda, mps"),
-    ("predict", "checkpoint=RUN images=file output=a.txt", "output=a.txt must be a file whose name ends in .csv or .json, or be null"),
+    ("predict", "checkpoint=RUN images=file output=a.txt", "output=a.txt must be a file whose name ends in .csv or .parquet or .json, or be null"),
     ("evaluate", "RUN views=mirror", "views=mirror must be one of flip, shifts, crops, or a list of these or none, or be null"),
     ("evaluate", "RUN coverage=1", "coverage=1 must be a number above 0 and below 1, or be null"),
     ("evaluate", "RUN coverage=0.9", "RUN/checkpoints/best.ckpt has no calibration: "),

@@ -29,6 +29,7 @@ def test_torch_is_imported_by_what_needs_it(tmp_path, no_torch):
         ("train", "python src/train.py model=resnet50 data=cifar10 trainer.accelerator=gpu"),
         ("evaluate", "python src/evaluate.py latest output=evaluation.json"),
         ("predict", "python src/predict.py latest photos/*.jpg top=1 output=classes.csv"),
+        ("export", "python src/export.py latest format=torch_export output=network.pt2"),
     ],
 )
 def test_help_shows_examples(tmp_path, no_torch, command, example):
@@ -73,11 +74,12 @@ def test_help_shows_examples(tmp_path, no_torch, command, example):
         ("train", ["-m", "sed=1,2"], "error: there is no option sed: did you mean seed?"),
         ("train", ["trainer.max_epochs=abc"], "error: trainer.max_epochs=abc must be an integer of at least 1"),
         ("train", ["--epochs=3"], "error: --epochs=3: options are name=value, without dashes"),
-        ("predict", ["checkpoint=a", "images=b", "top=0"], "error: top=0 must be an integer of at least 1"),
+        ("predict", ["checkpoint=a", "images=b", "top=0"], "error: top=0 must be an integer of at least 1 or all"),
         ("benchmark", ["benchmark.steps=0"], "error: benchmark.steps=0 must be an integer of at least 1"),
         ("train", ["trainer.max_epoch=1"], "error: there is no option trainer.max_epoch: did you mean"),
         ("evaluate", [], "error: checkpoint must be given, e.g. checkpoint=latest"),
         ("predict", ["checkpoint=a"], "error: images must be given, e.g. images=photos"),
+        ("export", ["latest", "format=keras"], "error: format=keras must be one of onnx, torch_export, torchscript"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, no_torch, command, arguments, line):
@@ -143,19 +145,27 @@ def test_predict_writes_the_classes_of_the_same_images(trained_by_command, digit
     done = run("predict", f"checkpoint={folder}", f"images={images}", "top=1", "output=classes.csv", cwd=cwd)
     assert (done.returncode, done.stdout, done.stderr) == (0, "written: classes.csv (359 images)\n", "")
     rows = list(csv.DictReader((cwd / "classes.csv").open()))
-    assert [row["image"] for row in rows] == sorted(map(str, digit_files))
-    right = sum(row["class_1"] == Path(row["image"]).parent.name for row in rows)
+    assert [row["path"] for row in rows] == sorted(map(str, digit_files))
+    right = sum(row["predicted_class"] == Path(row["path"]).parent.name for row in rows)
     assert right / 359 == pytest.approx(json.loads((folder / "result.json").read_text())["test/accuracy"])
 
 
 @pytest.mark.slow
-def test_predict_prints_a_table(trained_by_command, digit_files):
+def test_predict_prints_a_line_for_each_image_to_whoever_reads_it(trained_by_command, digit_files):
     _, cwd, folder = trained_by_command
     done = run("predict", f"checkpoint={folder}", f"images=[{digit_files[0]},{digit_files[1]}]", "top=2", cwd=cwd)
-    assert done.returncode == 0
-    rows = [line.strip("│").split("│") for line in done.stdout.splitlines() if line.startswith("│")]
-    assert [image.strip() for image, _ in rows] == [str(path) for path in digit_files[:2]]
-    assert all(classes.count("%") == 2 for _, classes in rows)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [str(path) for path in digit_files[:2]]
+    assert all(line.count("%") == 2 for line in done.stdout.splitlines())
+    command = [sys.executable, SRC / "predict.py", f"checkpoint={folder}", f"images={digit_files[0].parents[1]}"]
+    # 359 lines do not fit into the pipe of one page.
+    with subprocess.Popen(
+        [*command, "batch_size=1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline().startswith(str(digit_files[0].parents[1]))
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141  # as a shell calls SIGPIPE
 
 
 @pytest.mark.slow

@@ -1,5 +1,5 @@
-import csv
 import json
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -9,12 +9,14 @@ import torch
 from bad_images import BAD, write_bad
 from hydra import compose
 from PIL import Image
+from pyarrow import parquet
 
 from reslab.commands.printing import print_predictions
 from reslab.errors import UserError
 from reslab.inference.loading import load_classifier
 from reslab.inference.options import PREDICT_SCHEMA
-from reslab.inference.prediction import find_images, predict, report_negatives, write_predictions
+from reslab.inference.prediction import Negatives, Predicted, find_images, predict
+from reslab.inference.prediction_file import prediction_file
 from reslab.newest import require_checkpoint
 
 
@@ -55,7 +57,7 @@ def photos(tmp_path, monkeypatch):
     ],
 )
 def test_files_folders_globs_and_lists(photos, images, found):
-    assert [str(path) for path in find_images(images)] == found
+    assert list(find_images(images)) == found
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_what_is_no_name_of_an_image_is_answered_with_what_is_meant(tmp_path, mo
     with pytest.raises(UserError) as caught:
         find_images(images)
     assert str(caught.value) == line
-    assert find_images(Path("my photos").glob("*.png")) == [Path("my photos/a.png")]
+    assert find_images(Path("my photos").glob("*.png")) == ["my photos/a.png"]
 
 
 def test_files_of_a_folder_that_are_not_read_are_counted(photos, caplog):
@@ -177,7 +179,10 @@ def test_most_images_being_as_bright_as_negatives_is_said(trained, digit_files, 
 
 @pytest.mark.parametrize(("usual", "is_said"), [(0.3, True), (0.7, False), (0.36, False), (0.47, False), (0.0, False)])
 def test_photographs_have_no_negatives(usual, is_said, caplog):
-    report_negatives([0.55, 0.95, 1 - usual], usual)
+    negatives = Negatives(usual)
+    for levels in ([0.55, 0.95], [1 - usual]):
+        negatives.add(torch.tensor(levels))
+    negatives.report()
     assert bool(caplog.messages) == is_said
 
 
@@ -200,8 +205,25 @@ def test_the_batch_size_changes_nothing(run, digit_files):
         assert first["classes"][0]["probability"] == pytest.approx(second["classes"][0]["probability"], abs=1e-5)
 
 
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_worker_processes_change_nothing(run, digit_files, tmp_path, caplog, num_workers):
+    bad = list(write_bad(tmp_path / "bad").values())
+    images = [*map(str, digit_files[:7]), str(tmp_path / "bad"), *map(str, digit_files[7:40])]
+    alone = run(images, batch_size=4, on_error="skip")
+    said, children = caplog.messages[:], len(multiprocessing.active_children())
+    caplog.clear()
+    assert run(images, batch_size=4, on_error="skip", num_workers=num_workers) == alone
+    assert caplog.messages == said
+    assert len(alone) == 40
+    assert len(multiprocessing.active_children()) == children
+    with pytest.raises(UserError, match=f"^cannot read {bad[0]} "):
+        run(images, batch_size=4, num_workers=num_workers)
+    assert len(multiprocessing.active_children()) == children
+
+
 def test_a_top_above_the_number_of_classes_returns_all_classes(run, digit_files):
     (row,) = run(str(digit_files[0]), top=99)
+    assert run(str(digit_files[0]), top="all") == [row]
     assert {entry["class"] for entry in row["classes"]} == set("0123456789")
     probabilities = [entry["probability"] for entry in row["classes"]]
     assert probabilities == sorted(probabilities, reverse=True)
@@ -211,54 +233,92 @@ def test_a_top_above_the_number_of_classes_returns_all_classes(run, digit_files)
 # files
 
 
-def test_a_file_holds_what_is_returned(run, digit_files, tmp_path):
-    files = [str(path) for path in digit_files[:3]]
-    predictions = run(files)
-    write_predictions(predictions, tmp_path / "classes.json")
-    assert json.loads((tmp_path / "classes.json").read_text()) == predictions
-    predictions = run(files, top=2)
-    write_predictions(predictions, tmp_path / "classes.csv")
-    rows = list(csv.DictReader((tmp_path / "classes.csv").open()))
-    assert list(rows[0]) == ["image", "class_1", "probability_1", "class_2", "probability_2"]
-    for row, prediction in zip(rows, predictions, strict=True):
-        assert row["class_2"] == prediction["classes"][1]["class"]
-        assert float(row["probability_1"]) == prediction["classes"][0]["probability"]
+def write_predictions(output, classes, batches, top=3):
+    """Write batches of paths and probabilities."""
+    with prediction_file(output, classes, top) as write:
+        for paths, probabilities in batches:
+            write(Predicted(paths, torch.tensor(probabilities)))
 
 
-PREDICTIONS = [
-    {"image": "a,b.png", "classes": [{"class": "cat", "probability": 0.75}, {"class": 'a "dog"', "probability": 0.25}]},
-    {"image": "c.png", "classes": [{"class": "cat", "probability": 1.0}, {"class": 'a "dog"', "probability": 0.0}]},
-]
+CLASSES = ["cat", 'a "dog"', "=frog"]
+BATCHES = [(["a,b.png", "=1+1.png"], [[0.75, 0.25, 0.0], [0.0, 0.125, 0.875]]), (["c.png"], [[1.0, 0.0, 0.0]])]
 
 
 def test_csv_byte_by_byte(tmp_path):
-    write_predictions(PREDICTIONS, tmp_path / "classes.csv")
-    assert (tmp_path / "classes.csv").read_bytes().decode() == (
-        "image,class_1,probability_1,class_2,probability_2\r\n"
+    write_predictions(tmp_path / "ranks.csv", CLASSES, BATCHES, top=2)
+    assert (tmp_path / "ranks.csv").read_bytes().decode() == (
+        "path,predicted_class,probability,class_2,probability_2\r\n"
         '"a,b.png",cat,0.75,"a ""dog""",0.25\r\n'
+        '\'=1+1.png,\'=frog,0.875,"a ""dog""",0.125\r\n'
         'c.png,cat,1.0,"a ""dog""",0.0\r\n'
     )
-
-
-def test_a_spreadsheet_computes_no_name(tmp_path):
-    prediction = {"image": "=1+1.png", "classes": [{"class": "@SUM(A1)", "probability": 1.0}]}
-    write_predictions([prediction], tmp_path / "classes.csv")
-    assert (tmp_path / "classes.csv").read_text().splitlines()[1] == "'=1+1.png,'@SUM(A1),1.0"
-
-
-def test_json_byte_by_byte(tmp_path):
-    prediction = {"image": "c.png", "classes": [{"class": 'a "dog"', "probability": 1.0}]}
-    write_predictions([prediction], tmp_path / "classes.json")
-    lines = (tmp_path / "classes.json").read_text().splitlines()
-    assert "".join(line.strip() for line in lines) == (
-        '[{"image": "c.png","classes": [{"class": "a \\"dog\\"","probability": 1.0}]}]'
+    write_predictions(tmp_path / "all.csv", CLASSES, BATCHES, top="all")
+    assert (tmp_path / "all.csv").read_bytes().decode() == (
+        'path,predicted_class,probability,probability:cat,"probability:a ""dog""",probability:=frog\r\n'
+        '"a,b.png",cat,0.75,0.75,0.25,0.0\r\n'
+        "'=1+1.png,'=frog,0.875,0.0,0.125,0.875\r\n"
+        "c.png,cat,1.0,1.0,0.0,0.0\r\n"
     )
 
 
-def test_names_are_shown_as_they_are(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
-    print_predictions([{"image": "a[b].png", "classes": [{"class": ":cat:", "probability": 0.5}]}])
-    assert "│ a[b].png │ :cat: 50.0% │" in capsys.readouterr().out
+def test_parquet_has_the_same_columns_with_names_as_they_are(tmp_path):
+    write_predictions(tmp_path / "all.parquet", CLASSES, BATCHES, top="all")
+    table = parquet.read_table(tmp_path / "all.parquet")
+    assert table.to_pydict() == {
+        "path": ["a,b.png", "=1+1.png", "c.png"],
+        "predicted_class": ["cat", "=frog", "cat"],
+        "probability": [0.75, 0.875, 1.0],
+        "probability:cat": [0.75, 0.0, 1.0],
+        'probability:a "dog"': [0.25, 0.125, 0.0],
+        "probability:=frog": [0.0, 0.875, 0.0],
+    }
+    assert {str(column.type) for column in table.schema} == {"string", "float"}
+
+
+def test_json_is_what_is_returned(tmp_path):
+    write_predictions(
+        tmp_path / "classes.json", ["cat", "dog"], [(["a.png"], [[0.25, 0.75]]), (["b.png"], [[1.0, 0.0]])]
+    )
+    rows = [
+        {"image": "a.png", "classes": [{"class": "dog", "probability": 0.75}, {"class": "cat", "probability": 0.25}]},
+        {"image": "b.png", "classes": [{"class": "cat", "probability": 1.0}, {"class": "dog", "probability": 0.0}]},
+    ]
+    assert (tmp_path / "classes.json").read_text() == json.dumps(rows, indent=2) + "\n"
+
+
+@pytest.mark.parametrize("name", ["classes.csv", "classes.json", "classes.parquet"])
+def test_a_file_is_there_as_a_whole_or_not_at_all(tmp_path, name):
+    (tmp_path / name).write_text("before")
+
+    def batches():
+        yield BATCHES[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(tmp_path / name, CLASSES, batches(), top="all")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "before"}
+    with pytest.raises(UserError, match=r"^output=.* cannot be written: Is a directory$"):
+        write_predictions(tmp_path, CLASSES, BATCHES)
+
+
+def test_an_error_of_the_images_is_not_one_of_the_output(tmp_path):
+    with pytest.raises(OSError, match=r"^another$"), prediction_file(tmp_path / "a.csv", CLASSES, 1):
+        raise OSError("another")
+
+
+def test_lines_name_images_as_they_are_and_align_their_classes(capsys):
+    def row(image, name):
+        return {"image": image, "classes": [{"class": name, "probability": 0.5}, {"class": "b", "probability": 0.25}]}
+
+    print_predictions(
+        [[row("a[b].png", ":cat:"), row("猫.png", "c")], [row("a\nlonger.png", "d")], [row("e.png", "f")]]
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "a[b].png  :cat: 50.0%, b 25.0%",
+        "猫.png    c 50.0%, b 25.0%",
+        r"a\nlonger.png  d 50.0%, b 25.0%",
+        "e.png          f 50.0%, b 25.0%",
+    ]
 
 
 # mistakes
@@ -272,7 +332,8 @@ def test_images_may_be_named_by_a_number(composed, images):
 def test_another_kind_of_output_is_refused_before_any_work(composed):
     config = compose("predict", overrides=["checkpoint=none", "images=none", "output=classes.txt"])
     with pytest.raises(
-        UserError, match=r"^output=classes\.txt must be a file whose name ends in \.csv or \.json, or be null$"
+        UserError,
+        match=r"^output=classes\.txt must be a file whose name ends in \.csv or \.parquet or \.json, or be null$",
     ):
         PREDICT_SCHEMA.check(config)
 
@@ -280,7 +341,8 @@ def test_another_kind_of_output_is_refused_before_any_work(composed):
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("top", 0, "an integer of at least 1"),
+        ("top", 0, "an integer of at least 1 or all"),
+        ("num_workers", -1, "an integer from 0 to 1024"),
         ("batch_size", 0, "an integer from 1 to 1000000"),
         ("on_error", "go", "one of stop, skip"),
     ],
@@ -327,10 +389,8 @@ def test_names_that_are_not_valid_text_are_written(run, digit_files, tmp_path):
     path = tmp_path / os.fsdecode(b"a b\xff\xe7\x8c\xab.png")
     path.write_bytes(digit_files[0].read_bytes())
     (row,) = run(str(tmp_path))
-    write_predictions([row], tmp_path / "classes.csv")
     assert row["image"] == f"{tmp_path}/a b\ufffd猫.png"
     assert row["classes"] == run(str(digit_files[0]))[0]["classes"]
-    assert next(csv.DictReader((tmp_path / "classes.csv").open()))["image"] == row["image"]
 
 
 def test_no_gpu_is_one_line(run, digit_files):

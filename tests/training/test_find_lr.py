@@ -76,7 +76,7 @@ def test_a_first_loss_that_is_not_finite_is_one_line(composed, monkeypatch):
 
 def lose_everything(self, images, labels, draw_mix):
     loss = self.network(self.preprocess(images)).sum() * math.nan
-    return loss, self.train_metrics.of_batch(loss.detach(), torch.zeros(len(labels), self.num_classes), labels)
+    return loss, self.train_metrics.of_batch(loss.detach(), torch.zeros(len(labels), len(self.classes)), labels)
 
 
 def test_the_curve_is_a_table_and_a_picture(tmp_path):

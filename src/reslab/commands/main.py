@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a residual network on a data set, or a sweep of them (-m)",
     "evaluate": "test a trained network",
     "predict": "classify image files",
+    "export": "write a trained network as a file for other programs",
     "calibrate": "make the probabilities of a trained network right on the average",
     "report": "compare runs and sweeps",
     "benchmark": "measure the speed and memory of training",

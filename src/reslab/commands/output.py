@@ -68,6 +68,14 @@ def lasting_streams() -> Iterator[None]:
     raise UserError(f"standard output: {output.error.strerror}")
 
 
+def is_read() -> bool:
+    """Return whether standard output still takes what is printed: the reader of a pipe may have ended."""
+    sys.stdout.flush()
+    buffer = getattr(sys.stdout, "buffer", None)
+    output = getattr(buffer, "raw", buffer)
+    return not isinstance(output, Output) or output.error is None
+
+
 def open_closed_streams() -> None:
     """Connect closed streams (`>&-`) with /dev/null. Otherwise the next file that is opened gets their number."""
     for descriptor, (name, mode) in enumerate(STREAMS.items()):

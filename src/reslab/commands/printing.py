@@ -1,21 +1,27 @@
 """Results on the terminal."""
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import get_class
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from reslab.commands.output import is_read
 from reslab.configuration import name_of, own_folders, task_overrides
 from reslab.errors import UserError
 from reslab.files import relative
 from reslab.machine import command, program
 from reslab.run import Result
 from reslab.text import for_shell, printable
+
+if TYPE_CHECKING:
+    from reslab.inference.export.export import Exported
 
 SHOWN = (
     "val/accuracy", "test/accuracy", "test/top5_accuracy", "test/loss", "test/f1_macro", "test/calibration_error",
@@ -220,10 +226,36 @@ def print_calibration(calibration: dict[str, Any]) -> None:
     )
 
 
-def print_predictions(predictions: list[dict[str, Any]]) -> None:
-    """Print the most probable classes of each image."""
-    table = Table("image", "classes")
-    for row in predictions:
-        classes = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in row["classes"])
-        table.add_row(printable(row["image"]), printable(classes))
-    Console(markup=False, emoji=False).print(table)
+def print_predictions(batches: Iterable[Sequence[dict[str, Any]]]) -> None:
+    """Print the most probable classes of each image, one line per image, until nobody reads them.
+
+    The classes begin in one column, as far as the paths that have been printed so far are known.
+    """
+    width = 0
+    for rows in batches:
+        images = [printable(row["image"]) for row in rows]
+        width = max([width, *map(cell_len, images)])
+        for image, row in zip(images, rows, strict=True):
+            classes = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in row["classes"])
+            print(f"{image}{' ' * (width - cell_len(image))}  {printable(classes)}")
+        if not is_read():
+            return
+
+
+def print_export(exported: "Exported") -> None:
+    """Print what was written, what the file takes and gives, and how it compares with the run's network."""
+    from reslab.inference.export.comparison import TOLERANCE
+
+    height, width, channels = exported.image_shape
+    comparison = exported.comparison
+    facts = {
+        "written": f"{relative(exported.path)} ({exported.size / 1e6:,.2f} MB) of {relative(exported.checkpoint)}",
+        "input": f"images: uint8 (N, {height}, {width}, {channels})",
+        "outputs": f"probabilities, logits: float32 (N, {exported.classes})",
+        "compared": f"on {exported.images}: {exported.runtime}, and the run's network in float32, both on the CPU",
+        "difference": f"{comparison.difference:.1e} at most of a probability ({TOLERANCE:g} is allowed), "
+        f"{comparison.changed} changed answers",
+    }
+    console = Console(markup=False, emoji=False)
+    for what, line in facts.items():
+        console.print(f"{what:12}{printable(line)}", soft_wrap=True, highlight=False)

@@ -270,10 +270,7 @@ class FolderLoader(BatchLoader):
         shut_down_workers(self.loader)
 
 
-ReadBatch = tuple[Tensor, Tensor, list[str]]  # what FolderImages returns
-
-
-class SignalSafeLoader(DataLoader[ReadBatch]):
+class SignalSafeLoader(DataLoader[Any]):
     """A DataLoader whose worker processes leave signals to the main process from their beginning."""
 
     def __iter__(self) -> Any:
@@ -281,9 +278,7 @@ class SignalSafeLoader(DataLoader[ReadBatch]):
             return super().__iter__()
 
 
-def make_data_loader(
-    images: FolderImages, batches: Iterable[list[SeededIndex]], num_workers: int
-) -> DataLoader[ReadBatch]:
+def make_data_loader(images: Dataset[Any], batches: Iterable[list[SeededIndex]], num_workers: int) -> DataLoader[Any]:
     """Return a loader that yields `images[batch]` for each of the batches, in order.
 
     It draws nothing from torch's global generator.

@@ -5,9 +5,9 @@ import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
@@ -199,7 +199,7 @@ class UnreadableImageError(Exception):
     """An image file cannot be read. The message is `<file> (<reason>)`."""
 
 
-def report_unreadable(unreadable: list[str], total: int, on_error: str, option: str = "data.on_error") -> None:
+def report_unreadable(unreadable: Sequence[str], total: int, on_error: str, option: str = "data.on_error") -> None:
     """Warn about images that were left out.
 
     Args:
@@ -241,6 +241,38 @@ def first_few(names: Sequence[str], count: int = LISTED_FILES) -> str:
     if len(names) <= count + 1:
         return ", ".join(names)
     return f"{', '.join(names[:count])} and {len(names) - count:,} more"
+
+
+class FirstNames(Sequence[str]):
+    """A sequence of names that holds the first ones and counts the others: enough for `first_few`.
+
+    Example:
+        >>> names = FirstNames()
+        >>> names.extend("abcdefg")
+        >>> len(names), first_few(names)
+        (7, 'a, b, c and 4 more')
+    """
+
+    def __init__(self) -> None:
+        self.first, self.total = list[str](), 0
+
+    def extend(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.total += 1
+            if self.total <= LISTED_FILES + 1:
+                self.first.append(name)
+
+    def __len__(self) -> int:
+        return self.total
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        return self.first[place]
 
 
 def read_image(path: str | os.PathLike[str], channels: int, background: Sequence[int] | None = None) -> Tensor:

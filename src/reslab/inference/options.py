@@ -6,6 +6,7 @@ from reslab.data.options import DATA, OnError
 from reslab.options import NULL, PATH, TRUE_OR_FALSE, Kind, Schema, integer, number, one_of, one_or_list
 from reslab.training.options import PRECISIONS, TRAINER, VIEWS
 
+Top = int | Literal["all"]
 UnknownClasses = Literal["refuse", "skip", "by_position"]
 
 DEVICE = one_of("auto", "cpu", "gpu", "cuda", "mps")
@@ -38,11 +39,12 @@ EVALUATE = {
 PREDICT = {
     "checkpoint": PATH,
     "images": one_or_list(Kind("a path", lambda value: PATH.allows(value) or type(value) is int, is_path=True)),  # 2024
-    "top": integer(1),
+    "top": integer(1) | one_of("all"),
     "batch_size": DATA["data.batch_size"],
+    "num_workers": DATA["data.num_workers"],
     "on_error": one_of(*get_args(OnError)),
     "device": DEVICE,
-    "output": file_of(".csv", ".json") | NULL,
+    "output": file_of(".csv", ".parquet", ".json") | NULL,
 }
 
 CALIBRATE = {

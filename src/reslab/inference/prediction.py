@@ -4,17 +4,20 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import chain, compress, islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from reslab.data.batches import FolderImages
+from reslab.data.batches import BatchOrder, FolderImages, SeededBatchOrder, SeededIndex, make_data_loader
 from reslab.data.images import (
     SYSTEM_FOLDERS,
+    FirstNames,
     counted,
     first_few,
     has_transparent_parts,
@@ -24,14 +27,15 @@ from reslab.data.images import (
     report_unreadable,
 )
 from reslab.data.options import OnError
+from reslab.data.paths import Paths
 from reslab.data.readers import ReadSquare
 from reslab.errors import UserError
-from reslab.files import output_errors, write_csv, write_json
 from reslab.inference.loading import load_classifier
-from reslab.inference.options import PREDICT
+from reslab.inference.options import PREDICT, Top
+from reslab.internals import shut_down_workers
 from reslab.newest import LATEST, require_text
 from reslab.options import check_option
-from reslab.text import for_shell
+from reslab.text import for_shell, valid_text
 from reslab.training.build import require_accelerator
 from reslab.training.classifier import Classifier
 
@@ -42,12 +46,141 @@ Prediction = dict[str, Any]  # {"image": path, "classes": [{"class": name, "prob
 Images = str | Path | Sequence[str | Path]
 
 
+class Predicted(NamedTuple):
+    """What a network answered to a batch of image files.
+
+    Attributes:
+        paths: the files, as text.
+        probabilities: of each class, float32 (N, num_classes), on the CPU.
+    """
+
+    paths: list[str]
+    probabilities: Tensor
+
+
+class Predictions:
+    """The predictions for image files, batch by batch, in the order of the files.
+
+    An iteration holds a few batches at a time, whatever the number of files. At its end it warns about images that
+    were left out, have transparent parts or look like negatives.
+
+    Args:
+        checkpoint: a checkpoint, best.ckpt or last.ckpt.
+        images: a file, a folder (all images below it), a glob, or a list of them.
+        batch_size: how many images the network takes at a time.
+        num_workers: processes that decode images; 0 decodes in this one, and so does an iteration of one batch.
+        on_error: whether to "stop" at images that cannot be read or to "skip" them.
+        device: "auto", "cpu", "gpu", "cuda" or "mps"; "auto" is a CUDA GPU if there is one, otherwise the CPU.
+        config_dir: a folder of configuration that names classes of the user's own, as for `load_classifier`.
+
+    Attributes:
+        paths: the files.
+        classes: the names of the classes, in the order of the columns of probabilities.
+
+    Raises:
+        UserError: an argument is wrong, or there is no such image; while iterating, images cannot be read.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        images: Images,
+        *,
+        batch_size: int,
+        num_workers: int,
+        on_error: OnError,
+        device: str,
+        config_dir: str | Path | None = None,
+    ) -> None:
+        given = {"batch_size": batch_size, "num_workers": num_workers, "on_error": on_error, "device": device}
+        for name, value in given.items():
+            check_option(name, value, PREDICT[name])
+        self.paths = find_images(images)
+        self.trained = load_classifier(checkpoint, config_dir)
+        self.classes = self.trained.spec.classes
+        self.trained.classifier.to(choose_device(device))
+        self.batch_size, self.num_workers, self.on_error = batch_size, num_workers, on_error
+
+    def __iter__(self) -> Generator[Predicted, None, None]:
+        computed: tuple[list[str], Tensor] | None = None
+        for paths, pixels in self.batches():
+            # A GPU computes this batch while the one before it is used, and while the next one is decoded.
+            previous, computed = computed, (paths, class_probabilities(self.trained.classifier, pixels))
+            if previous is not None:
+                yield Predicted(previous[0], previous[1].cpu())
+        if computed is not None:
+            yield Predicted(computed[0], computed[1].cpu())
+
+    def batches(self) -> Iterator[tuple[list[str], Tensor]]:
+        """Yield the files that can be read and their pixels, uint8 (N, C, H, W), and report the others."""
+        unreadable, transparent, negatives = FirstNames(), FirstNames(), Negatives(fmean(self.trained.spec.mean))
+        loader = self.loader()
+        try:
+            for pixels, numbers, failures, facts in loader:
+                if failures and self.on_error == "stop":
+                    report_unreadable(failures, len(self.paths), "stop", "on_error")
+                paths = [valid_text(self.paths[number]) for number in numbers.tolist()]
+                unreadable.extend(failures)
+                negatives.add(facts.levels)
+                transparent.extend(compress(paths, facts.transparent))
+                if paths:
+                    yield paths, pixels
+        finally:
+            shut_down_workers(loader)
+        report_unreadable(unreadable, len(self.paths), self.on_error, "on_error")
+        if transparent:
+            report_transparency(transparent, self.trained.config.data.name)
+        else:
+            negatives.report()
+
+    def loader(self) -> DataLoader[Any]:
+        spec, numbers = self.trained.spec, torch.arange(len(self.paths))
+        read = ReadSquare(spec.fitting(training=False), len(spec.mean), self.trained.background)
+        files = FolderImages(self.paths, numbers, read, self.on_error)
+        batches = SeededBatchOrder(BatchOrder(numbers, self.batch_size, shuffle=False))
+        num_workers = min(self.num_workers, len(batches)) if len(batches) > 1 else 0
+        images = ImagesWithFacts(files, is_white_instead=self.trained.background != spec.background)
+        return make_data_loader(images, batches, num_workers)
+
+
+class Facts(NamedTuple):
+    """What the warnings about the images of a batch need.
+
+    Attributes:
+        levels: float32 (N,), the mean of each image's pixels, from 0 to 1.
+        transparent: whether white stands for transparent parts of each image.
+    """
+
+    levels: Tensor
+    transparent: list[bool]
+
+
+class ImagesWithFacts(Dataset[Any]):
+    """Image files with their facts, which the processes that decode the images compute too.
+
+    Args:
+        files: the files. The labels are their numbers.
+        is_white_instead: whether transparent parts are white because the data set has no background of its own.
+    """
+
+    def __init__(self, files: FolderImages, *, is_white_instead: bool) -> None:
+        self.files, self.is_white_instead = files, is_white_instead
+
+    def __getitem__(self, batch: list[SeededIndex]) -> tuple[Tensor, Tensor, list[str], Facts]:
+        pixels, numbers, unreadable = self.files[batch]
+        levels = torch.tensor([float(image.float().mean()) / 255 for image in pixels])
+        looks = self.is_white_instead
+        transparent = [looks and has_transparent_parts(self.files.paths[number]) for number in numbers.tolist()]
+        return pixels, numbers, unreadable, Facts(levels, transparent)
+
+
 def predict(
     checkpoint: Path,
     images: Images,
     *,
-    top: int = 3,
+    top: Top = 3,
     batch_size: int = 64,
+    num_workers: int = 0,
     on_error: OnError = "stop",
     device: str = "auto",
     config_dir: str | Path | None = None,
@@ -57,11 +190,8 @@ def predict(
     Args:
         checkpoint: a checkpoint, best.ckpt or last.ckpt.
         images: a file, a folder (all images below it), a glob, or a list of them.
-        top: how many classes to return for each image.
-        batch_size: how many images the network takes at a time.
-        on_error: whether to "stop" at images that cannot be read or to "skip" them.
-        device: "auto", "cpu", "gpu", "cuda" or "mps"; "auto" is a CUDA GPU if there is one, otherwise the CPU.
-        config_dir: a folder of configuration that names classes of the user's own, as for `load_classifier`.
+        top: how many classes to return for each image; "all" for every class.
+        batch_size, num_workers, on_error, device, config_dir: those of `Predictions`.
 
     Returns:
         One dictionary per image, in the order of the files: "image" is its path, "classes" lists the `top` most
@@ -71,33 +201,42 @@ def predict(
     Raises:
         UserError: an argument is wrong, there is no such image, or images cannot be read.
     """
-    for name, value in {"top": top, "batch_size": batch_size, "on_error": on_error, "device": device}.items():
-        check_option(name, value, PREDICT[name])
-    paths = find_images(images)
-    trained = load_classifier(checkpoint, config_dir)
-    classifier, config, spec = trained
-    classifier.to(choose_device(device))
-    numbers = torch.arange(len(paths))
-    read = ReadSquare(spec.fitting(training=False), len(spec.mean), trained.background)
-    files = FolderImages([str(path) for path in paths], numbers, read, on_error)
-    predictions, unreadable, transparent, levels = list[Prediction](), list[str](), list[str](), list[float]()
-    for part in numbers.split(batch_size):
-        pixels, readable, failures = files[[(number, 0) for number in part.tolist()]]
-        unreadable += failures
-        if unreadable and on_error == "stop":
-            break
-        levels += [float(image.float().mean()) / 255 for image in pixels]
-        for number, row in zip(readable.tolist(), class_probabilities(classifier, pixels), strict=True):
-            image = path_text(paths[number])
-            predictions.append({"image": image, "classes": most_probable(row, spec.classes, top)})
-            if trained.background != spec.background and has_transparent_parts(paths[number]):
-                transparent.append(image)
-    report_unreadable(unreadable, len(paths), on_error, "on_error")
-    if transparent:
-        report_transparency(transparent, config.data.name)
-    else:
-        report_negatives(levels, sum(spec.mean) / len(spec.mean))
-    return predictions
+    check_option("top", top, PREDICT["top"])
+    predictions = Predictions(
+        checkpoint, images, batch_size=batch_size, num_workers=num_workers, on_error=on_error, device=device,
+        config_dir=config_dir,
+    )  # fmt: skip
+    return [row for batch in predictions for row in as_dictionaries(batch, predictions.classes, top)]
+
+
+def as_dictionaries(batch: Predicted, classes: Sequence[str], top: Top) -> list[Prediction]:
+    """Return what `predict` returns for the images of a batch."""
+    best = most_probable(batch.probabilities, top)
+    return [
+        {
+            "image": path,
+            "classes": [
+                {"class": classes[label], "probability": probability}
+                for label, probability in zip(labels, probabilities, strict=True)
+            ],
+        }
+        for path, labels, probabilities in zip(batch.paths, best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def most_probable(probabilities: Tensor, top: Top) -> "torch.return_types.topk":
+    """Return the values and the indices of the `top` most probable classes, (N, top), the most probable first."""
+    num_classes = probabilities.shape[1]
+    return probabilities.topk(num_classes if top == "all" else min(top, num_classes))
+
+
+@torch.inference_mode()
+def class_probabilities(classifier: Classifier, images: Tensor) -> Tensor:
+    """Return the probabilities of each class, (N, num_classes), of uint8 images (N, C, H, W), on the device."""
+    return classifier.predict_step(images.to(classifier.device, non_blocking=True), 0).float()
+
+
+# warnings
 
 
 def report_transparency(images: Sequence[str], data: str) -> None:
@@ -108,41 +247,40 @@ def report_transparency(images: Sequence[str], data: str) -> None:
     )  # fmt: skip
 
 
-def report_negatives(levels: Sequence[float], usual: float) -> None:
-    """Warn if most images have the brightness of a negative of the training images.
+class Negatives:
+    """Counts images that have the brightness of a negative of the training images.
 
     Args:
-        levels: the mean of each image's pixels, from 0 to 1.
-        usual: that of the training images. Nothing is said if it is near a half, as that of photographs is, or 0 or 1,
-            which stand for no normalization.
+        usual: the mean level of the training images. Nothing is counted if it is near a half, as that of photographs
+            is, or 0 or 1, which stand for no normalization.
     """
-    if abs(1 - 2 * usual) < LEAST_CONTRAST or usual in (0, 1):
-        return
-    # An image of the usual brightness gives -1, its negative 1, and a thin line on white paper more.
-    negatives = [level for level in levels if (level - 0.5) / (0.5 - usual) > 0.6]
-    if 2 * len(negatives) > len(levels):
-        log.warning(
-            "%s of %d as bright as a negative (a mean of %.2f, in the training %.2f): if dark and light are exchanged, "
-            "invert the images", len(negatives), len(levels), fmean(negatives), usual,
-        )  # fmt: skip
+
+    def __init__(self, usual: float) -> None:
+        self.usual, self.images, self.negatives, self.sum = usual, 0, 0, 0.0
+
+    def add(self, levels: Tensor) -> None:
+        """Count images with these mean levels, (N,) from 0 to 1."""
+        self.images += len(levels)
+        if abs(1 - 2 * self.usual) < LEAST_CONTRAST or self.usual in (0, 1):
+            return
+        # An image of the usual brightness gives -1, its negative 1, and a thin line on white paper more.
+        found = levels[(levels - 0.5) / (0.5 - self.usual) > 0.6]
+        self.negatives += len(found)
+        self.sum += float(found.double().sum())
+
+    def report(self) -> None:
+        """Warn if most images are negatives."""
+        if 2 * self.negatives > self.images:
+            log.warning(
+                "%s of %d as bright as a negative (a mean of %.2f, in the training %.2f): if dark and light are "
+                "exchanged, invert the images", self.negatives, self.images, self.sum / self.negatives, self.usual,
+            )  # fmt: skip
 
 
-@torch.inference_mode()
-def class_probabilities(classifier: Classifier, images: Tensor) -> Tensor:  # uint8 (N, C, H, W) -> (N, num_classes)
-    if len(images) == 0:  # none of them could be read, so their shape is not known
-        return torch.empty(0)
-    return classifier.predict_step(images.to(classifier.device), 0).cpu()
+# which images
 
 
-def most_probable(probabilities: Tensor, classes: list[str], top: int) -> list[dict[str, Any]]:  # (num_classes,)
-    best = probabilities.topk(min(top, len(classes)))
-    return [
-        {"class": classes[label], "probability": probability}
-        for probability, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    ]
-
-
-def find_images(images: Images) -> list[Path]:
+def find_images(images: Images) -> Paths:
     """Return the files of a path, a folder, a glob or a list of them.
 
     What a folder or a glob finds is left out if it was found before; a file that is named itself is not.
@@ -150,46 +288,46 @@ def find_images(images: Images) -> list[Path]:
     Raises:
         UserError: one of them stands for no file.
     """
-    found, seen = list[Path](), set[str]()
+    return Paths(found_files(images))
+
+
+def found_files(images: Images) -> Iterator[str]:
+    """Yield the files that `find_images` returns."""
     names = [*images] if isinstance(images, Iterable) and not isinstance(images, str | bytes) else [images]
-    for named, following in zip(names, [*names[1:], ""], strict=False):
+    if not names:
+        raise UserError("images: the list is empty")
+    seen = set[str]()
+    for named, following in zip(names, chain(islice(names, 1, None), [""]), strict=False):
         require_text(named, "images: each of them")
         pattern = os.path.expanduser(named)  # noqa: PTH111  # Path would drop the // of https://
-        path = Path(pattern)
-        is_file, is_folder = os.path.isfile(path), os.path.isdir(path)
-        files = [path] if is_file else files_below(path) if is_folder else list(files_of_glob(pattern))
+        is_file, is_folder = os.path.isfile(pattern), os.path.isdir(pattern)
+        files = [pattern] if is_file else files_below(Path(pattern)) if is_folder else list(files_of_glob(pattern))
         if not files:
             raise UserError(f"images={pattern}: {why_no_image(pattern, following)}")
+        if len(names) == 1 and is_folder:  # it has no file twice, and may have very many
+            yield from map(str, map(Path, files))
+            return
         for file in files:
             place = os.path.abspath(file)  # noqa: PTH100  # Path would resolve links too
             if is_file or place not in seen:
-                found.append(file)
+                yield str(Path(file))  # without the ./ of a folder
             seen.add(place)
-    if not found:
-        raise UserError("images: the list is empty")
-    return found
 
 
-def files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> Sequence[str]:
     """Return the images below a folder. Files that look like images and are not read, and dead links, are logged."""
     files = list_images(folder)
     report_not_read(folder, files.not_read)
     report_dead_links(folder, files.dead_links)
-    return [Path(path) for path in files.paths]
+    return files.paths
 
 
-def files_of_glob(pattern: str) -> Iterator[Path]:
+def files_of_glob(pattern: str) -> Iterator[str]:
     """Yield the files that a glob matches, but not those in a folder of the system that it does not name."""
     unnamed = SYSTEM_FOLDERS - {part.lower() for part in Path(pattern).parts}
     for name in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207
-        path = Path(name)
-        if path.is_file() and not any(part.lower() in unnamed for part in path.parts):
-            yield path
-
-
-def path_text(path: Path) -> str:
-    """Return a path as text. A name may hold bytes that are not valid text, which terminals and files refuse."""
-    return os.fsencode(path).decode(errors="replace")
+        if os.path.isfile(name) and unnamed.isdisjoint(Path(name.lower()).parts):
+            yield name
 
 
 def choose_device(name: str) -> torch.device:
@@ -198,23 +336,6 @@ def choose_device(name: str) -> torch.device:
     if name in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if name in ("gpu", "mps") else "cpu")
-
-
-def write_predictions(predictions: list[Prediction], output: str | Path) -> None:
-    """Write a .json file, or a .csv file with one row per image and the columns of `ranked_columns`."""
-    output = Path(output)
-    if output.suffix == ".json":
-        with output_errors(output):
-            write_json(output, predictions)
-        return
-    rows: list[dict[str, Any]] = [{"image": row["image"], **ranked_columns(row["classes"])} for row in predictions]
-    with output_errors(output):
-        write_csv(output, rows)
-
-
-def ranked_columns(classes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return class_1, probability_1, class_2, probability_2, … of one image."""
-    return {f"{name}_{rank}": value for rank, entry in enumerate(classes, 1) for name, value in entry.items()}
 
 
 def why_no_image(pattern: str, following: str | Path) -> str:

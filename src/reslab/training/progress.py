@@ -4,8 +4,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_FRAMES = 0.1
 BAR_WIDTH = 10  # characters that are kept free for the bar itself
+Batch = TypeVar("Batch")
 MARGIN = 6  # the gaps of the columns, and the `^C` of a terminal, which would begin another line
 
 # lines
@@ -202,6 +203,31 @@ class ProgressBar(Callback):
             self.progress.stop()
             redirect_log(stream, sys.stdout)
             self.progress = None
+
+
+def with_bar(batches: Iterable[Batch], what: str, total: int, images: Callable[[Batch], int]) -> Iterator[Batch]:
+    """Yield batches, and draw a bar meanwhile if this process may.
+
+    Args:
+        batches: what to yield.
+        what: the name of what runs.
+        total: how many images there are.
+        images: returns how many of them a batch has.
+    """
+    if not can_show_bar():
+        yield from batches
+        return
+    bar, start = ProgressBar(), time.monotonic()
+    bar.begin(what, total)
+    try:
+        for batch in batches:
+            yield batch
+            done = bar.done + images(batch)
+            seconds = time.monotonic() - start
+            left = brief_duration((total - done) / done * seconds)
+            bar.advance(done, [f"{left} left", f"{done / seconds:,.0f} images/s"])
+    finally:
+        bar.erase()
 
 
 def epoch_name(trainer: L.Trainer) -> str:

@@ -1,0 +1,51 @@
+"""Write a trained network as a file for other programs: `reslab export --help`."""
+
+from omegaconf import DictConfig
+
+from reslab.commands.entry import command
+from reslab.inference.export.options import EXPORT_SCHEMA, require_packages
+from reslab.interruption import signals
+from reslab.newest import require_path
+
+HELP = """\
+Writes a trained network as one file for other programs. It takes uint8 images
+(N, H, W, C), and holds the normalization, the softmax, the names of the
+classes, how to prepare an image, and where the network comes from
+(docs/deploy.md).
+
+  python src/export.py latest
+  python src/export.py latest format=torch_export output=network.pt2
+  python src/export.py best.ckpt limit=1000
+
+The file is read again by its own runtime, and answers to the test images of the
+run. It is kept only if the answers are those of the run's network, which
+computes in float32 on the CPU.
+
+checkpoint  a run's folder, which stands for its best checkpoint; a .ckpt file;
+            a folder of runs, which stands for the newest; latest
+format      onnx, torch_export (.pt2) or torchscript (.pt, which torch has
+            deprecated)
+output      the file; without it, export/<model> in the run's folder
+root        the folder of the run's own data set, if it has moved
+limit       the number of test images to compare
+verify      false compares on random pixels, where there are no test images
+"""  # not the docstring of this module, which python -OO removes
+
+
+def run_export(config: DictConfig) -> None:
+    """Write a network, and print what was compared."""
+    require_path(config.checkpoint)
+    require_packages(config.format)
+    with signals.deferred():  # an exception could be lost in a module that is being imported
+        from reslab.commands.printing import print_export
+        from reslab.inference.export.export import export
+
+    print_export(export(config))
+
+
+def main() -> None:
+    command(EXPORT_SCHEMA, run_export, HELP)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The values that the options of export may take, and the packages of its formats. Nothing here imports torch."""
+
+from importlib.util import find_spec
+from typing import Any
+
+from reslab.errors import UserError
+from reslab.options import NULL, PATH, TRUE_OR_FALSE, Schema, integer, one_of
+
+# The formats, each with the ending of its files.
+ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".pt"}
+PACKAGES = {"onnx": ("onnx", "onnxruntime", "onnxscript")}  # those that are not of ResLab's own requirements
+
+EXPORT = {
+    "checkpoint": PATH,
+    "format": one_of(*ENDINGS),
+    "output": PATH | NULL,
+    "root": PATH | NULL,
+    "verify": TRUE_OR_FALSE,
+    "limit": integer(1) | NULL,
+}
+
+
+def check_together(values: dict[str, Any]) -> None:
+    """Raise UserError if the name of the file does not say what is in it, or a limit has no effect."""
+    kind, output = values["format"], values["output"]
+    if output is not None and not output.endswith(ENDINGS[kind]):
+        raise UserError(f"output={output}: the name of a file of format={kind} ends in {ENDINGS[kind]}")
+    if values["limit"] is not None and not values["verify"]:
+        raise UserError("limit= is a number of test images, and verify=false reads none: leave one of them out")
+
+
+def require_packages(kind: str) -> None:
+    """Raise UserError if a package that a format needs is not installed."""
+    if missing := [name for name in PACKAGES.get(kind, ()) if find_spec(name) is None]:
+        raise UserError(f"format={kind} needs {' and '.join(missing)}: pip install -e .[onnx]")
+
+
+EXPORT_SCHEMA = Schema("export", EXPORT, check_together, unnamed=("checkpoint",))

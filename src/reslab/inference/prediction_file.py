@@ -1,0 +1,68 @@
+"""The file that predict writes: JSON with what `predict` returns, or a table."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import indent
+
+from reslab.files import written_in_parts
+from reslab.inference.options import Top
+from reslab.inference.prediction import Predicted, Prediction, as_dictionaries, most_probable
+from reslab.inference.tables import PATH, PREDICTED, PROBABILITY, Column, Columns, probability_columns, table_file
+
+Write = Callable[[Predicted], None]
+
+
+@contextmanager
+def prediction_file(output: str | Path, classes: Sequence[str], top: Top) -> Iterator[Write]:
+    """Write predictions to a .json, .csv or .parquet file. It is there at the end of the block, or not at all.
+
+    Args:
+        output: the file.
+        classes: the names of the classes.
+        top: how many classes to write for each image; "all" for every class.
+
+    Yields:
+        A function that adds the predictions of a batch.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    output = Path(output)
+    if output.suffix == ".json":
+        with written_in_parts(output, json_file) as write_rows:
+            yield lambda batch: write_rows(as_dictionaries(batch, classes, top))
+    else:
+        with table_file(output) as write_columns:
+            yield lambda batch: write_columns(columns_of(batch, classes, top))
+
+
+@contextmanager
+def json_file(path: Path) -> Iterator[Callable[[list[Prediction]], None]]:
+    """Write one list of all predictions, with the bytes of `write_json`."""
+    with path.open("w", encoding="utf-8") as file:
+        is_empty = True
+
+        def write(rows: list[Prediction]) -> None:
+            nonlocal is_empty
+            for row in rows:
+                file.write(("[\n" if is_empty else ",\n") + indent(json.dumps(row, indent=2), "  "))
+                is_empty = False
+
+        yield write
+        file.write("[]\n" if is_empty else "\n]\n")
+
+
+def columns_of(batch: Predicted, classes: Sequence[str], top: Top) -> Columns:
+    """Return the columns path, predicted_class and probability of a batch, and those that `top` asks for.
+
+    These are the probabilities of all classes, or class_2, probability_2, class_3, … as far as `top`.
+    """
+    best = most_probable(batch.probabilities, 1 if top == "all" else top)
+    ranks = zip(best.indices.T.tolist(), best.values.T.contiguous(), strict=True)
+    columns: dict[str, Column] = {PATH: batch.paths}
+    for rank, (labels, probabilities) in enumerate(ranks, 1):
+        names = (PREDICTED, PROBABILITY) if rank == 1 else (f"class_{rank}", f"{PROBABILITY}_{rank}")
+        columns |= zip(names, ([classes[label] for label in labels], probabilities), strict=True)
+    return columns | (probability_columns(classes, batch.probabilities) if top == "all" else {})

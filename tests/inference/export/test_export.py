@@ -1,0 +1,193 @@
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose
+from omegaconf import OmegaConf
+from torch import nn
+
+from reslab.errors import RunError, UserError
+from reslab.inference.export import export as module
+from reslab.inference.export.comparison import TOLERANCE, Comparison
+from reslab.inference.export.export import export, output_file
+from reslab.inference.export.formats import FORMATS, Format
+from reslab.inference.export.options import ENDINGS, EXPORT_SCHEMA
+
+
+@pytest.fixture
+def written(trained, composed, tmp_path):
+    """Export the network of the trained digits."""
+
+    def written(kind="onnx", *overrides, checkpoint=trained.folder):
+        output = tmp_path / f"network{ENDINGS[kind]}"
+        overrides = [f"checkpoint={checkpoint}", f"format={kind}", f"output={output}", *overrides]
+        return export(compose("export", overrides=overrides))
+
+    return written
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_a_file_of_each_format_is_the_same_network(trained, written, kind):
+    exported = written(kind)
+    assert exported.comparison.images == len(trained.images) == 359
+    assert (exported.comparison.changed, exported.comparison.difference <= 1e-5) == (0, True)
+    assert (exported.image_shape, exported.classes) == ((8, 8, 1), 10)
+    loaded = FORMATS[kind].load(exported.path)
+    for count in (1, 7, 359):
+        pixels = trained.images[:count].permute(0, 2, 3, 1).contiguous()
+        with torch.inference_mode():
+            probabilities, logits = loaded.answer(pixels)
+        assert torch.allclose(probabilities, trained.probabilities[:count], atol=1e-5)
+        assert torch.allclose(logits.softmax(1), probabilities, atol=1e-6)
+    said = {name: json.loads(text) for name, text in loaded.metadata.items()}
+    assert said["classes"] == [str(digit) for digit in range(10)]
+    assert said["preprocessing"]["size"] == 8
+    assert said["provenance"]["step"] == trained.result["best_step"]
+    content = exported.path.read_bytes()
+    assert b"reslab/training" not in content  # no path of the code that wrote it
+    assert str(trained.folder.parent).encode() not in content
+
+
+def test_a_file_with_another_answer_is_not_left(written, monkeypatch, tmp_path):
+    class Wrong(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network, self.image_shape = network, network.image_shape
+
+        def forward(self, images):
+            probabilities, logits = self.network(images.flip(1))
+            return probabilities, logits
+
+    right = FORMATS["torchscript"]
+    wrong = Format(lambda network, *others: right.write(Wrong(network), *others), right.load)
+    monkeypatch.setitem(module.FORMATS, "torchscript", wrong)
+    (tmp_path / "network.pt").write_text("what was there before")
+    with pytest.raises(RunError, match=r"difference of a probability is [01](\.\d+)? .* and [1-9]\d* of 359 answers"):
+        written("torchscript")
+    assert [file.name for file in tmp_path.iterdir()] == ["network.pt"]
+    assert (tmp_path / "network.pt").read_text() == "what was there before"
+
+
+def test_random_pixels_show_a_wrong_network_too(written):
+    exported = written("torchscript", "verify=false")
+    assert exported.images == "64 images of random pixels"
+    assert exported.comparison.difference <= 1e-5
+
+
+def test_a_limit_takes_images_from_all_of_the_test_set(written, trained):
+    exported = written("torchscript", "limit=100")
+    assert exported.images == "100 of 359 test images of digits"
+    assert exported.comparison.right_before == int(
+        (trained.probabilities.argmax(1) == trained.labels)[torch.arange(100) * 359 // 100].sum()
+    )
+
+
+def test_without_a_name_the_file_is_in_the_folder_of_the_run(trained, composed, tmp_path):
+    checkpoint = tmp_path / "alone" / "best.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes((trained.folder / "checkpoints" / "best.ckpt").read_bytes())
+    config = compose("export", overrides=[f"checkpoint={checkpoint}", "verify=false", "format=torchscript"])
+    assert export(config).path == tmp_path / "alone" / "export" / "resnet8.pt"
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/etc/passwd", ".hidden", "ö 1", ""])
+def test_a_name_of_a_stranger_leaves_no_folder(name, composed):
+    config = compose("export", overrides=["checkpoint=a"])
+    trained = SimpleNamespace(config=OmegaConf.create({"model": {"name": name}}))
+    path = output_file(config, trained, Path("here/best.ckpt"))
+    assert path.parent == Path("here/export")
+    assert re.fullmatch(r"[\w-]+\.onnx", path.name)
+
+
+NAMES = ["<script>alert(1)</script>", "日本語", "=1+1", "$HOME", "50 %", "🦊", "a\nb", "\udcff", "ab", ""]
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_any_name_of_a_class_survives(trained, written, tmp_path, kind):
+    checkpoint = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["reslab"]["spec"]["classes"] = NAMES
+    torch.save(checkpoint, tmp_path / "best.ckpt")
+    exported = written(kind, "verify=false", checkpoint=tmp_path / "best.ckpt")
+    loaded = FORMATS[kind].load(exported.path)
+    assert json.loads(loaded.metadata["classes"]) == NAMES
+
+
+def test_a_network_that_looks_at_its_images_is_one_line(trained, written, monkeypatch):
+    class Looks(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+    monkeypatch.setattr(module, "restore_classifier", lambda *args: restored_with(trained, Looks()))
+    with pytest.raises(RunError, match="this network cannot be exported as onnx: ") as raised:
+        written("onnx", "verify=false")
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def restored_with(trained, network):
+    from reslab.inference.loading import load_classifier
+
+    restored = load_classifier(trained.folder / "checkpoints" / "best.ckpt")
+    restored.classifier.network = network
+    return restored
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["format=torch_export", "output=a.onnx"], "output=a.onnx: the name of a file of format=torch_export ends in"),
+        (["format=tflite"], "format=tflite must be one of onnx, torch_export, torchscript"),
+        (["limit=0"], "limit=0 must be an integer of at least 1"),
+        (["verify=false", "limit=9"], "limit= is a number of test images"),
+    ],
+)
+def test_wrong_options(composed, overrides, line):
+    with pytest.raises(UserError) as raised:
+        EXPORT_SCHEMA.check(compose("export", overrides=["checkpoint=a", *overrides]))
+    assert str(raised.value).startswith(line)
+
+
+def test_without_test_images_it_says_how_to_do_without(trained, written, tmp_path):
+    checkpoint = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["reslab"]["config"]["data"] |= {"_target_": "reslab.data.datasets.MNIST", "name": "mnist"}
+    checkpoint["reslab"]["config"]["data"]["root"] = str(tmp_path / "nowhere")
+    torch.save(checkpoint, tmp_path / "best.ckpt")
+    with pytest.raises(UserError, match="verify=false compares the file on random pixels"):
+        written("onnx", checkpoint=tmp_path / "best.ckpt")
+
+
+# the comparison
+
+
+def test_a_comparison_counts_changed_answers_but_no_ties():
+    comparison = Comparison()
+    expected = torch.tensor([[0.5, 0.5], [0.9, 0.1], [0.3, 0.7]])
+    given = torch.tensor([[0.49999, 0.50001], [0.4, 0.6], [0.3, 0.7]])
+    comparison.add(expected, given, torch.tensor([0, 0, 1]))
+    assert (comparison.images, comparison.changed, comparison.right, comparison.right_before) == (3, 1, 1, 3)
+    assert comparison.difference == pytest.approx(0.5)
+    assert not comparison.agrees
+
+
+def test_a_probability_that_is_no_number_never_agrees():
+    comparison = Comparison()
+    comparison.add(torch.tensor([[0.1, 0.9]]), torch.tensor([[np.nan, 0.9]]))
+    comparison.add(torch.tensor([[0.1, 0.9]]), torch.tensor([[0.1, 0.9]]))
+    assert np.isnan(comparison.difference)
+    assert not comparison.agrees
+
+
+@pytest.mark.parametrize(("difference", "agrees"), [(TOLERANCE / 2, True), (2 * TOLERANCE, False)])
+def test_the_tolerance(difference, agrees):
+    comparison = Comparison()
+    expected = torch.tensor([[0.25, 0.75]], dtype=torch.float64)
+    comparison.add(expected, expected + torch.tensor([[difference, -difference]], dtype=torch.float64))
+    assert comparison.agrees is agrees
+
+
+def test_another_shape_never_agrees():
+    with pytest.raises(RunError, match=r"\(1, 3\) instead of \(1, 2\)"):
+        Comparison().add(torch.zeros(1, 2), torch.zeros(1, 3))
