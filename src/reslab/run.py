@@ -25,7 +25,7 @@ Result = dict[str, Any]
 
 # The options that a resumed run may change. Any other difference makes it another run.
 MAY_DIFFER = (
-    "resume", "folder", "outputs", "test", "summary", "find_lr", "objective", "compile", "graph", "logger",
+    "resume", "folder", "outputs", "test", "page", "summary", "find_lr", "objective", "compile", "graph", "logger",
     "checkpoint", "sweep", "callbacks",
     "data.root", "data.num_workers", "data.on_error", "data.allow_changes", "trainer.max_epochs", "trainer.max_steps",
     "trainer.max_time", "trainer.accelerator",

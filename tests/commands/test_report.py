@@ -171,4 +171,4 @@ def test_latest_is_the_newest_run(tmp_path, monkeypatch, capsys):
         (checkpoints / "last.ckpt").touch()
         os.utime(folder / ".hydra" / "config.yaml", (number, number))
     report(["latest"])
-    assert capsys.readouterr().out.splitlines()[-1].startswith("report: outputs/resnet8-digits/a (")
+    assert capsys.readouterr().out.splitlines()[-1] == "report: outputs/resnet8-digits/a/run.html"

@@ -41,7 +41,7 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
         run = Run(config.folder, own)
         with run_log(run.folder), held_log(resumes=bool(config.resume)):
             command.log_beginning(config)
-            train(config)
+            command.write_page(config, train(config), own)
         finished.append(run)
 
     new_folder.cache_clear()  # a process that trains twice needs two folders

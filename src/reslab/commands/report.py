@@ -1,4 +1,4 @@
-"""The command `report`: compare finished runs and sweeps."""
+"""The command `report`: show a run, and compare finished runs and sweeps."""
 
 import os
 import re
@@ -17,9 +17,10 @@ from reslab.sweeps.folder import Sweep
 from reslab.text import printable
 
 HELP = """\
-Compare finished runs and sweeps.
+Show a run, or compare finished runs and sweeps.
 
   python src/report.py latest                      the newest run or sweep
+  python src/report.py outputs/resnet20-digits/2026-01-31_12-00-00    one run
   python src/report.py outputs/multirun/2026-01-31_12-00-00
   python src/report.py outputs/resnet20-digits outputs/resnet32-digits
   python src/report.py outputs/resnet20-digits output=report     write it there
@@ -29,6 +30,8 @@ Prints a leaderboard, one row per configuration with mean, spread and confidence
 interval over its seeds, and writes report.csv, runs.csv and report.html: a page
 with the table, learning curves and the effect of each parameter. They are
 written into the named folder, or into the one that holds all named folders.
+Of the folder of one run it writes run.html instead: the metrics of the test with
+confidence intervals, which classes are confused, and the mistakes as pictures.
 `versus` shows what differs between the runs before and after it, and whether
 the accuracy differs by more than the spread over seeds.
 """  # not the docstring of this module, which python -OO removes
@@ -57,12 +60,15 @@ def main() -> None:
 def report(arguments: list[str]) -> None:
     """Print and write the report that the arguments ask for. Raises UserError."""
     from reslab.reports.leaderboard import read_report
+    from reslab.reports.run_page import PAGE
+    from reslab.reports.run_page.writing import write_run_page
     from reslab.reports.terminal import print_report
     from reslab.reports.writing import FILES, write_report
 
     outputs = [argument.removeprefix("output=") for argument in arguments if argument.startswith("output=")]
     named = (folder_of(argument) for argument in arguments if not argument.startswith("output="))
-    folders = [path for path in named if path.name not in FILES or path.is_dir()]  # a shell's * finds an old report
+    old = (*FILES, PAGE)  # which a shell's * finds
+    folders = [path for path in named if path.name not in old or path.is_dir()]
     refuse_other_words(folders)
     if "" in outputs:
         raise UserError("output= must name a folder")
@@ -76,6 +82,9 @@ def report(arguments: list[str]) -> None:
     place = Path(outputs[-1]).expanduser() if outputs else common_folder(folders)
     found = read_report(folders)
     print_report(found)
+    if len(folders) == 1 and Run(folders[0]).hydra_folder.is_dir():
+        print(f"report: {printable(write_run_page(Run(folders[0]), place))}")
+        return
     write_report(found, place)
     print(f"report: {printable(place)} ({', '.join(FILES)})")
 

@@ -8,6 +8,8 @@ from reslab.commands.main import run
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from reslab.run import Result
+
 log = logging.getLogger(__name__)
 
 HELP = """\
@@ -62,12 +64,31 @@ def run_train(config: "DictConfig") -> float | list[float | None] | None:
         from reslab.training.fit import train  # torch and lightning, once the configuration is known to be right
 
     result = train(config)
+    write_page(config, result)
     if HydraConfig.get().mode == RunMode.RUN:  # a sweep ends with a table of all its jobs instead
         print_result(result)
         print_next_steps(result, config)
     if isinstance(config.objective, str):
         return result.get(config.objective)
     return [result.get(name) for name in config.objective]
+
+
+def write_page(config: "DictConfig", result: "Result", config_dir: str | None = None) -> None:
+    """Write the page of a run that was tested, in its first process. The run has ended: what fails is one warning."""
+    from reslab.errors import one_line
+    from reslab.interruption import signals
+    from reslab.machine import is_first_process
+    from reslab.run import Run
+
+    if not (config.page and "test/accuracy" in result and is_first_process()):
+        return
+    try:
+        with signals.deferred():
+            from reslab.reports.run_page.writing import write_run_page
+        write_run_page(Run(config.folder, config_dir))
+    except Exception as error:
+        log.debug("the page failed", exc_info=error)
+        log.warning("the page of the run was not written: %s", one_line(error, "config"))
 
 
 def show_summary(config: "DictConfig") -> None:

@@ -1,46 +1,29 @@
 """index.html: what was found, with pictures, in one file that needs no other file, no script and no network."""
 
-from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from typing import Any, NamedTuple
 
 from PIL import Image
 
 from reslab.data.images import counted
 from reslab.data.splits import SPLIT_WORDS
+from reslab.data.thumbnails import encoded
 from reslab.data_checks.check import Check
 from reslab.data_checks.copies import Positions
-from reslab.data_checks.pictures import encoded
 from reslab.data_checks.result import by_importance, fact_lines
-from reslab.text import printable
+from reslab.pages import data_uri, document, text
 
 MOST_GROUPS, MOST_OF_GROUP = 20, 8  # groups of copies under each heading, and pictures of a group
 MOST_BROKEN = 100
-PNG = b"\x89PNG"
 STYLE = """
-:root { color-scheme: light dark; --text: #1c1e21; --quiet: #5c6370; --line: #d8dbe0; --paper: #fff; --card: #f4f5f7;
-  --train: #3b7dd8; --val: #e0a030; --test: #3a9d5d; --worst: #c0392b }
-@media (prefers-color-scheme: dark) { :root { --text: #e4e6ea; --quiet: #9aa3b0; --line: #3a3f47; --paper: #17191c;
-  --card: #22252a; --train: #5b97ea; --val: #e5b256; --test: #58b87a; --worst: #ee7a6d } }
-* { box-sizing: border-box }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 70em; padding: 1em; color: var(--text);
-  background: var(--paper); overflow-wrap: anywhere }
-h1 { margin: .4em 0 0 } h2 { margin: 2em 0 .3em } h3 { margin: 1.4em 0 .4em; font-size: 1em } p { margin: .3em 0 }
-.quiet { color: var(--quiet) } code { background: var(--card); padding: .1em .3em; border-radius: 3px }
 .problems { list-style: none; padding: 0 } .problems li { padding: .4em .7em; margin: .3em 0; background: var(--card);
   border-left: 4px solid var(--line) } .problems .leak, .problems .labels { border-color: var(--worst) }
 .problems b { margin-right: .6em }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100% }
-th, td { padding: .25em .6em .25em 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top }
-td.number, th.number { text-align: right; white-space: nowrap }
-.facts th { width: 9em; font-weight: normal; color: var(--quiet) }
 .bar { display: flex; height: .8em; min-width: 6em; margin-top: .35em } .bar i { display: block }
 .train { background: var(--train) } .val { background: var(--val) } .test { background: var(--test) }
 .pictures { display: flex; flex-wrap: wrap; gap: 4px } .pictures img { display: block }
 .groups { display: flex; flex-wrap: wrap; gap: .6em; margin-top: .5em }
 .group { background: var(--card); padding: .6em; border-radius: 4px; display: flex; flex-wrap: wrap; gap: .6em }
-figure { margin: 0; width: 96px; font-size: 12px; line-height: 1.3 }
 figure span { display: inline-block; padding: 0 .4em; border-radius: 3px; color: #fff; text-shadow: 0 0 2px #000 }
 figure div { height: 96px; display: flex; align-items: center; justify-content: center }
 .bars { width: 40% } @media (max-width: 36em) { .bars { width: 20% } .bar { min-width: 0 } }
@@ -94,9 +77,9 @@ def html_page(
         pictures: the pictures of all images that are shown, by their positions.
     """
     result = check.result
-    title = text(f"{result['data']}: {result['images']:,} images, {len(check.images.data.classes):,} classes")
+    title = f"{result['data']}: {result['images']:,} images, {len(check.images.data.classes):,} classes"
     body = [
-        f"<h1>{title}</h1>",
+        f"<h1>{text(title)}</h1>",
         f'<p class="quiet">{text(result["root"])}</p>' if result["root"] else "",
         problem_list(result),
         *(part_section(check, part, pictures) for part in parts),
@@ -105,16 +88,7 @@ def html_page(
         broken_files(result),
         *sheet_sections(check, sheets, pictures),
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
-    content = "\n".join(filter(None, body))
-    return (
-        f"<!doctype html>\n<html lang=en><head>{head}<style>{STYLE}</style></head>\n<body>\n{content}\n</body></html>\n"
-    )
-
-
-def text(value: object) -> str:
-    """Return a text that a page shows as it is, whatever characters it holds."""
-    return escape(printable(value))
+    return document(title, "\n".join(filter(None, body)), STYLE)
 
 
 def problem_list(result: Mapping[str, Any]) -> str:
@@ -150,10 +124,8 @@ def figure(check: Check, position: int, pictures: Mapping[int, Image.Image]) -> 
 
 def image_tag(picture: Image.Image, name: str) -> str:
     """Return the tag of a picture that holds its file. `name` is escaped already."""
-    content = encoded(picture)
-    kind = "png" if content.startswith(PNG) else "jpeg"
     size = f'width="{picture.width}" height="{picture.height}"'
-    return f'<img {size} alt="{name}" title="{name}" src="data:image/{kind};base64,{b64encode(content).decode()}">'
+    return f'<img {size} alt="{name}" title="{name}" src="{data_uri(encoded(picture))}">'
 
 
 def class_table(result: Mapping[str, Any]) -> str:

@@ -1,25 +1,22 @@
 """Small pictures of images, and the contact sheet of a class."""
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from reslab.data.headers import evenly_spaced
-from reslab.data.images import UnreadableImageError, load_image
+from reslab.data.thumbnails import SIDE, picture_of, resized
 from reslab.data_checks.facts import LEAST_SIZE
 from reslab.data_checks.images import Images, in_processes, progress_bar
 
-SIDE = 96  # pixels of the longer side of a picture
 COLUMNS, GAP = 8, 4  # of a sheet
 ALL_SHEETS, MOST_OF_CLASS, LEAST_OF_CLASS = 2_000, 24, 4  # pictures: of many classes, each gets fewer
-QUALITY = 80  # of the pictures in the page
 
 
 class Pictures(Dataset[list[Image.Image | None]]):
@@ -35,20 +32,8 @@ class Pictures(Dataset[list[Image.Image | None]]):
 
     def __getitem__(self, batch: Sequence[int]) -> list[Image.Image | None]:
         """Return the pictures of a batch; None for a file that cannot be read."""
-        return [picture_of(self.sources[number], self.background) for number in batch]
-
-
-def picture_of(source: Tensor | str, background: Sequence[int] | None) -> Image.Image | None:
-    if isinstance(source, str):
-        try:
-            image = load_image(source, 3, background, LEAST_SIZE)
-        except (UnreadableImageError, OSError):
-            return None
-    else:
-        pixels = source.numpy().transpose(1, 2, 0)  # (H, W, C)
-        image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("RGB")
-    is_tiny = max(image.size) <= SIDE // 2  # its pixels stay visible
-    return ImageOps.contain(image, (SIDE, SIDE), Image.Resampling.NEAREST if is_tiny else Image.Resampling.BICUBIC)
+        found = (picture_of(self.sources[number], self.background, LEAST_SIZE) for number in batch)
+        return [None if picture is None else resized(picture.convert("RGB")) for picture in found]
 
 
 def pictures_of(images: Images, positions: Sequence[int]) -> dict[int, Image.Image]:
@@ -88,14 +73,6 @@ def sheet(pictures: Sequence[Image.Image]) -> Image.Image:
         left, top = number % columns * cell, number // columns * cell
         grid.paste(picture, (left + (SIDE - picture.width) // 2, top + (SIDE - picture.height) // 2))
     return grid
-
-
-def encoded(picture: Image.Image) -> bytes:
-    """Return a picture as JPEG, or as PNG where that is smaller, e.g. for few pixels that were enlarged."""
-    files = [BytesIO(), BytesIO()]
-    picture.save(files[0], "JPEG", quality=QUALITY)
-    picture.save(files[1], "PNG", optimize=True)
-    return min((file.getvalue() for file in files), key=len)
 
 
 def available(pictures: Mapping[int, Image.Image], positions: Sequence[int]) -> list[Image.Image]:

@@ -8,27 +8,27 @@ from reslab.reports.configurations import Configuration
 
 SPLITS = {"train": "training", "val": "validation"}
 
-Curve = dict[float, float]  # the error in % by the number of epochs that have passed
+Curve = dict[float, float]  # the error in %, or a metric, by the number of epochs that have passed
 
 
 def error_curves(configuration: Configuration, split: str) -> list[Curve]:
-    """Return one curve per run. It is empty if the run has no accuracy on the split, and NaN where none can be drawn.
+    """Return one curve per run: see `metric_curve`. It is empty if the run has no accuracy on the split."""
+    curves = (metric_curve(entry.metrics, f"{split}/accuracy") for entry in configuration.entries)
+    return [{moment: 100 * (1 - accuracy) for moment, accuracy in curve.items()} for curve in curves]
 
-    A validation within an epoch is a point at its own moment. The training accuracy is a mean over an epoch, so only
+
+def metric_curve(rows: Sequence[dict[str, float]], metric: str) -> Curve:
+    """Return a metric by the number of epochs that have passed, NaN where its value cannot be drawn.
+
+    A validation within an epoch is a point at its own moment. A metric of the training is a mean over an epoch, so only
     the last row of each epoch has it complete.
     """
-    metric = f"{split}/accuracy"
-    curves = []
-    for entry in configuration.entries:
-        last = {row["epoch"]: number for number, row in enumerate(entry.metrics)}
-        curves.append(
-            {
-                moment: 100 * (1 - row[metric]) if is_drawable(row[metric]) else math.nan
-                for number, (moment, row) in enumerate(zip(moments(entry.metrics), entry.metrics, strict=True))
-                if metric in row and (split != "train" or number == last[row["epoch"]])
-            }
-        )
-    return curves
+    last = {row["epoch"]: number for number, row in enumerate(rows)}
+    return {
+        moment: row[metric] if is_drawable(row[metric]) else math.nan
+        for number, (moment, row) in enumerate(zip(moments(rows), rows, strict=True))
+        if metric in row and (not metric.startswith("train/") or number == last[row["epoch"]])
+    }
 
 
 def moments(rows: Sequence[dict[str, float]]) -> list[float]:

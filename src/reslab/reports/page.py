@@ -1,9 +1,13 @@
 """report.html: a sortable leaderboard and figures, in one file that needs no other file and no network."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
+from urllib.parse import quote
 
+from reslab.pages import SORTING
 from reslab.reports.configurations import (
     ACCURACIES,
     Configuration,
@@ -21,6 +25,7 @@ from reslab.reports.figures import (
 from reslab.reports.leaderboard import Report, failure_lines, notes_on_means, plural
 from reslab.reports.origin import origin
 from reslab.reports.pairwise import Comparison, comparisons
+from reslab.reports.run_page import PAGE
 from reslab.reports.settings import ABSENT, distinct_labels, rounded_text, setting_text
 from reslab.reports.statistics import PERCENT, SIGNIFICANCE_LEVEL
 
@@ -45,29 +50,26 @@ td { max-width: 20em; overflow-wrap: break-word } td.number { white-space: nowra
 use:hover { fill-opacity: .6 } h1 { margin-top: 1.6em; overflow-wrap: anywhere }
 td.folder { font-size: .8em; min-width: 16em; overflow-wrap: anywhere } svg { max-width: 100%; height: auto }
 """
-SCRIPT = """
-const headers = document.querySelectorAll("th[data-direction]");
-for (const header of headers) header.onclick = () => {
-  const body = header.closest("table").tBodies[0];
-  const direction = header.dataset.direction === "1" ? -1 : 1;
-  for (const each of header.parentNode.cells) each.dataset.direction = "";
-  header.dataset.direction = direction;
-  const value = row => row.cells[header.cellIndex].dataset.value;
-  const compare = (a, b) => a === "" || b === "" ? (a === "") - (b === "") :
-    direction * (isNaN(a) || isNaN(b) ? a.localeCompare(b, "en", {numeric: true}) : a - b);
-  body.append(...[...body.rows].sort((a, b) => compare(value(a), value(b))));
-};
-"""
 
 
-def html_page(report: Report) -> str:
-    """Return the page: what the runs are, a part for each data set, and the runs that did not finish."""
+def html_page(report: Report, folder: Path = Path()) -> str:
+    """Return the page: what the runs are, a part for each data set, and the runs that did not finish.
+
+    Args:
+        report: the runs.
+        folder: where the page is written, from which it links to the pages of the runs.
+    """
     title = escape(f"{report.subject}: {report.title}")
     parts = [f"<h1>{title}</h1>", facts_table(origin(report.entries))]
     for part in report.parts if report.configurations else ():
         if part is not report:
             parts.append(f"<h1>{escape(f'{part.subject}: {part.title}')}</h1>")
-        parts += [leaderboard_section(part), *comparison_sections(part), curves_section(part), *settings_sections(part)]
+        parts += [
+            leaderboard_section(part, folder),
+            *comparison_sections(part),
+            curves_section(part),
+            *settings_sections(part),
+        ]
     if report.not_finished:
         text = "These runs are not part of any mean."
         parts.append(f"<h2>Not finished</h2><p>{text}</p>{bullet_list(failure_lines(report))}")
@@ -75,7 +77,7 @@ def html_page(report: Report) -> str:
     body = "\n".join(parts)
     return (
         f"<!doctype html>\n<html lang=en><head>{head}<style>{STYLE}</style></head>\n"
-        f"<body>{body}<script>{SCRIPT}</script></body></html>\n"
+        f"<body>{body}<script>{SORTING}</script></body></html>\n"
     )
 
 
@@ -95,11 +97,12 @@ def bullet_list(lines: Sequence[str]) -> str:
 # the leaderboard
 
 
-def leaderboard_section(report: Report) -> str:
+def leaderboard_section(report: Report, folder: Path) -> str:
     names = ["", *report.metric_names, "n", *report.differing_settings, "train/seconds", "best run"]
     head = "".join(f'<th data-direction="">{escape(name)}</th>' for name in names)
     rows = "".join(
-        leaderboard_row(report, place, configuration) for place, configuration in enumerate(report.configurations, 1)
+        leaderboard_row(report, place, configuration, folder)
+        for place, configuration in enumerate(report.configurations, 1)
     )
     text = f"{report.ranking.capitalize()}; click a heading to sort."
     if report.has_several_seeds:
@@ -108,7 +111,7 @@ def leaderboard_section(report: Report) -> str:
     return section("Leaderboard", text, table) + bullet_list(notes_on_means(report))
 
 
-def leaderboard_row(report: Report, place: int, configuration: Configuration) -> str:
+def leaderboard_row(report: Report, place: int, configuration: Configuration, folder: Path) -> str:
     settings, runs = configuration.settings, len(configuration.entries)
     cells = [table_cell(place, place)]
     for metric in report.metric_names:
@@ -120,8 +123,25 @@ def leaderboard_row(report: Report, place: int, configuration: Configuration) ->
         cells.append(table_cell(rounded_text(settings.get(name, ABSENT)), value))
     seconds = configuration.statistics("train/seconds")
     cells.append(table_cell(seconds_text(seconds.mean), seconds.mean) if seconds else table_cell("", ""))
-    folder = escape(configuration.best.location)
-    return f'<tr>{"".join(cells)}<td class="folder" data-value="{folder}">{folder}</td></tr>'
+    best = escape(configuration.best.location)
+    links = page_links(report, configuration, folder)
+    return f'<tr>{"".join(cells)}<td class="folder" data-value="{best}">{best}{links}</td></tr>'
+
+
+def page_links(report: Report, configuration: Configuration, folder: Path) -> str:
+    """Return links from the page in a folder to those of a configuration's runs, where there are any."""
+    links = [
+        f'<a href="{escape(address(page, folder))}">{escape(report.display_name(entry))}</a>'
+        for entry, page in ((entry, entry.folder / PAGE) for entry in configuration.entries)
+        if page.is_file()
+    ]
+    return f"<br>{PAGE}: {', '.join(links)}" if links else ""
+
+
+def address(page: Path, folder: Path) -> str:
+    """Return the address of a file as a link in a page of a folder: relative, so that both can be moved together."""
+    relative = os.path.relpath(page.resolve(), folder.resolve())
+    return quote(os.fsencode(relative.replace(os.sep, "/")))
 
 
 def table_cell(text: object, sorted_by: str | float) -> str:

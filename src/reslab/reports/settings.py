@@ -15,10 +15,10 @@ Settings = dict[str, Any]  # by dotted name
 # The result of a run does not depend on these options, apart from the seed, the fold and the threads: see
 # `Configuration`.
 IGNORED = (
-    "seed", "data.fold", "folder", "outputs", "resume", "objective", "test", "logger", "checkpoint", "data.num_workers",
-    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps", "trainer.profiler",
-    "trainer.detect_anomaly", "callbacks.tensorboard_report", "callbacks.last_checkpoint", "callbacks.pruning",
-    "sweep", "threads", "graph",
+    "seed", "data.fold", "folder", "outputs", "resume", "objective", "test", "page", "logger", "checkpoint",
+    "data.num_workers", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps",
+    "trainer.profiler", "trainer.detect_anomaly", "callbacks.tensorboard_report", "callbacks.last_checkpoint",
+    "callbacks.pruning", "sweep", "threads", "graph",
 )  # fmt: skip
 # Options of all data sets that say on which images a run is tested. `data.root` is a setting of an image folder alone.
 CHOOSE_IMAGES = ("root", "group", "folds")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
 from typing import NamedTuple
 
 CONFIDENCE = 0.95  # the probability that a confidence interval contains the true value
@@ -103,10 +103,32 @@ def with_interval(accuracy: Statistics, images: int | None) -> Statistics:
     ratio = variance / of_seeds if of_seeds else math.inf
     freedom = (n - 1) * ratio * ratio  # ratio**2 may be too large
     quantile = float(ndtri(QUANTILE) if math.isinf(freedom) else stdtrit(freedom, QUANTILE))
-    weight = quantile**2 / effective
-    centre = (mean + weight / 2) / (1 + weight)
-    margin = math.sqrt(weight * of_one_image + weight**2 / 4) / (1 + weight)
-    return accuracy._replace(low=max(0.0, min(centre - margin, mean)), high=min(1.0, max(centre + margin, mean)))
+    low, high = wilson(mean, effective, quantile)
+    return accuracy._replace(low=low, high=high)
+
+
+def wilson(proportion: float, n: float, quantile: float) -> tuple[float, float]:
+    """Return the bounds of Wilson's score interval, which are within 0 and 1 and contain the proportion.
+
+    Args:
+        proportion: from 0 to 1.
+        n: how many images it is a proportion of, as a real number if it is an effective one.
+        quantile: of the distribution, e.g. 1.96.
+    """
+    weight = quantile**2 / n
+    centre = (proportion + weight / 2) / (1 + weight)
+    margin = math.sqrt(weight * proportion * (1 - proportion) + weight**2 / 4) / (1 + weight)
+    return max(0.0, min(centre - margin, proportion)), min(1.0, max(centre + margin, proportion))
+
+
+def proportion_interval(part: int, n: int) -> tuple[float, float]:
+    """Return the confidence interval of a proportion: where it would be with other images. (0, 1) of none.
+
+    Example:
+        >>> proportion_interval(10, 10)  # all right: the true proportion may still be below 1
+        (0.7224672001371..., 1.0)
+    """
+    return wilson(part / n, n, NormalDist().inv_cdf(QUANTILE)) if n else (0.0, 1.0)
 
 
 def mean_of(values: Sequence[float]) -> float:

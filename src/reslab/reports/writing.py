@@ -23,6 +23,6 @@ def write_report(report: Report, folder: Path) -> None:
     try:
         write_csv(folder / LEADERBOARD, leaderboard(report))
         write_csv(folder / RUNS, run_table(report))
-        write_text(folder / PAGE, html_page(report))
+        write_text(folder / PAGE, html_page(report, folder))
     except OSError as error:
         raise UserError(f"the report cannot be written into {folder}: {error.strerror}") from error

@@ -214,8 +214,7 @@ class CalibrationError(Metric):
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         confidence, predicted = logits.float().softmax(1).max(1)  # (N,), (N,)
-        upper_bounds = torch.arange(1, BINS, device=logits.device) / BINS
-        number = torch.bucketize(confidence, upper_bounds)  # an upper bound belongs to its bin
+        number = bins_of(confidence)
         in_bin = number[:, None] == torch.arange(BINS, device=logits.device)  # (N, BINS)
         self.images += in_bin.sum(0)
         self.right += (in_bin & (predicted == labels)[:, None]).sum(0)
@@ -225,3 +224,9 @@ class CalibrationError(Metric):
 
     def compute(self) -> Tensor:
         return (self.right - self.confidence).abs().sum() / self.images.sum()
+
+
+def bins_of(confidence: Tensor) -> Tensor:  # (N,) -> int64 (N,)
+    """Return the number of the bin of each confidence, of `BINS` equal ones. An upper bound belongs to its bin."""
+    upper_bounds = torch.arange(1, BINS, device=confidence.device) / BINS
+    return torch.bucketize(confidence, upper_bounds)

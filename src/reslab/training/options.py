@@ -102,6 +102,7 @@ RUN = {
     "compile": TRUE_OR_FALSE,
     "graph": TRUE_OR_FALSE | one_of("auto"),
     "test": TRUE_OR_FALSE,
+    "page": TRUE_OR_FALSE,
     "summary": TRUE_OR_FALSE,
     "find_lr": TRUE_OR_FALSE,
     "objective": one_or_list(one_of(*VALIDATION_METRICS, *TEST_METRICS, *TRAINING_METRICS, "parameters")),

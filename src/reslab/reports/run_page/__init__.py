@@ -1,0 +1,3 @@
+"""run.html: one run on one page, with its metrics, curves, confused classes and misclassified images."""
+
+PAGE = "run.html"

@@ -1,0 +1,98 @@
+"""The pixels of the images that the page shows: read again from the run's own data set."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class, instantiate
+from PIL import Image
+from torch import Tensor
+
+from reslab.configuration import CONF, own_folders, to_dict
+from reslab.data.base import ImageDataModule
+from reslab.data.image_folder import ClassFolders
+from reslab.data.thumbnails import SIDE, picture_of, resized
+from reslab.errors import UserError
+from reslab.inference.loading import recorded_options
+from reslab.run import Run
+from reslab.training.answers import Answers
+from reslab.training.checkpoints import read_checkpoint
+
+
+def read_pictures(run: Run, answers: Answers, positions: Sequence[int]) -> dict[int, Image.Image]:
+    """Return small pictures of images of the test by their positions in the answers, without those that are missing.
+
+    Nothing is downloaded. The configuration of the run may come from a stranger: see `recorded_options`.
+
+    Raises:
+        UserError: the data set is not there any more, or it has other images.
+    """
+    data = test_data(run)
+    split = data.splits["test"]
+    if split is None:
+        raise UserError(f"data={data.name} has no test images in {data.root} any more")
+    sources: dict[int, Tensor | str] = {}
+    if answers.files is not None:
+        if split.files is None:
+            raise UserError(f"data={data.name} does not consist of files any more")
+        prefix = f"{data.root}{os.sep}"
+        path_of = {path.removeprefix(prefix): path for path in split.paths}
+        sources = {each: path_of[answers.files[each]] for each in positions if answers.files[each] in path_of}
+        if positions and not sources:
+            raise UserError(f"none of the images is in {data.root} any more")
+    else:
+        indices, labels = answers.indices, answers.labels
+        if not isinstance(split.images, Tensor):
+            raise UserError(f"data={data.name} consists of files now")
+        known = len(split.labels)
+        if (len(indices) and int(indices.max()) >= known) or not torch.equal(split.labels[indices], labels):
+            raise UserError(f"data={data.name} has other images in {data.root} now")
+        sources = {each: split.images[int(indices[each])] for each in positions}
+    found = {each: picture_of(source, data.background) for each, source in sources.items()}
+    return {
+        each: resized(picture) if max(picture.size) > SIDE else picture
+        for each, picture in found.items()
+        if picture is not None
+    }
+
+
+def test_data(run: Run) -> ImageDataModule:
+    """Read the test images of a run again, without decoding files. Raises UserError where that is not possible."""
+    path, _ = run.chosen_checkpoint()
+    own = own_folders(sys.argv[1:]) if run.config_dir is None else [Path(run.config_dir)]
+    config = recorded_options(path, read_checkpoint(path)["reslab"]["config"], [CONF, *own])
+    options = to_dict(config.data, resolve=True)
+    if issubclass(get_class(options["_target_"]), ClassFolders):
+        options["in_memory"] = False
+    with quiet("reslab.data"):
+        data: ImageDataModule = instantiate(options, seed=config.seed, _convert_="all")
+        data.download = lambda: refuse_download(data)  # type: ignore[method-assign]
+        data.setup("test")
+    return data
+
+
+def refuse_download(data: ImageDataModule) -> None:
+    raise FileNotFoundError(f"its files are not in {data.root}")
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Log no warnings of these modules: the training has said them."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why something could not be read, as part of a line."""
+    reason: Any = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return " ".join(str(reason).split())

@@ -1,0 +1,194 @@
+"""What the answers of a test say: metrics with intervals, the scores of each class, and calibration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from reslab.errors import UserError
+from reslab.inference.evaluation import class_table
+from reslab.reports.run_page.resampling import (
+    Interval,
+    calibrated_errors,
+    f1_resamples,
+    interval_of,
+    mean_resamples,
+    percentile_interval,
+)
+from reslab.reports.statistics import CONFIDENCE, proportion_interval
+from reslab.run import Result
+from reslab.training.answers import Answers
+from reslab.training.confusion import Confusion
+from reslab.training.metrics import BINS, CalibrationError, bins_of
+
+WILSON, BOOTSTRAP = "Wilson", "bootstrap"
+
+
+class Metric(NamedTuple):
+    """A metric of the test.
+
+    Attributes:
+        name: as in result.json.
+        interval: where it would be with other images; None where nothing says it.
+        method: how the interval was computed; "" without one.
+    """
+
+    name: str
+    value: float
+    interval: Interval | None
+    method: str
+
+
+class ClassScores(NamedTuple):
+    """The scores of one class, each with its interval.
+
+    Attributes:
+        number: of the class.
+        images: of the class, in the test.
+        precision, recall: proportions, of the images predicted as the class and of those of the class; None of none.
+        f1_interval: None where resampling does not vary the score.
+        taken_for: the class that its images are mistaken for most often, and in how many images; None without mistakes.
+    """
+
+    number: int
+    images: int
+    precision: float | None
+    precision_interval: Interval
+    recall: float | None
+    recall_interval: Interval
+    f1: float
+    f1_interval: Interval | None
+    taken_for: tuple[int, int] | None
+
+
+class Bin(NamedTuple):
+    """The images whose confidence is in one interval, with how many of them are right, and their mean confidence."""
+
+    low: float
+    high: float
+    images: int
+    right: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The answers of a run's test, and its result, which speak of the same weights and images."""
+
+    answers: Answers
+    result: Result
+
+    @cached_property
+    def confusion(self) -> Confusion:
+        answers = self.answers
+        return Confusion.of_codes([answers.labels * len(answers.classes) + answers.predicted], len(answers.classes))
+
+    @cached_property
+    def f1_resamples(self) -> np.ndarray[Any, Any]:
+        confusion = self.confusion
+        pairs = (each.numpy() for each in (confusion.true, confusion.predicted, confusion.counts))
+        return f1_resamples(*pairs, confusion.num_classes)
+
+    def metrics(self) -> list[Metric]:
+        """Return the metrics of the test that the result has."""
+        n = len(self.answers)
+        found = []
+        for name in ("test/accuracy", "test/top5_accuracy", "test/f1_macro", "test/loss", "test/calibration_error"):
+            if name not in self.result:
+                continue
+            value = float(self.result[name])
+            if name.endswith("accuracy"):
+                interval, method = Interval(*proportion_interval(round(value * n), n)), WILSON
+            elif name == "test/calibration_error":  # which resampling makes larger
+                interval, method = None, ""
+            else:
+                interval, method = self.bootstrap_interval(name), BOOTSTRAP
+            found.append(Metric(name, value, interval, method if interval else ""))
+        return found
+
+    def bootstrap_interval(self, name: str) -> Interval | None:
+        """Return the interval of the loss or of the macro F1 score."""
+        if name == "test/loss":
+            return interval_of(mean_resamples(self.answers.losses.numpy()))
+        return interval_of(np.nanmean(self.f1_resamples, axis=1))  # every resample has some class
+
+    def class_scores(self) -> list[ClassScores]:
+        """Return the scores of each class."""
+        confusion = self.confusion
+        right, predicted = confusion.right().tolist(), confusion.by_predicted_class().tolist()
+        most_taken_for = self.most_taken_for()
+        occurring = np.unique([*confusion.true.tolist(), *confusion.predicted.tolist()])
+        bounds = percentile_interval(self.f1_resamples[:, occurring], axis=0).T.tolist()
+        f1_intervals = {number: Interval(*pair) for number, pair in zip(occurring.tolist(), bounds, strict=True)}
+        scores = []
+        for number, row in enumerate(class_table(confusion, list(self.answers.classes))):
+            images = int(row["images"])
+            scores.append(
+                ClassScores(
+                    number,
+                    images,
+                    row["precision"] if predicted[number] else None,
+                    Interval(*proportion_interval(right[number], predicted[number])),
+                    row["recall"] if images else None,
+                    Interval(*proportion_interval(right[number], images)),
+                    row["f1"],
+                    varying(f1_intervals.get(number)),
+                    most_taken_for.get(number),
+                )
+            )
+        return scores
+
+    def mistaken_pairs(self) -> list[tuple[int, int, int]]:
+        """Return the pairs of a true class, a predicted one, and how many images were confused so, the most first."""
+        confusion = self.confusion
+        columns = (each.tolist() for each in (confusion.true, confusion.predicted, confusion.counts))
+        pairs = [pair for pair in zip(*columns, strict=True) if pair[0] != pair[1]]
+        return sorted(pairs, key=lambda pair: -pair[2])
+
+    def most_taken_for(self) -> dict[int, tuple[int, int]]:
+        return {true: (predicted, count) for true, predicted, count in reversed(self.mistaken_pairs())}
+
+    @cached_property
+    def bins(self) -> list[Bin]:
+        """The bins of the calibration error, as the metric has them."""
+        metric = CalibrationError()
+        metric.update(self.answers.logits, self.answers.labels)
+        columns = zip(metric.images.tolist(), metric.right.tolist(), metric.confidence.tolist(), strict=True)
+        return [
+            Bin(number / BINS, (number + 1) / BINS, images, right, confidence / images if images else 0.0)
+            for number, (images, right, confidence) in enumerate(columns)
+        ]
+
+    def calibrated_limit(self) -> float:
+        """Return the calibration error that a perfectly calibrated network would stay below in 95% of such tests."""
+        confidence = self.answers.probabilities.max(1).values
+        errors = calibrated_errors(confidence.numpy(), bins_of(confidence).numpy(), BINS)
+        return float(np.quantile(errors, CONFIDENCE))
+
+
+def require_same_test(answers: Answers, step: int, result: Mapping[str, Any]) -> None:
+    """Raise UserError unless the answers are those of the test of the result: of the same weights and images."""
+    tested = result.get("best_step") or result.get("steps")
+    right, n, accuracy = int(answers.right.sum()), len(answers), float(result["test/accuracy"])
+    if step != tested:
+        what = f"the answers are of step {step} and the result is of step {tested}"
+    elif not n or abs(accuracy - right / n) > 0.5 / n:
+        what = f"the answers are right for {right} of {n} images, and the accuracy of the result is {accuracy:.4f}"
+    elif int(result.get("test/images", n)) != n:
+        what = f"the answers are to {n} images and the result is of {result['test/images']:.0f}"
+    else:
+        return
+    raise UserError(f"{what}: the page would mix two tests; train again, or resume the run, to write both anew")
+
+
+def varying(interval: Interval | None) -> Interval | None:
+    """Return an interval; None for a single point, which says nothing."""
+    return interval if interval is not None and interval.low < interval.high else None
+
+
+def is_finite(answers: Answers) -> bool:
+    """Return whether every image has a confidence."""
+    return bool(torch.isfinite(answers.logits).all())

@@ -1,0 +1,65 @@
+"""The file run.html of a run."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from reslab.errors import UserError
+from reslab.files import write_text
+from reslab.reports.entries import Entry, read_entry
+from reslab.reports.run_page import PAGE
+from reslab.run import UNREADABLE, Run
+from reslab.text import printable
+
+
+def write_run_page(run: Run, folder: Path | None = None) -> Path:
+    """Write the page of a run, and return its path.
+
+    Args:
+        run: the run. A test's pictures are read again from its data set, where that is still in place.
+        folder: where to write the page; None for the folder of the run.
+
+    Raises:
+        UserError: a file of the run cannot be read, its answers are not those of its result, or the page cannot be
+            written.
+    """
+    entry = read_entry(run)
+    if entry.result["status"] == UNREADABLE:
+        raise UserError(f"{entry.location}: {entry.failure}")
+    page = (run.folder if folder is None else folder) / PAGE
+    content = page_of(run, entry)
+    try:
+        write_text(page, content)
+    except OSError as error:
+        raise UserError(f"the report cannot be written into {page.parent}: {error.strerror}") from error
+    return page
+
+
+def page_of(run: Run, entry: Entry) -> str:
+    """Return the page of a run."""
+    from reslab.reports.run_page.page import html_page  # Matplotlib
+
+    if not entry.has_ended or "test/accuracy" not in entry.result:
+        return html_page(entry, None, "" if not entry.has_ended else "The run was not tested.")
+    if not run.answers_file.exists():
+        return html_page(
+            entry,
+            None,
+            f"This run has no {run.answers_file.name}, as runs of older versions, so that its page shows nothing of "
+            "single images: train it again, or resume it with more epochs.",
+        )
+    from reslab.reports.run_page.gallery import choose  # torch
+    from reslab.reports.run_page.pictures import read_pictures, reason_of
+    from reslab.reports.run_page.sections import Test, test_parts
+    from reslab.reports.run_page.tested import Tested, require_same_test
+    from reslab.training.answers import read_answers
+
+    answers, step = read_answers(run.answers_file)
+    require_same_test(answers, step, entry.result)
+    chosen, no_pictures = choose(answers), ""
+    pictures: dict[int, Image.Image] = {}
+    try:
+        pictures = read_pictures(run, answers, chosen.all)
+    except Exception as error:  # a data set may raise anything, and the rest of the page does not need it
+        no_pictures = printable(reason_of(error))
+    return html_page(entry, test_parts(Test(Tested(answers, entry.result), chosen, pictures, no_pictures)), "")
