@@ -1,7 +1,7 @@
 """The figures of run.html, as SVG with the colours of the page."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -45,7 +45,11 @@ def curves_panel(lines: dict[str, Curve], title: str, is_error: bool) -> str:
         for split, line in lines.items():
             if line:
                 values = [100 * (1 - value) if is_error else value for value in line.values()]
-                style = {"color": COLOUR_OF[split], "label": SPLITS[split], "marker": "." if len(line) == 1 else ""}
+                style: dict[str, Any] = {
+                    "color": COLOUR_OF[split],
+                    "label": SPLITS[split],
+                    "marker": "." if len(line) == 1 else "",
+                }
                 axes.plot(list(line), values, **style)
         axes.set(xlabel="epoch", title=title, ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))

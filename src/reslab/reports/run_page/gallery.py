@@ -1,5 +1,6 @@
 """Which images the page shows: a bounded number, those that say most first."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,12 +44,14 @@ def choose(answers: Answers, limit: int = MAX_PICTURES) -> Chosen:
     (wrong_ones,), (right_ones,) = np.nonzero(~right), np.nonzero(right)
     mistakes = wrong_ones[np.argsort(-confidence[wrong_ones], kind="stable")][:SHOWN]
     doubtful = right_ones[np.argsort(confidence[right_ones], kind="stable")][:SHOWN]
-    room = limit - min(len(right_ones), limit // SHARE_OF_RIGHT)
-    worst = in_turn(wrong_ones, pairs, losses)[:room]
-    other = in_turn(right_ones, pairs, -confidence)[: limit - len(worst)]
-    kept = dict.fromkeys(np.concatenate([mistakes, doubtful, worst, other]).tolist())  # in this order
-    every = sorted(list(kept)[: max(limit, len(mistakes) + len(doubtful))])
-    return Chosen(mistakes.tolist(), doubtful.tolist(), every)
+    worst = without_repeats([mistakes, in_turn(wrong_ones, pairs, losses)])
+    other = without_repeats([doubtful, in_turn(right_ones, pairs, -confidence)])
+    worst = worst[: limit - min(len(other), limit // SHARE_OF_RIGHT)]
+    return Chosen(mistakes.tolist(), doubtful.tolist(), sorted(worst + other[: limit - len(worst)]))
+
+
+def without_repeats(parts: Sequence[Positions]) -> list[int]:
+    return list(dict.fromkeys(np.concatenate(parts).tolist()))
 
 
 def in_turn(positions: Positions, pairs: NDArray[np.int64], badness: NDArray[np.float64]) -> Positions:

@@ -43,7 +43,7 @@ def html_page(entry: Entry, test: TestParts | None, untested: str) -> str:
         f'<p class="lead">{text(summary(entry))}</p>',
         "" if entry.has_ended else f'<p class="warning">{text(entry.failure)}</p>',
         f'<p class="warning">{text(untested)}</p>' if untested else "",
-        test.metrics if test else "",
+        test.metrics if test else metrics_section(entry),
         curves_section(entry),
         test.images if test else "",
         provenance_section(entry),
@@ -68,6 +68,12 @@ def summary(entry: Entry) -> str:
     if "train/seconds" in result:
         parts.append(f"{seconds_text(result['train/seconds'])} s of training")
     return "; ".join(parts) or str(result["status"])
+
+
+def metrics_section(entry: Entry) -> str:
+    """Return the metrics of the result, where no answers say how far they may be off."""
+    facts = {name: [metric_text(value)] for name, value in entry.result.items() if name.startswith(("test/", "val/"))}
+    return f"<h2>Result</h2>{facts_table(facts)}" if facts else ""
 
 
 def curves_section(entry: Entry) -> str:

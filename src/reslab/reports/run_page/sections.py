@@ -14,7 +14,7 @@ from reslab.reports.run_page.figures import reliability
 from reslab.reports.run_page.gallery import MAX_PICTURES, Chosen
 from reslab.reports.run_page.page import TestParts
 from reslab.reports.run_page.resampling import Interval, resamples_of
-from reslab.reports.run_page.tested import ClassScores, Tested
+from reslab.reports.run_page.tested import AnsweredTest, ClassScores
 from reslab.reports.statistics import PERCENT
 from reslab.text import printable
 
@@ -31,7 +31,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class Test:
+class ShownTest:
     """The test of a run, as its page shows it.
 
     Attributes:
@@ -41,15 +41,13 @@ class Test:
         no_pictures: why there are none; "" if there are.
     """
 
-    __test__ = False  # it is no test of pytest's
-
-    tested: Tested
+    tested: AnsweredTest
     chosen: Chosen
     pictures: Mapping[int, Image.Image]
     no_pictures: str
 
 
-def metrics_section(tested: Tested) -> Iterator[str]:
+def metrics_section(tested: AnsweredTest) -> Iterator[str]:
     """Yield the metrics with their intervals, and what these mean."""
     answers, n = tested.answers, len(tested.answers)
     rows = []
@@ -82,12 +80,12 @@ def interval_text(interval: Interval) -> str:
     return f"{metric_text(interval.low)} to {metric_text(interval.high)}"
 
 
-def test_parts(test: Test) -> TestParts:
+def test_parts(test: ShownTest) -> TestParts:
     """Return what the page shows of a test."""
     return TestParts("\n".join(metrics_section(test.tested)), "\n".join(image_sections(test)), page_data(test))
 
 
-def image_sections(test: Test) -> Iterator[str]:
+def image_sections(test: ShownTest) -> Iterator[str]:
     tested = test.tested
     if len(tested.answers.classes) <= MAX_MATRIX:
         yield from matrix_section(tested)
@@ -100,7 +98,7 @@ def image_sections(test: Test) -> Iterator[str]:
     yield from calibration_section(tested)
 
 
-def matrix_section(tested: Tested) -> Iterator[str]:
+def matrix_section(tested: AnsweredTest) -> Iterator[str]:
     names = tested.answers.classes
     matrix = tested.confusion.matrix().tolist()
     head = "".join(
@@ -136,7 +134,7 @@ def matrix_cell(names: Sequence[str], true: int, predicted: int, count: int, ima
     )
 
 
-def pairs_section(tested: Tested) -> Iterator[str]:
+def pairs_section(tested: AnsweredTest) -> Iterator[str]:
     """Yield the most confused pairs of classes, where there are too many for a matrix."""
     names, pairs = tested.answers.classes, tested.mistaken_pairs()
     images = tested.confusion.by_true_class().tolist()
@@ -164,7 +162,7 @@ def sortable_head(names: Mapping[str, str]) -> str:
     return f"<thead><tr>{cells}</tr></thead>"
 
 
-def gallery_section(test: Test, title: str, positions: Sequence[int], none: str) -> Iterator[str]:
+def gallery_section(test: ShownTest, title: str, positions: Sequence[int], none: str) -> Iterator[str]:
     yield f"<h2>{text(title)}</h2>"
     if test.no_pictures and positions:
         yield f'<p class="quiet">without pictures: {text(test.no_pictures)}</p>'
@@ -172,7 +170,7 @@ def gallery_section(test: Test, title: str, positions: Sequence[int], none: str)
     yield f'<div class="pictures">{figures}</div>' if figures else f"<p>{text(none[0].upper() + none[1:])}.</p>"
 
 
-def figure(test: Test, position: int) -> str:
+def figure(test: ShownTest, position: int) -> str:
     picture = test.pictures.get(position)
     name = text(test.tested.answers.names[position])
     frame = image_tag(picture, name, position) if picture else '<span class="quiet">no picture</span>'
@@ -183,7 +181,7 @@ def figure(test: Test, position: int) -> str:
     )
 
 
-def caption(tested: Tested, position: int) -> list[str]:
+def caption(tested: AnsweredTest, position: int) -> list[str]:
     """Return the true and the predicted class of an image with their probabilities."""
     answers = tested.answers
     true, predicted = int(answers.labels[position]), int(answers.predicted[position])
@@ -209,7 +207,7 @@ def image_tag(picture: Image.Image, name: str, position: int) -> str:
     )
 
 
-def classes_section(tested: Tested) -> Iterator[str]:
+def classes_section(tested: AnsweredTest) -> Iterator[str]:
     rows = "".join(class_row(tested, scores) for scores in tested.class_scores())
     head = sortable_head({"class": ""} | dict.fromkeys(NUMBERS, "number") | {"most often taken for": ""})
     yield "<h2>Classes</h2>"
@@ -221,7 +219,7 @@ def classes_section(tested: Tested) -> Iterator[str]:
     yield f'<div class="scroll"><table{searched}>{head}<tbody>{rows}</tbody></table></div>'
 
 
-def class_row(tested: Tested, scores: ClassScores) -> str:
+def class_row(tested: AnsweredTest, scores: ClassScores) -> str:
     names = tested.answers.classes
     name = text(names[scores.number])
     cells = [
@@ -250,7 +248,7 @@ def score_cell(value: float | None, interval: Interval | None) -> str:
     return f'<td class="number" data-value="{value}">{metric_text(value)}{bounds}</td>'
 
 
-def calibration_section(tested: Tested) -> Iterator[str]:
+def calibration_section(tested: AnsweredTest) -> Iterator[str]:
     yield "<h2>Calibration</h2>"
     yield (
         '<p class="quiet">Of the images of a confidence, as many should be right: on the dashed line. Bars below it: '
@@ -262,7 +260,7 @@ def calibration_section(tested: Tested) -> Iterator[str]:
     yield f'<div class="figures">{reliability(tested.bins)}</div>'
 
 
-def page_data(test: Test) -> dict[str, Any]:
+def page_data(test: ShownTest) -> dict[str, Any]:
     """Return what the script needs: the classes, the counts of the cells, and the images that are shown."""
     tested, answers = test.tested, test.tested.answers
     confusion = tested.confusion

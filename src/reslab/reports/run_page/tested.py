@@ -6,11 +6,11 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from reslab.errors import UserError
 from reslab.inference.evaluation import class_table
 from reslab.reports.run_page.resampling import (
+    Floats,
     Interval,
     calibrated_errors,
     f1_resamples,
@@ -75,7 +75,7 @@ class Bin(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tested:
+class AnsweredTest:
     """The answers of a run's test, and its result, which speak of the same weights and images."""
 
     answers: Answers
@@ -87,10 +87,12 @@ class Tested:
         return Confusion.of_codes([answers.labels * len(answers.classes) + answers.predicted], len(answers.classes))
 
     @cached_property
-    def f1_resamples(self) -> np.ndarray[Any, Any]:
-        confusion = self.confusion
-        pairs = (each.numpy() for each in (confusion.true, confusion.predicted, confusion.counts))
-        return f1_resamples(*pairs, confusion.num_classes)
+    def resampled_f1(self) -> Floats:
+        """The F1 score of each class in resamples of the images, (resamples, C)."""
+        true, predicted, counts = (
+            each.numpy() for each in (self.confusion.true, self.confusion.predicted, self.confusion.counts)
+        )
+        return f1_resamples(true, predicted, counts, self.confusion.num_classes)
 
     def metrics(self) -> list[Metric]:
         """Return the metrics of the test that the result has."""
@@ -113,7 +115,7 @@ class Tested:
         """Return the interval of the loss or of the macro F1 score."""
         if name == "test/loss":
             return interval_of(mean_resamples(self.answers.losses.numpy()))
-        return interval_of(np.nanmean(self.f1_resamples, axis=1))  # every resample has some class
+        return interval_of(np.nanmean(self.resampled_f1, axis=1))  # every resample has some class
 
     def class_scores(self) -> list[ClassScores]:
         """Return the scores of each class."""
@@ -121,7 +123,7 @@ class Tested:
         right, predicted = confusion.right().tolist(), confusion.by_predicted_class().tolist()
         most_taken_for = self.most_taken_for()
         occurring = np.unique([*confusion.true.tolist(), *confusion.predicted.tolist()])
-        bounds = percentile_interval(self.f1_resamples[:, occurring], axis=0).T.tolist()
+        bounds = percentile_interval(self.resampled_f1[:, occurring], axis=0).T.tolist()
         f1_intervals = {number: Interval(*pair) for number, pair in zip(occurring.tolist(), bounds, strict=True)}
         scores = []
         for number, row in enumerate(class_table(confusion, list(self.answers.classes))):
@@ -187,8 +189,3 @@ def require_same_test(answers: Answers, step: int, result: Mapping[str, Any]) ->
 def varying(interval: Interval | None) -> Interval | None:
     """Return an interval; None for a single point, which says nothing."""
     return interval if interval is not None and interval.low < interval.high else None
-
-
-def is_finite(answers: Answers) -> bool:
-    """Return whether every image has a confidence."""
-    return bool(torch.isfinite(answers.logits).all())

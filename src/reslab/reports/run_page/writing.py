@@ -45,13 +45,13 @@ def page_of(run: Run, entry: Entry) -> str:
         return html_page(
             entry,
             None,
-            f"This run has no {run.answers_file.name}, as runs of older versions, so that its page shows nothing of "
-            "single images: train it again, or resume it with more epochs.",
+            f"There is no {run.answers_file.name}, which older versions did not write and which a test of very many "
+            "images and classes leaves out, so that this page shows nothing of single images.",
         )
     from reslab.reports.run_page.gallery import choose  # torch
     from reslab.reports.run_page.pictures import read_pictures, reason_of
-    from reslab.reports.run_page.sections import Test, test_parts
-    from reslab.reports.run_page.tested import Tested, require_same_test
+    from reslab.reports.run_page.sections import ShownTest, test_parts
+    from reslab.reports.run_page.tested import AnsweredTest, require_same_test
     from reslab.training.answers import read_answers
 
     answers, step = read_answers(run.answers_file)
@@ -62,4 +62,5 @@ def page_of(run: Run, entry: Entry) -> str:
         pictures = read_pictures(run, answers, chosen.all)
     except Exception as error:  # a data set may raise anything, and the rest of the page does not need it
         no_pictures = printable(reason_of(error))
-    return html_page(entry, test_parts(Test(Tested(answers, entry.result), chosen, pictures, no_pictures)), "")
+    test = ShownTest(AnsweredTest(answers, entry.result), chosen, pictures, no_pictures)
+    return html_page(entry, test_parts(test), "")

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from reslab.reports.run_page import resampling
+from reslab.reports.run_page.resampling import calibrated_errors, f1_resamples, interval_of, mean_resamples
+
+
+def test_the_interval_of_a_mean_is_that_of_its_standard_error():
+    values = np.random.default_rng(1).normal(3, 2, 5000)
+    low, high = interval_of(mean_resamples(values))
+    error = values.std() / 5000**0.5
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
+    assert interval_of(mean_resamples(values)) == (low, high)  # a fixed seed
+
+
+def test_values_that_do_not_vary_or_are_not_finite_have_no_interval():
+    assert interval_of(mean_resamples(np.full(10, 0.5))) is None
+    assert interval_of(mean_resamples(np.array([1.0, np.nan]))) is None
+
+
+def test_the_f1_scores_of_resamples_are_those_of_drawn_images():
+    """Resampling pairs of classes and resampling images give the same distribution; scikit-learn scores the images."""
+    random = np.random.default_rng(2)
+    true = random.integers(0, 3, 300)
+    predicted = np.where(random.random(300) < 0.7, true, random.integers(0, 3, 300))
+    codes, counts = np.unique(3 * true + predicted, return_counts=True)
+    scores = f1_resamples(codes // 3, codes % 3, counts, 4)
+    assert scores.shape == (1000, 4)
+    assert np.isnan(scores[:, 3]).all()  # a class without images
+    drawn = (random.integers(0, 300, 300) for _ in range(1000))
+    expected = np.array([f1_score(true[each], predicted[each], average=None) for each in drawn])
+    assert scores[:, :3].mean(0) == pytest.approx(expected.mean(0), abs=0.005)
+    assert scores[:, :3].std(0) == pytest.approx(expected.std(0), rel=0.1)
+
+
+def test_a_calibrated_network_shows_the_error_of_its_draws():
+    """In one bin of n images of the confidence 1/2, the error is that of n throws of a coin."""
+    errors = calibrated_errors(np.full(400, 0.5, np.float32), np.full(400, 7), 15)
+    assert errors.mean() == pytest.approx((2 / np.pi) ** 0.5 * 0.5 / 20, rel=0.1)
+    assert calibrated_errors(np.ones(5, np.float32), np.full(5, 14), 15).max() == 0
+
+
+def test_many_images_have_fewer_resamples(monkeypatch):
+    monkeypatch.setattr(resampling, "MAX_DRAWS", 1000)
+    monkeypatch.setattr(resampling, "NUMBERS_AT_ONCE", 30)
+    assert len(mean_resamples(np.arange(10.0))) == 100
+    assert f1_resamples(np.array([0, 1]), np.array([0, 0]), np.array([5, 5]), 2).shape == (100, 2)
+    assert len(calibrated_errors(np.full(10, 0.5, np.float32), np.zeros(10, int), 15)) == 100
