@@ -23,12 +23,14 @@ computes in float32 on the CPU.
 
 checkpoint  a run's folder, which stands for its best checkpoint; a .ckpt file;
             a folder of runs, which stands for the newest; latest
-format      onnx, torch_export (.pt2) or torchscript (.pt, which torch has
-            deprecated)
+format      onnx, torch_export (.pt2), torchscript (.pt, which torch has
+            deprecated), or int8: onnx with 8 bits, whose accuracy and speed
+            are printed
 output      the file; without it, export/<model> in the run's folder
 root        the folder of the run's own data set, if it has moved
 limit       the number of test images to compare
 verify      false compares on random pixels, where there are no test images
+calibrated  true divides the logits by the temperature of calibrate.py
 """  # not the docstring of this module, which python -OO removes
 
 

@@ -10,12 +10,15 @@ from hydra import compose
 from omegaconf import OmegaConf
 from torch import nn
 
+from reslab.commands.printing import print_export
 from reslab.errors import RunError, UserError
 from reslab.inference.export import export as module
 from reslab.inference.export.comparison import TOLERANCE, Comparison
 from reslab.inference.export.export import export, output_file
 from reslab.inference.export.formats import FORMATS, Format
+from reslab.inference.export.images import calibration_batches
 from reslab.inference.export.options import ENDINGS, EXPORT_SCHEMA
+from reslab.inference.loading import load_classifier
 
 
 @pytest.fixture
@@ -30,7 +33,11 @@ def written(trained, composed, tmp_path):
     return written
 
 
-@pytest.mark.parametrize("kind", ENDINGS)
+FLOAT32 = ("onnx", "torch_export", "torchscript")
+SLOW_ONNX = [pytest.param("onnx", marks=pytest.mark.slow), pytest.param("torch_export", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("kind", FLOAT32)
 def test_a_file_of_each_format_is_the_same_network(trained, written, kind):
     exported = written(kind)
     assert exported.comparison.images == len(trained.images) == 359
@@ -106,7 +113,7 @@ def test_a_name_of_a_stranger_leaves_no_folder(name, composed):
 NAMES = ["<script>alert(1)</script>", "日本語", "=1+1", "$HOME", "50 %", "🦊", "a\nb", "\udcff", "ab", ""]
 
 
-@pytest.mark.parametrize("kind", ENDINGS)
+@pytest.mark.parametrize("kind", [*SLOW_ONNX, "torchscript"])
 def test_any_name_of_a_class_survives(trained, written, tmp_path, kind):
     checkpoint = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
     checkpoint["reslab"]["spec"]["classes"] = NAMES
@@ -128,8 +135,6 @@ def test_a_network_that_looks_at_its_images_is_one_line(trained, written, monkey
 
 
 def restored_with(trained, network):
-    from reslab.inference.loading import load_classifier
-
     restored = load_classifier(trained.folder / "checkpoints" / "best.ckpt")
     restored.classifier.network = network
     return restored
@@ -139,8 +144,9 @@ def restored_with(trained, network):
     ("overrides", "line"),
     [
         (["format=torch_export", "output=a.onnx"], "output=a.onnx: the name of a file of format=torch_export ends in"),
-        (["format=tflite"], "format=tflite must be one of onnx, torch_export, torchscript"),
+        (["format=tflite"], "format=tflite must be one of onnx, torch_export, torchscript, int8"),
         (["limit=0"], "limit=0 must be an integer of at least 1"),
+        (["verify=false", "format=int8"], "format=int8 needs the images of the run"),
         (["verify=false", "limit=9"], "limit= is a number of test images"),
     ],
 )
@@ -157,6 +163,46 @@ def test_without_test_images_it_says_how_to_do_without(trained, written, tmp_pat
     torch.save(checkpoint, tmp_path / "best.ckpt")
     with pytest.raises(UserError, match="verify=false compares the file on random pixels"):
         written("onnx", checkpoint=tmp_path / "best.ckpt")
+
+
+@pytest.mark.slow
+def test_int8_keeps_the_answers_nearly_and_says_how_many(trained, written, capsys):
+    exported = written("int8", "calibration_images=256")
+    right = int((trained.probabilities.argmax(1) == trained.labels).sum())
+    assert exported.comparison.right_before == right
+    assert abs(exported.comparison.right - right) <= 0.03 * 359
+    assert 1e-4 < exported.comparison.difference < 0.5  # it is another network
+    assert exported.speeds.keys() == {"float32", "int8"}
+    assert all(each.keys() == {1, 64} and min(each.values()) > 0 for each in exported.speeds.values())
+    float32 = written("onnx", "verify=false")
+    assert exported.size < 0.6 * float32.size
+    print_export(exported)
+    assert f"accuracy    {right / 359:.4f} in float32" in capsys.readouterr().out
+
+
+def test_the_images_of_the_calibration_are_training_images(trained):
+    restored = load_classifier(trained.folder / "checkpoints" / "best.ckpt")
+    images = torch.cat(calibration_batches(restored, None, 200)).permute(0, 3, 1, 2)
+    assert images.shape == (200, 1, 8, 8)
+    test = {image.numpy().tobytes() for image in trained.images}
+    assert not [image for image in images if image.contiguous().numpy().tobytes() in test]
+
+
+def test_the_file_has_the_temperature_of_the_checkpoint(trained, written, monkeypatch):
+    monkeypatch.setattr(module, "stored_calibration", lambda *args: SimpleNamespace(temperature=2.0))
+    exported = written("torchscript", "calibrated=true")
+    assert exported.comparison.agrees
+    loaded = FORMATS["torchscript"].load(exported.path)
+    with torch.inference_mode():
+        probabilities, _ = loaded.answer(trained.images.permute(0, 2, 3, 1))
+        expected = (trained.classifier.evaluation_logits(trained.images) / 2).softmax(1)
+    assert torch.allclose(probabilities, expected, atol=1e-5)
+    assert json.loads(loaded.metadata["provenance"])["temperature"] == 2.0
+
+
+def test_a_network_without_a_calibration_is_one_line(written):
+    with pytest.raises(UserError, match="has no calibration: "):
+        written("torchscript", "calibrated=true")
 
 
 # the comparison

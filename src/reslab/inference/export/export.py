@@ -1,7 +1,9 @@
 """Write a trained network as a file, read it back, and keep it only if it is the same network."""
 
+import logging
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +14,22 @@ from torch import Tensor
 from reslab.errors import RunError, UserError, is_mistake
 from reslab.files import output_errors, replaced
 from reslab.inference.export.comparison import TOLERANCE, Comparison
-from reslab.inference.export.formats import FORMATS, Answer, Format, quiet_conversion
-from reslab.inference.export.images import noise, own_test_data, pixel_batches
+from reslab.inference.export.formats import FORMATS, Answer, Write, quiet_conversion
+from reslab.inference.export.images import NOISE_IMAGES, calibration_batches, noise, own_test_data, pixel_batches
 from reslab.inference.export.metadata import Metadata, metadata
 from reslab.inference.export.network import ExportedNetwork
 from reslab.inference.export.options import ENDINGS
+from reslab.inference.export.quantization import Quantizer
 from reslab.inference.loading import Trained, restore_classifier
+from reslab.inference.temperature import stored_calibration, with_temperature
 from reslab.newest import require_checkpoint
 from reslab.run import Run
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.classifier import Classifier
+
+log = logging.getLogger(__name__)
+
+LOST_ACCURACY = 0.01  # of a quantised network, from which on it is worth a warning
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Exported:
         images: on what it was compared, in words.
         runtime: what has read it.
         comparison: the result.
+        speeds: of a quantised network, see `Quantizer.speeds`; None for the others.
     """
 
     path: Path
@@ -46,6 +55,7 @@ class Exported:
     images: str
     runtime: str
     comparison: Comparison
+    speeds: dict[str, dict[int, float]] | None
 
 
 def export(config: DictConfig) -> Exported:
@@ -64,40 +74,38 @@ def export(config: DictConfig) -> Exported:
     checkpoint_file = require_checkpoint(config.checkpoint)
     checkpoint = read_checkpoint(checkpoint_file)
     trained = restore_classifier(checkpoint_file, checkpoint)
-    network = ExportedNetwork(trained.classifier)
-    batches: Iterable[tuple[Tensor, Tensor | None]]
+    temperature = stored_calibration(trained, checkpoint_file).temperature if config.calibrated else 1.0
+    network = ExportedNetwork(trained.classifier, temperature)
+    form, quantizer = FORMATS.get(config.format, FORMATS["onnx"]), None
+    batches: Iterable[tuple[Tensor, Tensor | None]] = noise(network.image_shape)
+    images = f"{NOISE_IMAGES} images of random pixels"
     if config.verify:
         tested = own_test_data(trained, config.root, config.limit, checkpoint_file)
         batches = pixel_batches(tested, trained.spec.fitting(training=False))
-        found = tested.found
-    else:
-        batches = noise(network.image_shape)
+        images = f"{len(tested.data.splits['test'] or ()):,} of {tested.found:,} test images of {tested.data.name}"
+    if config.format == "int8":
+        quantizer = Quantizer(calibration_batches(trained, config.root, config.calibration_images))
+        form = form._replace(write=quantizer.write)
     output = output_file(config, trained, checkpoint_file)
-    said = metadata(trained, checkpoint_file, checkpoint, config.format)
+    said = metadata(trained, checkpoint_file, checkpoint, config.format, temperature)
+    speeds = None
     with output_errors(output), replaced(output) as partial:
-        write(FORMATS[config.format], network, partial, said, config.format)
+        write(form.write, network, partial, said, config.format)
         with quiet_conversion():
-            loaded = FORMATS[config.format].load(partial)
+            loaded = form.load(partial)
         if loaded.metadata != said:
             raise RunError(
                 f"the file of format={config.format} does not hold what was written about it: nothing was written"
             )
-        comparison = compare(trained.classifier, loaded.answer, batches)
-        require_agreement(comparison, config.format)
+        comparison = compare(reference(trained.classifier, temperature), loaded.answer, batches)
+        if quantizer is None:
+            require_agreement(comparison, config.format)
+        else:
+            require_numbers(comparison)
+            speeds = quantizer.speeds(partial, next(noise(network.image_shape))[0])
         size = partial.stat().st_size
-    images = f"{comparison.images:,} images of random pixels"
-    if config.verify:
-        images = f"{comparison.images:,} of {found:,} test images of {trained.config.data.name}"
-    return Exported(
-        output,
-        size,
-        checkpoint_file,
-        network.image_shape,
-        len(trained.spec.classes),
-        images,
-        loaded.runtime,
-        comparison,
-    )
+    shape, classes = network.image_shape, len(trained.spec.classes)
+    return Exported(output, size, checkpoint_file, shape, classes, images, loaded.runtime, comparison, speeds)
 
 
 def output_file(config: DictConfig, trained: Trained, checkpoint: Path) -> Path:
@@ -110,14 +118,15 @@ def output_file(config: DictConfig, trained: Trained, checkpoint: Path) -> Path:
     run = Run(checkpoint.parent.parent)
     folder = run.folder if run.has_settings else checkpoint.parent
     name = re.sub(r"[^\w-]", "_", trained.config.model.name) or "network"
-    return folder / "export" / f"{name}{ENDINGS[config.format]}"
+    quantized = ".int8" if config.format == "int8" else ""
+    return folder / "export" / f"{name}{quantized}{ENDINGS[config.format]}"
 
 
-def write(form: Format, network: ExportedNetwork, path: Path, said: Metadata, kind: str) -> None:
+def write(write_file: Write, network: ExportedNetwork, path: Path, said: Metadata, kind: str) -> None:
     """Write a network. Raise RunError if it cannot be exported, e.g. because its Python looks at its images."""
     try:
         with quiet_conversion(), torch.no_grad():
-            form.write(network, path, said)
+            write_file(network, path, said)
     except Exception as error:  # torch raises many kinds of errors for networks of the user's own
         if is_mistake(error) or isinstance(error, OSError):
             raise
@@ -125,12 +134,24 @@ def write(form: Format, network: ExportedNetwork, path: Path, said: Metadata, ki
         raise RunError(f"this network cannot be exported as {kind}: {type(error).__name__}: {reason}") from error
 
 
+def reference(classifier: Classifier, temperature: float) -> Callable[[Tensor], Tensor]:
+    """Return what maps uint8 images (N, H, W, C) to the probabilities that the run's own network gives them."""
+
+    def probabilities(images: Tensor) -> Tensor:
+        logits = classifier.evaluation_logits(images.permute(0, 3, 1, 2))
+        return (logits if temperature == 1 else with_temperature(logits, temperature)).softmax(1)
+
+    return probabilities
+
+
 @torch.inference_mode()
-def compare(classifier: Classifier, answer: Answer, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Comparison:
+def compare(
+    expected: Callable[[Tensor], Tensor], answer: Answer, batches: Iterable[tuple[Tensor, Tensor | None]]
+) -> Comparison:
     """Compare the answers of a file with those of the run's network.
 
     Args:
-        classifier: the network, on the CPU.
+        expected: the probabilities of the run's network, on the CPU.
         answer: the file. It is also asked for one image alone, because it must take batches of any size.
         batches: uint8 images (N, H, W, C), and labels (N,) or None.
 
@@ -139,14 +160,25 @@ def compare(classifier: Classifier, answer: Answer, batches: Iterable[tuple[Tens
     """
     comparison = Comparison()
     for images, labels in batches:
-        expected = classifier.predict_step(images.permute(0, 3, 1, 2), 0)
         given = answer(images)[0]
         if comparison.images == 0:
             given = torch.cat([answer(images[:1])[0], given[1:]])
-        comparison.add(expected, given, labels)
+        comparison.add(expected(images), given, labels)
     if comparison.images == 0:
         raise UserError("there are no test images to compare the file with: verify=false compares it on random pixels")
     return comparison
+
+
+def require_numbers(comparison: Comparison) -> None:
+    """Raise RunError if a quantised network has answered with what is no number. Warn if it is much less accurate."""
+    if math.isnan(comparison.difference):
+        raise RunError("the quantised network answers with probabilities that are no numbers; nothing was written")
+    lost = (comparison.right_before - comparison.right) / comparison.images
+    if lost > LOST_ACCURACY:
+        log.warning(
+            "the quantised network is right about %.1f points fewer of the images than the run's network: format=onnx "
+            "keeps the accuracy", 100 * lost,
+        )  # fmt: skip
 
 
 def require_agreement(comparison: Comparison, kind: str) -> None:

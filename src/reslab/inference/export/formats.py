@@ -34,24 +34,25 @@ class Loaded(NamedTuple):
 @contextmanager
 def quiet_conversion() -> Iterator[None]:
     """Drop warnings, and lines about the steps of a conversion. Whether it is right is shown by the comparison."""
-    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")]
-    before = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for each, level in zip(loggers, before, strict=True):
-            each.setLevel(level)
+        logging.disable(before)
 
 
 # ONNX
 
 
 def write_onnx(network: ExportedNetwork, path: Path, metadata: Metadata) -> None:
-    model = onnx_model(network)
+    write_model(onnx_model(network), path, metadata)
+
+
+def write_model(model: Any, path: Path, metadata: Metadata) -> None:
+    """Write an onnx.ModelProto with what it says of itself."""
     for name, text in metadata.items():
         model.metadata_props.add(key=name, value=text)
     path.write_bytes(model.SerializeToString())
@@ -94,14 +95,19 @@ def load_onnx(path: Path) -> Loaded:
     return Loaded(answer, {name: said[name] for name in KEYS}, f"ONNX Runtime {onnxruntime.__version__}")
 
 
-def onnx_session(path: Path) -> Any:
-    """Return a session of ONNX Runtime on the CPU, with the threads of torch: it would take all processors."""
+def onnx_session(model: Path | bytes) -> Any:
+    """Return a session of ONNX Runtime on the CPU, with the threads of torch: it would take all processors.
+
+    Args:
+        model: a file, or its content.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 # torch
@@ -135,8 +141,11 @@ def load_torchscript(path: Path) -> Loaded:
     return Loaded(answer, {name: text.decode() for name, text in said.items()}, f"torch {torch.__version__}")
 
 
+Write = Callable[[ExportedNetwork, Path, Metadata], None]
+
+
 class Format(NamedTuple):
-    write: Callable[[ExportedNetwork, Path, Metadata], None]
+    write: Write
     load: Callable[[Path], Loaded]
 
 

@@ -19,7 +19,7 @@ CLASSES, PREPROCESSING, PROVENANCE = KEYS = ("classes", "preprocessing", "proven
 Metadata = dict[str, str]  # JSON by key
 
 
-def metadata(trained: Trained, path: Path, checkpoint: dict[str, Any], kind: str) -> Metadata:
+def metadata(trained: Trained, path: Path, checkpoint: dict[str, Any], kind: str, temperature: float = 1.0) -> Metadata:
     """Return what the file of a network says.
 
     Args:
@@ -27,11 +27,12 @@ def metadata(trained: Trained, path: Path, checkpoint: dict[str, Any], kind: str
         path: its checkpoint.
         checkpoint: the content of that.
         kind: the format of the file.
+        temperature: by which the logits are divided.
     """
     values = {
         CLASSES: trained.spec.classes,
         PREPROCESSING: preprocessing(trained),
-        PROVENANCE: provenance(trained, path, checkpoint, kind),
+        PROVENANCE: provenance(trained, path, checkpoint, kind, temperature),
     }
     return {name: json.dumps(value) for name, value in values.items()}
 
@@ -55,7 +56,9 @@ def preprocessing(trained: Trained) -> dict[str, Any]:
     }
 
 
-def provenance(trained: Trained, path: Path, checkpoint: dict[str, Any], kind: str) -> dict[str, Any]:
+def provenance(
+    trained: Trained, path: Path, checkpoint: dict[str, Any], kind: str, temperature: float
+) -> dict[str, Any]:
     """Return the origin of the network. No path of this machine is in it."""
     run = Run(path.parent.parent)
     origin = trained.classifier.record.get("origin", {})
@@ -74,7 +77,8 @@ def provenance(trained: Trained, path: Path, checkpoint: dict[str, Any], kind: s
         "step": checkpoint.get("global_step"),
         "git_commit": origin.get("git_commit"),
         "precision_in_training": origin.get("precision"),
-        "flip_averaging": trained.classifier.flip_averaging,
+        "views": trained.classifier.views.names,
+        "temperature": temperature,
     }
 
 

@@ -17,18 +17,20 @@ class PlainClassifier(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.preprocess, self.network = classifier.preprocess, classifier.network
-        self.flip_averaging = classifier.flip_averaging
+        self.views = classifier.views
 
 
 class ExportedNetwork(nn.Module):
-    """Map images to what `predict` computes of them: normalisation, flip averaging and softmax included.
+    """Map images to what `predict` computes of them: normalisation, mirror images and softmax included.
 
     Args:
         classifier: the trained classifier, which is copied.
+        temperature: by which its logits are divided.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, temperature: float = 1.0) -> None:
         super().__init__()
+        self.temperature = temperature
         # channels_last weights would be written as views, of which torch.export.save warns.
         copied = copy.deepcopy(PlainClassifier(classifier))
         self.classifier = copied.to(memory_format=torch.contiguous_format)
@@ -47,6 +49,8 @@ class ExportedNetwork(nn.Module):
             images: uint8 (N, H, W, C), of the evaluation's size, as Pillow and OpenCV hold them.
         """
         logits = self.classifier.evaluation_logits(images.permute(0, 3, 1, 2))  # type: ignore[misc]
+        if self.temperature != 1:
+            logits = logits / self.temperature
         return logits.softmax(1), logits
 
 

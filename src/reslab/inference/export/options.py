@@ -7,8 +7,9 @@ from reslab.errors import UserError
 from reslab.options import NULL, PATH, TRUE_OR_FALSE, Schema, integer, one_of
 
 # The formats, each with the ending of its files.
-ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".pt"}
-PACKAGES = {"onnx": ("onnx", "onnxruntime", "onnxscript")}  # those that are not of ResLab's own requirements
+ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".pt", "int8": ".onnx"}
+ONNX = ("onnx", "onnxruntime", "onnxscript")
+PACKAGES = {"onnx": ONNX, "int8": ONNX}  # those that are not of ResLab's own requirements
 
 EXPORT = {
     "checkpoint": PATH,
@@ -17,6 +18,8 @@ EXPORT = {
     "root": PATH | NULL,
     "verify": TRUE_OR_FALSE,
     "limit": integer(1) | NULL,
+    "calibrated": TRUE_OR_FALSE,
+    "calibration_images": integer(1),
 }
 
 
@@ -27,6 +30,11 @@ def check_together(values: dict[str, Any]) -> None:
         raise UserError(f"output={output}: the name of a file of format={kind} ends in {ENDINGS[kind]}")
     if values["limit"] is not None and not values["verify"]:
         raise UserError("limit= is a number of test images, and verify=false reads none: leave one of them out")
+
+    if kind == "int8" and not values["verify"]:
+        raise UserError(
+            "format=int8 needs the images of the run, also for the accuracy that it keeps: leave verify out"
+        )
 
 
 def require_packages(kind: str) -> None:
