@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from reslab import drawing
-from reslab.drawing import fonts_for, literal_text, shortened, undrawable
+from reslab.drawing import fonts_for, literal_text, report_undrawable, shortened, undrawable
 
 needs_fonts = pytest.mark.skipif(
     not all(map(find_spec, drawing.FONT_PACKAGES)), reason="the fonts are absent: pip install -e '.[fonts]'"
@@ -52,6 +52,19 @@ def test_no_text_is_a_formula(text: str) -> None:
 def test_characters_without_a_font_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "other_fonts", lambda: [])
     assert undrawable(["cat", "語日本", "日"]) == "語日本"  # in the order of the names
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_characters_that_no_font_has_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, installed: bool
+) -> None:
+    monkeypatch.setattr("reslab.drawing.other_fonts", list)
+    monkeypatch.setattr("reslab.drawing.find_spec", lambda package: installed or None)
+    report_undrawable(["cat", "日本"], "boxes")
+    report_undrawable(["cat", "dog"], "boxes")
+    (line,) = caplog.messages
+    assert line.startswith("no installed font has 日本: boxes")
+    assert ("pip install 'reslab[fonts]'" in line) is not installed
 
 
 def test_each_missing_character_brings_one_font(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import SRC
 
 from reslab.errors import UserError
-from reslab.files import RunLog, held_log, replaced, write_csv, write_json, write_text
+from reslab.files import RunLog, held_log, replaced, require_output_folder, write_csv, write_json, write_text
 from reslab.run import Run
 
 
@@ -116,6 +116,16 @@ def test_a_log_that_cannot_be_opened_ends_no_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(logging, "raiseExceptions", False)
     RunLog(tmp_path / "absent" / "train.log").handle(logging.makeLogRecord({"msg": "a line"}))
     assert capsys.readouterr().err == ""
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"output={tmp_path}/file/a cannot be a folder: {tmp_path}/file is a file"):
+        require_output_folder(f"{tmp_path}/file/a")
+    require_output_folder(f"{tmp_path}/new/folder")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=f"output={tmp_path}/new cannot be written: Permission denied"):
+        require_output_folder(f"{tmp_path}/new")
 
 
 def test_no_file_is_read_or_written_in_the_encoding_of_the_locale():

@@ -20,7 +20,7 @@ from reslab.configuration import nodes, to_dict
 from reslab.errors import RunError, UserError, is_mistake, one_line
 from reslab.inference.evaluation import evaluate
 from reslab.inference.export.options import EXPORT_SCHEMA
-from reslab.inference.options import CALIBRATE_SCHEMA, EVALUATE_SCHEMA, PREDICT_SCHEMA
+from reslab.inference.options import CALIBRATE_SCHEMA, EVALUATE_SCHEMA, EXPLAIN_SCHEMA, PREDICT_SCHEMA
 from reslab.options import LIKE_DEFAULT
 from reslab.training import fit
 from reslab.training.metrics import Metrics
@@ -28,7 +28,15 @@ from reslab.training.options import TEST_METRICS, TRAINING_SCHEMA, VALIDATION_ME
 
 SCHEMAS = {
     schema.config_name: schema
-    for schema in (TRAINING_SCHEMA, BENCHMARK_SCHEMA, EVALUATE_SCHEMA, CALIBRATE_SCHEMA, PREDICT_SCHEMA, EXPORT_SCHEMA)
+    for schema in (
+        TRAINING_SCHEMA,
+        BENCHMARK_SCHEMA,
+        EVALUATE_SCHEMA,
+        CALIBRATE_SCHEMA,
+        PREDICT_SCHEMA,
+        EXPORT_SCHEMA,
+        EXPLAIN_SCHEMA,
+    )  # fmt: skip
 }
 
 GIVEN = {
@@ -37,6 +45,7 @@ GIVEN = {
     "calibrate": ["checkpoint=a"],
     "predict": ["checkpoint=a", "images=b"],
     "export": ["checkpoint=a"],
+    "explain": ["checkpoint=a", "images=b"],
 }
 GROUPS = ("data", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment")
 CHOICES = [f"{group}={name}" for group in GROUPS for name in names(group)]
@@ -46,7 +55,8 @@ MODELS = ["model=resnet20", "model=resnet50d", "model=resnext29_8x64d", "model=s
 @pytest.mark.parametrize(
     ("command", "choice"),
     [*(("config", choice) for choice in CHOICES + MODELS), ("benchmark", "trainer=cpu"), ("evaluate", "data=svhn"),
-     ("evaluate", "trainer=ddp"), ("calibrate", "views=flip"), ("predict", "top=1"), ("export", "format=onnx")],
+     ("evaluate", "trainer=ddp"), ("calibrate", "views=flip"), ("predict", "top=1"), ("export", "format=onnx"),
+     ("explain", "layer=layer3")],
 )  # fmt: skip
 def test_every_option_of_every_file_has_a_value_of_its_kind(composed, tmp_path, command, choice):
     config = compose(command, overrides=[*GIVEN.get(command, [f"folder={tmp_path}"]), choice])

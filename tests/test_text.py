@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from reslab.configuration import CONF
-from reslab.text import LineFormatter, for_shell, printable, spreadsheet_text
+from reslab.text import LineFormatter, file_name, for_shell, printable, spreadsheet_text
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,11 @@ def test_an_argument_for_a_shell_is_printable_and_itself(text):
         ["bash", "-c", f"printf %s {shown}"], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
     )
     assert shell.stdout.decode() == text
+
+
+def test_the_file_of_a_picture_has_a_name_that_any_system_takes():
+    assert file_name(12, "../a b\0:ü") == "0012_.._a_b_.png"
+    assert len(file_name(0, "x" * 500)) == 69
 
 
 def test_a_line_of_the_log_is_one_line_and_a_traceback_keeps_its_lines():

@@ -1,5 +1,6 @@
 """Text that a user wrote, in figures of Matplotlib: literally, in fonts that have its characters, and not too long."""
 
+import logging
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
+
+log = logging.getLogger(__name__)
 
 DEFAULT_FONT = "DejaVu Sans"  # Matplotlib brings it: Latin, Greek, Cyrillic, Arabic, Hebrew and others
 FONT_PACKAGES = ("matplotlib_fontja", "manimgx_fonts")  # the extra `fonts`: Japanese, and 19 other scripts
@@ -56,6 +59,13 @@ def undrawable(texts: Iterable[str]) -> str:
     for entry in other_fonts() if missing else ():
         missing -= characters(entry.fname)
     return "".join(dict.fromkeys(each for each in text if ord(each) in missing))
+
+
+def report_undrawable(texts: Iterable[str], effect: str) -> None:
+    """Warn in one line about characters that no installed font has; `effect` says what is shown in their place."""
+    if characters := undrawable(texts):
+        advice = "" if has_font_packages() else "; pip install 'reslab[fonts]' brings fonts for many scripts"
+        log.warning("no installed font has %s: %s%s", shortened(characters, 20), effect, advice)
 
 
 def has_font_packages() -> bool:

@@ -297,6 +297,17 @@ def written_in_parts(
             stack.close()
 
 
+def require_output_folder(output: str) -> None:
+    """Raise UserError before work that may take minutes, if `output=` can be no folder to write into."""
+    for path in (Path(output).absolute(), *Path(output).absolute().parents):
+        if os.path.lexists(path):
+            if not os.path.isdir(path):
+                raise UserError(f"output={output} cannot be a folder: {path} is a file")
+            if not os.access(path, os.W_OK):
+                raise UserError(f"output={output} cannot be written: {os.strerror(errno.EACCES)}")
+            return
+
+
 def remove_empty_folders(folder: Path, outer: Path) -> None:
     """Remove a folder and those that contain it, from the inside out, as long as they are empty and below `outer`."""
     with suppress(OSError):  # there are other files

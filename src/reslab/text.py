@@ -1,4 +1,4 @@
-"""Text of unknown origin, made safe for a terminal, a page and a table."""
+"""Text of unknown origin, made safe for a terminal, a page, a table and the name of a file."""
 
 import logging
 import re
@@ -59,6 +59,16 @@ def spreadsheet_text(text: str) -> str:
     Source: OWASP, "CSV Injection". Numbers stay numbers.
     """
     return f"'{text}" if len(text) > 1 and text.startswith(FORMULA) and not is_number(text) else text
+
+
+def file_name(number: int, name: str) -> str:
+    """Return the name of a picture's file, which any system takes. No two numbers have the same.
+
+    Example:
+        >>> file_name(3, "T-shirt/top")
+        '0003_T-shirt_top.png'
+    """
+    return f"{number:04}_{re.sub('[^A-Za-z0-9.-]+', '_', name)[:60]}.png"
 
 
 def is_number(text: str) -> bool:

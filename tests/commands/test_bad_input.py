@@ -17,13 +17,14 @@ from reslab.commands.calibrate import run_calibrate
 from reslab.commands.check_data import run_check_data
 from reslab.commands.entry import command
 from reslab.commands.evaluate import run_evaluate
+from reslab.commands.explain import run_explain
 from reslab.commands.export import run_export
 from reslab.commands.predict import run_predict
 from reslab.commands.resolvers import new_folder
 from reslab.commands.train import run_train
 from reslab.data_checks.options import CHECK_DATA_SCHEMA
 from reslab.inference.export.options import EXPORT_SCHEMA
-from reslab.inference.options import CALIBRATE_SCHEMA, EVALUATE_SCHEMA, PREDICT_SCHEMA
+from reslab.inference.options import CALIBRATE_SCHEMA, EVALUATE_SCHEMA, EXPLAIN_SCHEMA, PREDICT_SCHEMA
 from reslab.training import fit
 from reslab.training.options import TRAINING_SCHEMA
 
@@ -33,6 +34,7 @@ COMMANDS = {
     "predict": (PREDICT_SCHEMA, run_predict),
     "export": (EXPORT_SCHEMA, run_export),
     "calibrate": (CALIBRATE_SCHEMA, run_calibrate),
+    "explain": (EXPLAIN_SCHEMA, run_explain),
     "benchmark": (BENCHMARK_SCHEMA, run_benchmark),
     "check_data": (CHECK_DATA_SCHEMA, run_check_data),
 }
@@ -319,6 +321,14 @@ OTHERS = [
     ("calibrate", "nothing", "checkpoint=nothing does not exist"),
     ("calibrate", "RUN split=test", "split=test must be val"),
     ("calibrate", "RUN calibrated=true", "calibrated=true must be false"),
+    ("explain", "checkpoint=RUN", "images must be given, e.g. images=photos"),
+    ("explain", "nothing file", "checkpoint=nothing does not exist"),
+    ("explain", "RUN file", "cannot read file (not an image): remove it, or set on_error=skip"),
+    ("explain", "RUN file class=cat", "class=cat is no class of this network; it knows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+    ("explain", "RUN file class=07", "class=07 is no class of this network"),
+    ("explain", "RUN file class=[0]", "class=[0] must be the name of a class, or be null"),
+    ("explain", "RUN file layer=layr3", "layer=layr3 is no layer that returns maps with more than one position for images of 8 pixels: did you mean layer"),
+    ("explain", "RUN file output=file/a", "output=file/a cannot be a folder: "),
     ("check_data", "data.num_workers=0", "data=imagefolder needs data.root, the folder of its images"),
     ("check_data", "nowhere", "data=imagefolder: there is no folder "),
     ("check_data", "digits", "there is no folder digits: data=digits is the data set of this name"),

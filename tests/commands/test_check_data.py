@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 
 import numpy as np
@@ -8,7 +7,7 @@ from conftest import run
 from omegaconf import OmegaConf
 from PIL import Image
 
-from reslab.commands.check_data import check_output, refuse_names
+from reslab.commands.check_data import refuse_names
 from reslab.errors import UserError
 
 
@@ -32,16 +31,6 @@ def test_the_exit_status_says_whether_two_splits_share_images(tmp_path):
     assert leak.stdout.startswith("leak  1 of the 6 test images is identical to ")
     assert json.loads((tmp_path / "look" / "check.json").read_text())["leaks"][0]["identical"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["look", "outputs", "photos"]
-
-
-def test_an_output_that_cannot_be_written_is_refused_before_the_look(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=f"output={tmp_path}/file/a cannot be a folder: {tmp_path}/file is a file"):
-        check_output(f"{tmp_path}/file/a")
-    check_output(f"{tmp_path}/new/folder")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(UserError, match=f"output={tmp_path}/new cannot be written: Permission denied"):
-        check_output(f"{tmp_path}/new")
 
 
 def test_a_folder_may_have_the_name_of_a_data_set(tmp_path, monkeypatch):

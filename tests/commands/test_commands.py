@@ -30,6 +30,7 @@ def test_torch_is_imported_by_what_needs_it(tmp_path, no_torch):
         ("evaluate", "python src/evaluate.py latest output=evaluation.json"),
         ("predict", "python src/predict.py latest photos/*.jpg top=1 output=classes.csv"),
         ("export", "python src/export.py latest format=torch_export output=network.pt2"),
+        ("explain", "python src/explain.py latest photos/*.jpg class=cat output=why"),
     ],
 )
 def test_help_shows_examples(tmp_path, no_torch, command, example):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from reslab.data_checks.check import check_data
-from reslab.data_checks.writing import NUMBERS, PAGE, SHEETS, file_name, write_check
+from reslab.data_checks.writing import NUMBERS, PAGE, SHEETS, write_check
 from reslab.errors import UserError
 
 VOID = {"meta", "br", "img", "!doctype"}
@@ -99,11 +99,6 @@ def test_names_are_shown_as_they_are(check_config, planted, tmp_path):
     for name in [*NAMES[:-1], r"two\nlines\x1b[31m", '"><img src=x onerror=alert(1)>.png']:
         assert name in page.text
     assert len(list((tmp_path / "look" / SHEETS).iterdir())) == len(NAMES)
-
-
-def test_a_sheet_has_a_name_that_any_system_takes():
-    assert file_name(12, "../a b\0:ü") == "0012_.._a_b_.png"
-    assert len(file_name(0, "x" * 500)) == 69
 
 
 def test_images_in_memory_have_pictures_too(check_config, tmp_path):

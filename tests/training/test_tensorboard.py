@@ -37,7 +37,6 @@ from reslab.training.tensorboard import (
     mark_as_varied,
     mistakes_figure,
     plain_settings,
-    report_undrawable,
 )
 
 STEPS = [5, 11, 17, 19]  # those of an epoch's 20 steps that are logged: every sixth, and the last
@@ -354,17 +353,6 @@ def test_the_table_of_the_classes_has_their_complete_names():
 def test_the_classes_of_the_run_are_shown(events, trained):
     classes = trained.classifier.record["spec"]["classes"]
     assert text(events, "classes") == class_list(classes)
-
-
-@pytest.mark.parametrize("installed", [True, False])
-def test_characters_that_no_font_has_are_one_line(monkeypatch, caplog, installed):
-    monkeypatch.setattr("reslab.drawing.other_fonts", list)
-    monkeypatch.setattr("reslab.drawing.find_spec", lambda package: installed or None)
-    report_undrawable(["cat", "日本"])
-    report_undrawable(["cat", "dog"])
-    (line,) = caplog.messages
-    assert line.startswith("no installed font has 日本: ")
-    assert ("pip install 'reslab[fonts]'" in line) is not installed
 
 
 def test_an_image_of_nan_takes_no_place_among_the_mistakes():

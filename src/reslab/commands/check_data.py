@@ -1,7 +1,5 @@
 """Look at a data set before training: `reslab check_data --help`."""
 
-import errno
-import os
 import re
 import sys
 from pathlib import Path
@@ -13,6 +11,7 @@ from reslab.commands.resolvers import new_folder
 from reslab.configuration import CONF
 from reslab.data_checks.options import CHECK_DATA_SCHEMA
 from reslab.errors import UserError
+from reslab.files import require_output_folder
 from reslab.interruption import signals
 
 HELP = """\
@@ -41,7 +40,7 @@ in the options or the data set.
 def run_check_data(config: DictConfig) -> None:
     """Look at a data set, print what is wrong with it, and exit with status 1 if two splits share images."""
     refuse_names(config)
-    check_output(config.output or ".")
+    require_output_folder(config.output or ".")
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.data_checks.check import check_data
         from reslab.data_checks.terminal import print_check
@@ -61,17 +60,6 @@ def refuse_names(config: DictConfig) -> None:
     is_name = re.fullmatch(r"\w+", root) and (CONF / "data" / f"{root}.yaml").is_file()
     if config.data.name == "imagefolder" and is_name and not Path(root).exists():
         raise UserError(f"there is no folder {root}: data={root} is the data set of this name")
-
-
-def check_output(output: str) -> None:
-    """Raise UserError before the look, which may take minutes, if its result could not be written."""
-    for path in (Path(output).absolute(), *Path(output).absolute().parents):
-        if os.path.lexists(path):
-            if not os.path.isdir(path):
-                raise UserError(f"output={output} cannot be a folder: {path} is a file")
-            if not os.access(path, os.W_OK):
-                raise UserError(f"output={output} cannot be written: {os.strerror(errno.EACCES)}")
-            return
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "classify image files",
     "export": "write a trained network as a file for other programs",
     "calibrate": "make the probabilities of a trained network right on the average",
+    "explain": "show which parts of images speak for a class",
     "report": "compare runs and sweeps",
     "benchmark": "measure the speed and memory of training",
     "check_data": "look at a data set before training: classes, copies, broken files",

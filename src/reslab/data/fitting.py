@@ -66,6 +66,18 @@ class Fitting:
             return F.pad(x - fill, (left, right, top, bottom)) + fill  # fill may be on a GPU, so F.pad cannot take it
         return functional.center_crop(x, [self.size, self.size])
 
+    def part_of(self, width: int, height: int, fit: Fit) -> tuple[float, float]:
+        """Return the width and height of the part in the middle of an image that becomes the square, in its pixels.
+
+        With "pad", the part includes the borders and is larger than the image.
+        """
+        if fit == "pad":
+            return max(width, height), max(width, height)
+        share = self.size / (self.resize or self.size)
+        if fit == "squash":
+            return width * share, height * share
+        return min(width, height) * share, min(width, height) * share
+
     def square_of_longer_side(self, image: Image.Image) -> Image.Image:
         """Return an image with borders or squashed, as a square of its longer side; as it is if it will be cropped."""
         if self.fit not in ("pad", "squash"):

@@ -1,6 +1,5 @@
 """The files of a look at a data set."""
 
-import re
 from io import BytesIO
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from reslab.data_checks.page import html_page, parts_of, shown_positions
 from reslab.data_checks.pictures import available, chosen_of_classes, pictures_of, sheet
 from reslab.errors import UserError
 from reslab.files import write_bytes, write_json, write_text
+from reslab.text import file_name
 
 PAGE, NUMBERS, SHEETS = "index.html", "check.json", "classes"
 
@@ -36,13 +36,3 @@ def write_check(check: Check, output: str | Path) -> None:
             write_bytes(folder / SHEETS / file_name(number, name), buffer.getvalue())
     except OSError as error:
         raise UserError(f"output={folder} cannot be written: {error.strerror}") from error
-
-
-def file_name(number: int, name: str) -> str:
-    """Return the name of a class's sheet, which any system takes.
-
-    Example:
-        >>> file_name(3, "T-shirt/top")
-        '0003_T-shirt_top.png'
-    """
-    return f"{number:04}_{re.sub('[^A-Za-z0-9.-]+', '_', name)[:60]}.png"

@@ -1,9 +1,9 @@
-"""The values that each option of evaluate, calibrate and predict may take. Nothing here imports torch."""
+"""The values that each option of evaluate, calibrate, predict and explain may take. Nothing here imports torch."""
 
 from typing import Literal, get_args
 
 from reslab.data.options import DATA, OnError
-from reslab.options import NULL, PATH, TRUE_OR_FALSE, Kind, Schema, integer, number, one_of, one_or_list
+from reslab.options import NAME, NULL, PATH, TRUE_OR_FALSE, Kind, Schema, integer, number, one_of, one_or_list
 from reslab.training.options import PRECISIONS, TRAINER, VIEWS
 
 Top = int | Literal["all"]
@@ -54,7 +54,15 @@ CALIBRATE = {
     "trainer.limit_test_batches": one_of(None, 1.0),
     "output": NULL,
 }
+EXPLAIN = {
+    **{name: PREDICT[name] for name in ("checkpoint", "images", "on_error", "device")},
+    # A name is taken as it stands on the command line, as a path is: 007 is no number.
+    "class": Kind("the name of a class", NAME.allows, is_path=True) | NULL,
+    "layer": NAME | NULL,
+    "output": PATH | NULL,
+}
 
 EVALUATE_SCHEMA = Schema("evaluate", DATA | TRAINER | EVALUATE, unnamed=("checkpoint",))
 CALIBRATE_SCHEMA = Schema("calibrate", DATA | TRAINER | EVALUATE | CALIBRATE, unnamed=("checkpoint",))
 PREDICT_SCHEMA = Schema("predict", PREDICT, unnamed=("checkpoint", "images"))
+EXPLAIN_SCHEMA = Schema("explain", EXPLAIN, unnamed=("checkpoint", "images"))

@@ -25,7 +25,7 @@ from torchvision.utils import make_grid
 
 from reslab.configuration import name_of, task_overrides
 from reslab.data.batches import FolderImages
-from reslab.drawing import has_font_packages, literal_text, shortened, undrawable
+from reslab.drawing import literal_text, report_undrawable, shortened
 from reslab.models.summary import layers, markdown
 from reslab.training.classifier import Classifier, gather_by_rank
 from reslab.training.confusion import Confusion
@@ -139,22 +139,11 @@ class TensorBoardReport(Callback):
         figures = {"test/confusion_matrix": confusion_figure(pl_module.confusion, classes)}
         if self.mistakes:
             figures["test/most_confident_mistakes"] = mistakes_figure(self.mistakes, classes)
-        report_undrawable(classes)
+        report_undrawable(classes, "the pictures in TensorBoard show boxes, the table of the classes shows the names")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")  # the line above has said it
             for tag, figure in figures.items():
                 writer.add_figure(tag, figure, step)
-
-
-def report_undrawable(classes: list[str]) -> None:
-    """Log which characters of the class names no installed font has."""
-    if characters := undrawable(classes):
-        log.warning(
-            "no installed font has %s: the pictures in TensorBoard show boxes, the table of the classes shows the "
-            "names%s",
-            shortened(characters, 20),
-            "" if has_font_packages() else "; pip install 'reslab[fonts]' brings fonts for many scripts",
-        )
 
 
 def add_graph(writer: SummaryWriter, classifier: Classifier) -> None:
