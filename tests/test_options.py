@@ -36,7 +36,7 @@ SCHEMAS = {
         PREDICT_SCHEMA,
         EXPORT_SCHEMA,
         EXPLAIN_SCHEMA,
-    )  # fmt: skip
+    )
 }
 
 GIVEN = {

@@ -326,7 +326,7 @@ OTHERS = [
     ("explain", "RUN file", "cannot read file (not an image): remove it, or set on_error=skip"),
     ("explain", "RUN file class=cat", "class=cat is no class of this network; it knows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
     ("explain", "RUN file class=07", "class=07 is no class of this network"),
-    ("explain", "RUN file class=[0]", "class=[0] must be the name of a class, or be null"),
+    ("explain", "RUN file class=[0]", "class=[0] is no class of this network"),
     ("explain", "RUN file layer=layr3", "layer=layr3 is no layer that returns maps with more than one position for images of 8 pixels: did you mean layer"),
     ("explain", "RUN file output=file/a", "output=file/a cannot be a folder: "),
     ("check_data", "data.num_workers=0", "data=imagefolder needs data.root, the folder of its images"),
