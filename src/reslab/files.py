@@ -257,12 +257,12 @@ def plain_bytes(path: Path, limit: int) -> bytes:
 
 
 @contextmanager
-def output_errors(output: str | Path) -> Iterator[None]:
-    """Raise UserError where the file that `output=` names cannot be written."""
+def output_errors(output: str | Path, option: str = "output") -> Iterator[None]:
+    """Raise UserError where the file that an option names cannot be written."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"output={output} cannot be written: {error.strerror}") from error
+        raise UserError(f"{option}={output} cannot be written: {error.strerror}") from error
 
 
 Part = TypeVar("Part")
@@ -270,13 +270,14 @@ Part = TypeVar("Part")
 
 @contextmanager
 def written_in_parts(
-    output: Path, opened: Callable[[Path], AbstractContextManager[Callable[[Part], None]]]
+    output: Path, opened: Callable[[Path], AbstractContextManager[Callable[[Part], None]]], option: str = "output"
 ) -> Iterator[Callable[[Part], None]]:
     """Write a file part by part. It is there at the end of the block, or not at all.
 
     Args:
         output: the file.
         opened: opens a path and yields a function that writes a part.
+        option: the option that names the file.
 
     Yields:
         That function.
@@ -285,15 +286,15 @@ def written_in_parts(
         UserError: the file cannot be written. An OSError of the block itself stays one.
     """
     with ExitStack() as stack:
-        with output_errors(output):
+        with output_errors(output, option):
             write = stack.enter_context(opened(stack.enter_context(replaced(output))))
 
         def checked(part: Part) -> None:
-            with output_errors(output):
+            with output_errors(output, option):
                 write(part)
 
         yield checked
-        with output_errors(output):
+        with output_errors(output, option):
             stack.close()
 
 

@@ -1,4 +1,3 @@
-import json
 import multiprocessing
 import os
 from pathlib import Path
@@ -9,14 +8,12 @@ import torch
 from bad_images import BAD, write_bad
 from hydra import compose
 from PIL import Image
-from pyarrow import parquet
 
 from reslab.commands.printing import print_predictions
 from reslab.errors import UserError
 from reslab.inference.loading import load_classifier
 from reslab.inference.options import PREDICT_SCHEMA
-from reslab.inference.prediction import Negatives, Predicted, find_images, predict
-from reslab.inference.prediction_file import prediction_file
+from reslab.inference.prediction import Negatives, find_images, predict
 from reslab.newest import require_checkpoint
 
 
@@ -230,80 +227,7 @@ def test_a_top_above_the_number_of_classes_returns_all_classes(run, digit_files)
     assert sum(probabilities) == pytest.approx(1, abs=1e-5)
 
 
-# files
-
-
-def write_predictions(output, classes, batches, top=3):
-    """Write batches of paths and probabilities."""
-    with prediction_file(output, classes, top) as write:
-        for paths, probabilities in batches:
-            write(Predicted(paths, torch.tensor(probabilities)))
-
-
-CLASSES = ["cat", 'a "dog"', "=frog"]
-BATCHES = [(["a,b.png", "=1+1.png"], [[0.75, 0.25, 0.0], [0.0, 0.125, 0.875]]), (["c.png"], [[1.0, 0.0, 0.0]])]
-
-
-def test_csv_byte_by_byte(tmp_path):
-    write_predictions(tmp_path / "ranks.csv", CLASSES, BATCHES, top=2)
-    assert (tmp_path / "ranks.csv").read_bytes().decode() == (
-        "path,predicted_class,probability,class_2,probability_2\r\n"
-        '"a,b.png",cat,0.75,"a ""dog""",0.25\r\n'
-        '\'=1+1.png,\'=frog,0.875,"a ""dog""",0.125\r\n'
-        'c.png,cat,1.0,"a ""dog""",0.0\r\n'
-    )
-    write_predictions(tmp_path / "all.csv", CLASSES, BATCHES, top="all")
-    assert (tmp_path / "all.csv").read_bytes().decode() == (
-        'path,predicted_class,probability,probability:cat,"probability:a ""dog""",probability:=frog\r\n'
-        '"a,b.png",cat,0.75,0.75,0.25,0.0\r\n'
-        "'=1+1.png,'=frog,0.875,0.0,0.125,0.875\r\n"
-        "c.png,cat,1.0,1.0,0.0,0.0\r\n"
-    )
-
-
-def test_parquet_has_the_same_columns_with_names_as_they_are(tmp_path):
-    write_predictions(tmp_path / "all.parquet", CLASSES, BATCHES, top="all")
-    table = parquet.read_table(tmp_path / "all.parquet")
-    assert table.to_pydict() == {
-        "path": ["a,b.png", "=1+1.png", "c.png"],
-        "predicted_class": ["cat", "=frog", "cat"],
-        "probability": [0.75, 0.875, 1.0],
-        "probability:cat": [0.75, 0.0, 1.0],
-        'probability:a "dog"': [0.25, 0.125, 0.0],
-        "probability:=frog": [0.0, 0.875, 0.0],
-    }
-    assert {str(column.type) for column in table.schema} == {"string", "float"}
-
-
-def test_json_is_what_is_returned(tmp_path):
-    write_predictions(
-        tmp_path / "classes.json", ["cat", "dog"], [(["a.png"], [[0.25, 0.75]]), (["b.png"], [[1.0, 0.0]])]
-    )
-    rows = [
-        {"image": "a.png", "classes": [{"class": "dog", "probability": 0.75}, {"class": "cat", "probability": 0.25}]},
-        {"image": "b.png", "classes": [{"class": "cat", "probability": 1.0}, {"class": "dog", "probability": 0.0}]},
-    ]
-    assert (tmp_path / "classes.json").read_text() == json.dumps(rows, indent=2) + "\n"
-
-
-@pytest.mark.parametrize("name", ["classes.csv", "classes.json", "classes.parquet"])
-def test_a_file_is_there_as_a_whole_or_not_at_all(tmp_path, name):
-    (tmp_path / name).write_text("before")
-
-    def batches():
-        yield BATCHES[0]
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_predictions(tmp_path / name, CLASSES, batches(), top="all")
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "before"}
-    with pytest.raises(UserError, match=r"^output=.* cannot be written: Is a directory$"):
-        write_predictions(tmp_path, CLASSES, BATCHES)
-
-
-def test_an_error_of_the_images_is_not_one_of_the_output(tmp_path):
-    with pytest.raises(OSError, match=r"^another$"), prediction_file(tmp_path / "a.csv", CLASSES, 1):
-        raise OSError("another")
+# lines
 
 
 def test_lines_name_images_as_they_are_and_align_their_classes(capsys):

@@ -17,6 +17,7 @@ precision and recall of each class.
   python src/evaluate.py outputs/resnet20-digits/2026-01-31_12-00-00
   python src/evaluate.py best.ckpt data=imagefolder data.root=photos
   python src/evaluate.py latest output=evaluation.json
+  python src/evaluate.py latest predictions=predictions.csv sort=loss
 
 checkpoint       a run's folder, which stands for its best checkpoint; a .ckpt
                  file; a folder of runs, which stands for the newest; latest
@@ -32,6 +33,9 @@ coverage         e.g. 0.95: measure the sets of classes that contain the true on
 device           auto, cpu or gpu
 trainer          trainer.precision=auto|32-true|bf16-mixed
 output           a .json file for the metrics and the table of classes
+predictions      a .csv or .parquet file with one row per image: path, true and
+                 predicted class, loss, and the probability of each class
+sort             sort=loss begins that file with the highest loss
 """  # not the docstring of this module, which python -OO removes
 
 
@@ -43,8 +47,9 @@ def run_evaluate(config: DictConfig) -> None:
         from reslab.inference.evaluation import evaluate
 
     print_evaluation(evaluate(config))
-    if config.output is not None and is_first_process():
-        print(f"written: {printable(config.output)}")
+    for file in (config.output, config.predictions):
+        if file is not None and is_first_process():
+            print(f"written: {printable(file)}")
 
 
 def main() -> None:

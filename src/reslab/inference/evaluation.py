@@ -15,6 +15,8 @@ from reslab.errors import UserError
 from reslab.files import output_errors, write_json
 from reslab.inference.conformal import measured_coverage, threshold
 from reslab.inference.loading import Trained, restore_classifier
+from reslab.inference.prediction_file import write_answers_table
+from reslab.inference.tables import require_writer
 from reslab.inference.temperature import Calibration, stored_calibration, with_temperature
 from reslab.inference.test_data import NEW_SIZES, build_test_data, names_data
 from reslab.inference.validation_data import build_validation_data
@@ -22,7 +24,7 @@ from reslab.inference.views import with_views
 from reslab.machine import is_first_process
 from reslab.newest import require_checkpoint
 from reslab.run import Run
-from reslab.training.answers import Answers, with_files
+from reslab.training.answers import MAX_NUMBERS, Answers, with_files
 from reslab.training.build import build_trainer, require_accelerator, resolve_precision
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.confusion import Confusion
@@ -70,16 +72,33 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         - with `coverage`: "sets", with the coverage that was "asked" and the one of the images, "coverage";
         - "classes": one row per class of the network, with "class", "images", "precision", "recall" and "f1".
 
-        The first process also writes it to `config.output` if that is given.
+        The first process also writes it to `config.output`, and what the network answered to each image to
+        `config.predictions`, if these are given.
 
     Raises:
         UserError: there is no such checkpoint, or the data set has no test images of classes that the network knows.
     """
-    result = test_network(config).result
-    if config.output is not None and is_first_process():
+    if config.predictions is not None:
+        require_writer(Path(config.predictions))
+    evaluation = test_network(config)
+    if is_first_process():
+        write_evaluation(evaluation, config)
+    return evaluation.result
+
+
+def write_evaluation(evaluation: Evaluation, config: DictConfig) -> None:
+    """Write the files that a composed conf/evaluate.yaml asks for."""
+    if config.output is not None:
         with output_errors(config.output):
-            write_json(Path(config.output), result)
-    return result
+            write_json(Path(config.output), evaluation.result)
+    if config.predictions is None:
+        return
+    if evaluation.answers is None:
+        raise UserError(
+            f"predictions={config.predictions} would have more than {MAX_NUMBERS:,} probabilities: "
+            "trainer.limit_test_batches tests fewer images"
+        )
+    write_answers_table(Path(config.predictions), evaluation.answers, config.sort)
 
 
 def test_network(config: DictConfig) -> Evaluation:

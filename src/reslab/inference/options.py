@@ -1,12 +1,14 @@
 """The values that each option of evaluate, calibrate, predict and explain may take. Nothing here imports torch."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from reslab.data.options import DATA, OnError
+from reslab.errors import UserError
 from reslab.options import NAME, NULL, PATH, TRUE_OR_FALSE, Kind, Schema, integer, number, one_of, one_or_list
 from reslab.training.options import PRECISIONS, TRAINER, VIEWS
 
 Top = int | Literal["all"]
+Sort = Literal["none", "loss"]
 UnknownClasses = Literal["refuse", "skip", "by_position"]
 
 DEVICE = one_of("auto", "cpu", "gpu", "cuda", "mps")
@@ -35,6 +37,8 @@ EVALUATE = {
     "root": PATH | NULL,
     "device": DEVICE | NULL,
     "output": file_of(".json") | NULL,
+    "predictions": file_of(".csv", ".parquet") | NULL,
+    "sort": one_of(*get_args(Sort)),
 }
 PREDICT = {
     "checkpoint": PATH,
@@ -53,6 +57,7 @@ CALIBRATE = {
     "coverage": NULL,
     "trainer.limit_test_batches": one_of(None, 1.0),
     "output": NULL,
+    "predictions": NULL,
 }
 EXPLAIN = {
     **{name: PREDICT[name] for name in ("checkpoint", "images", "on_error", "device")},
@@ -62,7 +67,16 @@ EXPLAIN = {
     "output": PATH | NULL,
 }
 
-EVALUATE_SCHEMA = Schema("evaluate", DATA | TRAINER | EVALUATE, unnamed=("checkpoint",))
+
+def check_evaluation(values: dict[str, Any]) -> None:
+    """Raise UserError for values that are wrong only in combination."""
+    if values["sort"] != "none" and values["predictions"] is None:
+        raise UserError(
+            f"sort={values['sort']} is the order of a table: predictions=<a .csv or .parquet file> names it"
+        )
+
+
+EVALUATE_SCHEMA = Schema("evaluate", DATA | TRAINER | EVALUATE, check_evaluation, unnamed=("checkpoint",))
 CALIBRATE_SCHEMA = Schema("calibrate", DATA | TRAINER | EVALUATE | CALIBRATE, unnamed=("checkpoint",))
 PREDICT_SCHEMA = Schema("predict", PREDICT, unnamed=("checkpoint", "images"))
 EXPLAIN_SCHEMA = Schema("explain", EXPLAIN, unnamed=("checkpoint", "images"))

@@ -1,4 +1,4 @@
-"""The file that predict writes: JSON with what `predict` returns, or a table."""
+"""The files with a row per image: those of predict, and that of evaluate."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -6,10 +6,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from textwrap import indent
 
+import torch
+
 from reslab.files import written_in_parts
-from reslab.inference.options import Top
+from reslab.inference.options import Sort, Top
 from reslab.inference.prediction import Predicted, Prediction, as_dictionaries, most_probable
-from reslab.inference.tables import PATH, PREDICTED, PROBABILITY, Column, Columns, probability_columns, table_file
+from reslab.inference.tables import (
+    LOSS,
+    PATH,
+    PREDICTED,
+    PROBABILITY,
+    ROW_GROUP_BYTES,
+    TRUE,
+    Column,
+    Columns,
+    probability_columns,
+    table_file,
+)
+from reslab.training.answers import Answers
 
 Write = Callable[[Predicted], None]
 
@@ -66,3 +80,38 @@ def columns_of(batch: Predicted, classes: Sequence[str], top: Top) -> Columns:
         names = (PREDICTED, PROBABILITY) if rank == 1 else (f"class_{rank}", f"{PROBABILITY}_{rank}")
         columns |= zip(names, ([classes[label] for label in labels], probabilities), strict=True)
     return columns | (probability_columns(classes, batch.probabilities) if top == "all" else {})
+
+
+# evaluate
+
+
+def write_answers_table(output: Path, answers: Answers, sort: Sort) -> None:
+    """Write a row per image of a test: path, true and predicted class, probability, loss, and that of all classes.
+
+    Every value follows the rules of the test's metrics: see `Answers`.
+
+    Args:
+        output: a .csv or a .parquet file.
+        answers: what the network answered.
+        sort: "loss" for the highest loss first, "none" for the order of the data set.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    order = torch.arange(len(answers))
+    if sort == "loss":
+        order = answers.losses.argsort(descending=True, stable=True)  # NaN comes first
+    with table_file(output, "predictions") as write:
+        for positions in order.split(ROW_GROUP_BYTES // 4 // len(answers.classes) + 1):
+            write(columns_of_answers(answers.at(positions)))
+
+
+def columns_of_answers(answers: Answers) -> Columns:
+    classes, names = answers.classes, {TRUE: answers.labels, PREDICTED: answers.predicted}
+    return {
+        PATH: answers.names,
+        **{name: [classes[label] for label in labels.tolist()] for name, labels in names.items()},
+        PROBABILITY: answers.confidence,
+        LOSS: answers.losses,
+        **probability_columns(classes, answers.probabilities),
+    }

@@ -39,8 +39,12 @@ def probability_columns(classes: Sequence[str], probabilities: Tensor) -> dict[s
     return dict(zip([f"{PROBABILITY}:{name}" for name in names], probabilities.T.contiguous(), strict=True))
 
 
-def table_file(path: Path) -> AbstractContextManager[Write]:
+def table_file(path: Path, option: str = "output") -> AbstractContextManager[Write]:
     """Write a table to a .csv or a .parquet file. The file is there at the end of the block, or not at all.
+
+    Args:
+        path: the file.
+        option: the option that names it.
 
     Returns:
         A context manager that yields a function, which adds rows, given as columns. All rows have the same columns.
@@ -48,14 +52,30 @@ def table_file(path: Path) -> AbstractContextManager[Write]:
     Raises:
         UserError: the file cannot be written, or pyarrow is missing.
     """
-    return written_in_parts(path, parquet_file if path.suffix == ".parquet" else csv_file)
+    return written_in_parts(path, parquet_file if path.suffix == ".parquet" else csv_file, option)
+
+
+def require_writer(path: Path) -> None:
+    """Raise UserError if what writes a table is missing."""
+    if path.suffix == ".parquet":
+        import_pyarrow()
+
+
+def import_pyarrow() -> tuple[Any, Any]:
+    """Return the modules pyarrow and pyarrow.parquet."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError("a .parquet file needs pyarrow: pip install pyarrow, or name a .csv file") from error
+    return pyarrow, parquet
 
 
 @contextmanager
 def csv_file(path: Path) -> Iterator[Write]:
     """Write CSV. A text that a spreadsheet would take for a formula has an apostrophe before it.
 
-    A number has the digits of a float64, so that its float32 can be read back.
+    A number has nine digits, from which its float32 can be read back.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer, has_header = csv.writer(file), False
@@ -70,18 +90,18 @@ def csv_file(path: Path) -> Iterator[Write]:
         yield write
 
 
-def cells(column: Column) -> Sequence[Any]:
-    return column.tolist() if isinstance(column, Tensor) else [spreadsheet_text(valid_text(text)) for text in column]
+def cells(column: Column) -> list[str]:
+    if not isinstance(column, Tensor):
+        return [spreadsheet_text(valid_text(text)) for text in column]
+    numbers = column.tolist()
+    # csv.writer itself would write 17 digits, in twice the time.
+    return ("%.9g " * len(numbers) % tuple(numbers)).split()
 
 
 @contextmanager
 def parquet_file(path: Path) -> Iterator[Write]:
     """Write Parquet, in row groups, with texts as they are and numbers as float32."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError("a .parquet file needs pyarrow: pip install pyarrow, or name a .csv file") from error
+    pyarrow, parquet = import_pyarrow()
     with ExitStack() as stack:
         waiting, waiting_bytes, writer = list[Any](), 0, None
 

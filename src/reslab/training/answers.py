@@ -47,6 +47,11 @@ class Answers:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def at(self, positions: Tensor) -> "Answers":
+        """Return the answers at these positions, int64 (M,), in their order."""
+        files = None if self.files is None else [self.files[position] for position in positions.tolist()]
+        return Answers(self.logits[positions], self.labels[positions], self.indices[positions], self.classes, files)
+
     @cached_property
     def probabilities(self) -> Tensor:
         """Of each class, float32 (N, C)."""
