@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from reslab.commands.entry import command
+from reslab.configuration import as_list
 from reslab.inference.options import EVALUATE_SCHEMA
 from reslab.interruption import signals
 from reslab.machine import is_first_process
@@ -20,7 +21,8 @@ precision and recall of each class.
   python src/evaluate.py latest predictions=predictions.csv sort=loss
 
 checkpoint       a run's folder, which stands for its best checkpoint; a .ckpt
-                 file; a folder of runs, which stands for the newest; latest
+                 file; a folder of runs, which stands for the newest; latest.
+                 A list [a,b] or a sweep's folder: the mean of all of them
 data             one of conf/data; without it, that of the run. root=… is its
                  folder, if it has moved. Images are tested at the sizes of the
                  run, unless data.eval_size=… and data.resize=… ask for others
@@ -41,7 +43,8 @@ sort             sort=loss begins that file with the highest loss
 
 def run_evaluate(config: DictConfig) -> None:
     """Test a network and print its scores."""
-    require_path(config.checkpoint)
+    for path in as_list(config.checkpoint):
+        require_path(path)
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.printing import print_evaluation
         from reslab.inference.evaluation import evaluate

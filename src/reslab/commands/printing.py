@@ -172,11 +172,17 @@ def print_evaluation(result: dict[str, Any]) -> None:
 
 def evaluation_facts(result: dict[str, Any]) -> dict[str, str]:
     """Return what was tested and how, in words."""
-    facts = {
-        "checkpoint": f"{result['checkpoint']} (epoch {result['epoch']}, step {result['step']:,})",
-        "computed": f"{result['image_size']} pixels, {result['precision']}"
-        + "".join(f", mean {VIEWS[name]}" for name in result["views"]),
-    }
+    facts = {}
+    if members := result.get("members", []):
+        facts["mean of"] = f"the probabilities of {len(members)} networks"
+    for number, network in enumerate(members or [result], 1):
+        of = f" {number}" if members else ""
+        facts[f"checkpoint{of}"] = f"{network['checkpoint']} (epoch {network['epoch']}, step {network['step']:,})"
+        copies = "".join(f", mean {VIEWS[name]}" for name in network["views"])
+        facts[f"computed{of}"] = f"{network['image_size']} pixels, {network['precision']}{copies}"
+        if members:
+            metric = f"{result['split']}/accuracy"
+            facts[f"{metric}{of}"] = f"{network['metrics'][metric]:.4f}"
     if "temperature" in result:
         before = ", ".join(f"{name} {value:.4f}" for name, value in result["uncalibrated"].items())
         facts["temperature"] = f"{result['temperature']:.4f}; without it, {before}"
@@ -195,6 +201,7 @@ def evaluation_facts(result: dict[str, Any]) -> dict[str, str]:
         "trained_on": "the network was trained on them",
         "unknown_classes": "of classes that the network does not know",
         "unreadable": "they cannot be read",
+        "by_a_member": "not every one of the networks was tested on them",
     }
     for name, count in result["left_out"].items():
         if count:

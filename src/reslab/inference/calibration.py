@@ -37,6 +37,7 @@ def calibrate(config: DictConfig) -> dict[str, Any]:
     with sole_writer(path):
         config.checkpoint = str(path)
         tested = test_network(config)
+        assert tested.trained is not None
         if tested.answers is None:
             raise UserError(f"{path}: the run has too many validation images and classes to keep all logits in memory")
         logits, labels = tested.answers.logits, tested.answers.labels

@@ -1,12 +1,13 @@
 """Test a trained network."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import distributed
 
 from reslab.data.base import ImageDataModule
@@ -14,6 +15,7 @@ from reslab.data.options import check_sizes
 from reslab.errors import UserError
 from reslab.files import output_errors, write_json
 from reslab.inference.conformal import measured_coverage, threshold
+from reslab.inference.ensemble import averaged, members_of
 from reslab.inference.loading import Trained, restore_classifier
 from reslab.inference.prediction_file import write_answers_table
 from reslab.inference.tables import require_writer
@@ -43,13 +45,13 @@ class Evaluation(NamedTuple):
         result: the numbers, as `evaluate` returns them.
         answers: the logits of each image; None if they are too many to be kept.
         data: the data set. Its test split has the tested images.
-        trained: the network, with the views and the sizes of the test.
+        trained: the network, with the views and the sizes of the test; None for several networks.
     """
 
     result: dict[str, Any]
     answers: Answers | None
     data: ImageDataModule
-    trained: Trained
+    trained: Trained | None
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
@@ -60,7 +62,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
 
     Returns:
         A dictionary of
-        - "checkpoint", and the "epoch" and the "step" that it was written in;
+        - "checkpoint", and the "epoch" and the "step" that it was written in; of several networks, the "members" have
+          these, how they were computed, and their own "metrics" of the images that all of them were tested on;
         - "data" and "root": the data set and its folder;
         - "images": how many were tested, of "found" test images. Those that were "left_out" are counted by reason:
           "trained_on", "unknown_classes" and "unreadable". A limit explains the rest;
@@ -80,7 +83,11 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     """
     if config.predictions is not None:
         require_writer(Path(config.predictions))
-    evaluation = test_network(config)
+    members = members_of(config.checkpoint)
+    if len(members) > 1:
+        evaluation = test_ensemble(config, members)
+    else:
+        evaluation = test_network(OmegaConf.merge(config, {"checkpoint": members[0]}))  # type: ignore[arg-type]
     if is_first_process():
         write_evaluation(evaluation, config)
     return evaluation.result
@@ -99,6 +106,60 @@ def write_evaluation(evaluation: Evaluation, config: DictConfig) -> None:
             "trainer.limit_test_batches tests fewer images"
         )
     write_answers_table(Path(config.predictions), evaluation.answers, config.sort)
+
+
+def test_ensemble(config: DictConfig, members: Sequence[str]) -> Evaluation:
+    """Test the mean of the probabilities of several networks, one network after the other.
+
+    Args:
+        config: a composed conf/evaluate.yaml.
+        members: what `checkpoint` would be for each of them.
+
+    Returns:
+        The test of the ensemble. Its answers and metrics are those of the images that all members were tested on.
+    """
+    if config.calibrated or config.coverage is not None:
+        raise UserError("calibrated and coverage are for one network: the mean of several has no calibration")
+    limit = config.trainer.limit_test_batches  # 1 is one batch, 1.0 is all of them
+    if isinstance(limit, int) or (limit is not None and limit < 1):
+        raise UserError("trainer.limit_test_batches chooses other images for each network: leave it out for several")
+    tests = [test_network(OmegaConf.merge(config, {"checkpoint": each})) for each in members]  # type: ignore[arg-type]
+    results, first = [test.result for test in tests], tests[0].result
+    if len({(result["data"], str(Path(result["root"]).resolve())) for result in results}) > 1:
+        raise UserError("the networks were trained on different data sets: data=… names the one to test all of them on")
+    answers = [test.answers for test in tests if test.answers is not None]
+    if len(answers) < len(tests):
+        raise UserError("the logits of all images are too many to keep in memory, which several networks need")
+    checkpoints = [result["checkpoint"] for result in results]
+    together, aligned = averaged(answers, checkpoints)
+    confusion = confusion_of(together)
+    table = class_table(confusion, list(together.classes))
+    found = max(result["found"] for result in results)
+    own = ("checkpoint", "epoch", "step", "images", "left_out", "image_size", "resize", "precision", "views")
+    result = {
+        "checkpoint": checkpoints,
+        **{name: first[name] for name in ("data", "root", "split", "matched")},
+        "images": len(together),
+        "found": found,
+        "left_out": {"by_a_member": found - len(together)},
+        "members": [
+            {name: test[name] for name in own} | {"metrics": named_metrics(member, config)}
+            for test, member in zip(results, aligned, strict=True)
+        ],
+        "metrics": named_metrics(together, config) | (macro_f1(table) if names_data(config) else {}),
+        "classes": table,
+    }
+    return Evaluation(result, together, tests[0].data, None)
+
+
+def confusion_of(answers: Answers) -> Confusion:
+    codes = answers.labels * len(answers.classes) + answers.predicted
+    return Confusion.of_codes([codes], len(answers.classes))
+
+
+def named_metrics(answers: Answers, config: DictConfig) -> dict[str, float]:
+    """Return the metrics of answers by name, such as "test/accuracy"."""
+    return {f"{config.split}/{name}": value for name, value in metrics_of(answers.logits, answers.labels).items()}
 
 
 def test_network(config: DictConfig) -> Evaluation:
@@ -175,7 +236,7 @@ def with_calibration(evaluation: Evaluation, calibration: Calibration, config: D
     if config.calibrated:
         answers = replace(answers, logits=with_temperature(answers.logits, calibration.temperature))
         changed = {f"{config.split}/{name}" for name in ("loss", "calibration_error")}
-        after = {f"{config.split}/{name}": value for name, value in metrics_of(answers.logits, answers.labels).items()}
+        after = named_metrics(answers, config)
         result["uncalibrated"] = {name: value for name, value in result["metrics"].items() if name in changed}
         result["metrics"] |= {name: value for name, value in after.items() if name in changed}
         result["temperature"] = calibration.temperature

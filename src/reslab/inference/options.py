@@ -33,7 +33,7 @@ EVALUATE = {
     "coverage": COVERAGE | NULL,
     "unknown_classes": one_of(*get_args(UnknownClasses)),
     "trainer.precision": one_of("auto", *PRECISIONS, None),
-    "checkpoint": PATH,
+    "checkpoint": one_or_list(PATH),
     "root": PATH | NULL,
     "device": DEVICE | NULL,
     "output": file_of(".json") | NULL,
@@ -52,6 +52,7 @@ PREDICT = {
 }
 
 CALIBRATE = {
+    "checkpoint": PATH,
     "split": one_of("val"),
     "calibrated": one_of(False),
     "coverage": NULL,
