@@ -1,8 +1,10 @@
 """The figures of run.html, as SVG with the colours of the page."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -51,12 +53,18 @@ def curves_panel(lines: dict[str, Curve], title: str, is_error: bool) -> str:
                     "marker": "." if len(line) == 1 else "",
                 }
                 axes.plot(list(line), values, **style)
-        axes.set(xlabel="epoch", title=title, ylim=(0, None))
+        axes.set(xlabel="epoch", title=title, xlim=(0, None), ylim=(0, upper_limit(axes)))
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.legend(framealpha=0, labelcolor=TEXT)
         axes.grid(alpha=0.3)
 
     return in_page_colours(as_svg(draw, *PANEL))
+
+
+def upper_limit(axes: Axes) -> float:
+    """Return a limit above all points, of which the first ones of a loss may be infinite."""
+    values = [value for line in axes.lines for value in np.asarray(line.get_ydata(), float) if math.isfinite(value)]
+    return 1.05 * max(values, default=0.0) or 1.0
 
 
 def reliability(bins: Sequence["Bin"]) -> str:

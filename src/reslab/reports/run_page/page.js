@@ -56,7 +56,7 @@ if (matrix) {
 // the images of a cell
 
 function figure(image) {
-  const [position, , , captions, name, size] = image;
+  const [position, , , lines, name, short, size] = image;
   const frame = element("div", {className: "frame"});
   const shown = document.querySelector(`img[data-image="${position}"]`);
   const source = data.pictures[position] || (shown && shown.src);
@@ -65,9 +65,10 @@ function figure(image) {
     if (size[2]) picture.className = "tiny";
     frame.append(picture);
   } else frame.append("no picture");
-  const caption = element("figcaption", {});
-  captions.forEach((line, number) => caption.append(...(number ? [element("br")] : []), line));
-  caption.append(element("br"), element("span", {className: "quiet"}, element("bdi", {}, name)));
+  const caption = element("figcaption", {title: name});
+  for (const [word, label, percent] of lines)
+    caption.append(`${word} `, element("bdi", {}, label), ` (${percent})`, element("br"));
+  caption.append(element("span", {className: "quiet"}, element("bdi", {}, short)));
   return element("figure", {}, frame, caption);
 }
 

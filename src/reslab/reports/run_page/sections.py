@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from reslab.data.thumbnails import SIDE, encoded, is_tiny
+from reslab.drawing import shortened
 from reslab.pages import data_uri, text
 from reslab.reports.configurations import metric_text
 from reslab.reports.run_page.figures import reliability
@@ -19,6 +20,7 @@ from reslab.reports.statistics import PERCENT
 from reslab.text import printable
 
 MAX_MATRIX = 40  # classes of a confusion matrix that is read cell by cell
+NAME_COLUMNS = 48  # of the name of a class or a file below a picture; the mouse shows the whole name
 MAX_PAIRS = 1000  # in the table of more classes
 NUMBERS = ("images", "precision", "recall", "F1")  # of a class
 MEANINGS = {
@@ -172,22 +174,30 @@ def gallery_section(test: ShownTest, title: str, positions: Sequence[int], none:
 
 def figure(test: ShownTest, position: int) -> str:
     picture = test.pictures.get(position)
-    name = text(test.tested.answers.names[position])
-    frame = image_tag(picture, name, position) if picture else '<span class="quiet">no picture</span>'
-    lines = "<br>".join(f"<bdi>{text(line)}</bdi>" for line in caption(test.tested, position))
+    name = test.tested.answers.names[position]
+    frame = image_tag(picture, text(name), position) if picture else '<span class="quiet">no picture</span>'
+    lines = "<br>".join(
+        f"{word} <bdi>{text(short)}</bdi> ({percent})" for word, short, percent in caption(test.tested, position)
+    )
     return (
-        f'<figure><div class="frame">{frame}</div><figcaption>{lines}<br>'
-        f'<span class="quiet"><bdi>{name}</bdi></span></figcaption></figure>'
+        f'<figure><div class="frame">{frame}</div><figcaption title="{text(name)}">{lines}<br>'
+        f'<span class="quiet"><bdi>{text(brief(name))}</bdi></span></figcaption></figure>'
     )
 
 
-def caption(tested: AnsweredTest, position: int) -> list[str]:
-    """Return the true and the predicted class of an image with their probabilities."""
+def caption(tested: AnsweredTest, position: int) -> list[tuple[str, str, str]]:
+    """Return the true class of an image and, if it is another one, the predicted class, with their probabilities."""
     answers = tested.answers
     true, predicted = int(answers.labels[position]), int(answers.predicted[position])
-    percent = [f"{float(answers.probabilities[position, number]):.1%}" for number in (true, predicted)]
-    lines = [f"true {answers.classes[true]} ({percent[0]})"]
-    return lines if true == predicted else [*lines, f"answer {answers.classes[predicted]} ({percent[1]})"]
+    lines = {"true": true} | ({} if true == predicted else {"answer": predicted})
+    return [
+        (word, brief(answers.classes[each]), f"{float(answers.probabilities[position, each]):.1%}")
+        for word, each in lines.items()
+    ]
+
+
+def brief(name: str) -> str:
+    return shortened(printable(name), NAME_COLUMNS)
 
 
 def displayed_size(picture: Image.Image) -> tuple[int, int]:
@@ -272,16 +282,9 @@ def page_data(test: ShownTest) -> dict[str, Any]:
         picture = test.pictures.get(position)
         size = (*displayed_size(picture), is_tiny(picture)) if picture else None
         true, predicted = int(answers.labels[position]), int(answers.predicted[position])
-        images.append(
-            [
-                position,
-                true,
-                predicted,
-                [printable(line) for line in caption(tested, position)],
-                printable(names[position]),
-                size,
-            ]
-        )
+        name = printable(names[position])
+        lines = caption(tested, position)
+        images.append([position, true, predicted, lines, name, brief(name), size])
         if picture and position not in in_page:
             pictures[position] = data_uri(encoded(picture))
     mistakes = (confusion.by_true_class() - confusion.right()).tolist()
