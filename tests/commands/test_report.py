@@ -58,6 +58,16 @@ def test_latest_is_the_newest_run_or_sweep_not_a_job_of_it(tmp_path, monkeypatch
         report(["oldest"])
 
 
+def test_the_report_of_one_run_is_its_page(sweep, no_torch):
+    done = run("report", "sweep/0_resnet8", cwd=sweep.parent, **no_torch)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "report: sweep/0_resnet8/run.html"
+    assert "resnet8 on digits" in (sweep / "0_resnet8" / "run.html").read_text()
+    assert not (sweep / "0_resnet8" / "report.html").exists()
+    run("report", "0_resnet8", "0_resnet8/run.html", "output=there", cwd=sweep, **no_torch)
+    assert (sweep / "there" / "run.html").is_file()
+
+
 def test_the_command_compares(sweep, no_torch):
     pattern = [path.relative_to(sweep) for path in sorted(sweep.glob("*resnet8"))]
     done = run("report", *pattern, "versus", "2_resnet20", "3_resnet20", cwd=sweep, **no_torch)

@@ -18,14 +18,17 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.rows, self.tags, self.fetched = [], [], []
+        self.rows, self.tags, self.fetched, self.links = [], [], [], []
         self.feed(text)
         self.rows = [row for row in self.rows if row]
 
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
         self.tags.append(tag)
-        self.fetched += [values[name] for name in ("src", "href", "xlink:href") if name in values]
+        if tag == "a":
+            self.links.append(values["href"])
+        else:
+            self.fetched += [values[name] for name in ("src", "href", "xlink:href") if name in values]
         if tag == "tr":
             self.rows.append([])
         if tag == "td" and "data-value" in values:
@@ -52,6 +55,15 @@ def test_the_table_is_sorted_by_exact_values(sweep):
     assert [float(first[place]) for place in (1, 2, 5)] == pytest.approx([0.9, 0.845, 12.5])
     assert [float(second[place]) for place in (1, 2, 5)] == pytest.approx([0.6, 0.59, 12.5])
     assert [first[6], second[6]] == folders
+
+
+def test_the_leaderboard_links_to_the_pages_of_its_runs(sweep):
+    for name in ("1_resnet8", "2_resnet20"):
+        (sweep / name / "run.html").touch()
+    renamed = (sweep / "2_resnet20").rename(sweep / "2_a b#%<x>")
+    assert Page(html_page(read_report([sweep]), sweep)).links == ["2_a%20b%23%25%3Cx%3E/run.html", "1_resnet8/run.html"]
+    there = sweep.parent / "there"
+    assert Page(html_page(read_report([renamed]), there)).links == ["../sweep/2_a%20b%23%25%3Cx%3E/run.html"]
 
 
 def test_failures_are_listed_as_text(sweep):

@@ -3,21 +3,28 @@ import pytest
 from sklearn.metrics import f1_score
 
 from reslab.reports.run_page import resampling
-from reslab.reports.run_page.resampling import calibrated_errors, f1_resamples, interval_of, mean_resamples
+from reslab.reports.run_page.resampling import calibrated_errors, f1_resamples, intervals_of, mean_resamples
 
 
-def test_the_interval_of_a_mean_is_that_of_its_standard_error():
+def test_the_intervals_of_a_mean_is_that_of_its_standard_error():
     values = np.random.default_rng(1).normal(3, 2, 5000)
-    low, high = interval_of(mean_resamples(values))
+    ((low, high),) = intervals_of(mean_resamples(values)[:, None], np.array([values.mean()]))
     error = values.std() / 5000**0.5
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
-    assert interval_of(mean_resamples(values)) == (low, high)  # a fixed seed
+    assert mean_resamples(values).tolist() == mean_resamples(values).tolist()  # a fixed seed
 
 
 def test_values_that_do_not_vary_or_are_not_finite_have_no_interval():
-    assert interval_of(mean_resamples(np.full(10, 0.5))) is None
-    assert interval_of(mean_resamples(np.array([1.0, np.nan]))) is None
+    values = np.array([[0.5, np.nan, np.nan, 0.25], [0.5, 0.5, np.nan, 0.75], [0.5, 0.5, np.nan, np.inf]])
+    assert intervals_of(values, np.full(4, 0.5)) == [None] * 4
+
+
+def test_an_interval_is_around_its_metric_and_within_the_bounds():
+    values = np.random.default_rng(3).normal(0.9, 0.02, (5000, 2))
+    (low, high), (_, highest) = intervals_of(values, np.array([0.92, 0.99]), highest=1)
+    assert (low, high) == (pytest.approx(0.92 - 1.96 * 0.02, abs=0.002), pytest.approx(0.92 + 1.96 * 0.02, abs=0.002))
+    assert highest == 1
 
 
 def test_the_f1_scores_of_resamples_are_those_of_drawn_images():
@@ -29,10 +36,10 @@ def test_the_f1_scores_of_resamples_are_those_of_drawn_images():
     scores = f1_resamples(codes // 3, codes % 3, counts, 4)
     assert scores.shape == (1000, 4)
     assert np.isnan(scores[:, 3]).all()  # a class without images
-    drawn = (random.integers(0, 300, 300) for _ in range(1000))
+    drawn = (random.integers(0, 300, 300) for _ in range(400))
     expected = np.array([f1_score(true[each], predicted[each], average=None) for each in drawn])
     assert scores[:, :3].mean(0) == pytest.approx(expected.mean(0), abs=0.005)
-    assert scores[:, :3].std(0) == pytest.approx(expected.std(0), rel=0.1)
+    assert scores[:, :3].std(0) == pytest.approx(expected.std(0), rel=0.15)
 
 
 def test_a_calibrated_network_shows_the_error_of_its_draws():

@@ -1,10 +1,11 @@
 """How far the metrics of a test may be off because it had these images and not others: the bootstrap over its images.
 
 Each resample draws as many images as the test had, with replacement (Efron, "Bootstrap methods: another look at the
-jackknife", Annals of Statistics 7, 1979); an interval has the percentiles of the metric over the resamples. The draws
-have a fixed seed, so that equal answers give equal intervals.
+jackknife", Annals of Statistics 7, 1979); an interval has the percentiles of the metric over the resamples, around the
+metric. The draws have a fixed seed, so that equal answers give equal intervals.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -31,17 +32,26 @@ def resamples_of(n: int) -> int:
     return min(RESAMPLES, MAX_DRAWS // n)
 
 
-def percentile_interval(values: Floats, axis: int | None = None) -> NDArray[np.float64]:
-    """Return the lower and the upper bound, (2, …). NaN among the values does not count."""
+def intervals_of(values: Floats, estimates: Floats, highest: float = math.inf) -> list[Interval | None]:
+    """Return the intervals of some metrics; None where resamples do not vary, which says nothing, or are not finite.
+
+    The percentiles are moved so that the mean of the resamples is the metric itself: resampling lowers an F1 score of
+    few images, so that the percentiles alone could leave out the very value whose interval they are.
+
+    Args:
+        values: of resamples, (resamples, metrics); NaN where a resample does not have the metric.
+        estimates: the metrics, (metrics,).
+        highest: what no metric exceeds; none is below 0.
+    """
+    varies = np.nan_to_num(values, nan=np.inf).min(0) < np.nan_to_num(values, nan=-np.inf).max(0)
+    varies &= ~np.isinf(values).any(0)
     tail = 100 * (1 - CONFIDENCE) / 2
-    return np.nanpercentile(values, [tail, 100 - tail], axis=axis)
-
-
-def interval_of(values: Floats) -> Interval | None:
-    """Return the interval of a metric; None where its resamples do not vary, which says nothing, or are not finite."""
-    if not np.isfinite(values).all() or np.ptp(values) == 0:
-        return None
-    return Interval(*percentile_interval(values).tolist())
+    found: list[Interval | None] = [None] * len(estimates)
+    varying = values[:, varies]
+    bounds = np.nanpercentile(varying, [tail, 100 - tail], axis=0) - np.nanmean(varying, axis=0) + estimates[varies]
+    for number, (low, high) in zip(np.flatnonzero(varies), bounds.clip(0, highest).T.tolist(), strict=True):
+        found[number] = Interval(low, high) if math.isfinite(high - low) else None
+    return found
 
 
 def mean_resamples(values: NDArray[np.floating]) -> Floats:

@@ -72,9 +72,9 @@ def metrics_section(tested: AnsweredTest) -> Iterator[str]:
         f'<p class="quiet">{n:,}{part} test images, {int(answers.right.sum()):,} right. An interval says where the '
         "metric of the same network would be with other images of this kind. Wilson: the score interval of a "
         "proportion, which is no single point where all images are right either. Bootstrap: percentiles of "
-        f"{resamples:,} resamples of the {n:,} images, drawn with a fixed seed. The calibration error is not "
-        f"resampled, which would make it larger; instead, {resamples:,} draws show how large it would be by chance in "
-        f"{PERCENT} of such tests.</p>"
+        f"{resamples:,} resamples of the {n:,} images, drawn with a fixed seed, around the value. The calibration "
+        f"error is not resampled, which would make it larger; instead, {resamples:,} draws show how large it would be "
+        f"by chance in {PERCENT} of such tests.</p>"
     )
 
 

@@ -14,9 +14,8 @@ from reslab.reports.run_page.resampling import (
     Interval,
     calibrated_errors,
     f1_resamples,
-    interval_of,
+    intervals_of,
     mean_resamples,
-    percentile_interval,
 )
 from reslab.reports.statistics import CONFIDENCE, proportion_interval
 from reslab.run import Result
@@ -113,20 +112,22 @@ class AnsweredTest:
 
     def bootstrap_interval(self, name: str) -> Interval | None:
         """Return the interval of the loss or of the macro F1 score."""
+        estimate = np.array([self.result[name]])
         if name == "test/loss":
-            return interval_of(mean_resamples(self.answers.losses.numpy()))
-        return interval_of(np.nanmean(self.resampled_f1, axis=1))  # every resample has some class
+            (interval,) = intervals_of(mean_resamples(self.answers.losses.numpy())[:, None], estimate)
+        else:  # every resample has some class
+            (interval,) = intervals_of(np.nanmean(self.resampled_f1, axis=1, keepdims=True), estimate, highest=1)
+        return interval
 
     def class_scores(self) -> list[ClassScores]:
         """Return the scores of each class."""
         confusion = self.confusion
         right, predicted = confusion.right().tolist(), confusion.by_predicted_class().tolist()
         most_taken_for = self.most_taken_for()
-        occurring = np.unique([*confusion.true.tolist(), *confusion.predicted.tolist()])
-        bounds = percentile_interval(self.resampled_f1[:, occurring], axis=0).T.tolist()
-        f1_intervals = {number: Interval(*pair) for number, pair in zip(occurring.tolist(), bounds, strict=True)}
+        table = class_table(confusion, list(self.answers.classes))
+        f1_intervals = intervals_of(self.resampled_f1, np.array([row["f1"] for row in table]), highest=1)
         scores = []
-        for number, row in enumerate(class_table(confusion, list(self.answers.classes))):
+        for number, row in enumerate(table):
             images = int(row["images"])
             scores.append(
                 ClassScores(
@@ -137,7 +138,7 @@ class AnsweredTest:
                     row["recall"] if images else None,
                     Interval(*proportion_interval(right[number], images)),
                     row["f1"],
-                    varying(f1_intervals.get(number)),
+                    f1_intervals[number],
                     most_taken_for.get(number),
                 )
             )
@@ -184,8 +185,3 @@ def require_same_test(answers: Answers, step: int, result: Mapping[str, Any]) ->
     else:
         return
     raise UserError(f"{what}: the page would mix two tests; train again, or resume the run, to write both anew")
-
-
-def varying(interval: Interval | None) -> Interval | None:
-    """Return an interval; None for a single point, which says nothing."""
-    return interval if interval is not None and interval.low < interval.high else None
