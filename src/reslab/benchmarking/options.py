@@ -6,7 +6,12 @@ from reslab.training.options import PRECISIONS, RUN, TRAINING_SCHEMA
 
 # The names that users write, with the names that torch has for them.
 MEMORY_FORMATS = {"channels_last": "channels_last", "contiguous": "contiguous_format"}
+RUNTIMES = ("eager", "onnx", "int8")
 BENCHMARK_OPTIONS = {
+    "benchmark.mode": one_of("training", "inference"),
+    "benchmark.runtimes": one_or_list(one_of(*RUNTIMES)),
+    "benchmark.inference_batches": one_or_list(DATA["data.batch_size"]),
+    "benchmark.seconds": between(0, 1e6),
     "benchmark.devices": one_or_list(one_of("auto", "cpu", "gpu")),
     "benchmark.precisions": one_or_list(one_of("auto", *PRECISIONS)),
     "benchmark.memory_formats": one_or_list(one_of(*MEMORY_FORMATS)),

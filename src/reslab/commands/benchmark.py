@@ -1,4 +1,4 @@
-"""Measure the speed and the memory of training: `reslab benchmark --help`."""
+"""Measure the speed and the memory of training, or the speed of inference: `reslab benchmark --help`."""
 
 import sys
 
@@ -6,6 +6,8 @@ from omegaconf import DictConfig
 
 from reslab.benchmarking.options import BENCHMARK_SCHEMA
 from reslab.commands.entry import command
+from reslab.configuration import as_list
+from reslab.inference.export.options import require_packages
 from reslab.interruption import signals
 
 HELP = """\
@@ -18,6 +20,7 @@ forward, backward, optimizer), peak memory.
   python src/benchmark.py experiment=cifar10_resnet50 \\
       "benchmark.precisions=[32-true,bf16-mixed]"
   python src/benchmark.py model=resnet50 benchmark.largest_batch=true
+  python src/benchmark.py model=resnet50 benchmark.mode=inference
 
 model, data, optimizer, trainer, experiment are as for src/train.py;
 data=synthetic needs no files.
@@ -35,13 +38,22 @@ value or a list; every combination is measured in a process of its own.
   benchmark.largest_batch=true     also search for the largest batch that fits
   benchmark.memory_limit_mb=4000   a limit for each case
 
-Writes benchmark.json and benchmark.png to
+benchmark.mode=inference measures a trained network's use instead: size, FLOPs,
+milliseconds and images/s of one image and of the best batch, with torch and,
+in float32 and with 8 bits, with ONNX Runtime.
+  benchmark.runtimes=[eager,onnx,int8]
+  benchmark.inference_batches=[1,8,64]
+
+Writes benchmark.json and, of training, benchmark.png to
 outputs/benchmark/<model>-<data>/<date>_<time>/.
 """  # not the docstring of this module, which python -OO removes
 
 
 def run_benchmark(config: DictConfig) -> None:
     """Measure every case, print the results, and exit with status 1 if a case has failed."""
+    if config.benchmark.mode == "inference":
+        run_inference(config)
+        return
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.benchmarking.benchmark import run_benchmark
         from reslab.benchmarking.table import print_benchmark
@@ -50,6 +62,17 @@ def run_benchmark(config: DictConfig) -> None:
     print_benchmark(result)
     if any("error" in row for row in result["cases"]):
         sys.exit(1)
+
+
+def run_inference(config: DictConfig) -> None:
+    """Measure a network in inference, and print the results."""
+    for runtime in as_list(config.benchmark.runtimes):
+        require_packages(runtime, "benchmark.runtimes")
+    with signals.deferred():
+        from reslab.benchmarking.inference import measure_inference
+        from reslab.benchmarking.inference_table import print_inference
+
+    print_inference(measure_inference(config))
 
 
 def main() -> None:

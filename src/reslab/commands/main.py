@@ -19,7 +19,7 @@ COMMANDS = {
     "calibrate": "make the probabilities of a trained network right on the average",
     "explain": "show which parts of images speak for a class",
     "report": "compare runs and sweeps",
-    "benchmark": "measure the speed and memory of training",
+    "benchmark": "measure the speed and memory of training, and the speed of inference",
     "check_data": "look at a data set before training: classes, copies, broken files",
 }
 PACKAGES = ("hydra", "omegaconf", "yaml", "lightning", "torch", "torchvision", "torchmetrics", "tensorboard")

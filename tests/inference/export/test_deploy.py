@@ -116,7 +116,7 @@ def photos(tmp_path_factory):
 @pytest.mark.parametrize(
     "sizes",
     [
-        {"eval_size": 8, "resize": 11},
+        {"eval_size": 8, "resize": 9},
         {"eval_size": 8, "resize": 8, "interpolation": "bicubic", "background": [250, 3, 99]},
         {"eval_size": 8, "fit": "pad", "background": [10, 200, 30]},
         {"eval_size": 8, "fit": "pad"},

@@ -6,25 +6,28 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 Name = TypeVar("Name")
-WARM_UP_ROUNDS, FEWEST_ROUNDS, MOST_ROUNDS = 2, 5, 200
+FEWEST_ROUNDS = 5
 
 
-def milliseconds(calls: Mapping[Name, Callable[[], Any]], seconds: float) -> dict[Name, list[float]]:
+def milliseconds(
+    calls: Mapping[Name, Callable[[], Any]], seconds: float, rounds: int = 200, warmup_rounds: int = 2
+) -> dict[Name, list[float]]:
     """Return how long each call takes, in every round.
 
     A round makes every call once, so that a change in the load of the machine meets all of them.
 
     Args:
         calls: what is timed; a call returns once its work is done.
-        seconds: how long rounds are made, as far as this allows at least 5 of them and asks for at most 200. Two more
-            come before, and are not counted.
+        seconds: after which no further round begins, if there were 5 of them.
+        rounds: how many at most.
+        warmup_rounds: how many come before, and are not counted.
     """
     times: dict[Name, list[float]] = {name: [] for name in calls}
-    for _ in range(WARM_UP_ROUNDS):
+    for _ in range(warmup_rounds):
         for call in calls.values():
             call()
     end = time.perf_counter() + seconds
-    for number in range(MOST_ROUNDS):
+    for number in range(rounds):
         if number >= FEWEST_ROUNDS and time.perf_counter() > end:
             break
         for name, call in calls.items():
