@@ -101,7 +101,7 @@ def test_the_metrics_that_can_be_watched_are_those_that_are_logged():
         ("data.image_size", [1, 4096, None], [0, 20_000]),
         ("data.num_classes", [2, 20_000], [1, 2**31 - 1]),
         ("trainer.max_time", [None, "00:00:00:01", "99999:00:00:00"], ["00:00:00:00", "100000:00:00:00", 5]),
-        ("logger.name", ["", "a"], [None, 5]),
+        ("logger.tensorboard.name", ["", "a"], [None, 5]),
         ("optimizer.betas", [[0, 0.999]], [[0.9], [0.9, 1], 0.9, [0.9, 0.99, 0.9]]),
     ],
 )

@@ -134,7 +134,7 @@ def without_plus(config_name: str, overrides: Sequence[str]) -> list[str]:
 def chosen(overrides: Sequence[str]) -> list[str]:
     """Return the overrides that choose a file of conf/ or of the user's own folders, e.g. `model=resnet18`."""
     folders = [CONF, *own_folders([*sys.argv[1:], *overrides])]
-    simple = [override for override in overrides if re.match(r"[\w/]+=[\w/]+$", override)]
+    simple = [override for override in overrides if re.match(r"[\w/]+=([\w/]+|\[[\w/, ]+\])$", override)]
     return [choice for choice in simple if is_group(name_of(choice), folders)]
 
 

@@ -8,6 +8,7 @@ at once.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import PurePath
 from typing import Any
 
@@ -134,6 +135,12 @@ def check_made(group: str, made: object, kind: type) -> None:
     """Raise UserError unless what a group's `_target_` has made is of a kind."""
     if not isinstance(made, kind):
         raise UserError(f"{group}._target_ must make an object of {kind.__name__}, not of {type(made).__name__}")
+
+
+def require_package(name: str, option: str, extra: str) -> None:
+    """Raise UserError unless the package that an option needs is installed."""
+    if find_spec(name) is None:
+        raise UserError(f"{option} needs the package {name}: pip install -e '.[{extra}]'")
 
 
 def plain_value(value: Any) -> Any:

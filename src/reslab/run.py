@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from reslab.configuration import flatten, has_prefix, shown
+from reslab.configuration import flatten, has_prefix, name_of, shown
 from reslab.errors import UserError
 from reslab.files import plain_bytes, write_csv, write_json, write_text, write_waiting_lines
 from reslab.text import for_shell
@@ -47,7 +47,7 @@ ABSENT: dict[str, Any] = {
     "data.augment.scale": None, "data.augment.scale_aspect": [3 / 4, 4 / 3], "data.augment.vertical_flip": False,
     "data.augment.right_angles": False, "data.augment.trivial_augment": False, "data.augment.color_jitter": 0,
     "data.repeats": 1,
-    "threads": None, "logger.group_by": "split", "optimizer.eps": 1e-8, "graph": "auto",
+    "threads": None, "logger.tensorboard.group_by": "split", "optimizer.eps": 1e-8, "graph": "auto",
     "callbacks.ema.every_steps": 1, "callbacks.ema.copy_fraction": None, "data.class_weights": None,
     "loss._target_": "reslab.training.losses.cross_entropy", "loss._partial_": True,
     "data.labels": None, "data.group": None, "data.folds": None, "data.fold": None,
@@ -62,6 +62,12 @@ LEFT_TO_THE_RUN = ("threads",)
 # Modules that have moved. The configurations of older runs contain the old names.
 MOVED = {
     f"reslab.{name}.": f"reslab.training.{name}." for name in ("averaging", "checkpoints", "schedules", "tensorboard")
+}
+
+# Options that have other names now.
+RENAMED = {
+    f"logger.{name}": f"logger.tensorboard.{name}"
+    for name in ("save_dir", "name", "version", "default_hp_metric", "group_by", "flush_secs", "max_queue", "comment")
 }
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # previous: what last.ckpt was before
@@ -140,7 +146,7 @@ class Run:
         overrides = read_yaml(self.overrides_file)
         if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
             raise yaml.YAMLError(f"{self.overrides_file} is no list of overrides")  # a full disk leaves it empty
-        return overrides
+        return [with_current_name(each) for each in overrides]
 
     @property
     def has_settings(self) -> bool:
@@ -367,7 +373,7 @@ def sweep_arguments(folder: Path) -> list[str]:
     arguments = [*overrides["hydra"], *overrides["task"]]
     if not all(isinstance(each, str) for each in arguments):
         raise TypeError(f"{file} has an override that is no text")
-    return arguments
+    return [with_current_name(each) for each in arguments]
 
 
 def read_configuration(path: Path, content: bytes | None = None) -> Any:
@@ -475,7 +481,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
     `~` stands for the home folder: a configuration that was saved before a run has resumed still has it.
     """
-    return ABSENT | {name: present_value(name, value) for name, value in flatten(config).items()}
+    return ABSENT | {current_name(name): present_value(name, value) for name, value in flatten(config).items()}
 
 
 def canonical(value: Any, name: str = "") -> Hashable:
@@ -504,10 +510,11 @@ def older_options(saved: Mapping[str, Any], today: Mapping[str, Any]) -> list[st
     Returns:
         E.g. `data.background=null`; nothing for an option whose value today is what the run did.
     """
+    named = {current_name(name) for name in saved}
     return [
         f"{name}={shown(value)}"
         for name, value in ABSENT.items()
-        if name not in saved and name in today and canonical(today[name], name) != canonical(value, name)
+        if name not in named and name in today and canonical(today[name], name) != canonical(value, name)
     ]
 
 
@@ -515,6 +522,18 @@ def present_value(name: str, value: Any) -> Any:
     if isinstance(value, str) and value.startswith("~/"):
         return os.path.expanduser(value)  # noqa: PTH111  # Path would drop a slash at the end
     return current_class_path(value) if name.endswith("_target_") else value
+
+
+def current_name(name: str) -> str:
+    """Return the present name of an option, which may have a `+` or `~` before it."""
+    plain = name.lstrip("+~")
+    return name[: len(name) - len(plain)] + RENAMED.get(plain, plain)
+
+
+def with_current_name(override: str) -> str:
+    """Return an override of an older version with the present name of its option."""
+    name = name_of(override)
+    return current_name(name) + override[len(name) :]
 
 
 def current_class_path(target: Any) -> Any:

@@ -38,7 +38,7 @@ PATH_OPTIONS = [
     (EVALUATE_SCHEMA, "checkpoint"), (EVALUATE_SCHEMA, "root"), (EVALUATE_SCHEMA, "output"),
     (PREDICT_SCHEMA, "images"), (PREDICT_SCHEMA, "output"), (PREDICT_SCHEMA, "checkpoint"),
     (TRAINING_SCHEMA, "data.root"), (TRAINING_SCHEMA, "resume"), (TRAINING_SCHEMA, "outputs"),
-    (TRAINING_SCHEMA, "hydra.run.dir"), (TRAINING_SCHEMA, "hydra.sweep.dir"), (TRAINING_SCHEMA, "logger.save_dir"),
+    (TRAINING_SCHEMA, "hydra.run.dir"), (TRAINING_SCHEMA, "hydra.sweep.dir"), (TRAINING_SCHEMA, "logger.csv.save_dir"),
     (TRAINING_SCHEMA, "model.weights"), (BENCHMARK_SCHEMA, "data.root"), (TRAINING_SCHEMA, "++data.root"),
 ]  # fmt: skip
 
@@ -143,9 +143,17 @@ def test_a_folder_that_cannot_be_made_is_refused_before_hydra_makes_it(tmp_path,
     [
         (TRAINING_SCHEMA, "optimizer=null", "optimizer=null does not exist; all: adam, adamw, "),
         (TRAINING_SCHEMA, "+scheduler=3", "scheduler=3 does not exist; all: constant, cosine, multi_step, one_cycle"),
-        (TRAINING_SCHEMA, "logger=[none,true]", "logger=true does not exist; all: none, tensorboard"),
+        (
+            TRAINING_SCHEMA,
+            "logger=[none,true]",
+            "logger=true does not exist; all: csv, mlflow, none, tensorboard, wandb",
+        ),
         (TRAINING_SCHEMA, "scheduler=cosine,null", "scheduler=null does not exist; all: constant, cosine, multi_step"),
-        (TRAINING_SCHEMA, "logger=range(1,3)", "logger=range(1,3) does not exist; all: none, tensorboard"),
+        (
+            TRAINING_SCHEMA,
+            "logger=range(1,3)",
+            "logger=range(1,3) does not exist; all: csv, mlflow, none, tensorboard, wandb",
+        ),
         (TRAINING_SCHEMA, "hydra/sweeper=null", "hydra/sweeper=null does not exist; all: optuna"),
         (EVALUATE_SCHEMA, "trainer=1.5", "trainer=1.5 does not exist; all: cpu, ddp"),
         (BENCHMARK_SCHEMA, "optimizer=null", "optimizer=null does not exist; all: adam, adamw, "),

@@ -468,6 +468,26 @@ def test_a_run_of_an_older_version_keeps_its_network(tmp_path):
     assert asked[:6] == [*older, "model=resnet9", "seed=3", "model.pooling=max"]
 
 
+def test_an_older_run_keeps_what_it_said_of_its_logger(tmp_path):
+    """Its options had no `tensorboard.` in their names when there was one logger only."""
+    now = composed("config", ["logger.tensorboard.group_by=split"], [])
+    then = now | {"logger": now["logger"]["tensorboard"]}
+    Run(tmp_path).write_settings(yaml.safe_dump(then), ["logger.group_by=split", "+logger.flush_secs=9", "seed=42"])
+    for option in ("resume", "from"):
+        assert resumed_command_line([f"{option}={tmp_path}", "seed=1"])[:3] == [
+            "logger.tensorboard.group_by=split", "+logger.tensorboard.flush_secs=9", "seed=1",
+        ]  # fmt: skip
+    then["logger"]["group_by"] = "metric"  # as in a run that said nothing of it
+    Run(tmp_path).write_settings(yaml.safe_dump(then), ["seed=42"])
+    assert not [each for each in resumed_command_line([f"resume={tmp_path}"]) if each.startswith("logger")]
+
+
+def test_an_older_sweep_keeps_what_it_said_of_its_logger(tmp_path):
+    overrides = {"hydra": ["hydra.mode=MULTIRUN"], "task": ["logger.group_by=split", "seed=1,2"]}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"overrides": overrides}}))
+    assert "logger.tensorboard.group_by=split" in resumed_command_line([f"resume={tmp_path}"])
+
+
 def test_an_option_that_an_older_version_did_not_list_needs_its_plus_no_longer(tmp_path, monkeypatch):
     now = composed("config", ["optimizer=adam", "optimizer.eps=1e-5", "callbacks=early_stopping"], [])
     folder = tmp_path / "outputs" / "a" / "1"

@@ -17,7 +17,8 @@ REFUSED = [
     "-cd", "--multirun", "data.root=${oc.env:HOME}", "model.name='${recorder:x}'",
     "data.root=choice('${oc.env:HOME}',b)", "model=../../tmp/evil", "model=/tmp/evil", "model@callbacks.x=resnet8",
     "hydra.job.env_set.LD_PRELOAD=/tmp/x.so", "hydra/launcher=slurm", "hydra/job_logging=evil", "hydra.mode=MULTIRUN",
-    "+trainer.plugins=evil", "+a.b=1", "nothing", "logger.save_dir=/tmp", "logger.name=../x",
+    "+trainer.plugins=evil", "+a.b=1", "nothing", "logger.csv.save_dir=/tmp", "logger.csv.name=../x",
+    "logger.mlflow.tracking_uri=http://there",
     "model=null",
 ]  # fmt: skip
 REFUSED_IN_A_SWEEP = [
@@ -28,7 +29,7 @@ REFUSED_IN_A_SWEEP = [
     "hydra.sweeper._target_=malicious.recorder", "model=resnet8,../evil", "data.root='${oc.env:HOME}',b",
 ]  # fmt: skip
 KEPT = [
-    "model=resnet8", "seed=3", "data=digits", "callbacks=ema", "logger=none",
+    "model=resnet8", "seed=3", "data=digits", "callbacks=ema", "logger=none", "logger=[tensorboard,csv]",
     "model.widths=[8,8,16]", "+trainer.val_check_interval=0.25", "data.augment={crop: 2}",
     "~callbacks.tensorboard_report", "+optimizer.eps=1e-6", "objective=[val/accuracy,test/loss]",
     "data.root='/a b/c'", "trainer.max_time='00:01:00:00'", "callbacks.ema.decay=0.9", "data.root=${outputs}",

@@ -2,7 +2,6 @@ import functools
 
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.profilers import SimpleProfiler
 
 from reslab.errors import UserError
@@ -51,15 +50,6 @@ def test_the_schedule_is_called_without_hydras_checks(composed):
     classifier = build.build_classifier(config, build.build_data(config, stages=("fit",)))
     assert type(classifier.schedule) is functools.partial  # Hydra's is a subclass
     assert classifier.schedule(29, 100) == pytest.approx(1.0)  # the peak of one_cycle, after 0.3 of the steps
-
-
-def test_only_tensorboard_is_told_where_a_resumed_run_continues(composed, tmp_path):
-    logger = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(tmp_path)}
-    config = composed("logger=none", f"resume={tmp_path}")
-    config.logger = logger
-    assert isinstance(build.build_logger(config, 7), CSVLogger)
-    config = composed("logger=tensorboard", f"resume={tmp_path}")
-    assert build.build_logger(config, 7)._kwargs["purge_step"] == 7
 
 
 def test_only_a_profiler_that_was_asked_for_times_actions(composed):

@@ -27,7 +27,7 @@ def test_the_tags_and_the_files_of_a_run(tmp_path, group_by, tags):
 @pytest.mark.parametrize("group_by", ["metric", "split"])
 def test_a_resumed_run_has_one_point_per_epoch(composed, tmp_path, group_by):
     """Where step 27 ended the first part, its unfinished epoch was a point, which the resumed run replaces."""
-    options = (*SHORT, f"logger.group_by={group_by}", "trainer.max_epochs=3")
+    options = (*SHORT, f"logger.tensorboard.group_by={group_by}", "trainer.max_epochs=3")
     fit.train(composed(*options, "trainer.max_steps=27"))
     fit.train(composed(*options, f"resume={tmp_path}"))
     curves = curves_of(tmp_path)
@@ -36,6 +36,8 @@ def test_a_resumed_run_has_one_point_per_epoch(composed, tmp_path, group_by):
 
 
 def test_an_older_run_keeps_the_tags_of_its_curves():
-    older = {"logger._target_": "lightning.pytorch.loggers.TensorBoardLogger", "logger.name": ""}
-    assert "logger.group_by=split" in older_options(older, {"logger.group_by": "metric"})
-    assert not [each for each in older_options(older, {"logger": None}) if each.startswith("logger")]
+    oldest = {"logger._target_": "lightning.pytorch.loggers.TensorBoardLogger", "logger.name": ""}
+    today = {"logger.tensorboard.group_by": "metric"}
+    assert "logger.tensorboard.group_by=split" in older_options(oldest, today)
+    assert not [each for each in older_options(oldest, {"logger": None}) if each.startswith("logger")]
+    assert not [each for each in older_options(oldest | {"logger.group_by": "split"}, today) if "group_by" in each]

@@ -27,6 +27,7 @@ from torchvision.utils import make_grid
 from reslab.models.summary import layers, markdown
 from reslab.training import build, fit
 from reslab.training.confusion import Confusion
+from reslab.training.hparams import mark_as_varied, plain_settings
 from reslab.training.tensorboard import (
     MAX_CLASSES,
     MAX_NAMES,
@@ -34,9 +35,7 @@ from reslab.training.tensorboard import (
     class_list,
     confusion_figure,
     log_writer_error,
-    mark_as_varied,
     mistakes_figure,
-    plain_settings,
 )
 
 STEPS = [5, 11, 17, 19]  # those of an epoch's 20 steps that are logged: every sixth, and the last
@@ -216,7 +215,7 @@ def test_the_grid_of_memory_images(composed, tmp_path):
 
 
 def test_the_grid_of_files_and_no_graph_of_a_deep_network(composed, digit_files, tmp_path, monkeypatch):
-    monkeypatch.setattr("reslab.training.tensorboard.GRAPH_LAYERS", 10)
+    monkeypatch.setattr("reslab.training.adapters.GRAPH_LAYERS", 10)
     config = composed(
         *SHORT, "data=imagefolder", f"data.root={digit_files[0].parents[1]}", "data.image_size=8", "data.augment=null",
         "data.num_workers=0", "callbacks.tensorboard_report.num_images=10",

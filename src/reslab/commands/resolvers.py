@@ -1,6 +1,7 @@
-"""What conf/ computes: the OmegaConf resolvers behind `${new_folder:…}`, `${run_folder:…}` and `${job_folder:…}`."""
+"""What conf/ computes: the OmegaConf resolvers behind `${new_folder:…}`, `${folder_name:…}` and the like."""
 
 import functools
+import os
 import re
 import time
 from pathlib import Path
@@ -37,6 +38,12 @@ def job_folder(number: Any, overrides: str) -> str:
     return re.sub(r"[^\w=.+-]+", "_", f"{number}_{overrides}", flags=re.ASCII)[:120].rstrip("_")
 
 
+def folder_name(path: str) -> str:
+    """Return the name of a folder; with `/..` behind it, of the one that it is in."""
+    return Path(os.path.abspath(path)).name  # noqa: PTH100  # it removes `..` without a look at the disk
+
+
 OmegaConf.register_new_resolver("new_folder", new_folder, replace=True)
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)

@@ -1,8 +1,5 @@
 """What each option of a search may be, and the packages that some options need."""
 
-from importlib.util import find_spec
-
-from reslab.errors import UserError
 from reslab.options import MAX_PROCESSORS, NAME, NULL, Kind, integer, one_of
 
 N_JOBS = integer(1, MAX_PROCESSORS)  # jobs at the same time
@@ -17,9 +14,3 @@ SEARCH = {  # the options of hydra/sweeper=optuna, without hydra.sweeper.
 # What a search with a pruner adds to its jobs, so that a report of each validation reaches Optuna.
 PRUNING = "callbacks.pruning"
 PRUNING_OVERRIDE = f"+{PRUNING}={{_target_:reslab.sweeps.pruning.Pruning,folder:${{folder}}}}"
-
-
-def require_package(name: str, option: str, extra: str) -> None:
-    """Raise UserError unless the package that an option needs is installed."""
-    if find_spec(name) is None:
-        raise UserError(f"{option} needs the package {name}: pip install -e '.[{extra}]'")

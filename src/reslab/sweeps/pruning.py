@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from reslab.options import require_package
 from reslab.sweeps.folder import Sweep
-from reslab.sweeps.options import require_package
 from reslab.training.checkpoints import is_validated_in_training
 from reslab.training.schedules import optimizer_steps
 

@@ -15,10 +15,10 @@ from omegaconf import DictConfig
 from reslab.configuration import as_list
 from reslab.errors import Failed, Interrupted, UserError
 from reslab.files import FolderInUseError, sole_user, write_bytes
-from reslab.options import NULL, TRUE_OR_FALSE, check_option, integer
+from reslab.options import NULL, TRUE_OR_FALSE, check_option, integer, require_package
 from reslab.run import resume_argument
 from reslab.sweeps.jobs import SweepJobs
-from reslab.sweeps.options import SEARCH, require_package
+from reslab.sweeps.options import SEARCH
 from reslab.sweeps.summary import SweepFailed, print_summary
 
 

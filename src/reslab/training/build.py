@@ -1,4 +1,4 @@
-"""The parts of a run, built from its composed configuration: data, classifier, callbacks, trainer, logger."""
+"""The parts of a run, built from its composed configuration: data, classifier, callbacks, trainer."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     Callback,
@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -214,7 +214,7 @@ def refuse_absent_metrics(names: Iterable[str], data: ImageDataModule) -> None:
             raise UserError(f"{name} needs more than {TOP5_ABOVE} classes, and {has}")
 
 
-# trainer and logger
+# trainer
 
 
 def require_accelerator(name: str, option: str = "trainer.accelerator") -> None:
@@ -229,7 +229,7 @@ def require_accelerator(name: str, option: str = "trainer.accelerator") -> None:
         )
 
 
-def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger | None) -> L.Trainer:
+def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Sequence[Logger] | None) -> L.Trainer:
     """Build Lightning's Trainer from `config.trainer`."""
     options = config.trainer
     trainer: L.Trainer = instantiate(
@@ -242,7 +242,7 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger 
         default_root_dir=config.folder,
         max_time=None,  # TrainingLimits obeys it
         profiler=options.profiler or NoProfiler(),
-        logger=logger or False,
+        logger=[*logger] if logger else False,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, LightningProgressBar) for callback in callbacks),
         _convert_="all",
@@ -286,19 +286,3 @@ def computes_in_bf16(accelerator: str) -> bool:
         capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch has none
         return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
     return False
-
-
-def build_logger(config: DictConfig, step: int) -> Logger | None:
-    """Build the logger of a run.
-
-    Args:
-        config: the composed configuration.
-        step: the step of the checkpoint that a resumed run continues from. TensorBoard drops later points from its
-            curves; other loggers have no such argument.
-    """
-    if not config.logger:
-        return None
-    purges = config.resume and issubclass(get_class(config.logger._target_), TensorBoardLogger)
-    logger: Logger = instantiate(config.logger, **{"purge_step": step} if purges else {})
-    check_made("logger", logger, Logger)
-    return logger

@@ -1,7 +1,7 @@
 """One run, from its composed configuration to its result: train, test the best weights, write the result."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -20,12 +20,12 @@ from reslab.files import sole_user
 from reslab.interruption import signals
 from reslab.machine import is_first_process
 from reslab.run import Result, Run
+from reslab.training.adapters import Adapter, open_loggers, run_loggers
 from reslab.training.answers import with_files, write_answers
 from reslab.training.build import (
     build_callbacks,
     build_classifier,
     build_data,
-    build_logger,
     build_trainer,
     require_accelerator,
 )
@@ -54,7 +54,6 @@ from reslab.training.process import prepare_process, quiet_other_processes
 from reslab.training.progress import EpochLines
 from reslab.training.provenance import provenance, requested_lengths
 from reslab.training.stopping import stop_moment, stop_reason, was_pruned
-from reslab.training.tensorboard import add_hparams, summary_writer
 from reslab.training.threads import fixed_threads
 
 log = logging.getLogger(__name__)
@@ -87,14 +86,15 @@ def train(config: DictConfig) -> Result:
         resumed = resumed_checkpoint(Path(config.resume), config) if config.resume else None
         try:
             threads = fixed_threads(config, resumed.record if resumed else None)
-            with threads, joined_processes(config.trainer.num_nodes, run):
-                return fit_and_test(config, run, resumed)
+            loggers = run_loggers(config, resumed)
+            with threads, joined_processes(config.trainer.num_nodes, run), loggers as adapters:
+                return fit_and_test(config, run, resumed, adapters)
         finally:
             if distributed.is_initialized():
                 distributed.destroy_process_group()  # the next job of a sweep makes another one
 
 
-def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Result:
+def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters: Mapping[str, Adapter]) -> Result:
     """Train in the run's folder, or continue there from a checkpoint, then test and write the result."""
     prepare_process(config.seed)
     seen_files = resumed.record.get("training_files") if resumed else None
@@ -113,7 +113,7 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     best = next((callback for callback in callbacks if isinstance(callback, BestCheckpoint)), None)
     lines = next(callback for callback in callbacks if isinstance(callback, EpochLines))
     folder_update = FolderUpdate(config, run, resumed, chooses_best=best is not None)
-    trainer = build_trainer(config, [folder_update, *callbacks], build_logger(config, resumed.step if resumed else 0))
+    trainer = build_trainer(config, [folder_update, *callbacks], [adapter.logger for adapter in adapters.values()])
     classifier.graphs = graphs = build_graphs(config, classifier, trainer)
     origin = provenance(config, data, classifier, trainer)
     log.log(opening_level(), "%s", network_line(origin, data.spec, trainer.world_size))
@@ -127,6 +127,7 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
     classifier.record |= {"origin": origin, "requested": lengths, "training_files": data.training_files()}
     classifier.record["validation_files"] = data.validation_files()
     with signals.deferred(), memory_advice(config):
+        open_loggers(adapters, config, classifier, resumed)
         checkpoint = resumed.checkpoint if resumed else None
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         source = run.last  # the checkpoint of the last weights
@@ -170,7 +171,7 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None) -> Resul
         unreadable = count_over_processes(trainer, len(left_out))
         if f"{name}/images" in result and (split := data.splits[name]):
             result[f"{name}/images_available"] = len(split) - unreadable
-    return finish(trainer, classifier, run, result | origin, pruned)
+    return finish(trainer, classifier, run, adapters, result | origin, pruned)
 
 
 def refuse_other_classes(data: ImageDataModule, recorded: list[str]) -> None:
@@ -239,13 +240,15 @@ def validate_last_weights(trainer: L.Trainer, classifier: Classifier, data: Imag
     return True
 
 
-def finish(trainer: L.Trainer, classifier: Classifier, run: Run, result: Result, pruned: bool) -> Result:
-    """Write the result into TensorBoard, and then into the run's folder, which ends the run."""
+def finish(
+    trainer: L.Trainer, classifier: Classifier, run: Run, adapters: Mapping[str, Adapter], result: Result, pruned: bool
+) -> Result:
+    """Give the result to the loggers, and then write it into the run's folder, which ends the run."""
     if not trainer.is_global_zero:
         return result
-    if writer := summary_writer(trainer):
-        final = {name: result[name] for name in HPARAMS_METRICS if name in result}
-        add_hparams(writer, classifier.record["config"], final, result["steps"])
+    final = {name: result[name] for name in HPARAMS_METRICS if name in result}
+    for adapter in adapters.values():
+        adapter.result(classifier.record["config"], final, result["steps"])
     return run.finish(result, pruned=pruned)
 
 

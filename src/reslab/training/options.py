@@ -28,6 +28,7 @@ from reslab.options import (
     list_of,
     one_of,
     one_or_list,
+    require_package,
 )
 
 View = Literal["flip", "shifts", "crops"]  # copies of an image whose logits are averaged: see views.py
@@ -92,6 +93,7 @@ TRAINER = IGNORED | {
     "trainer.num_sanity_val_steps": integer(-1),
     "trainer.use_distributed_sampler": TRUE_OR_FALSE,
 }
+NO_UPLOAD = elsewhere("the checkpoints stay in the run's folder")
 RUN = {
     "seed": integer(0, 2**32 - 1),  # the limit of NumPy and Lightning
     "label_smoothing": FRACTION_BELOW_1,  # at 1, all classes would be equally right
@@ -149,11 +151,26 @@ RUN = {
     "callbacks.ema.warmup": TRUE_OR_FALSE,
     "callbacks.ema.every_steps": integer(1),
     "callbacks.ema.copy_fraction": FRACTION_BELOW_1 | NULL,
-    "logger.save_dir": PATH,
-    "logger.name": TEXT,
-    "logger.version": TEXT,
-    "logger.default_hp_metric": TRUE_OR_FALSE,
-    "logger.group_by": one_of("metric", "split"),
+    "logger.tensorboard.save_dir": PATH,
+    "logger.tensorboard.name": TEXT,
+    "logger.tensorboard.version": TEXT,
+    "logger.tensorboard.default_hp_metric": TRUE_OR_FALSE,
+    "logger.tensorboard.group_by": one_of("metric", "split"),
+    "logger.csv.save_dir": PATH,
+    "logger.csv.name": TEXT,
+    "logger.csv.version": TEXT | integer(0) | NULL,
+    "logger.csv.flush_logs_every_n_steps": integer(1),
+    "logger.wandb.save_dir": PATH,
+    "logger.wandb.project": NAME,
+    "logger.wandb.group": NAME | NULL,
+    "logger.wandb.name": NAME | NULL,
+    "logger.wandb.offline": TRUE_OR_FALSE,
+    "logger.wandb.log_model": NO_UPLOAD,
+    "logger.mlflow.tracking_uri": NAME | NULL,
+    "logger.mlflow.artifact_location": NAME | NULL,
+    "logger.mlflow.experiment_name": NAME,
+    "logger.mlflow.run_name": NAME | NULL,
+    "logger.mlflow.log_model": NO_UPLOAD,
 }
 
 OF_ONE_RUN = {  # options that a sweep cannot have, with what is said of them
@@ -182,6 +199,7 @@ def check_together(value: dict[str, Any]) -> None:
     check_folds(value.get("data.folds"), value.get("data.fold"))
     check_learning_rate(value)
     check_callbacks(value)
+    check_loggers(value)
     check_sizes({name.removeprefix("data."): value[name] for name in value if name.startswith("data.")})
     mixed = {"train/accuracy", "train/top5_accuracy"}.intersection(as_list(value.get("objective", [])))
     if mixed and (value.get("mixup") or value.get("cutmix")):
@@ -244,11 +262,36 @@ def check_learning_rate(value: dict[str, Any]) -> None:
         )
 
 
+# The packages of loggers, which are extras of the same names.
+LOGGER_PACKAGES = {
+    "lightning.pytorch.loggers.WandbLogger": "wandb",
+    "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
+}
+
+
+def check_loggers(value: dict[str, Any]) -> None:
+    """Raise UserError for an entry of logger that names no class, or one whose package is not installed."""
+    if "logger._target_" in value:
+        raise UserError(
+            "logger._target_: several loggers may be chosen, so each stands below a name of its own: in its file in "
+            "logger/, indent all lines below `mine:`, a name of your choice"
+        )
+    check_entries("logger", "my.Logger", value)
+    for name, target in value.items():
+        if re.fullmatch(r"logger\.\w+\._target_", name) and (package := LOGGER_PACKAGES.get(target)):
+            require_package(package, name.removesuffix("._target_").replace(".", "="), package)
+
+
+def check_entries(group: str, example: str, value: dict[str, Any]) -> None:
+    """Raise UserError for an entry of a group that names no class."""
+    for name, options in value.items():
+        if name.rpartition(".")[0] == group and not (isinstance(options, dict) and "_target_" in options):
+            raise UserError(f"{name} must be a group of options that names a class, e.g. +{name}._target_={example}")
+
+
 def check_callbacks(value: dict[str, Any]) -> None:
     """Raise UserError for an entry of callbacks that names no class, and for an average that would never change."""
-    for name, options in value.items():
-        if name.rpartition(".")[0] == "callbacks" and not (isinstance(options, dict) and "_target_" in options):
-            raise UserError(f"{name} must be a group of options that names a class, e.g. +{name}._target_=my.Callback")
+    check_entries("callbacks", "my.Callback", value)
     for name in ("callbacks.best_checkpoint", "callbacks.early_stopping"):
         monitor, mode = value.get(f"{name}.monitor"), value.get(f"{name}.mode")
         right = "min" if str(monitor).endswith("loss") else "max"

@@ -1,5 +1,6 @@
 """What a checkpoint says of its run. A stranger may have written it, so every value has its type checked."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from reslab.configuration import nodes
 from reslab.data.options import DATA
 from reslab.data.spec import ImageSpec
 from reslab.errors import UserError
-from reslab.options import FRACTION, GROUP, LIKE_DEFAULT, NULL, POSITIVE, check_option, integer, list_of, one_of
+from reslab.options import FRACTION, GROUP, LIKE_DEFAULT, NULL, POSITIVE, Kind, check_option, integer, list_of, one_of
 from reslab.training.options import RUN, TRAINER, View
 
 TEXT = LIKE_DEFAULT[str]
@@ -34,6 +35,7 @@ KINDS = {
     "reslab.config.threads": RUN["threads"],
     "reslab.config.trainer": GROUP,
     "reslab.config.trainer.precision": TRAINER["trainer.precision"],
+    "reslab.loggers": GROUP,
     "reslab.origin": GROUP,
     "reslab.origin.precision": TEXT,
     "reslab.origin.threads": RUN["threads"],
@@ -67,6 +69,10 @@ CALIBRATION = {
     "calibration_error_before": FRACTION,
     "calibration_error_after": FRACTION,
 }
+# What a logger continues its record by: a number, or an id, which is no path.
+LOGGER_ID = integer(0) | Kind(
+    "an id", lambda value: isinstance(value, str) and bool(re.fullmatch(r"[\w-]{1,128}", value))
+)
 REQUESTED = {"step": integer(0)} | {name: TRAINER[name] for name in LENGTH}
 
 
@@ -91,6 +97,8 @@ def checked_record(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         for name, kind in KINDS.items():
             if name in values:
                 check_option(name, values[name], kind)
+        for name, value in record.get("loggers", {}).items():
+            check_option(f"reslab.loggers.{name}", value, LOGGER_ID)
         check_requested(record.get("requested", []))
         check_calibration(record.get("calibration"), tensors.get(CALIBRATION_SCORES))
     except (UserError, TypeError, ValueError, RecursionError) as error:

@@ -13,10 +13,10 @@ from reslab import processes
 from reslab.errors import UserError
 from reslab.interruption import signals
 from reslab.machine import asked_threads
+from reslab.options import require_package
 from reslab.processes import Guard
 from reslab.sweeps.launchers import commands
 from reslab.sweeps.launchers.commands import POLL_SECONDS, SAVING_SECONDS, CommandJob, CommandLauncher, log
-from reslab.sweeps.options import require_package
 
 
 class RayLauncher(CommandLauncher):

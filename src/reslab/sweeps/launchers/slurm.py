@@ -16,10 +16,10 @@ from reslab.configuration import PACKAGE
 from reslab.errors import Interrupted, RunError, UserError
 from reslab.files import write_text
 from reslab.machine import is_first_process
+from reslab.options import require_package
 from reslab.run import Run
 from reslab.sweeps.composition import Job
 from reslab.sweeps.launchers.commands import CommandJob, CommandLauncher
-from reslab.sweeps.options import require_package
 
 log = logging.getLogger(__name__)
 SQUEUE_SECONDS = 5  # between two requests to SLURM's controller, which serves all users
