@@ -191,7 +191,10 @@ def fitting(kind):
     return [value for value in [*WRITTEN, *words] if kind.allows(parsed(value))] or ["abc"]
 
 
-FITTING = {command: {name: fitting(kind) for name, kind in schema.kinds.items()} for command, schema in SCHEMAS.items()}
+FITTING = {  # without the options of loggers, none of which is chosen
+    command: {name: fitting(kind) for name, kind in schema.kinds.items() if not name.startswith("logger.")}
+    for command, schema in SCHEMAS.items()
+}
 
 
 @st.composite

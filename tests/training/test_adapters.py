@@ -80,22 +80,19 @@ def test_the_table_of_the_run_is_not_written_over(composed, tmp_path):
 
 
 def test_a_resumed_run_continues_its_table(composed, tmp_path):
-    """Its rows are those of a run that was never interrupted, also after steps that no checkpoint holds."""
+    """What was written after the checkpoint is written anew, also where the last line was cut off."""
     options = ("model=resnet8", "trainer=cpu", "logger=csv", "trainer.log_every_n_steps=6", "test=false")
-    fit.train(composed(*options, "trainer.max_epochs=3", f"folder={tmp_path}/whole"))
-    folder = tmp_path / "parts"
-    fit.train(composed(*options, "trainer.max_epochs=3", "trainer.max_steps=27", f"folder={folder}"))
-    assert values(table(folder), "train/loss")[-1][0] == 27  # its unfinished epoch
-    lost = "".join([(folder / "csv" / "metrics.csv").read_text(), "0.5,35", "\n"])  # a row that was cut off
-    (folder / "csv" / "metrics.csv").write_text(lost)
-    fit.train(composed(*options, "trainer.max_epochs=3", f"folder={folder}", f"resume={folder}"))
-    whole, parts = table(tmp_path / "whole"), table(folder)
-    assert values(parts, "train/loss") == values(whole, "train/loss")
-    assert values(parts, "val/accuracy") == values(whole, "val/accuracy")
-    steps = [step for step, _ in values(parts, "step/loss")]
-    assert steps == sorted(set(steps))
-    assert set(steps) - {26} == {step for step, _ in values(whole, "step/loss")}  # it also logged its last step
-    assert Run(folder).metrics[-1]["step"] == 60  # its own table
+    fit.train(composed(*options, "trainer.max_epochs=2"))
+    before = table(tmp_path)
+    with (tmp_path / "csv" / "metrics.csv").open("a") as file:
+        file.write("0.5,35\n")
+    previous = tmp_path / "checkpoints" / "previous.ckpt"  # after the first of two epochs
+    fit.train(composed(*options, "trainer.max_epochs=2", f"resume={previous}"))
+    after = table(tmp_path)
+    for name in ("train/loss", "val/accuracy", "step/loss", "step/learning_rate"):
+        assert values(after, name) == values(before, name)
+    assert [step for step, _ in values(after, "step/loss")] == [5, 11, 17, 19, 25, 31, 37, 39]
+    assert [row["step"] for row in Run(tmp_path).metrics] == [20, 40]  # its own table
 
 
 def test_the_table_ends_with_the_test_and_the_result(composed, tmp_path):

@@ -185,9 +185,8 @@ def rows_before(file: Path, step: int) -> list[dict[str, Any]]:
             rows: list[dict[str, Any]] = list(csv.DictReader(lines))
     except csv.Error as error:
         raise UserError(f"{file} is not a table ({error}): remove it to resume without its rows") from error
-    return [
-        row | {"step": int(row["step"])} for row in rows if row.get("step", "").isdecimal() and int(row["step"]) < step
-    ]
+    complete = (row for row in rows if None not in (*row, *row.values()) and row.get("step", "").isdecimal())
+    return [row for row in complete if int(row["step"]) < step]
 
 
 class Wandb(Adapter):
@@ -289,12 +288,10 @@ class MLflow(Adapter):
         """Log the settings. MLflow lets none change: what a resumed run changes becomes a tag of the same name."""
         data = self.logger.experiment.get_run(self.logger.run_id).data
         texts = {name: str(value)[:250] for name, value in settings.items()}  # Lightning shortens them so
-        changed = {
-            name: text for name, text in texts.items() if name in data.tags or data.params.get(name, text) != text
-        }
+        changed = {name for name, text in texts.items() if name in data.tags or data.params.get(name, text) != text}
         self.logger.log_hyperparams({name: text for name, text in texts.items() if name not in changed})
-        for name, text in changed.items():
-            self.logger.experiment.set_tag(self.logger.run_id, name, text)
+        for name in sorted(changed):
+            self.logger.experiment.set_tag(self.logger.run_id, name, texts[name])
 
     def text(self, tag: str, markdown: str) -> None:
         self.logger.experiment.log_text(self.logger.run_id, markdown, f"{tag}.md")
