@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -49,6 +50,7 @@ COMMON_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".webp")
 SYSTEM_FOLDERS = frozenset(
     ("__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information", "lost+found")
 )
+JPEG_SIGNATURE = b"\xff\xd8\xff"
 MAX_PIXELS = 2**27  # half a GiB once decoded, at Pillow's four bytes each
 LISTED_FILES = 3
 WHITE = (255, 255, 255)
@@ -318,6 +320,9 @@ def load_image(
 
 def has_transparent_parts(path: str | os.PathLike[str]) -> bool:
     """Return whether a background shows through any pixel of an image file."""
+    with Path(path).open("rb") as file:
+        if file.read(len(JPEG_SIGNATURE)) == JPEG_SIGNATURE:  # it has none; to ask Pillow would take 0.1 ms
+            return False
     with open_image(path) as opened:
         may_have = opened.has_transparency_data  # which a photo's file has not, and need not be decoded for
     return may_have and decode_image(path).convert("RGBA").getextrema()[-1][0] < 255  # type: ignore[index]

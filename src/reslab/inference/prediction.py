@@ -168,7 +168,7 @@ class ImagesWithFacts(Dataset[Any]):
 
     def __getitem__(self, batch: list[SeededIndex]) -> tuple[Tensor, Tensor, list[str], Facts]:
         pixels, numbers, unreadable = self.files[batch]
-        levels = torch.tensor([float(image.float().mean()) / 255 for image in pixels])
+        levels = pixels.flatten(1).float().mean(1) / 255 if len(pixels) else torch.empty(0)
         looks = self.is_white_instead
         transparent = [looks and has_transparent_parts(self.files.paths[number]) for number in numbers.tolist()]
         return pixels, numbers, unreadable, Facts(levels, transparent)
