@@ -19,12 +19,14 @@ from reslab.commands.entry import command
 from reslab.commands.evaluate import run_evaluate
 from reslab.commands.explain import run_explain
 from reslab.commands.export import run_export
+from reslab.commands.find_label_errors import run_find_label_errors
 from reslab.commands.predict import run_predict
 from reslab.commands.resolvers import new_folder
 from reslab.commands.train import run_train
 from reslab.data_checks.options import CHECK_DATA_SCHEMA
 from reslab.inference.export.options import EXPORT_SCHEMA
 from reslab.inference.options import CALIBRATE_SCHEMA, EVALUATE_SCHEMA, EXPLAIN_SCHEMA, PREDICT_SCHEMA
+from reslab.reports.options import LABEL_ERRORS_SCHEMA
 from reslab.training import fit
 from reslab.training.options import TRAINING_SCHEMA
 
@@ -35,6 +37,7 @@ COMMANDS = {
     "export": (EXPORT_SCHEMA, run_export),
     "calibrate": (CALIBRATE_SCHEMA, run_calibrate),
     "explain": (EXPLAIN_SCHEMA, run_explain),
+    "find_label_errors": (LABEL_ERRORS_SCHEMA, run_find_label_errors),
     "benchmark": (BENCHMARK_SCHEMA, run_benchmark),
     "check_data": (CHECK_DATA_SCHEMA, run_check_data),
 }
@@ -336,6 +339,11 @@ OTHERS = [
     ("explain", "RUN file class=[0]", "class=[0] is no class of this network"),
     ("explain", "RUN file layer=layr3", "layer=layr3 is no layer that returns maps with more than one position for images of 8 pixels: did you mean layer"),
     ("explain", "RUN file output=file/a", "output=file/a cannot be a folder: "),
+    ("find_label_errors", "", "runs must be given, e.g. runs=…"),
+    ("find_label_errors", "nothing", "there is no folder nothing"),
+    ("find_label_errors", "empty", "empty contains no run"),
+    ("find_label_errors", "RUN", "RUN is no run of a cross-validation: train with -m data.folds=5 'data.fold=range(5)'"),
+    ("find_label_errors", "RUN output=file/a", "output=file/a cannot be a folder: "),
     ("check_data", "data.num_workers=0", "data=imagefolder needs data.root, the folder of its images"),
     ("check_data", "nowhere", "data=imagefolder: there is no folder "),
     ("check_data", "digits", "there is no folder digits: data=digits is the data set of this name"),

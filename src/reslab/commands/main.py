@@ -19,12 +19,13 @@ COMMANDS = {
     "calibrate": "make the probabilities of a trained network right on the average",
     "explain": "show which parts of images speak for a class",
     "report": "compare runs and sweeps",
+    "find_label_errors": "list images whose label may be wrong, by a cross-validation",
     "benchmark": "measure the speed and memory of training, and the speed of inference",
     "check_data": "look at a data set before training: classes, copies, broken files",
 }
 PACKAGES = ("hydra", "omegaconf", "yaml", "lightning", "torch", "torchvision", "torchmetrics", "tensorboard")
 USAGE = "usage: reslab <command> [<option>=<value> …]; --help shows examples, --version the versions\n\n" + "\n".join(
-    f"  {name:11}{what}" for name, what in COMMANDS.items()
+    f"  {name:19}{what}" for name, what in COMMANDS.items()
 )
 
 

@@ -32,7 +32,11 @@ def read_pictures(run: Run, answers: Answers, positions: Sequence[int]) -> dict[
     Raises:
         UserError: the data set is not there any more, or it has other images.
     """
-    data = test_data(run)
+    return pictures_of(test_data(run), answers, positions)
+
+
+def pictures_of(data: ImageDataModule, answers: Answers, positions: Sequence[int]) -> dict[int, Image.Image]:
+    """Return small pictures of images of the test split of a data set: see `read_pictures`."""
     split = data.splits["test"]
     if split is None:
         raise UserError(f"data={data.name} has no test images in {data.root} any more")
