@@ -36,7 +36,7 @@ def answers_of(fold, seed=1):
 
 def add_run(folder, fold, seed=1, answers=None, step=8, result=(), **options):
     answers = answers or answers_of(fold, seed)
-    found = {"fold_split": "test", "steps": 8, "best_step": 8, "data_checksum": f"of {fold}"}
+    found = {"fold_split": "test", "steps": 8, "best_step": 8, "data_checksum": f"of {fold} and {seed}"}
     found |= {"test/images": len(answers), "test/images_available": len(answers)} | dict(result)
     name = folder / f"{fold}_seed={seed}"
     make_run(
@@ -90,7 +90,7 @@ def test_the_list_and_the_page_name_them_as_text(sweep, tmp_path, caplog):
         (lambda sweep: add_run(sweep, 0, 3, answers_of(1)), r"0_seed=3 has other images in its fold than .*0_seed=1"),
         (lambda sweep: add_run(sweep, 0, 3, step=4), r"answers.safetensors is of step 4, and the result .* of step 8"),
         (lambda sweep: add_run(sweep, 0, 3, result={"test/images_available": 70}), "0_seed=3 has tested a part of its"),
-        (lambda sweep: add_run(sweep, 0, 3, result={"data_checksum": "b"}), r"has other images \(data_checksum\) than"),
+        (lambda sweep: add_run(sweep, 0, 3, result={"fold_split": "val"}), "has another kind of fold than"),
         (lambda sweep: add_run(sweep, 0, 3, data__name="mnist"), "has another data set than .*0_seed=1: give the runs"),
         (lambda sweep: add_run(sweep, 0, 3, data__folds=4), "has another data set than"),
         (
@@ -121,6 +121,15 @@ def test_every_image_is_in_one_fold(tmp_path):
     add_run(tmp_path / "a", 1, answers=answers_of(0))
     with pytest.raises(UserError, match=r"cat/0_0.png is in two folds: the images have changed"):
         read_folds(tmp_path / "a", None, "cpu")
+
+
+def test_validation_folds_of_other_images_are_one_line(tmp_path):
+    """Where the fold is the test, the seed divides the other images, and their checksum says nothing."""
+    for fold in range(FOLDS):
+        add_run(tmp_path, fold, result={"fold_split": "val", "data_checksum": "one"})
+    add_run(tmp_path, 0, 2, result={"fold_split": "val", "data_checksum": "another"})
+    with pytest.raises(UserError, match=r"0_seed=2 has other images \(data_checksum\) than .*0_seed=1: give"):
+        read_folds(tmp_path, None, "cpu")
 
 
 def test_answers_of_nan_are_one_line(tmp_path):
