@@ -5,6 +5,7 @@ from contextlib import closing
 from omegaconf import DictConfig
 
 from reslab.commands.entry import command
+from reslab.configuration import as_list
 from reslab.inference.options import PREDICT_SCHEMA
 from reslab.interruption import signals
 from reslab.newest import require_checkpoint, require_path
@@ -20,13 +21,17 @@ Classifies image files with a trained network.
 
 Arguments without a name are the checkpoint, then the images.
 checkpoint  a run's folder, which stands for its best checkpoint; a .ckpt file;
-            a folder of runs, which stands for the newest; latest
+            a folder of runs, which stands for the newest; latest. A list
+            [a,b] or a sweep's folder: the mean of all of them
 images      a file, a folder (all images below it), a glob in quotes, or a list
             of them
 top         number of classes for each image, or all
 output      a .csv or .parquet table (path, predicted class, probability, then
             the next ranks, or each class with top=all) or a .json file; without
             it, one line per image is printed
+views       none, flip, shifts, crops or a list: average over copies
+calibrated  true: use the temperature that calibrate.py has stored
+coverage    e.g. 0.95: also give a set of classes that contains the true one
 device      auto, cpu or gpu
 batch_size  images that the network takes at a time
 num_workers processes that decode images
@@ -36,22 +41,26 @@ on_error    stop at images that cannot be read, or skip them
 
 def run_predict(config: DictConfig) -> None:
     """Classify images, and print or write the classes."""
-    require_path(config.checkpoint)
+    for path in as_list(config.checkpoint):
+        require_path(path)
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.printing import print_predictions
-        from reslab.configuration import as_list
         from reslab.data.images import counted
+        from reslab.inference.ensemble import members_of
         from reslab.inference.prediction import Predictions, as_dictionaries
         from reslab.inference.prediction_file import prediction_file
         from reslab.training.progress import with_bar
 
     predictions = Predictions(
-        require_checkpoint(config.checkpoint),
+        [require_checkpoint(member) for member in members_of(config.checkpoint)],
         [str(pattern) for pattern in as_list(config.images)],  # YAML reads a folder named 2024 as an integer
         batch_size=config.batch_size,
         num_workers=config.num_workers,
         on_error=config.on_error,
         device=config.device,
+        views=config.views,
+        calibrated=config.calibrated,
+        coverage=config.coverage,
     )
     with closing(iter(predictions)) as batches:  # its worker processes end here, however the block ends
         if config.output is None:

@@ -244,6 +244,7 @@ def print_predictions(batches: Iterable[Sequence[dict[str, Any]]]) -> None:
         width = max([width, *map(cell_len, images)])
         for image, row in zip(images, rows, strict=True):
             classes = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in row["classes"])
+            classes += f"; set: {', '.join(row['set']) or 'empty'}" if "set" in row else ""
             print(f"{image}{' ' * (width - cell_len(image))}  {printable(classes)}")
         if not is_read():
             return

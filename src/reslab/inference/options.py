@@ -41,7 +41,10 @@ EVALUATE = {
     "sort": one_of(*get_args(Sort)),
 }
 PREDICT = {
-    "checkpoint": PATH,
+    "checkpoint": one_or_list(PATH),
+    "views": VIEWS | NULL,
+    "calibrated": TRUE_OR_FALSE,
+    "coverage": COVERAGE | NULL,
     "images": one_or_list(Kind("a path", lambda value: PATH.allows(value) or type(value) is int, is_path=True)),  # 2024
     "top": integer(1) | one_of("all"),
     "batch_size": DATA["data.batch_size"],

@@ -30,11 +30,11 @@ from reslab.data.options import OnError
 from reslab.data.paths import Paths
 from reslab.data.readers import ReadSquare
 from reslab.errors import UserError
-from reslab.inference.loading import load_classifier
+from reslab.inference.answering import load_answering
 from reslab.inference.options import PREDICT, Top
 from reslab.internals import shut_down_workers
 from reslab.newest import LATEST, require_text
-from reslab.options import check_option
+from reslab.options import check_option, plain_value
 from reslab.text import for_shell, valid_text
 from reslab.training.build import require_accelerator
 from reslab.training.classifier import Classifier
@@ -52,10 +52,12 @@ class Predicted(NamedTuple):
     Attributes:
         paths: the files, as text.
         probabilities: of each class, float32 (N, num_classes), on the CPU.
+        sets: the labels in the set of each image, the most probable first; None without `coverage`.
     """
 
     paths: list[str]
     probabilities: Tensor
+    sets: list[list[int]] | None = None
 
 
 class Predictions:
@@ -65,12 +67,15 @@ class Predictions:
     were left out, have transparent parts or look like negatives.
 
     Args:
-        checkpoint: a checkpoint, best.ckpt or last.ckpt.
+        checkpoint: a checkpoint, best.ckpt or last.ckpt, or several, whose probabilities are averaged.
         images: a file, a folder (all images below it), a glob, or a list of them.
         batch_size: how many images the network takes at a time.
         num_workers: processes that decode images; 0 decodes in this one, and so does an iteration of one batch.
         on_error: whether to "stop" at images that cannot be read or to "skip" them.
         device: "auto", "cpu", "gpu", "cuda" or "mps"; "auto" is a CUDA GPU if there is one, otherwise the CPU.
+        views: the copies of each image whose logits are averaged; None: those of the run.
+        calibrated: divide the logits by the temperature that `calibrate` has stored in the checkpoint.
+        coverage: also give a set of classes, which contains the true one with this probability.
         config_dir: a folder of configuration that names classes of the user's own, as for `load_classifier`.
 
     Attributes:
@@ -83,33 +88,47 @@ class Predictions:
 
     def __init__(
         self,
-        checkpoint: Path,
+        checkpoint: Path | Sequence[Path],
         images: Images,
         *,
         batch_size: int,
         num_workers: int,
         on_error: OnError,
         device: str,
+        views: str | Sequence[str] | None = None,
+        calibrated: bool = False,
+        coverage: float | None = None,
         config_dir: str | Path | None = None,
     ) -> None:
-        given = {"batch_size": batch_size, "num_workers": num_workers, "on_error": on_error, "device": device}
+        given: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "on_error": on_error}
+        given["device"] = device
+        given |= {"views": plain_value(views), "calibrated": calibrated, "coverage": coverage}
         for name, value in given.items():
             check_option(name, value, PREDICT[name])
         self.paths = find_images(images)
-        self.trained = load_classifier(checkpoint, config_dir)
+        self.answering = load_answering(
+            [checkpoint] if isinstance(checkpoint, Path) else checkpoint,
+            views=views, calibrated=calibrated, coverage=coverage, config_dir=config_dir,
+        )  # fmt: skip
+        self.trained = self.answering.first
         self.classes = self.trained.spec.classes
-        self.trained.classifier.to(choose_device(device))
+        for member in self.answering.members:
+            member.classifier.to(choose_device(device))
         self.batch_size, self.num_workers, self.on_error = batch_size, num_workers, on_error
 
     def __iter__(self) -> Generator[Predicted, None, None]:
-        computed: tuple[list[str], Tensor] | None = None
+        computed: tuple[list[str], list[Tensor]] | None = None
         for paths, pixels in self.batches():
             # A GPU computes this batch while the one before it is used, and while the next one is decoded.
-            previous, computed = computed, (paths, class_probabilities(self.trained.classifier, pixels))
+            previous, computed = computed, (paths, self.answering.logits(pixels))
             if previous is not None:
-                yield Predicted(previous[0], previous[1].cpu())
+                yield self.predicted(*previous)
         if computed is not None:
-            yield Predicted(computed[0], computed[1].cpu())
+            yield self.predicted(*computed)
+
+    def predicted(self, paths: list[str], logits: Sequence[Tensor]) -> Predicted:
+        together = self.answering.together(logits)
+        return Predicted(paths, self.answering.probabilities(together), self.answering.sets(together))
 
     def batches(self) -> Iterator[tuple[list[str], Tensor]]:
         """Yield the files that can be read and their pixels, uint8 (N, C, H, W), and report the others."""
@@ -175,7 +194,7 @@ class ImagesWithFacts(Dataset[Any]):
 
 
 def predict(
-    checkpoint: Path,
+    checkpoint: Path | Sequence[Path],
     images: Images,
     *,
     top: Top = 3,
@@ -183,20 +202,24 @@ def predict(
     num_workers: int = 0,
     on_error: OnError = "stop",
     device: str = "auto",
+    views: str | Sequence[str] | None = None,
+    calibrated: bool = False,
+    coverage: float | None = None,
     config_dir: str | Path | None = None,
 ) -> list[Prediction]:
     """Classify image files.
 
     Args:
-        checkpoint: a checkpoint, best.ckpt or last.ckpt.
+        checkpoint: a checkpoint, best.ckpt or last.ckpt, or several, whose probabilities are averaged.
         images: a file, a folder (all images below it), a glob, or a list of them.
         top: how many classes to return for each image; "all" for every class.
-        batch_size, num_workers, on_error, device, config_dir: those of `Predictions`.
+        batch_size, num_workers, on_error, device, views, calibrated, coverage, config_dir: those of `Predictions`.
 
     Returns:
         One dictionary per image, in the order of the files: "image" is its path, "classes" lists the `top` most
-        probable classes as dictionaries of "class" and "probability", the most probable first. What a folder or a glob
-        finds is left out if it was found before.
+        probable classes as dictionaries of "class" and "probability", the most probable first, and with `coverage`,
+        "set" lists the names of the classes in its set. What a folder or a glob finds is left out if it was found
+        before.
 
     Raises:
         UserError: an argument is wrong, there is no such image, or images cannot be read.
@@ -204,7 +227,7 @@ def predict(
     check_option("top", top, PREDICT["top"])
     predictions = Predictions(
         checkpoint, images, batch_size=batch_size, num_workers=num_workers, on_error=on_error, device=device,
-        config_dir=config_dir,
+        views=views, calibrated=calibrated, coverage=coverage, config_dir=config_dir,
     )  # fmt: skip
     return [row for batch in predictions for row in as_dictionaries(batch, predictions.classes, top)]
 
@@ -212,7 +235,7 @@ def predict(
 def as_dictionaries(batch: Predicted, classes: Sequence[str], top: Top) -> list[Prediction]:
     """Return what `predict` returns for the images of a batch."""
     best = most_probable(batch.probabilities, top)
-    return [
+    rows = [
         {
             "image": path,
             "classes": [
@@ -222,6 +245,9 @@ def as_dictionaries(batch: Predicted, classes: Sequence[str], top: Top) -> list[
         }
         for path, labels, probabilities in zip(batch.paths, best.indices.tolist(), best.values.tolist(), strict=True)
     ]
+    if batch.sets is None:
+        return rows
+    return [row | {"set": [classes[label] for label in labels]} for row, labels in zip(rows, batch.sets, strict=True)]
 
 
 def most_probable(probabilities: Tensor, top: Top) -> "torch.return_types.topk":

@@ -26,6 +26,7 @@ from reslab.inference.tables import (
 from reslab.training.answers import Answers
 
 Write = Callable[[Predicted], None]
+SET = "set"  # the column of the classes in the set of an image, as a list in JSON
 
 
 @contextmanager
@@ -79,6 +80,8 @@ def columns_of(batch: Predicted, classes: Sequence[str], top: Top) -> Columns:
     for rank, (labels, probabilities) in enumerate(ranks, 1):
         names = (PREDICTED, PROBABILITY) if rank == 1 else (f"class_{rank}", f"{PROBABILITY}_{rank}")
         columns |= zip(names, ([classes[label] for label in labels], probabilities), strict=True)
+    if batch.sets is not None:
+        columns[SET] = [json.dumps([classes[label] for label in labels], ensure_ascii=False) for labels in batch.sets]
     return columns | (probability_columns(classes, batch.probabilities) if top == "all" else {})
 
 

@@ -1,0 +1,111 @@
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+from hydra import compose
+
+from reslab.errors import UserError
+from reslab.inference.calibration import calibrate
+from reslab.inference.conformal import prediction_sets, threshold
+from reslab.inference.prediction import Predictions, predict
+from reslab.inference.prediction_file import prediction_file
+from reslab.inference.temperature import with_temperature
+from reslab.training import fit
+from reslab.training.checkpoints import read_checkpoint
+from reslab.training.views import Views
+
+
+@pytest.fixture
+def checkpoint(composed, trained, tmp_path):
+    """The checkpoint of the trained run with a calibration. `composed` starts Hydra."""
+    shutil.copy(trained.folder / "checkpoints" / "best.ckpt", tmp_path / "best.ckpt")
+    calibrate(compose("calibrate", [f"checkpoint={tmp_path}/best.ckpt", "trainer=cpu"]))
+    return tmp_path / "best.ckpt"
+
+
+def probabilities_of(checkpoint, files, **options):
+    options = {"batch_size": 100, "num_workers": 0, "on_error": "stop", "device": "cpu"} | options
+    batches = list(Predictions(checkpoint, files, **options))
+    sets = [each for batch in batches for each in batch.sets or ()]
+    return torch.cat([batch.probabilities for batch in batches]), sets
+
+
+def test_the_temperature_divides_the_logits(checkpoint, trained, digit_files):
+    record = read_checkpoint(checkpoint)["reslab"]
+    with torch.inference_mode():
+        logits = trained.classifier.evaluation_logits(trained.images)
+    expected = with_temperature(logits, record["calibration"]["temperature"]).softmax(1)
+    probabilities, sets = probabilities_of(checkpoint, digit_files, calibrated=True)
+    torch.testing.assert_close(probabilities, expected, atol=1e-5, rtol=1e-4)
+    assert sets == []
+    plain, _ = probabilities_of(checkpoint, digit_files)
+    assert plain.argmax(1).equal(probabilities.argmax(1))
+    assert not torch.allclose(plain, probabilities, atol=1e-3)
+
+
+def test_the_sets_are_those_of_the_scores(checkpoint, trained, digit_files, tmp_path):
+    with torch.inference_mode():
+        logits = trained.classifier.evaluation_logits(trained.images)
+    limit = threshold(read_checkpoint(checkpoint)["reslab"]["calibration_scores"], 0.98)
+    kept = prediction_sets(logits, limit)
+    for calibrated in (False, True):  # the temperature makes no difference
+        _, sets = probabilities_of(checkpoint, digit_files, coverage=0.98, calibrated=calibrated)
+        assert [sorted(labels) for labels in sets] == [row.nonzero().flatten().tolist() for row in kept]
+    assert {len(labels) for labels in sets} >= {1, 2}
+    by_probability = logits.argsort(1, descending=True)
+    assert all(labels == order[: len(labels)] for labels, order in zip(sets, by_probability.tolist(), strict=True))
+    rows = predict(checkpoint, digit_files, device="cpu", coverage=0.98)
+    assert [row["set"] for row in rows] == [[str(label) for label in labels] for labels in sets]
+    with prediction_file(tmp_path / "a.csv", [*"0123456789"], 1) as write:
+        for batch in Predictions(
+            checkpoint, digit_files, batch_size=64, num_workers=0, on_error="stop", device="cpu", coverage=0.98
+        ):
+            write(batch)
+    with (tmp_path / "a.csv").open() as file:
+        assert [json.loads(row["set"]) for row in csv.DictReader(file)] == [row["set"] for row in rows]
+
+
+def test_views_are_averaged(trained, digit_files):
+    best = trained.folder / "checkpoints" / "best.ckpt"
+    with torch.inference_mode():
+        views = Views(flip=True, shifts=True)
+        logits = views.mean_logits(trained.images, trained.classifier.preprocess, trained.classifier.network)
+    probabilities, _ = probabilities_of(best, digit_files, views=["flip", "shifts"])
+    torch.testing.assert_close(probabilities, logits.softmax(1), atol=1e-5, rtol=1e-4)
+    with pytest.raises(UserError, match=r"^views=mirror must be one of flip, shifts, crops"):
+        probabilities_of(best, digit_files, views="mirror")
+
+
+def test_the_mean_of_two_networks(composed, trained, digit_files, tmp_path):
+    fit.train(
+        composed(
+            "model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "logger=none", "seed=7", f"folder={tmp_path}/b"
+        )
+    )
+    paths = [trained.folder / "checkpoints" / "best.ckpt", tmp_path / "b" / "checkpoints" / "best.ckpt"]
+    alone = [probabilities_of(path, digit_files)[0] for path in paths]
+    together, _ = probabilities_of(paths, digit_files)
+    torch.testing.assert_close(together, (alone[0] + alone[1]) / 2, atol=1e-6, rtol=1e-5)
+    assert probabilities_of(paths[:1], digit_files)[0].equal(alone[0])
+    with pytest.raises(UserError, match="calibrated and coverage are for one network"):
+        probabilities_of(paths, digit_files, coverage=0.9)
+
+
+def test_networks_that_read_images_otherwise_are_one_line(composed, trained, digit_files, tmp_path):
+    checkpoint = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["reslab"]["spec"]["eval_size"] = 10
+    torch.save(checkpoint, tmp_path / "larger.ckpt")
+    with pytest.raises(
+        UserError, match=r"^.*larger\.ckpt reads images of another size or of other colours than .*best"
+    ):
+        predict([trained.folder / "checkpoints" / "best.ckpt", tmp_path / "larger.ckpt"], digit_files, device="cpu")
+
+
+@pytest.mark.parametrize("options", [{"calibrated": True}, {"coverage": 0.9}])
+def test_a_calibration_is_needed_for_the_same_views(checkpoint, trained, digit_files, options):
+    with pytest.raises(UserError, match="has no calibration: "):
+        predict(trained.folder / "checkpoints" / "best.ckpt", digit_files, device="cpu", **options)
+    with pytest.raises(UserError, match="was calibrated with views=none, and this is views=flip: "):
+        predict(checkpoint, digit_files, device="cpu", views="flip", **options)
