@@ -12,14 +12,14 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from torch import distributed
 
-from reslab.configuration import task_overrides
+from reslab.configuration import has_prefix, task_overrides, to_dict
 from reslab.data.base import ImageDataModule
 from reslab.data.images import first_few
 from reslab.errors import RunError, UserError
 from reslab.files import sole_user
 from reslab.interruption import signals
 from reslab.machine import is_first_process
-from reslab.run import Result, Run
+from reslab.run import FINISHED, LEFT_TO_THE_RUN, Result, Run, canonical, identity
 from reslab.training.adapters import Adapter, open_loggers, run_loggers
 from reslab.training.answers import with_files, write_answers
 from reslab.training.build import (
@@ -36,6 +36,7 @@ from reslab.training.checkpoints import (
     interruption_error,
     read_checkpoint,
     resumed_checkpoint,
+    step_of,
 )
 from reslab.training.classifier import Classifier
 from reslab.training.distributed import count_over_processes, joined_processes
@@ -84,6 +85,9 @@ def train(config: DictConfig) -> Result:
         if not config.resume and run.has_ended:  # by a process that was waited for
             raise UserError(f"{run.folder} holds a finished run: another hydra.run.dir begins a new one")
         resumed = resumed_checkpoint(Path(config.resume), config) if config.resume else None
+        if resumed and has_nothing_to_do(config, run, resumed):
+            log.info("%s has finished at step %d, so nothing is left to do", run.folder, resumed.step)
+            return run.result
         try:
             threads = fixed_threads(config, resumed.record if resumed else None)
             loggers = run_loggers(config, resumed)
@@ -92,6 +96,29 @@ def train(config: DictConfig) -> Result:
         finally:
             if distributed.is_initialized():
                 distributed.destroy_process_group()  # the next job of a sweep makes another one
+
+
+# Options that say where a run is, and those that it has chosen itself.
+NO_CHANGE = ("resume", "folder", "outputs", *LEFT_TO_THE_RUN)
+
+
+def has_nothing_to_do(config: DictConfig, run: Run, resumed: Resumed) -> bool:
+    """Return whether a run is finished, with its result and all files that belong to it, and no option has changed."""
+    result = run.result
+    if result["status"] != FINISHED or result.get("steps") != resumed.step or resumed.broken:
+        return False
+    before, now = identity(resumed.record["config"]), identity(to_dict(config, resolve=True))
+    names = [name for name in before.keys() | now.keys() if not has_prefix(name, NO_CHANGE)]
+    if any(canonical(before.get(name), name) != canonical(now.get(name), name) for name in names):
+        return False
+    try:
+        rows = run.metrics
+    except (OSError, ValueError):
+        return False
+    best = result.get("best_step")
+    is_tested = not config.test or ("test/accuracy" in result and run.answers_file.is_file())
+    is_complete = bool(rows) and rows[-1].get("step") == resumed.step and best in (None, step_of(run.best))
+    return resumed.checkpoint == run.last and is_tested and is_complete
 
 
 def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters: Mapping[str, Adapter]) -> Result:

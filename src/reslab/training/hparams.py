@@ -1,14 +1,17 @@
 """What TensorBoard's tab of hyperparameters shows: the settings that runs may differ in, and their final metrics."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from reslab.configuration import name_of, task_overrides
+from reslab.configuration import name_of, parsed, task_overrides
+from reslab.run import SETTINGS_ERRORS, SWEEP_FILE, read_yaml, sweep_arguments
 
 Settings = Mapping[str, str | int | float | bool]
 
@@ -29,12 +32,28 @@ def add_hparams(writer: SummaryWriter, config: Mapping[str, Any], result: Mappin
     """
     for name, value in result.items():
         writer.add_scalar(name, value, step)
+    varied = varied_overrides() if HydraConfig.initialized() else []
     experiment, *session = hparams(dict(run_settings(config)), dict(result))
-    if HydraConfig.initialized():
-        mark_as_varied(experiment, task_overrides())
+    mark_as_varied(experiment, varied)
     for summary in (experiment, *session):
         writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]  # add_scalar has opened it
     writer.flush()
+
+
+def varied_overrides() -> list[str]:
+    """Return the overrides of a job that its sweep varies; of a single run, and of a sweep that says nothing, all."""
+    overrides, job = task_overrides(), HydraConfig.get()
+    if job.mode != RunMode.MULTIRUN:
+        return overrides
+    try:
+        folder = Path(job.sweep.dir)
+        asked = [parsed(each) for each in sweep_arguments(folder)]
+        params = read_yaml(folder / SWEEP_FILE)["hydra"]["sweeper"].get("params") or {}
+    except SETTINGS_ERRORS:
+        return overrides
+    swept = {each.key_or_group for each in asked if each is not None and each.is_sweep_override()}
+    swept |= params.keys()
+    return [each for each in overrides if name_of(each).lstrip("+") in swept] or overrides
 
 
 def mark_as_varied(experiment: Any, overrides: Sequence[str]) -> None:
