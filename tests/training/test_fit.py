@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import equal, last_weights, names
+from conftest import TRAINED, equal, last_weights, names
 from hydra import compose
 from noise_images import fill_with_colors
 
@@ -11,7 +11,7 @@ from reslab.data.base import ImageDataModule, Split
 from reslab.errors import RunError, UserError
 from reslab.inference.evaluation import evaluate
 from reslab.run import Run
-from reslab.training import fit
+from reslab.training import checkpoints, fit
 from reslab.training.classifier import Classifier
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=2", "logger=none")
@@ -242,3 +242,26 @@ def test_a_resumed_run_tests_no_image_that_it_was_trained_on(composed, tmp_path,
     assert line in caplog.messages
     assert again["images"] == 13
     assert again["metrics"] == pytest.approx({name: result[name] for name in again["metrics"]})
+
+
+def test_a_finished_run_is_not_tested_again(composed, tmp_path, caplog):
+    options = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=2")
+    first = fit.train(composed(*options))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with caplog.at_level("INFO", logger="reslab"):
+        assert fit.train(composed(*options, f"resume={tmp_path}")) == first
+    assert caplog.messages[-1] == f"{tmp_path} has finished at step 40, so nothing is left to do"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("lost", ["result.json", "answers.safetensors", "metrics.csv", "checkpoints/best.ckpt"])
+def test_a_finished_run_that_has_lost_a_file_has_something_to_do(composed, trained, tmp_path, lost):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained.folder, folder)
+    config = composed(*TRAINED, f"folder={folder}", f"resume={folder}")
+    resumed = checkpoints.resumed_checkpoint(folder, config)
+    resumed.record["config"]["logger"]["tensorboard"]["save_dir"] = str(folder)  # it was copied
+    assert fit.has_nothing_to_do(config, Run(folder), resumed)
+    assert not fit.has_nothing_to_do(composed(*TRAINED, f"folder={folder}", "test=false"), Run(folder), resumed)
+    (folder / lost).unlink()
+    assert not fit.has_nothing_to_do(config, Run(folder), resumed)

@@ -118,7 +118,7 @@ def has_nothing_to_do(config: DictConfig, run: Run, resumed: Resumed) -> bool:
     best = result.get("best_step")
     is_tested = not config.test or ("test/accuracy" in result and run.answers_file.is_file())
     is_complete = bool(rows) and rows[-1].get("step") == resumed.step and best in (None, step_of(run.best))
-    return resumed.checkpoint == run.last and is_tested and is_complete
+    return resumed.checkpoint.resolve() == run.last.resolve() and is_tested and is_complete
 
 
 def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters: Mapping[str, Adapter]) -> Result:
