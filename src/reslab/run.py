@@ -350,6 +350,41 @@ class Run:
             device=device, config_dir=self.config_dir,
         )  # fmt: skip
 
+    def explain(
+        self,
+        images: str | Path | Sequence[str | Path],
+        output: str | Path,
+        *,
+        class_name: str | None = None,
+        layer: str | None = None,
+        on_error: "OnError" = "stop",
+        device: str = "auto",
+    ) -> list[dict[str, Any]]:
+        """Show which parts of image files speak for a class, by Grad-CAM with the best weights.
+
+        Args:
+            images: a file, a folder, a glob, or a list of them.
+            output: the folder for the overlay of each image, a contact sheet and the list.
+            class_name: the class to explain; None for the predicted one of each image.
+            layer: the layer whose maps are weighed, such as "layer3"; None for the maps that the global pooling takes.
+            on_error: whether to "stop" at images that cannot be read or to "skip" them.
+            device: "auto", "cpu" or "gpu"; "auto" is a GPU if there is one, otherwise the CPU.
+
+        Returns:
+            The rows of explanations.json, one per image: "image", "class" and its "probability", "predicted", "layer"
+            and "overlay", the name of the picture in the folder.
+
+        Raises:
+            UserError: as for `predict`, or captum is not installed, or there is no such class or layer.
+        """
+        from reslab.inference.explained_files import explain, write_explanations  # torch
+
+        explained = explain(
+            self.checkpoint(), images, class_name=class_name, layer=layer, on_error=on_error, device=device,
+            config_dir=self.config_dir,
+        )  # fmt: skip
+        return write_explanations(explained, Path(output))
+
 
 def checked_config_dir(config_dir: str | Path | None) -> str | None:
     """Return the user's own folder of configuration, with `~` expanded. Raise UserError if there is no such folder."""

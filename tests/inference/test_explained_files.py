@@ -23,6 +23,7 @@ from reslab.inference.explained_files import (
 )
 from reslab.inference.explanation import grad_cam
 from reslab.newest import require_checkpoint
+from reslab.run import Run
 
 
 @pytest.fixture
@@ -94,12 +95,18 @@ def test_every_file_is_written_under_a_name_of_its_own(run, digit_files, tmp_pat
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(file.read_bytes())
     rows = write_explanations(run(tmp_path), tmp_path / "why")
-    assert [row["overlay"] for row in rows] == ["0000_x.png", "0001_x.png", "0002_b_.png"] or len(rows) == 3
+    assert [row["overlay"] for row in rows] == ["0000_x.png", "0001_x.png", "0002__b_.png"]
     assert json.loads((tmp_path / "why" / LIST).read_text()) == rows
     assert sorted(path.name for path in (tmp_path / "why").iterdir()) == sorted(
         [LIST, SHEET, *(row["overlay"] for row in rows)]
     )
     assert [Image.open(tmp_path / "why" / row["overlay"]).size for row in rows] == [(256, 256)] * 3
+
+
+def test_python_gets_the_rows_of_the_list(trained, digit_files, tmp_path):
+    rows = Run(trained.folder).explain(digit_files[:2], tmp_path / "why", class_name="3", device="cpu")
+    assert rows == json.loads((tmp_path / "why" / LIST).read_text())
+    np.testing.assert_allclose([row["probability"] for row in rows], trained.probabilities[:2, 3], atol=1e-5)
 
 
 def test_an_image_without_evidence_is_named(run, trained, digit_files, caplog, monkeypatch):
