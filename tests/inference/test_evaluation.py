@@ -3,6 +3,7 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import FP32
@@ -89,13 +90,22 @@ def test_two_processes_count_print_and_write_as_one(run, trained, renamed, tmp_p
         folder.rename(tmp_path / "images" / folder.name.removeprefix("d"))
     (tmp_path / "images" / "0").rename(tmp_path / "images" / "zero")
     options = ["data=imagefolder", f"data.root={tmp_path}/images", "data.num_workers=0", "unknown_classes=skip"]
-    one = run(*options)
+    one = run(*options, f"predictions={tmp_path}/one.csv")
     done = run_command(
-        "evaluate", f"checkpoint={trained.folder}", "trainer=ddp_cpu", *options, "output=two.json", cwd=tmp_path
+        "evaluate",
+        f"checkpoint={trained.folder}",
+        "trainer=ddp_cpu",
+        *options,
+        "output=two.json",
+        "predictions=two.csv",
+        cwd=tmp_path,
     )
     assert done.returncode == 0
     two = json.loads((tmp_path / "two.json").read_text())
     assert two["classes"] == one["classes"]
+    first, second = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("one", "two"))
+    pd.testing.assert_frame_equal(first, second, rtol=1e-5)
+    assert len(second) == one["images"]
     assert two["images"] == one["images"] == (trained.labels != 0).sum()
     assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-5)
     assert two["metrics"]["test/accuracy"] == one["metrics"]["test/accuracy"]
@@ -104,7 +114,10 @@ def test_two_processes_count_print_and_write_as_one(run, trained, renamed, tmp_p
         f"left out {(trained.labels == 0).sum()} images of classes that the network does not know: "
         f"{trained.folder}/checkpoints/best.ckpt does not know zero"
     ]
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".two", "two"))] == ["two.json"]
+    assert sorted({path.name for path in tmp_path.iterdir() if path.name.startswith((".two", "two"))}) == [
+        "two.csv",
+        "two.json",
+    ]
 
 
 def test_the_result_says_which_weights_were_tested(run, trained):

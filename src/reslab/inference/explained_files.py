@@ -20,8 +20,9 @@ from reslab.errors import UserError, suggest
 from reslab.files import output_errors, replaced, write_bytes, write_json
 from reslab.inference.explanation import BATCH_SIZE, find_maps, grad_cam, laid_over, overlay, require_captum
 from reslab.inference.loading import Trained, load_classifier
+from reslab.inference.named_images import Images, find_images
 from reslab.inference.options import EXPLAIN
-from reslab.inference.prediction import Images, choose_device, class_probabilities, find_images
+from reslab.inference.prediction import choose_device, class_probabilities
 from reslab.inference.test_data import labels_by_name
 from reslab.options import check_option
 from reslab.text import file_name, valid_text

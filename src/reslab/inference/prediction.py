@@ -1,11 +1,8 @@
 """Classify image files with a trained network."""
 
-import glob
 import logging
-import os
-import re
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from itertools import chain, compress, islice
+from collections.abc import Generator, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -16,26 +13,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from reslab.data.batches import BatchOrder, FolderImages, SeededBatchOrder, SeededIndex, make_data_loader
 from reslab.data.images import (
-    SYSTEM_FOLDERS,
     FirstNames,
     counted,
     first_few,
     has_transparent_parts,
-    list_images,
-    report_dead_links,
-    report_not_read,
     report_unreadable,
 )
 from reslab.data.options import OnError
-from reslab.data.paths import Paths
 from reslab.data.readers import ReadSquare
-from reslab.errors import UserError
 from reslab.inference.answering import load_answering
+from reslab.inference.named_images import Images, find_images
 from reslab.inference.options import PREDICT, Top
 from reslab.internals import shut_down_workers
-from reslab.newest import LATEST, require_text
 from reslab.options import check_option, plain_value
-from reslab.text import for_shell, valid_text
+from reslab.text import valid_text
 from reslab.training.build import require_accelerator
 from reslab.training.classifier import Classifier
 
@@ -43,7 +34,6 @@ log = logging.getLogger(__name__)
 
 LEAST_CONTRAST = 0.3  # between the brightness of an image and of its negative
 Prediction = dict[str, Any]  # {"image": path, "classes": [{"class": name, "probability": 0.9}, …]}
-Images = str | Path | Sequence[str | Path]
 
 
 class Predicted(NamedTuple):
@@ -303,75 +293,9 @@ class Negatives:
             )  # fmt: skip
 
 
-# which images
-
-
-def find_images(images: Images) -> Paths:
-    """Return the files of a path, a folder, a glob or a list of them.
-
-    What a folder or a glob finds is left out if it was found before; a file that is named itself is not.
-
-    Raises:
-        UserError: one of them stands for no file.
-    """
-    return Paths(found_files(images))
-
-
-def found_files(images: Images) -> Iterator[str]:
-    """Yield the files that `find_images` returns."""
-    names = [*images] if isinstance(images, Iterable) and not isinstance(images, str | bytes) else [images]
-    if not names:
-        raise UserError("images: the list is empty")
-    seen = set[str]()
-    for named, following in zip(names, chain(islice(names, 1, None), [""]), strict=False):
-        require_text(named, "images: each of them")
-        pattern = os.path.expanduser(named)  # noqa: PTH111  # Path would drop the // of https://
-        is_file, is_folder = os.path.isfile(pattern), os.path.isdir(pattern)
-        files = [pattern] if is_file else files_below(Path(pattern)) if is_folder else list(files_of_glob(pattern))
-        if not files:
-            raise UserError(f"images={pattern}: {why_no_image(pattern, following)}")
-        if len(names) == 1 and is_folder:  # it has no file twice, and may have very many
-            yield from map(str, map(Path, files))
-            return
-        for file in files:
-            place = os.path.abspath(file)  # noqa: PTH100  # Path would resolve links too
-            if is_file or place not in seen:
-                yield str(Path(file))  # without the ./ of a folder
-            seen.add(place)
-
-
-def files_below(folder: Path) -> Sequence[str]:
-    """Return the images below a folder. Files that look like images and are not read, and dead links, are logged."""
-    files = list_images(folder)
-    report_not_read(folder, files.not_read)
-    report_dead_links(folder, files.dead_links)
-    return files.paths
-
-
-def files_of_glob(pattern: str) -> Iterator[str]:
-    """Yield the files that a glob matches, but not those in a folder of the system that it does not name."""
-    unnamed = SYSTEM_FOLDERS - {part.lower() for part in Path(pattern).parts}
-    for name in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207
-        if os.path.isfile(name) and unnamed.isdisjoint(Path(name.lower()).parts):
-            yield name
-
-
 def choose_device(name: str) -> torch.device:
     """Return the device of a name. Raise UserError if it is not there."""
     require_accelerator(name, "device")
     if name in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if name in ("gpu", "mps") else "cpu")
-
-
-def why_no_image(pattern: str, following: str | Path) -> str:
-    """Say why the value of `images=` names no image, given the one that follows it."""
-    if pattern == LATEST:
-        return "the run comes before the images: latest photo.jpg"
-    if os.path.isfile(spaced := f"{pattern} {following}"):
-        return f"a name with blanks needs quotes: {for_shell(spaced)}"
-    if re.match("https?://", pattern):
-        return "download the image first, and give the file"
-    if os.path.isdir(pattern):
-        return "no image in this folder"
-    return "no image there"
