@@ -22,6 +22,7 @@ from reslab.inference.evaluation import evaluate
 from reslab.inference.export.options import EXPORT_SCHEMA
 from reslab.inference.options import CALIBRATE_SCHEMA, EVALUATE_SCHEMA, EXPLAIN_SCHEMA, PREDICT_SCHEMA
 from reslab.options import LIKE_DEFAULT
+from reslab.reports.options import LABEL_ERRORS_SCHEMA
 from reslab.training import fit
 from reslab.training.metrics import Metrics
 from reslab.training.options import TEST_METRICS, TRAINING_SCHEMA, VALIDATION_METRICS, divergence_advice
@@ -36,6 +37,7 @@ SCHEMAS = {
         PREDICT_SCHEMA,
         EXPORT_SCHEMA,
         EXPLAIN_SCHEMA,
+        LABEL_ERRORS_SCHEMA,
     )
 }
 
@@ -46,6 +48,7 @@ GIVEN = {
     "predict": ["checkpoint=a", "images=b"],
     "export": ["checkpoint=a"],
     "explain": ["checkpoint=a", "images=b"],
+    "find_label_errors": ["runs=a"],
 }
 GROUPS = ("data", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "experiment")
 CHOICES = [f"{group}={name}" for group in GROUPS for name in names(group)]
@@ -56,7 +59,7 @@ MODELS = ["model=resnet20", "model=resnet50d", "model=resnext29_8x64d", "model=s
     ("command", "choice"),
     [*(("config", choice) for choice in CHOICES + MODELS), ("benchmark", "trainer=cpu"), ("evaluate", "data=svhn"),
      ("evaluate", "trainer=ddp"), ("calibrate", "views=flip"), ("predict", "top=1"), ("export", "format=onnx"),
-     ("explain", "layer=layer3")],
+     ("explain", "layer=layer3"), ("find_label_errors", "root=b")],
 )  # fmt: skip
 def test_every_option_of_every_file_has_a_value_of_its_kind(composed, tmp_path, command, choice):
     config = compose(command, overrides=[*GIVEN.get(command, [f"folder={tmp_path}"]), choice])
