@@ -3,6 +3,7 @@ import logging
 import re
 from base64 import b64decode
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from torchvision.io import write_png
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from reslab.errors import UserError
-from reslab.reports.run_page.pictures import read_pictures
+from reslab.inference.explanation import grad_cam
+from reslab.reports.run_page.overlays import laid_over, overlays_of
+from reslab.reports.run_page.pictures import pictures_of, read_sources
 from reslab.reports.run_page.writing import write_run_page
 from reslab.run import Run
 from reslab.training.answers import read_answers
@@ -34,7 +37,7 @@ def test_the_pictures_are_the_pixels_of_the_tested_images(composed, caplog):
     answers, _ = read_answers(run.answers_file)
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        pictures = read_pictures(run, answers, range(len(answers)))
+        pictures = pictures_of(read_sources(run, answers, range(len(answers))))
     assert caplog.messages == []
     data = build_data(composed(*QUICK), stages=("test",))
     split = data.splits["test"]
@@ -52,6 +55,24 @@ def test_the_pictures_are_the_pixels_of_the_tested_images(composed, caplog):
     assert len(page) < 1_000_000
 
 
+def test_the_overlays_are_those_of_the_tested_weights(composed, monkeypatch):
+    pytest.importorskip("captum")
+    run = trained(composed(*QUICK))
+    answers, step = read_answers(run.answers_file)
+    sources = read_sources(run, answers, (~answers.right).nonzero().flatten()[:5].tolist()).images
+    overlays = overlays_of(run, step, answers, sources)
+    assert overlays.keys() == sources.keys()
+    heat = grad_cam(run.classifier(), torch.stack(list(sources.values())), answers.predicted[list(sources)])
+    for each, (position, image) in zip(heat, sources.items(), strict=True):
+        assert overlays[position] == laid_over(image, each)
+        assert overlays[position].size == (96, 96)
+    assert write_run_page(run).read_text().count('<img class="heat"') == min(24, int((~answers.right).sum()))
+    assert overlays_of(run, step + 1, answers, sources) == {}
+    monkeypatch.setattr("reslab.reports.run_page.overlays.find_spec", lambda _: None)
+    assert overlays_of(run, step, answers, sources) == {}
+    assert '<img class="heat"' not in write_run_page(run).read_text()
+
+
 def test_files_are_found_by_their_names_and_others_are_refused(composed, tmp_path):
     root = tmp_path / "images"
     for number in range(24):
@@ -62,13 +83,17 @@ def test_files_are_found_by_their_names_and_others_are_refused(composed, tmp_pat
     for in_memory in ("false", "true"):
         run = trained(composed(*QUICK, *options, f"data.in_memory={in_memory}", f"folder={tmp_path / in_memory}"))
         answers, _ = read_answers(run.answers_file)
-        pictures = read_pictures(run, answers, range(len(answers)))
+        pictures = pictures_of(read_sources(run, answers, range(len(answers))))
         for position, file in enumerate(answers.files):
             assert pictures[position].size == (10, 20)
             assert pictures[position].getpixel((0, 0)) == (10 * int(file[2:-4]),) * 3
+    if find_spec("captum"):
+        (run.folder / "run.html").unlink(missing_ok=True)
+        heats = write_run_page(run).read_text().count('<img class="heat"')
+        assert heats == int((~answers.right).sum())
     root.rename(tmp_path / "moved")
     with pytest.raises(UserError):
-        read_pictures(run, answers, [0])
+        read_sources(run, answers, [0])
     page = write_run_page(run).read_text()
     assert "without pictures: " in page
     assert answers.files[0] in page
@@ -78,6 +103,6 @@ def test_a_data_set_with_other_images_gives_no_pictures(composed):
     run = trained(composed(*QUICK))
     answers, _ = read_answers(run.answers_file)
     with pytest.raises(UserError, match="data=digits has other images"):
-        read_pictures(run, replace(answers, labels=answers.labels.flip(0)), [0])
+        read_sources(run, replace(answers, labels=answers.labels.flip(0)), [0])
     with pytest.raises(UserError, match="data=digits has other images"):
-        read_pictures(run, replace(answers, indices=answers.indices + 1000), [0])
+        read_sources(run, replace(answers, indices=answers.indices + 1000), [0])

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import get_class, instantiate
@@ -23,9 +23,23 @@ from reslab.run import Run
 from reslab.training.answers import Answers
 from reslab.training.checkpoints import read_checkpoint
 
+Source = Tensor | str  # uint8 (C, H, W), or the path of a file
 
-def read_pictures(run: Run, answers: Answers, positions: Sequence[int]) -> dict[int, Image.Image]:
-    """Return small pictures of images of the test by their positions in the answers, without those that are missing.
+
+class Sources(NamedTuple):
+    """Images of the test.
+
+    Attributes:
+        images: by their positions in the answers, without files that are missing.
+        background: of their transparent parts.
+    """
+
+    images: dict[int, Source]
+    background: Sequence[int] | None
+
+
+def read_sources(run: Run, answers: Answers, positions: Sequence[int]) -> Sources:
+    """Find images of the test in the run's own data set again.
 
     Nothing is downloaded. The configuration of the run may come from a stranger: see `recorded_options`.
 
@@ -40,7 +54,7 @@ def pictures_of(data: ImageDataModule, answers: Answers, positions: Sequence[int
     split = data.splits["test"]
     if split is None:
         raise UserError(f"data={data.name} has no test images in {data.root} any more")
-    sources: dict[int, Tensor | str] = {}
+    sources: dict[int, Source] = {}
     if answers.files is not None:
         if split.files is None:
             raise UserError(f"data={data.name} does not consist of files any more")
@@ -57,10 +71,15 @@ def pictures_of(data: ImageDataModule, answers: Answers, positions: Sequence[int
         if (len(indices) and int(indices.max()) >= known) or not torch.equal(split.labels[indices], labels):
             raise UserError(f"data={data.name} has other images in {data.root} now")
         sources = {each: split.images[int(indices[each])] for each in positions}
-    found = {each: picture_of(source, data.background) for each, source in sources.items()}
+    return Sources(sources, data.background)
+
+
+def pictures_of(sources: Sources) -> dict[int, Image.Image]:
+    """Return small pictures of images by their positions, without files that cannot be read."""
+    found = {position: picture_of(source, sources.background) for position, source in sources.images.items()}
     return {
-        each: resized(picture) if max(picture.size) > SIDE else picture
-        for each, picture in found.items()
+        position: resized(picture) if max(picture.size) > SIDE else picture
+        for position, picture in found.items()
         if picture is not None
     }
 

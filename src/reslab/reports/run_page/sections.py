@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -32,7 +32,7 @@ MEANINGS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class ShownTest:
     """The test of a run, as its page shows it.
 
@@ -41,12 +41,14 @@ class ShownTest:
         chosen: the images that are shown.
         pictures: of these images, as far as they could be read.
         no_pictures: why there are none; "" if there are.
+        overlays: what the network looked at, of mistakes.
     """
 
     tested: AnsweredTest
     chosen: Chosen
-    pictures: Mapping[int, Image.Image]
-    no_pictures: str
+    pictures: Mapping[int, Image.Image] = field(default_factory=dict)
+    no_pictures: str = ""
+    overlays: Mapping[int, Image.Image] = field(default_factory=dict)
 
 
 def metrics_section(tested: AnsweredTest) -> Iterator[str]:
@@ -168,6 +170,8 @@ def gallery_section(test: ShownTest, title: str, positions: Sequence[int], none:
     yield f"<h2>{text(title)}</h2>"
     if test.no_pictures and positions:
         yield f'<p class="quiet">without pictures: {text(test.no_pictures)}</p>'
+    if any(position in test.overlays for position in positions):
+        yield '<input type="checkbox" id="heat"> <label for="heat">show what the network looked at (Grad-CAM)</label>'
     figures = "".join(figure(test, position) for position in positions)
     yield f'<div class="pictures">{figures}</div>' if figures else f"<p>{text(none[0].upper() + none[1:])}.</p>"
 
@@ -176,6 +180,10 @@ def figure(test: ShownTest, position: int) -> str:
     picture = test.pictures.get(position)
     name = test.tested.answers.names[position]
     frame = image_tag(picture, text(name), position) if picture else '<span class="quiet">no picture</span>'
+    if picture and position in test.overlays:
+        width, height = displayed_size(picture)
+        source = data_uri(encoded(test.overlays[position]))
+        frame += f'<img class="heat" width="{width}" height="{height}" alt="what the network looked at" src="{source}">'
     lines = "<br>".join(
         f"{word} <bdi>{text(short)}</bdi> ({percent})" for word, short, percent in caption(test.tested, position)
     )

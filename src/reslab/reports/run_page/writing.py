@@ -1,8 +1,8 @@
 """The file run.html of a run."""
 
+import logging
 from pathlib import Path
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from reslab.errors import UserError
 from reslab.files import write_text
@@ -10,6 +10,11 @@ from reslab.reports.entries import Entry, read_entry
 from reslab.reports.run_page import PAGE
 from reslab.run import UNREADABLE, Run
 from reslab.text import printable
+
+if TYPE_CHECKING:
+    from reslab.reports.run_page.sections import ShownTest
+
+log = logging.getLogger(__name__)
 
 
 def write_run_page(run: Run, folder: Path | None = None) -> Path:
@@ -49,18 +54,31 @@ def page_of(run: Run, entry: Entry) -> str:
             "images and classes leaves out, so that this page shows nothing of single images.",
         )
     from reslab.reports.run_page.gallery import choose  # torch
-    from reslab.reports.run_page.pictures import read_pictures, reason_of
+    from reslab.reports.run_page.pictures import reason_of
     from reslab.reports.run_page.sections import ShownTest, test_parts
     from reslab.reports.run_page.tested import AnsweredTest, require_same_test
     from reslab.training.answers import read_answers
 
     answers, step = read_answers(run.answers_file)
     require_same_test(answers, step, entry.result)
-    chosen, no_pictures = choose(answers), ""
-    pictures: dict[int, Image.Image] = {}
+    shown = ShownTest(AnsweredTest(answers, entry.result), choose(answers))
     try:
-        pictures = read_pictures(run, answers, chosen.all)
+        add_pictures(shown, run, step)
     except Exception as error:  # a data set may raise anything, and the rest of the page does not need it
-        no_pictures = printable(reason_of(error))
-    test = ShownTest(AnsweredTest(answers, entry.result), chosen, pictures, no_pictures)
-    return html_page(entry, test_parts(test), "")
+        shown.no_pictures = printable(reason_of(error))
+    return html_page(entry, test_parts(shown), "")
+
+
+def add_pictures(shown: "ShownTest", run: Run, step: int) -> None:
+    """Add the pictures of the images, and of the mistakes what the network looked at."""
+    from reslab.reports.run_page.overlays import overlays_of
+    from reslab.reports.run_page.pictures import pictures_of, read_sources, reason_of
+
+    answers, chosen = shown.tested.answers, shown.chosen
+    sources = read_sources(run, answers, chosen.all)
+    shown.pictures = pictures_of(sources)
+    mistakes = {each: sources.images[each] for each in chosen.mistakes if each in shown.pictures}
+    try:
+        shown.overlays = overlays_of(run, step, answers, mistakes)
+    except Exception as error:  # the network may be a class of the user's own, with any layers
+        log.debug("without what the network looked at: %s", reason_of(error), exc_info=error)

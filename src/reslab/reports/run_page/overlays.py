@@ -1,0 +1,71 @@
+"""What the network looked at in the mistakes that the page shows: Grad-CAM for the predicted class."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+
+from reslab.data.thumbnails import picture_of, resized
+from reslab.inference.explained_files import explain_batch, read_file
+from reslab.inference.explanation import find_maps, grad_cam, overlay
+from reslab.inference.loading import Trained, restore_classifier
+from reslab.reports.run_page.pictures import Source
+from reslab.run import Run
+from reslab.training.answers import Answers
+from reslab.training.checkpoints import read_checkpoint
+
+
+def overlays_of(run: Run, step: int, answers: Answers, sources: Mapping[int, Source]) -> dict[int, Image.Image]:
+    """Return small pictures of images with what speaks for their predicted class laid over them.
+
+    Args:
+        run: the run.
+        step: that of the tested weights.
+        answers: those of the test.
+        sources: the images, by their positions in the answers.
+
+    Returns:
+        The pictures by position; none where captum is not installed or the tested weights were not kept.
+    """
+    path, _ = run.chosen_checkpoint()
+    if not sources or find_spec("captum") is None:
+        return {}
+    checkpoint = read_checkpoint(path)
+    if checkpoint.get("global_step") != step:
+        return {}
+    trained = restore_classifier(path, checkpoint, run.config_dir)
+    predicted = {position: int(answers.predicted[position]) for position in sources}
+    files = {position: source for position, source in sources.items() if isinstance(source, str)}
+    images = {position: source for position, source in sources.items() if isinstance(source, Tensor)}
+    return of_files(trained, files, predicted) | of_memory(trained, images, predicted)
+
+
+def of_files(trained: Trained, files: Mapping[int, str], predicted: Mapping[int, int]) -> dict[int, Image.Image]:
+    found: dict[int, Image.Image] = {}
+    for label in sorted({predicted[position] for position in files}):
+        positions = [position for position in files if predicted[position] == label]
+        read = [read_file(files[position], trained) for position in positions]
+        explained = explain_batch(trained, read, label, find_maps(trained.classifier).name)
+        found |= {position: resized(each.overlay()) for position, each in zip(positions, explained, strict=True)}
+    return found
+
+
+def of_memory(trained: Trained, images: Mapping[int, Tensor], predicted: Mapping[int, int]) -> dict[int, Image.Image]:
+    if not images:
+        return {}
+    classes = torch.tensor([predicted[position] for position in images])
+    heat = grad_cam(trained.classifier, torch.stack(list(images.values())), classes)  # (N, H, W)
+    return {position: laid_over(images[position], each) for position, each in zip(images, heat, strict=True)}
+
+
+def laid_over(image: Tensor, heat: Tensor) -> Image.Image:
+    """Return an enlarged image with its heat, which stays smooth where pixels become squares."""
+    picture = picture_of(image, None)
+    assert picture is not None  # it was not read from a file
+    pixels = pil_to_tensor(resized(picture))
+    large = F.interpolate(heat[None, None], pixels.shape[1:], mode="bilinear", antialias=True)[0, 0]
+    return to_pil_image(overlay(pixels, large))
