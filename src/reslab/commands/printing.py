@@ -17,6 +17,7 @@ from reslab.configuration import name_of, own_folders, task_overrides
 from reslab.errors import UserError
 from reslab.files import relative
 from reslab.machine import command, program
+from reslab.reports.run_page import PAGE
 from reslab.run import Result
 from reslab.text import for_shell, printable
 
@@ -61,7 +62,8 @@ def next_steps(result: Result, config: DictConfig) -> dict[str, str]:
     """Return command lines by what they are for."""
     folder = relative(Path(result["folder"]))
     own = [f"--config-dir={each}" for each in own_folders(sys.argv[1:])]
-    steps = {"report": command("report", str(folder))}
+    page = folder / PAGE
+    steps = {"page": for_shell(str(page))} if page.is_file() else {"report": command("report", str(folder))}
     if list(folder.glob("events.out.tfevents*")):  # another logger may have been chosen
         steps["curves"] = f"{program('tensorboard') or 'tensorboard'} --logdir {for_shell(str(folder))}"
     steps["predict"] = command("predict", *own, str(folder), "photo.jpg")
