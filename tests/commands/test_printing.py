@@ -40,6 +40,9 @@ def test_the_last_lines_are_commands_to_paste(result, tmp_path):
     }
     (tmp_path / "a run" / "events.out.tfevents.1").touch()
     assert next_steps(result, config())["curves"].endswith("tensorboard --logdir 'a run'")
+    (tmp_path / "a run" / "run.html").touch()
+    steps = next_steps(result, config())
+    assert (steps["page"], "report" in steps) == ("'a run/run.html'", False)
 
 
 def test_no_line_is_broken_at_the_width_of_the_terminal(result, monkeypatch, capsys):
