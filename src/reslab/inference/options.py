@@ -62,6 +62,7 @@ CALIBRATE = {
     "trainer.limit_test_batches": one_of(None, 1.0),
     "output": NULL,
     "predictions": NULL,
+    "sort": one_of("none"),
 }
 EXPLAIN = {
     **{name: PREDICT[name] for name in ("checkpoint", "images", "on_error", "device")},
