@@ -12,7 +12,7 @@ from reslab.errors import UserError
 from reslab.files import output_errors, write_csv, write_text
 from reslab.pages import data_uri, document, text
 from reslab.reports.label_errors import Fold, Suspect, Suspects
-from reslab.reports.run_page.pictures import pictures_of, read_pictures
+from reslab.reports.run_page.pictures import pictures_of, read_sources, sources_in
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +61,13 @@ def read_all_pictures(folds: Sequence[Fold], suspects: Sequence[Suspect]) -> Pic
     for number, fold in enumerate(folds):
         positions = [each.position for each in suspects if each.fold == number]
         try:
+            if not positions:
+                continue
             if fold.data is None:
-                found = read_pictures(fold.run, fold.answers, positions) if positions else {}
+                sources = read_sources(fold.run, fold.answers, positions)
             else:
-                found = pictures_of(fold.data, fold.answers, positions)
+                sources = sources_in(fold.data, fold.answers, positions)
+            found = pictures_of(sources)
         except UserError as error:
             log.warning("%s shows no pictures of %s: %s", PAGE, fold.run.folder, error)
             continue

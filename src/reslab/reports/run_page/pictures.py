@@ -46,11 +46,11 @@ def read_sources(run: Run, answers: Answers, positions: Sequence[int]) -> Source
     Raises:
         UserError: the data set is not there any more, or it has other images.
     """
-    return pictures_of(test_data(run), answers, positions)
+    return sources_in(test_data(run), answers, positions)
 
 
-def pictures_of(data: ImageDataModule, answers: Answers, positions: Sequence[int]) -> dict[int, Image.Image]:
-    """Return small pictures of images of the test split of a data set: see `read_pictures`."""
+def sources_in(data: ImageDataModule, answers: Answers, positions: Sequence[int]) -> Sources:
+    """Find images of a test in a data set whose test split has been read: see `read_sources`."""
     split = data.splits["test"]
     if split is None:
         raise UserError(f"data={data.name} has no test images in {data.root} any more")
