@@ -164,7 +164,8 @@ def named(words: Sequence[str], schema: Schema) -> list[str]:
     plain = [os.path.expanduser(word) for word in words if not is_option(word)]  # noqa: PTH111
     given = {name_of(option) for option in options}
     for name in schema.unnamed:
-        if plain and schema.kinds[name].allows(["a"]):
+        # The mean of several networks is asked for by name: checkpoint=[a,b].
+        if plain and name != "checkpoint" and schema.kinds[name].allows(["a"]):
             options, values = take_values(options, name)
             options.append(f"{name}=[{','.join([*values, *map(quoted, plain)])}]")
             plain = []
