@@ -1,5 +1,7 @@
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -12,6 +14,7 @@ from reslab.reports.run_page.writing import write_run_page
 from reslab.run import Run
 from reslab.training.answers import Answers
 
+CHROMIUM = shutil.which("chromium")
 NASTY = ["</script><script>alert(1)</script>", "a&b \"'$x^2$ 50% =1+1", "名前 😀 \u202eevil", "x" * 300]
 
 
@@ -132,3 +135,23 @@ def test_what_cannot_be_trusted_is_refused_in_one_line(tmp_path):
     run.result_file.write_text('{"status": "finished", "test/accuracy": "high"}')
     with pytest.raises(UserError, match='test/accuracy is "high", not a number'):
         write_run_page(run)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_a_click_on_a_cell_shows_its_images_and_a_choice_orders_the_matrix(tmp_path):
+    answers = make_answers(120, classes=NASTY, scale=1)
+    page = write_run_page(make_tested_run(tmp_path / "run", answers))
+    click = """document.querySelector('td[data-cell="0-1"] a').click(); setTimeout(() => {
+      const order = document.querySelector("select"); order.value = "most mistakes first"; order.onchange() }, 200)"""
+    page.write_text(page.read_text().replace("</body>", f"<script>{click}</script></body>"))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    cell = dom.split('<div id="cell" class="cell">')[1].split("<h2>")[0]
+    count = int(((answers.labels == 0) & (answers.predicted == 1)).sum())
+    assert f": {count} image" in cell
+    assert cell.count("<figure>") == count > 0
+    assert "<script" not in cell
+    mistakes = [int(((answers.labels == number) & ~answers.right).sum()) for number in range(4)]
+    rows = [int(number) for number in re.findall(r'<tr data-row="(\d)">', dom)]
+    assert [mistakes[number] for number in rows] == sorted(mistakes, reverse=True)
