@@ -83,7 +83,7 @@ class OwnNetwork(nn.Module):
         self.linear = nn.Linear(3 * 32 * 32, 7)
 
     def forward(self, x):
-        return self.linear(x.reshape(x.shape[0], -1)) * len(x) / len(x)
+        return self.linear(x.reshape(x.shape[0], -1))
 
 
 @pytest.mark.parametrize("kind", ["torch_export", "torchscript"])
