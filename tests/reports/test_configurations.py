@@ -174,6 +174,20 @@ def test_other_images_make_another_configuration(tmp_path):
     assert differing_settings([entry.settings for entry in entries]) == ["data.root"]
 
 
+def test_two_paths_to_one_folder_do_not_make_a_configuration(tmp_path, monkeypatch):
+    """Each seed has a split of its own, so no two checksums are equal."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    monkeypatch.chdir(tmp_path)
+    roots = ("photos", str(tmp_path / "photos"), "./photos/", "link", "photos/../photos")
+    for number, root in enumerate(roots):
+        image_folder_run(tmp_path / "runs" / f"{number}_", root, number, f"split {number}")
+    image_folder_run(tmp_path / "runs" / "9_", "elsewhere", 9, "split 9")
+    one, other = group_by_settings(read_entries([tmp_path / "runs"]))
+    assert [entry.seed for entry in one.entries] == [0, 1, 2, 3, 4]
+    assert (one.settings["data.root"], other.settings["data.root"]) == ("photos", "elsewhere")
+
+
 def test_images_that_were_moved_do_not_make_a_configuration(tmp_path):
     """Folders with the same checksum for seed 1 are copies, also for other seeds, whose splits have other checksums."""
     places = [("/a/cats", 1, "x"), ("/b/cats", 2, "y"), ("cats/", 3, "z"), ("/b/cats", 1, "x"), ("/b/cats", 3, "z")]

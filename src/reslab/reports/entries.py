@@ -1,6 +1,7 @@
 """The entries of a report: runs as they are read from their folders."""
 
 import gc
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -137,12 +138,16 @@ def read_entry(run: Run) -> Entry:
 def share_root_of_copies(entries: Sequence[Entry]) -> None:
     """Give the copies of one image folder the same `data.root`, so that their runs have equal settings.
 
-    Two folders are copies if they have the same name and two runs recorded the same checksum of them.
+    Two folders are copies if they have the same name and two runs recorded the same checksum of them. A folder that two
+    paths lead to is one folder.
     """
+    first_path: dict[str, str] = {}  # that leads to a folder
     first_with: dict[tuple[str, str], str] = {}
     shared: dict[str, str] = {}
     for entry in entries:
-        root = str(entry.settings["data.root"])
+        path = str(entry.settings["data.root"])
+        root = first_path.setdefault(os.path.realpath(path) if os.path.isdir(path) else path, path)
+        entry.settings["data.root"] = root
         images = str(entry.result.get("data_checksum", root)), Path(root).name
         old, new = shared.setdefault(root, root), shared[first_with.setdefault(images, root)]
         shared = {each: new if current == old else current for each, current in shared.items()}
