@@ -31,7 +31,7 @@ unknown_classes  refuse, skip (leave out their images) or by_position; otherwise
 split            test, or val for the images that the run validated on
 views            none, flip, shifts, crops or a list: average over copies
 calibrated       true: use the temperature that calibrate.py has stored
-coverage         e.g. 0.95: measure the sets of classes that contain the true one
+coverage         e.g. 0.95: measure sets of classes that contain the true one
 device           auto, cpu or gpu
 trainer          trainer.precision=auto|32-true|bf16-mixed
 output           a .json file for the metrics and the table of classes

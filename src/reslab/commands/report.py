@@ -30,8 +30,9 @@ Prints a leaderboard, one row per configuration with mean, spread and confidence
 interval over its seeds, and writes report.csv, runs.csv and report.html: a page
 with the table, learning curves and the effect of each parameter. They are
 written into the named folder, or into the one that holds all named folders.
-Of the folder of one run it writes run.html instead: the metrics of the test with
-confidence intervals, which classes are confused, and the mistakes as pictures.
+Of the folder of one run it writes run.html instead: the metrics of the test
+with confidence intervals, which classes are confused, and the mistakes as
+pictures.
 `versus` shows what differs between the runs before and after it, and whether
 the accuracy differs by more than the spread over seeds.
 """  # not the docstring of this module, which python -OO removes
