@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from reslab.data.options import OnError
     from reslab.inference.options import Top
     from reslab.training.classifier import Classifier
+    from reslab.training.options import View
 
 Result = dict[str, Any]
 
@@ -323,6 +324,9 @@ class Run:
         num_workers: int = 0,
         on_error: "OnError" = "stop",
         device: str = "auto",
+        views: "View | Sequence[View] | None" = None,
+        calibrated: bool = False,
+        coverage: float | None = None,
     ) -> list[dict[str, Any]]:
         """Classify image files with the best weights.
 
@@ -334,20 +338,25 @@ class Run:
                 macOS and Windows do, a script that asks for them needs `if __name__ == "__main__":`.
             on_error: whether to "stop" at images that cannot be read or to "skip" them.
             device: "auto", "cpu" or "gpu"; "auto" is a GPU if there is one, otherwise the CPU.
+            views: the copies of each image whose logits are averaged: "flip", "shifts", "crops", a list of them, or
+                "none"; None: those that the run validated with.
+            calibrated: divide the logits by the temperature that `calibrate` has stored in the checkpoint.
+            coverage: also give a set of classes, which contains the true one with this probability.
 
         Returns:
             One dictionary per image: "image" is its path, "classes" lists the `top` most probable classes as
-            dictionaries of "class" and "probability", the most probable first.
+            dictionaries of "class" and "probability", the most probable first. With `coverage`, "set" lists the classes
+            in its set.
 
         Raises:
             UserError: an argument is wrong, there is no such image, one of them cannot be read, or the run has no
-                checkpoint.
+                checkpoint, or none with a calibration that `calibrated` and `coverage` need.
         """
         from reslab.inference.prediction import predict  # torch
 
         return predict(
             self.checkpoint(), images, top=top, batch_size=batch_size, num_workers=num_workers, on_error=on_error,
-            device=device, config_dir=self.config_dir,
+            device=device, views=views, calibrated=calibrated, coverage=coverage, config_dir=self.config_dir,
         )  # fmt: skip
 
     def explain(

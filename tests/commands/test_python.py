@@ -106,9 +106,14 @@ def test_predictions_take_the_options_of_the_command(tmp_path, monkeypatch):
         assert run.predict(images)[0]["image"] == str(tmp_path / "images" / "a.png")
     (row,) = run.predict(tmp_path / "images", 1, on_error="skip", batch_size=1, device="cpu")
     assert row["image"] == str(tmp_path / "images" / "a.png")
-    for wrong in ({"on_error": "ignore"}, {"batch_size": 0}, {"device": "tpu"}):
+    for wrong in (
+        {"on_error": "ignore"}, {"batch_size": 0}, {"device": "tpu"}, {"views": "sideways"}, {"coverage": 2.0},
+    ):  # fmt: skip
         with pytest.raises(reslab.UserError, match=f"^{next(iter(wrong))}="):
             run.predict(tmp_path / "images", **wrong)
+    for asked in ({"calibrated": True}, {"coverage": 0.9}):
+        with pytest.raises(reslab.UserError, match="has no calibration"):
+            run.predict(tmp_path / "images" / "a.png", **asked)
 
 
 def test_a_run_that_diverges_raises_an_error_of_the_api():
