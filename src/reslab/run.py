@@ -73,6 +73,7 @@ RENAMED = {
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # previous: what last.ckpt was before
 BEST_BEFORE_END = "best_before_end.ckpt"  # what best.ckpt was before a validation that only the end of the run caused
+PAGE = "run.html"  # what shows a run to a reader
 SWEEP_FILE = "multirun.yaml"  # what a sweep was started with, in its folder; the name is Hydra's
 BENCHMARK_FILE = "benchmark.json"  # the result of a benchmark, whose folder has settings but holds no run
 FINISHED, PRUNED = "finished", "pruned"
@@ -101,7 +102,8 @@ class Run:
 
     Attributes:
         folder, checkpoints, hydra_folder: folders.
-        last, previous, best, metrics_file, result_file, answers_file, config_file, overrides_file: files in them.
+        last, previous, best, metrics_file, result_file, answers_file, page_file, config_file, overrides_file: files in
+            them.
 
     Example:
         >>> from reslab import Run
@@ -119,6 +121,7 @@ class Run:
         self.best_before_end = self.checkpoints / BEST_BEFORE_END
         self.metrics_file = self.folder / "metrics.csv"
         self.result_file = self.folder / "result.json"
+        self.page_file = self.folder / PAGE
         self.answers_file = self.folder / "answers.safetensors"  # what the network answered to each test image
         self.hydra_folder = self.folder / ".hydra"
         self.config_file = self.hydra_folder / "config.yaml"
@@ -231,6 +234,7 @@ class Run:
         self.checkpoints.mkdir(exist_ok=True)
         self.result_file.unlink(missing_ok=True)
         self.answers_file.unlink(missing_ok=True)
+        self.page_file.unlink(missing_ok=True)
         if self.best_before_end.exists():
             self.best_before_end.replace(self.best)
         write_waiting_lines()

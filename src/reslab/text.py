@@ -23,8 +23,18 @@ def printable(text: object) -> str:
 
 
 def valid_text(text: str) -> str:
-    """Return a text that can be encoded: a name of a file may hold bytes that are no text, and then a mark is there."""
-    return SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
+    r"""Return a text that can be encoded, in which an escape sequence stands for each byte of a name that is no text.
+
+    Example:
+        >>> valid_text("a\udcff.png")
+        'a\\xff.png'
+    """
+    return SURROGATES.sub(escaped_surrogate, text)
+
+
+def escaped_surrogate(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return rf"\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else rf"\u{number:04x}"
 
 
 class LineFormatter(logging.Formatter):

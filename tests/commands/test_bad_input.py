@@ -323,7 +323,7 @@ OTHERS = [
     ("predict", "checkpoint=RUN images=file on_error=ignore", "on_error=ignore must be one of stop, skip"),
     ("predict", "checkpoint=RUN images=file device=gpu0", "device=gpu0 must be one of auto, cpu, gpu, cuda, mps"),
     ("predict", "checkpoint=RUN images=file output=a.txt", "output=a.txt must be a file whose name ends in .csv or .parquet or .json, or be null"),
-    ("evaluate", "RUN views=mirror", "views=mirror must be one of flip, shifts, crops, or a list of these or none, or be null"),
+    ("evaluate", "RUN views=mirror", "views=mirror must be none or one of flip, shifts, crops, or a list of these, or be null"),
     ("evaluate", "RUN coverage=1", "coverage=1 must be a number above 0 and below 1, or be null"),
     ("evaluate", "RUN coverage=0.9", "RUN/checkpoints/best.ckpt has no calibration: "),
     ("evaluate", "RUN split=train", "split=train must be one of test, val"),

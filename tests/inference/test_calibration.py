@@ -53,6 +53,7 @@ def test_the_validation_images_of_the_run_are_tested(composed, trained):
     logits, labels = validation_logits(trained)
     torch.testing.assert_close(tested.answers.logits, logits, atol=1e-4, rtol=1e-4)
     assert tested.answers.labels.equal(labels)
+    assert tested.answers.names[0] == f"val {tested.answers.indices[0]}"  # a test image may have the same number
     assert tested.result["split"] == "val"
     best = next(row for row in Run(trained.folder).metrics if row["step"] == tested.result["step"])
     assert tested.result["metrics"]["val/accuracy"] == best["val/accuracy"]

@@ -227,12 +227,12 @@ def test_unreadable_images_are_left_out_and_counted(run, digit_files, tmp_path, 
         run(str(tmp_path / "bad"), on_error="skip")
 
 
-def test_names_that_are_not_valid_text_are_written(run, digit_files, tmp_path):
-    path = tmp_path / os.fsdecode(b"a b\xff\xe7\x8c\xab.png")
-    path.write_bytes(digit_files[0].read_bytes())
-    (row,) = run(str(tmp_path))
-    assert row["image"] == f"{tmp_path}/a b\ufffd猫.png"
-    assert row["classes"] == run(str(digit_files[0]))[0]["classes"]
+def test_names_that_are_not_valid_text_are_written_and_stay_different(run, digit_files, tmp_path):
+    for name in (b"a b\xff\xe7\x8c\xab.png", b"a b\xfe\xe7\x8c\xab.png"):
+        (tmp_path / os.fsdecode(name)).write_bytes(digit_files[0].read_bytes())
+    rows = run(str(tmp_path))
+    assert [row["image"] for row in rows] == [f"{tmp_path}/a b\\xfe猫.png", f"{tmp_path}/a b\\xff猫.png"]
+    assert rows[0]["classes"] == run(str(digit_files[0]))[0]["classes"]
 
 
 def test_no_gpu_is_one_line(run, digit_files):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ def test_the_values_of_each_image():
     assert given.confidence[:2].tolist() == pytest.approx([0.665241, 0.909443])
     assert given.losses[2].isnan()
     assert given.names == ["test 1", "test 4", "test 7"]
+    assert replace(given, split="val").names == ["val 1", "val 4", "val 7"]
 
 
 def test_what_is_written_is_read(tmp_path):

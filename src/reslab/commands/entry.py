@@ -213,6 +213,9 @@ def record_failure(error: BaseException, config_name: str, run: Run, records_mis
     """
     if is_further_process(sys.argv):
         return  # the first process of the run records it
+    if isinstance(error, Interrupted) and run.has_ended:
+        log.debug("%s came after the end of the run", error)
+        return
     log.debug("the run failed", exc_info=error)  # the log file shows this level, the terminal does not
     if not run.hydra_folder.is_dir() or run.has_ended:  # other commands have no folder of their own
         return

@@ -17,8 +17,7 @@ from reslab.configuration import name_of, own_folders, task_overrides
 from reslab.errors import UserError
 from reslab.files import relative
 from reslab.machine import command, program
-from reslab.reports.run_page import PAGE
-from reslab.run import Result
+from reslab.run import PAGE, Result
 from reslab.text import for_shell, printable
 
 if TYPE_CHECKING:
@@ -221,6 +220,13 @@ def print_calibration(calibration: dict[str, Any]) -> None:
         soft_wrap=True,
         highlight=False,
     )
+    if abs(value - 1) < 2 * error:
+        console.print(
+            "it differs from 1, which changes nothing, by less than two standard errors: more validation images would "
+            "say whether it helps",
+            soft_wrap=True,
+            highlight=False,
+        )
     table = Table()
     for name in ("", "before", "after"):
         table.add_column(name, justify="right" if name else "left")
@@ -261,23 +267,28 @@ def print_export(exported: "Exported") -> None:
 
 def export_facts(exported: "Exported") -> dict[str, str]:
     """Return what was written, in words. A quantised network is another one, so that its accuracy and speed count."""
+    from torch import get_num_threads
+
+    from reslab.data.images import counted
     from reslab.inference.export.comparison import TOLERANCE
 
     height, width, channels = exported.image_shape
     comparison = exported.comparison
+    changed = counted(comparison.changed, "changed answer")
     facts = {
         "written": f"{relative(exported.path)} ({exported.size / 1e6:,.2f} MB) of {relative(exported.checkpoint)}",
         "input": f"images: uint8 (N, {height}, {width}, {channels})",
         "outputs": f"probabilities, logits: float32 (N, {exported.classes})",
         "compared": f"on {exported.images}: {exported.runtime}, and the run's network in float32, both on the CPU",
-        "difference": f"{comparison.difference:.1e} at most of a probability, {comparison.changed:,} changed answers",
+        "difference": f"{comparison.difference:.1e} at most of a probability, {changed}",
     }
     if exported.speeds is None:
-        facts["difference"] += f" ({TOLERANCE:g} and 0 are allowed)"
+        facts["difference"] += f" (allowed: {TOLERANCE:g} and none)"
         return facts
+    runtime = f"ONNX Runtime on this CPU, {counted(get_num_threads(), 'thread')}"
     before, after = (number / comparison.images for number in (comparison.right_before, comparison.right))
     facts["accuracy"] = f"{before:.4f} in float32, {after:.4f} in int8"
     for size, float32 in exported.speeds["float32"].items():
         int8 = exported.speeds["int8"][size]
-        facts[f"batch {size}"] = f"{float32:.2f} ms in float32, {int8:.2f} ms in int8, with ONNX Runtime on this CPU"
+        facts[f"batch {size}"] = f"{float32:.2f} ms in float32, {int8:.2f} ms in int8 ({runtime})"
     return facts

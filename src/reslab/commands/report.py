@@ -12,7 +12,7 @@ from reslab.commands.output import lasting_streams
 from reslab.errors import UserError, option_line
 from reslab.interruption import signals
 from reslab.newest import folder_of_runs, is_latest, newest_first, not_found
-from reslab.run import Run
+from reslab.run import PAGE, Run
 from reslab.sweeps.folder import Sweep
 from reslab.text import printable
 
@@ -61,7 +61,6 @@ def main() -> None:
 def report(arguments: list[str]) -> None:
     """Print and write the report that the arguments ask for. Raises UserError."""
     from reslab.reports.leaderboard import read_report
-    from reslab.reports.run_page import PAGE
     from reslab.reports.run_page.writing import write_run_page
     from reslab.reports.terminal import print_report
     from reslab.reports.writing import FILES, write_report

@@ -64,9 +64,11 @@ def run_train(config: "DictConfig") -> float | list[float | None] | None:
         from reslab.training.fit import train  # torch and lightning, once the configuration is known to be right
 
     result = train(config)
-    write_page(config, result)
-    if HydraConfig.get().mode == RunMode.RUN:  # a sweep ends with a table of all its jobs instead
+    is_single = HydraConfig.get().mode == RunMode.RUN  # a sweep ends with a table of all its jobs instead
+    if is_single:
         print_result(result)
+    write_page(config, result)
+    if is_single:
         print_next_steps(result, config)
     if isinstance(config.objective, str):
         return result.get(config.objective)
@@ -83,9 +85,10 @@ def write_page(config: "DictConfig", result: "Result", config_dir: str | None = 
     if not (config.page and "test/accuracy" in result and is_first_process()):
         return
     try:
-        with signals.deferred():
+        with signals.deferred():  # the run has ended, and its page takes seconds
             from reslab.reports.run_page.writing import write_run_page
-        write_run_page(Run(config.folder, config_dir))
+
+            write_run_page(Run(config.folder, config_dir))
     except Exception as error:
         log.debug("the page failed", exc_info=error)
         log.warning("the page of the run was not written: %s", one_line(error, "config"))

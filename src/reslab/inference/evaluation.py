@@ -216,7 +216,7 @@ def test_network(config: DictConfig) -> Evaluation:
     }
     answers, split = trained.classifier.answers, tested.data.splits["test"]
     if answers is not None and split is not None:
-        answers = with_files(answers, split, tested.data.root)
+        answers = replace(with_files(answers, split, tested.data.root), split=config.split)
     evaluation = Evaluation(result, answers, tested.data, trained)
     return evaluation if calibration is None else with_calibration(evaluation, calibration, config)
 

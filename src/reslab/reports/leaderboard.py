@@ -133,14 +133,16 @@ def leaderboard(report: Report) -> list[dict[str, Any]]:
     """Return one row per configuration, the best of each data set first.
 
     Returns:
-        The columns are `place` from 1 in each data set, the settings that differ, the number of runs `n`, the
-        statistics of every metric (`val/accuracy mean`, `val/accuracy deviation`, …; the deviation is None for one run,
-        and the bounds where there is no interval), the training time in seconds, and the folder of the best run. A
-        metric that no run of a row has is left out.
+        The columns are `place` from 1 in each data set, `data set` if there are several, the settings that differ, the
+        number of runs `n`, the statistics of every metric (`val/accuracy mean`, `val/accuracy deviation`, …; the
+        deviation is None for one run, and the bounds where there is no interval), the training time in seconds, and the
+        folder of the best run. A metric that no run of a row has is left out.
     """
     rows = []
     for place, configuration in (placed for part in report.parts for placed in enumerate(part.configurations, 1)):
         row: dict[str, Any] = {"place": place}
+        if len(report.parts) > 1:
+            row["data set"] = data_set(configuration.settings)
         row |= {name: setting_text(configuration.settings, name) for name in report.differing_settings}
         row |= {"n": len(configuration.entries)}
         for metric in report.metric_names:

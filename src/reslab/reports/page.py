@@ -25,9 +25,9 @@ from reslab.reports.figures import (
 from reslab.reports.leaderboard import Report, failure_lines, notes_on_means, plural
 from reslab.reports.origin import origin
 from reslab.reports.pairwise import Comparison, comparisons
-from reslab.reports.run_page import PAGE
 from reslab.reports.settings import ABSENT, distinct_labels, rounded_text, setting_text
 from reslab.reports.statistics import PERCENT, SIGNIFICANCE_LEVEL
+from reslab.run import PAGE
 
 MAX_CURVES = 10  # Matplotlib has ten colours to distinguish them
 STYLE = """

@@ -277,6 +277,7 @@ class MLflow(Adapter):
             self.client.update_run(self.run_id, status="RUNNING")
         except MlflowException as error:
             raise UserError(f"logger=mlflow: {' '.join(str(error).split())}") from error
+        log.log(opening_level(), "mlflow: run %s in %s", self.run_id, self.client.tracking_uri)
         self.is_open = True
 
     def close(self, error: BaseException | None) -> None:

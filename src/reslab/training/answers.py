@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from reslab.data.splits import Split
+from reslab.data.splits import Split, SplitName
 from reslab.errors import UserError
 from reslab.files import write_bytes
 from reslab.training.metrics import without_accidental_hits
@@ -36,6 +36,7 @@ class Answers:
         classes: the names of the C classes.
         files: the file of each image, relative to the folder of the data set if it is in it; None for images that were
             not read from files.
+        split: which images of the data set they are.
     """
 
     logits: Tensor
@@ -43,6 +44,7 @@ class Answers:
     indices: Tensor
     classes: Sequence[str]
     files: Sequence[str] | None = None
+    split: SplitName = "test"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,7 +82,7 @@ class Answers:
     @property
     def names(self) -> list[str]:
         """What each image is called: its file, or its number, e.g. "test 17"."""
-        return [f"test {index}" for index in self.indices.tolist()] if self.files is None else list(self.files)
+        return [f"{self.split} {index}" for index in self.indices.tolist()] if self.files is None else list(self.files)
 
 
 def with_files(answers: Answers, split: Split, root: Path) -> Answers:

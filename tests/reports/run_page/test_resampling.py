@@ -20,11 +20,17 @@ def test_values_that_do_not_vary_or_are_not_finite_have_no_interval():
     assert intervals_of(values, np.full(4, 0.5)) == [None] * 4
 
 
-def test_an_interval_is_around_its_metric_and_within_the_bounds():
+def test_an_interval_has_its_metric_and_what_resamples_have_and_is_within_the_bounds():
     values = np.random.default_rng(3).normal(0.9, 0.02, (5000, 2))
     (low, high), (_, highest) = intervals_of(values, np.array([0.92, 0.99]), highest=1)
-    assert (low, high) == (pytest.approx(0.92 - 1.96 * 0.02, abs=0.002), pytest.approx(0.92 + 1.96 * 0.02, abs=0.002))
+    assert (low, high) == (pytest.approx(0.90 - 1.96 * 0.02, abs=0.002), pytest.approx(0.92 + 1.96 * 0.02, abs=0.002))
     assert highest == 1
+
+
+def test_a_class_with_one_mistake_may_have_had_none():
+    scores = f1_resamples(np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([30, 1, 30]), num_classes=2)
+    assert (scores == 1).all(1).mean() == pytest.approx((60 / 61) ** 61, abs=0.05)
+    assert [high for _, high in intervals_of(scores, np.array([60 / 61, 60 / 61]), highest=1)] == [1, 1]
 
 
 def test_the_f1_scores_of_resamples_are_those_of_drawn_images():

@@ -1,3 +1,1 @@
 """run.html: one run on one page, with its metrics, curves, confused classes and misclassified images."""
-
-PAGE = "run.html"

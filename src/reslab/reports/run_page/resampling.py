@@ -1,8 +1,8 @@
 """How far the metrics of a test may be off because it had these images and not others: the bootstrap over its images.
 
 Each resample draws as many images as the test had, with replacement (Efron, "Bootstrap methods: another look at the
-jackknife", Annals of Statistics 7, 1979); an interval has the percentiles of the metric over the resamples, around the
-metric. The draws have a fixed seed, so that equal answers give equal intervals.
+jackknife", Annals of Statistics 7, 1979); an interval has the percentiles of the metric over the resamples. The draws
+have a fixed seed, so that equal answers give equal intervals.
 """
 
 import math
@@ -35,8 +35,9 @@ def resamples_of(n: int) -> int:
 def intervals_of(values: Floats, estimates: Floats, highest: float = math.inf) -> list[Interval | None]:
     """Return the intervals of some metrics; None where resamples do not vary, which says nothing, or are not finite.
 
-    The percentiles are moved so that the mean of the resamples is the metric itself: resampling lowers an F1 score of
-    few images, so that the percentiles alone could leave out the very value whose interval they are.
+    An interval reaches as far as the percentiles do, and as far as they do once they are moved so that the mean of the
+    resamples is the metric itself: resampling lowers an F1 score of few images, so that the percentiles alone could
+    leave out the very value whose interval they are.
 
     Args:
         values: of resamples, (resamples, metrics); NaN where a resample does not have the metric.
@@ -47,9 +48,13 @@ def intervals_of(values: Floats, estimates: Floats, highest: float = math.inf) -
     varies &= ~np.isinf(values).any(0)
     tail = 100 * (1 - CONFIDENCE) / 2
     found: list[Interval | None] = [None] * len(estimates)
+    if not varies.any():
+        return found
     varying = values[:, varies]
-    bounds = np.nanpercentile(varying, [tail, 100 - tail], axis=0) - np.nanmean(varying, axis=0) + estimates[varies]
-    for number, (low, high) in zip(np.flatnonzero(varies), bounds.clip(0, highest).T.tolist(), strict=True):
+    percentiles = np.nanpercentile(varying, [tail, 100 - tail], axis=0)  # (2, metrics)
+    both = np.concatenate([percentiles, percentiles - np.nanmean(varying, axis=0) + estimates[varies]]).clip(0, highest)
+    bounds = np.stack([both.min(0), both.max(0)])
+    for number, (low, high) in zip(np.flatnonzero(varies), bounds.T.tolist(), strict=True):
         found[number] = Interval(low, high) if math.isfinite(high - low) else None
     return found
 

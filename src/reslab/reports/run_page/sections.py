@@ -74,7 +74,8 @@ def metrics_section(tested: AnsweredTest) -> Iterator[str]:
         f'<p class="quiet">{n:,}{part} test images, {int(answers.right.sum()):,} right. An interval says where the '
         "metric of the same network would be with other images of this kind. Wilson: the score interval of a "
         "proportion, which is no single point where all images are right either. Bootstrap: percentiles of "
-        f"{resamples:,} resamples of the {n:,} images, drawn with a fixed seed, around the value. The calibration "
+        f"{resamples:,} resamples of the {n:,} images, drawn with a fixed seed, as they are and around the value, "
+        "whichever reaches further. The calibration "
         f"error is not resampled, which would make it larger; instead, {resamples:,} draws show how large it would be "
         f"by chance in {PERCENT} of such tests.</p>"
     )
@@ -231,7 +232,8 @@ def classes_section(tested: AnsweredTest) -> Iterator[str]:
     yield "<h2>Classes</h2>"
     yield (
         '<p class="quiet">Precision: of the images predicted as a class, those that are of it. Recall: of the images '
-        f"of a class, those predicted as it. Below each its {PERCENT} interval: Wilson's, of F1 the bootstrap's.</p>"
+        f"of a class, those predicted as it. Below each its {PERCENT} interval: Wilson's, of F1 the bootstrap's, which "
+        "has none where all resamples have the same score.</p>"
     )
     searched = ' data-searched="classes"' if len(tested.answers.classes) > MAX_MATRIX else ""
     yield f'<div class="scroll"><table{searched}>{head}<tbody>{rows}</tbody></table></div>'

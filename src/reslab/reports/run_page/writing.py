@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from reslab.errors import UserError
 from reslab.files import write_text
 from reslab.reports.entries import Entry, read_entry
-from reslab.reports.run_page import PAGE
-from reslab.run import UNREADABLE, Run
+from reslab.run import PAGE, UNREADABLE, Run
 from reslab.text import printable
 
 if TYPE_CHECKING:
