@@ -6,6 +6,7 @@ All of them get curves from Lightning. What else one can take depends on its cla
 import csv
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -277,7 +278,8 @@ class MLflow(Adapter):
             self.client.update_run(self.run_id, status="RUNNING")
         except MlflowException as error:
             raise UserError(f"logger=mlflow: {' '.join(str(error).split())}") from error
-        log.log(opening_level(), "mlflow: run %s in %s", self.run_id, self.client.tracking_uri)
+        place = re.sub("//[^/@]*@", "//", self.client.tracking_uri)  # without a password
+        log.log(opening_level(), "mlflow: run %s in %s", self.run_id, place)
         self.is_open = True
 
     def close(self, error: BaseException | None) -> None:
