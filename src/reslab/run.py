@@ -268,7 +268,7 @@ class Run:
 
     def other_step(self, checkpoint: Path, step: Any) -> str | None:
         """Say that the result of the run is of another step than that of a checkpoint; None if it is not."""
-        tested = self.result.get("best_step") or self.result.get("steps")
+        tested = tested_step(self.result)
         if tested in (None, step):
             return None
         return f"{checkpoint} is of step {step}; the result of the run, {self.result_file}, is of step {tested}"
@@ -497,6 +497,11 @@ def numbered_from_1(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     if not rows or rows[0].get("epoch") != 0:
         return rows
     return [row | {"epoch": row["epoch"] + 1} if "epoch" in row else row for row in rows]
+
+
+def tested_step(result: Mapping[str, Any]) -> Any:
+    """Return the step of the weights that the metrics of a result are of: the best ones, or else the last ones."""
+    return result.get("steps") if result.get("best_step") is None else result["best_step"]
 
 
 def read_result(folder: Path) -> Result:

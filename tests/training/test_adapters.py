@@ -50,6 +50,29 @@ def resumed_at(step, record):
     return adapters.Resumed(Path("last.ckpt"), step, record, {}, [])
 
 
+def test_an_id_that_the_options_give_is_not_recorded(composed):
+    config = composed(*QUICK, "trainer.max_epochs=1", "logger=csv", "logger.csv.version=v1.0", "page=false")
+    assert "test/accuracy" in fit.train(config)  # the test has read the checkpoint
+    assert "loggers" not in read_checkpoint(Run(config.folder).best)["reslab"]
+
+
+def test_a_logger_that_cannot_end_hides_no_error_and_the_others_end(composed, monkeypatch, caplog):
+    ended = []
+
+    def close(self, error):
+        ended.append(error)
+        raise ConnectionError("the server\nis gone")
+
+    monkeypatch.setattr(adapters.Adapter, "close", close)
+    failure = ValueError("the loss is NaN")
+    with pytest.raises(ValueError, match="NaN"), adapters.run_loggers(composed("logger=[tensorboard,csv]"), None):
+        raise failure
+    assert ended == [failure, failure]
+    assert caplog.messages == [
+        f"logger.{name} could not be closed: the server is gone" for name in ("tensorboard", "csv")
+    ]
+
+
 def test_the_adapter_of_a_class_is_that_of_its_nearest_base():
     class Mine(CSVLogger):
         pass

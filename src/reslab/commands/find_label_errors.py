@@ -33,17 +33,17 @@ It needs the package cleanlab: pip install 'reslab[label_errors]'
 
 def run_find_label_errors(config: DictConfig) -> None:
     """List the images whose labels may be wrong."""
-    require_output_folder(config.output or ".")
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.report import folder_of
         from reslab.reports.label_errors import find_suspects, read_folds
         from reslab.reports.label_errors_page import PAGE, summary, write_suspects
 
     folder = folder_of(config.runs)
+    output = Path(config.output or folder)
+    require_output_folder(str(output))
     folds = read_folds(folder, config.root, config.device)
     suspects = find_suspects(folds)
-    output = Path(config.output or folder)
-    write_suspects(folds, suspects, output)
+    write_suspects(folds, suspects, output, config.root)
     print(summary(folds, suspects))
     print(f"written: {printable(output / PAGE)}")
 

@@ -123,12 +123,17 @@ def test_ensemble(config: DictConfig, members: Sequence[str]) -> Evaluation:
     limit = config.trainer.limit_test_batches  # 1 is one batch, 1.0 is all of them
     if isinstance(limit, int) or (limit is not None and limit < 1):
         raise UserError("trainer.limit_test_batches chooses other images for each network: leave it out for several")
-    tests = [test_network(OmegaConf.merge(config, {"checkpoint": each})) for each in members]  # type: ignore[arg-type]
-    results, first = [test.result for test in tests], tests[0].result
+    results, answers, data = list[dict[str, Any]](), list[Answers](), None
+    for each in members:  # none of whose networks is kept
+        test = test_network(OmegaConf.merge(config, {"checkpoint": each}))  # type: ignore[arg-type]
+        results.append(test.result)
+        answers += [] if test.answers is None else [test.answers]
+        data = data or test.data
+    first = results[0]
+    assert data is not None
     if len({(result["data"], str(Path(result["root"]).resolve())) for result in results}) > 1:
         raise UserError("the networks were trained on different data sets: data=… names the one to test all of them on")
-    answers = [test.answers for test in tests if test.answers is not None]
-    if len(answers) < len(tests):
+    if len(answers) < len(results):
         raise UserError("the logits of all images are too many to keep in memory, which several networks need")
     checkpoints = [result["checkpoint"] for result in results]
     together, aligned = averaged(answers, checkpoints)
@@ -149,7 +154,7 @@ def test_ensemble(config: DictConfig, members: Sequence[str]) -> Evaluation:
         "metrics": named_metrics(together, config) | (macro_f1(table) if names_data(config) else {}),
         "classes": table,
     }
-    return Evaluation(result, together, tests[0].data, None)
+    return Evaluation(result, together, data, None)
 
 
 def confusion_of(answers: Answers) -> Confusion:

@@ -75,6 +75,10 @@ EXPLAIN = {
 
 def check_evaluation(values: dict[str, Any]) -> None:
     """Raise UserError for values that are wrong only in combination."""
+    if values["split"] == "val" and (values["calibrated"] or values["coverage"] is not None):
+        raise UserError(
+            "split=val: the calibration was fitted on these images, so that they cannot test it: leave split out"
+        )
     if values["sort"] != "none" and values["predictions"] is None:
         raise UserError(
             f"sort={values['sort']} is the order of a table: predictions=<a .csv or .parquet file> names it"

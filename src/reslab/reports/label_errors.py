@@ -22,7 +22,7 @@ from reslab.errors import UserError
 from reslab.inference.evaluation import test_network
 from reslab.reports.entries import runs_below
 from reslab.reports.reading import UnreadableError, checked_config, checked_result, fold_of
-from reslab.run import FINISHED, Result, Run
+from reslab.run import FINISHED, Result, Run, tested_step
 from reslab.training.answers import Answers, read_answers
 
 SAME = ("name", "labels", "group", "folds")  # options of the data set that say which images there are in which fold
@@ -175,8 +175,7 @@ def answers_of(member: Member, root: str | None, device: str) -> tuple[Answers, 
     if result.get("fold_split") == "val":
         return tested_again(run, root, device)
     answers, step = read_answers(run.answers_file)
-    tested = result.get("best_step") if result.get("best_step") is not None else result.get("steps")
-    if step != tested:
+    if step != (tested := tested_step(result)):
         raise UserError(f"{run.answers_file} is of step {step}, and the result of the run of step {tested}")
     if not len(answers) == result.get("test/images") == result.get("test/images_available"):
         raise UserError(f"{run.folder} has tested a part of its fold: leave trainer.limit_test_batches out")

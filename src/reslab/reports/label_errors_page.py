@@ -8,11 +8,10 @@ from PIL import Image
 
 from reslab.data.images import counted
 from reslab.data.thumbnails import encoded, resized
-from reslab.errors import UserError
 from reslab.files import output_errors, write_csv, write_text
 from reslab.pages import data_uri, document, text
 from reslab.reports.label_errors import Fold, Suspect, Suspects
-from reslab.reports.run_page.pictures import pictures_of, read_sources, sources_in
+from reslab.reports.run_page.pictures import pictures_of, read_sources, reason_of, sources_in
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +25,14 @@ figure img { max-width: 100% } .given { color: var(--worst) }
 Pictures = dict[tuple[int, int], Image.Image]  # by the fold and the position
 
 
-def write_suspects(folds: Sequence[Fold], suspects: Suspects, output: Path) -> None:
+def write_suspects(folds: Sequence[Fold], suspects: Suspects, output: Path, root: str | None = None) -> None:
     """Write the list, and a page with the pictures of the first ones.
 
     Args:
         folds: the folds of the cross-validation.
         suspects: what to write.
         output: the folder. It is made if it does not exist.
+        root: the folder of their data set, if it has moved.
 
     Raises:
         UserError: a file cannot be written.
@@ -49,13 +49,13 @@ def write_suspects(folds: Sequence[Fold], suspects: Suspects, output: Path) -> N
         }
         for each in suspects.ranked
     ]
-    pictures = read_all_pictures(folds, suspects.ranked[:MOST_SHOWN])
+    pictures = read_all_pictures(folds, suspects.ranked[:MOST_SHOWN], root)
     with output_errors(output):
         write_csv(output / TABLE, rows)
         write_text(output / PAGE, html_page(folds, suspects, pictures))
 
 
-def read_all_pictures(folds: Sequence[Fold], suspects: Sequence[Suspect]) -> Pictures:
+def read_all_pictures(folds: Sequence[Fold], suspects: Sequence[Suspect], root: str | None = None) -> Pictures:
     """Return the pictures of images that can still be read. A line says why others cannot."""
     pictures: Pictures = {}
     for number, fold in enumerate(folds):
@@ -64,12 +64,12 @@ def read_all_pictures(folds: Sequence[Fold], suspects: Sequence[Suspect]) -> Pic
             if not positions:
                 continue
             if fold.data is None:
-                sources = read_sources(fold.run, fold.answers, positions)
+                sources = read_sources(fold.run, fold.answers, positions, root)
             else:
                 sources = sources_in(fold.data, fold.answers, positions)
             found = pictures_of(sources)
-        except UserError as error:
-            log.warning("%s shows no pictures of %s: %s", PAGE, fold.run.folder, error)
+        except Exception as error:  # a data set may raise anything, and the list does not need it
+            log.warning("%s shows no pictures of %s: %s", PAGE, fold.run.folder, reason_of(error))
             continue
         pictures |= {(number, position): resized(picture) for position, picture in found.items()}
     return pictures

@@ -213,7 +213,8 @@ class Wandb(Adapter):
         except wandb.errors.Error as error:
             raise UserError(wandb_line(error)) from error
         sends_later = f"offline: wandb sync {relative(Path(run.dir).parent)} sends it"
-        log.log(opening_level(), "wandb: %s", run.url or sends_later)
+        if not run.disabled:
+            log.log(opening_level(), "wandb: %s", run.url or sends_later)
         self.is_open = True
 
     def close(self, error: BaseException | None) -> None:
@@ -329,14 +330,18 @@ def adapters_of(trainer: L.Trainer) -> list[Adapter]:
 def run_loggers(config: DictConfig, resumed: Resumed | None) -> Iterator[dict[str, Adapter]]:
     """Build the loggers of a run by their names in `config.logger`, and close them at the end of the block."""
     adapters = build_loggers(config, resumed)
+    ended_by: BaseException | None = None
     try:
         yield adapters
     except BaseException as error:
-        for adapter in adapters.values():
-            adapter.close(error)
+        ended_by = error
         raise
-    for adapter in adapters.values():
-        adapter.close(None)
+    finally:
+        for name, adapter in adapters.items():
+            try:
+                adapter.close(ended_by)
+            except Exception as error:  # a server may be gone; the run has ended, and the other loggers must end too
+                log.warning("logger.%s could not be closed: %s", name, " ".join(str(error).split()))
 
 
 def build_loggers(config: DictConfig, resumed: Resumed | None) -> dict[str, Adapter]:
@@ -371,7 +376,8 @@ def open_loggers(
         with one_at_a_time(type(adapter), config):
             adapter.open(resumed.step if resumed else None)
         adapter.settings(run_settings(classifier.record["config"]))
-        if adapter.id not in (None, ""):
+        is_chosen_by_user = adapter.id_argument and config.logger[name].get(adapter.id_argument) is not None
+        if adapter.id not in (None, "") and not is_chosen_by_user:
             ids[name] = adapter.id
     if ids:
         classifier.record["loggers"] = ids

@@ -119,17 +119,20 @@ def read_answers(path: Path) -> tuple[Answers, int]:
         UserError: there is no such file, or it is not one of ResLab.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is not a regular file")  # to open a pipe would wait for its other end
         with safe_open(path, "pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
         step, classes = int(metadata["step"]), json.loads(metadata["classes"])
         files = tensors.pop("files", None)
         answers = Answers(**tensors, classes=classes, files=None if files is None else listed_files(files))
+        consistent = is_consistent(answers)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: only a test by this version or a newer one writes it") from error
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    if not is_consistent(answers):
+    if not consistent:
         raise UserError(f"{path} does not hold the answers of a test")
     return answers, step
 

@@ -15,8 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from reslab.data.batches import Batch, NumberedBatch, derive_seed
 from reslab.data.preprocessing import Preprocessing, require_pixels
 from reslab.data.spec import ImageSpec
-from reslab.data.training_files import file_changes, trained_files
-from reslab.errors import UserError
+from reslab.data.training_files import trained_files
 from reslab.training.answers import MAX_NUMBERS, Answers
 from reslab.training.checkpoints import refuse_lost_weights
 from reslab.training.confusion import Confusion
@@ -262,7 +261,7 @@ class Classifier(L.LightningModule):
         self.tested_pairs.append(labels * len(self.classes) + scored.argmax(1))
         if self.tested is not None:
             self.tested.append((logits.cpu(), labels.cpu(), indices.cpu()))
-            if len(self.tested) * logits.numel() > MAX_NUMBERS:
+            if len(self.tested) * logits.numel() * self.trainer.world_size > MAX_NUMBERS:
                 self.tested = None
         return logits
 
@@ -318,8 +317,6 @@ class Classifier(L.LightningModule):
         if not self.trainer.training:
             return
         before, now = checkpoint["reslab"]["origin"], self.record["origin"]
-        if before["data_checksum"] != now["data_checksum"]:
-            self._accept_changed_images(checkpoint["reslab"].get("training_files"))
         self._keep_training_files(checkpoint["reslab"])
         if before["precision"] != now["precision"]:
             log.warning("the run began in %s and continues in %s", before["precision"], now["precision"])
@@ -351,16 +348,6 @@ class Classifier(L.LightningModule):
             )  # fmt: skip
         validated = torch.cat([before[1], now[1]]).unique()
         return validated[~torch.isin(validated, torch.cat([trained_before, trained_now]))]
-
-    def _accept_changed_images(self, training_files: Tensor | None) -> None:
-        """Continue with other images than before if `data.allow_changes` is true; raise UserError otherwise."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        changes = file_changes(data.file_splits, data.root, training_files, data.test_files)
-        more = f": {changes}" if changes else ""
-        changed = f"data={data.name}: the images differ from those that the run began with{more}"
-        if not data.allow_changes:
-            raise UserError(f"{changed}; start a new run, or set data.allow_changes=true to continue with these")
-        log.warning("%s", changed)
 
     # optimization
 

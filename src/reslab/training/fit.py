@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -15,6 +16,7 @@ from torch import distributed
 from reslab.configuration import has_prefix, task_overrides, to_dict
 from reslab.data.base import ImageDataModule
 from reslab.data.images import first_few
+from reslab.data.training_files import file_changes
 from reslab.errors import RunError, UserError
 from reslab.files import sole_user
 from reslab.interruption import signals
@@ -86,8 +88,10 @@ def train(config: DictConfig) -> Result:
             raise UserError(f"{run.folder} holds a finished run: another hydra.run.dir begins a new one")
         resumed = resumed_checkpoint(Path(config.resume), config) if config.resume else None
         if resumed and has_nothing_to_do(config, run, resumed):
-            log.info("%s has finished at step %d, so nothing is left to do", run.folder, resumed.step)
-            return run.result
+            result = run.result
+            why = f" ({result['stopped']})" if "stopped" in result else ""
+            log.info("%s has finished at step %d%s, so nothing is left to do", run.folder, resumed.step, why)
+            return result
         try:
             threads = fixed_threads(config, resumed.record if resumed else None)
             loggers = run_loggers(config, resumed)
@@ -143,6 +147,8 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
     trainer = build_trainer(config, [folder_update, *callbacks], [adapter.logger for adapter in adapters.values()])
     classifier.graphs = graphs = build_graphs(config, classifier, trainer)
     origin = provenance(config, data, classifier, trainer)
+    if resumed:
+        refuse_other_images(data, resumed.record, origin["data_checksum"])
     log.log(opening_level(), "%s", network_line(origin, data.spec, trainer.world_size))
     if not resumed and (line := freeze_line(config.model)):
         log.warning("%s", line)
@@ -215,6 +221,24 @@ def refuse_other_classes(data: ImageDataModule, recorded: list[str]) -> None:
         f"data={data.name}: the classes are not those that the run began with ({told}); start a new run, e.g. with its "
         "weights: model.weights=<its folder>"
     )
+
+
+def refuse_other_images(data: ImageDataModule, recorded: Mapping[str, Any], checksum: str) -> None:
+    """Raise UserError unless the images are those that a resumed run began with, or `data.allow_changes` is true.
+
+    Args:
+        data: the data set.
+        recorded: the record of the checkpoint.
+        checksum: of the training and validation images that are there now.
+    """
+    if recorded["origin"]["data_checksum"] == checksum:
+        return
+    changes = file_changes(data.file_splits, data.root, recorded.get("training_files"), data.test_files)
+    more = f": {changes}" if changes else ""
+    changed = f"data={data.name}: the images differ from those that the run began with{more}"
+    if not data.allow_changes:
+        raise UserError(f"{changed}; start a new run, or set data.allow_changes=true to continue with these")
+    log.warning("%s", changed)
 
 
 class FolderUpdate(Callback):

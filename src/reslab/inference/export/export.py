@@ -82,7 +82,7 @@ def export(config: DictConfig) -> Exported:
     if config.verify:
         tested = own_test_data(trained, config.root, config.limit, checkpoint_file)
         batches = pixel_batches(tested, trained.spec.fitting(training=False))
-        images = f"{len(tested.data.splits['test'] or ()):,} of {tested.found:,} test images of {tested.data.name}"
+        images = f"of {tested.found:,} test images of {tested.data.name}"
     if config.format == "int8":
         quantizer = Quantizer(calibration_batches(trained, config.root, config.calibration_images))
         form = form._replace(write=quantizer.write)
@@ -105,7 +105,8 @@ def export(config: DictConfig) -> Exported:
             speeds = quantizer.speeds(partial, next(noise(network.image_shape))[0])
         size = partial.stat().st_size
     shape, classes = network.image_shape, len(trained.spec.classes)
-    return Exported(output, size, checkpoint_file, shape, classes, images, loaded.runtime, comparison, speeds)
+    compared = f"{comparison.images:,} {images}" if config.verify else images  # files that cannot be read are left out
+    return Exported(output, size, checkpoint_file, shape, classes, compared, loaded.runtime, comparison, speeds)
 
 
 def output_file(config: DictConfig, trained: Trained, checkpoint: Path) -> Path:

@@ -40,7 +40,7 @@ def check_together(values: dict[str, Any]) -> None:
 def require_packages(kind: str, option: str = "format") -> None:
     """Raise UserError if a package that a format needs is not installed. It is a value of the option."""
     if missing := [name for name in PACKAGES.get(kind, ()) if find_spec(name) is None]:
-        raise UserError(f"{option}={kind} needs {' and '.join(missing)}: pip install -e .[onnx]")
+        raise UserError(f"{option}={kind} needs {' and '.join(missing)}: pip install -e '.[onnx]'")
 
 
 EXPORT_SCHEMA = Schema("export", EXPORT, check_together, unnamed=("checkpoint",))

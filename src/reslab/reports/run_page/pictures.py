@@ -38,15 +38,15 @@ class Sources(NamedTuple):
     background: Sequence[int] | None
 
 
-def read_sources(run: Run, answers: Answers, positions: Sequence[int]) -> Sources:
-    """Find images of the test in the run's own data set again.
+def read_sources(run: Run, answers: Answers, positions: Sequence[int], root: str | None = None) -> Sources:
+    """Find images of the test in the run's own data set again, in the folder `root` if it has moved.
 
     Nothing is downloaded. The configuration of the run may come from a stranger: see `recorded_options`.
 
     Raises:
         UserError: the data set is not there any more, or it has other images.
     """
-    return sources_in(test_data(run), answers, positions)
+    return sources_in(test_data(run, root), answers, positions)
 
 
 def sources_in(data: ImageDataModule, answers: Answers, positions: Sequence[int]) -> Sources:
@@ -84,12 +84,12 @@ def pictures_of(sources: Sources) -> dict[int, Image.Image]:
     }
 
 
-def test_data(run: Run) -> ImageDataModule:
+def test_data(run: Run, root: str | None) -> ImageDataModule:
     """Read the test images of a run again, without decoding files. Raises UserError where that is not possible."""
     path, _ = run.chosen_checkpoint()
     own = own_folders(sys.argv[1:]) if run.config_dir is None else [Path(run.config_dir)]
     config = recorded_options(path, read_checkpoint(path)["reslab"]["config"], [CONF, *own])
-    options = to_dict(config.data, resolve=True)
+    options = to_dict(config.data, resolve=True) | ({} if root is None else {"root": root})
     if issubclass(get_class(options["_target_"]), ClassFolders):
         options["in_memory"] = False
     with quiet("reslab.data"):

@@ -304,5 +304,5 @@ def page_data(test: ShownTest) -> dict[str, Any]:
         "counts": {f"{true}-{predicted}": count for true, predicted, count in pairs},
         "images": images,
         "pictures": pictures,
-        "limit": f"a page has at most {MAX_PICTURES} pictures, and the worst of each cell come first",
+        "limit": f"a page has at most {MAX_PICTURES} pictures, and shows the worst of each cell",
     }

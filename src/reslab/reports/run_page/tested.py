@@ -18,7 +18,7 @@ from reslab.reports.run_page.resampling import (
     mean_resamples,
 )
 from reslab.reports.statistics import CONFIDENCE, proportion_interval
-from reslab.run import Result
+from reslab.run import Result, tested_step
 from reslab.training.answers import Answers
 from reslab.training.confusion import Confusion
 from reslab.training.metrics import BINS, CalibrationError, bins_of
@@ -174,7 +174,7 @@ class AnsweredTest:
 
 def require_same_test(answers: Answers, step: int, result: Mapping[str, Any]) -> None:
     """Raise UserError unless the answers are those of the test of the result: of the same weights and images."""
-    tested = result.get("best_step") or result.get("steps")
+    tested = tested_step(result)
     right, n, accuracy = int(answers.right.sum()), len(answers), float(result["test/accuracy"])
     if step != tested:
         what = f"the answers are of step {step} and the result is of step {tested}"
