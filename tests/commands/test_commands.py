@@ -123,7 +123,7 @@ def test_train_prints_its_result_and_what_to_paste_next(trained_by_command):
     assert [line.split()[0] for line in printed.splitlines()[-4:]] == ["curves", "predict", "evaluate", "train"]
     assert printed.splitlines()[-1].endswith(f"train.py resume={relative} trainer.max_epochs=2")
     assert sorted(path.name for path in folder.iterdir() if "tfevents" not in path.name) == [
-        ".hydra", ".lock", "checkpoints", "metrics.csv", "result.json", "train.log",
+        ".hydra", ".lock", "answers.safetensors", "checkpoints", "metrics.csv", "result.json", "run.html", "train.log",
     ]  # fmt: skip
     assert "[reslab.training.progress][INFO] epoch  train loss" in (folder / "train.log").read_text()
 

@@ -150,8 +150,8 @@ def test_a_batch_of_another_size_runs_eagerly(both, monkeypatch):
     batches = MemoryLoader.batches
 
     def with_a_smaller_one(self):
-        for number, (images, labels) in enumerate(batches(self)):
-            yield (images[1:], labels[1:]) if number == 6 else (images, labels)
+        for number, batch in enumerate(batches(self)):
+            yield tuple(part[1:] for part in batch) if number == 6 else batch
 
     monkeypatch.setattr(MemoryLoader, "batches", with_a_smaller_one)
     recorder = both("trainer.max_epochs=3", "trainer.accumulate_grad_batches=4")

@@ -77,7 +77,7 @@ class Adapter:
         """What `id_argument` takes, once the logger is open."""
         return self.logger.version if self.id_argument else None
 
-    def open(self, step: int | None) -> None:
+    def start(self, step: int | None) -> None:
         """Begin to write, or continue from a step. Only the first process does so."""
         self.is_open = True
 
@@ -163,7 +163,7 @@ class Csv(Adapter):
                 f"logger.{name} would write over the run's own metrics.csv: give it a folder, e.g. name: csv"
             )
 
-    def open(self, step: int | None) -> None:
+    def start(self, step: int | None) -> None:
         rows = [] if step is None else rows_before(Path(self.logger.log_dir) / "metrics.csv", step)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Experiment logs directory")  # whose file will be deleted
@@ -182,7 +182,7 @@ def rows_before(file: Path, step: int) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        with file.open(newline="", errors="replace") as lines:
+        with file.open(newline="", encoding="utf-8", errors="replace") as lines:
             rows: list[dict[str, Any]] = list(csv.DictReader(lines))
     except csv.Error as error:
         raise UserError(f"{file} is not a table ({error}): remove it to resume without its rows") from error
@@ -205,7 +205,7 @@ class Wandb(Adapter):
             require_login()
         return {"mode": mode}  # Lightning itself sets the environment, which counts only before wandb has read it
 
-    def open(self, step: int | None) -> None:
+    def start(self, step: int | None) -> None:
         import wandb
 
         try:
@@ -271,7 +271,7 @@ class MLflow(Adapter):
         artifacts = options.get("artifact_location") or place / "mlartifacts" / str(options.get("experiment_name"))
         return {"tracking_uri": f"sqlite:///{place / 'mlflow.db'}", "artifact_location": str(artifacts)}
 
-    def open(self, step: int | None) -> None:
+    def start(self, step: int | None) -> None:
         from mlflow.exceptions import MlflowException
 
         try:
@@ -374,7 +374,7 @@ def open_loggers(
     ids = {}
     for name, adapter in adapters.items():
         with one_at_a_time(type(adapter), config):
-            adapter.open(resumed.step if resumed else None)
+            adapter.start(resumed.step if resumed else None)
         adapter.settings(run_settings(classifier.record["config"]))
         is_chosen_by_user = adapter.id_argument and config.logger[name].get(adapter.id_argument) is not None
         if adapter.id not in (None, "") and not is_chosen_by_user:
