@@ -298,7 +298,7 @@ def test_a_network_in_which_no_layer_can_be_chosen_is_one_line():
 
 def test_without_captum_one_line_says_what_installs_it(network, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
-    with pytest.raises(UserError, match=r"^Grad-CAM needs the package captum: pip install 'reslab\[explain\]'$"):
+    with pytest.raises(UserError, match=r"^Grad-CAM needs the package captum: pip install -e '\.\[explain\]'$"):
         grad_cam(Classifier(network("resnet8"), SPEC), batch(), torch.tensor([0, 1, 2]))
 
 

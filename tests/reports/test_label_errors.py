@@ -143,7 +143,7 @@ def test_answers_of_nan_are_one_line(tmp_path):
 
 def test_without_cleanlab_one_line_says_what_installs_it(sweep, monkeypatch):
     monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
-    with pytest.raises(UserError, match=r"needs cleanlab: pip install 'reslab\[label_errors\]'$"):
+    with pytest.raises(UserError, match=r"needs cleanlab: pip install -e '\.\[label_errors\]'$"):
         find_suspects(read_folds(sweep, None, "cpu"))
 
 

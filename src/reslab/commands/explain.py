@@ -35,7 +35,7 @@ on_error    stop at images that cannot be read, or skip them
 output      a folder for an overlay of each image, a contact sheet, sheet.png,
             and explanations.json; without it, a new one in outputs/explain
 
-It needs the package captum: pip install 'reslab[explain]'
+It needs the package captum: pip install -e '.[explain]'
 """  # not the docstring of this module, which python -OO removes
 
 

@@ -27,7 +27,7 @@ device   auto, cpu or gpu: for a data set with test images of its own, whose
 output   a folder for suspects.csv and suspects.html, a page with the images;
          without it, that of the runs
 
-It needs the package cleanlab: pip install 'reslab[label_errors]'
+It needs the package cleanlab: pip install -e '.[label_errors]'
 """  # not the docstring of this module, which python -OO removes
 
 

@@ -267,7 +267,7 @@ def require_captum() -> Any:
     try:
         from captum.attr import LayerGradCam
     except ImportError as error:
-        raise UserError("Grad-CAM needs the package captum: pip install 'reslab[explain]'") from error
+        raise UserError("Grad-CAM needs the package captum: pip install -e '.[explain]'") from error
     return LayerGradCam
 
 

@@ -204,7 +204,7 @@ def find_suspects(folds: Sequence[Fold]) -> Suspects:
         from cleanlab.count import num_label_issues
         from cleanlab.filter import find_label_issues
     except ImportError as error:
-        raise UserError("finding label errors needs cleanlab: pip install 'reslab[label_errors]'") from error
+        raise UserError("finding label errors needs cleanlab: pip install -e '.[label_errors]'") from error
     labels = np.concatenate([fold.answers.labels.numpy() for fold in folds])
     probabilities = np.concatenate([fold.probabilities for fold in folds])
     places = [(number, position) for number, fold in enumerate(folds) for position in range(len(fold.answers))]
