@@ -82,7 +82,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def report(folder: Path, image: Path) -> Ended:
-    return reslab(folder, "report", folder, f"output={folder.parent / 'report'}")
+    return reslab(folder, "report", folder.parent, f"output={folder.parent / 'report'}")
 
 
 def evaluate(folder: Path, image: Path) -> Ended:

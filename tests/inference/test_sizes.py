@@ -59,7 +59,7 @@ def test_the_logits_of_a_resnet50_equal_those_of_torchvisions_presets(
     config = composed(*PHOTOS, *options, f"model.weights={torchvision_weights.file}")
     data = build_data(config, ("fit", "test"))
     classifier = build_classifier(config, data).eval()
-    images, _ = next(iter(data.test_dataloader()))
+    images, *_ = next(iter(data.test_dataloader()))
     paths = [data.splits["test"].images.paths[index] for index in data.splits["test"].indices]
     preset = ResNet50_Weights[weights].transforms()
     x = torch.stack([preset(Image.open(path)) for path in paths]).contiguous(memory_format=torch.channels_last)

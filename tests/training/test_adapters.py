@@ -280,7 +280,8 @@ def test_a_run_of_mlflow_has_everything_and_is_continued(tmp_path, monkeypatch):
     options = (*QUICK, FP32, "hydra.run.dir=outputs/some/run", "logger=mlflow")
     done = run("train", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "mlflow" not in done.stdout + done.stderr
+    (line,) = [each for each in (done.stdout + done.stderr).splitlines() if "mlflow" in each]
+    assert line.startswith("mlflow: run ")
     folder, database = tmp_path / "outputs" / "some" / "run", tmp_path / "outputs" / "mlflow.db"
     ((run_id, name, status),) = rows_of(database, "select run_uuid, name, status from runs")
     assert (name, status) == ("run", "FINISHED")
