@@ -41,6 +41,8 @@ def test_a_resumed_run_tells_each_logger_what_it_understands(composed, tmp_path)
     made = adapters.build_loggers(config, resumed_at(7, record))
     assert made["tensorboard"].logger._kwargs["purge_step"] == 7
     assert made["csv"].logger.version == 3
+    made = adapters.build_loggers(config, None)  # the run was killed before its first checkpoint
+    assert made["tensorboard"].logger._kwargs["purge_step"] == 0
     made = adapters.build_loggers(composed("logger=[tensorboard,csv]"), None)
     assert "purge_step" not in made["tensorboard"].logger._kwargs
     assert made["csv"].logger.version == ""

@@ -344,6 +344,11 @@ def run_loggers(config: DictConfig, resumed: Resumed | None) -> Iterator[dict[st
                 log.warning("logger.%s could not be closed: %s", name, " ".join(str(error).split()))
 
 
+def continued_step(config: DictConfig, resumed: Resumed | None) -> int | None:
+    """Return the step from which a run continues, 0 if it had no checkpoint yet; None for a new run."""
+    return resumed.step if resumed else 0 if config.resume else None
+
+
 def build_loggers(config: DictConfig, resumed: Resumed | None) -> dict[str, Adapter]:
     """Build the loggers of a run by their names in `config.logger`. Nothing is written yet.
 
@@ -353,7 +358,7 @@ def build_loggers(config: DictConfig, resumed: Resumed | None) -> dict[str, Adap
     adapters: dict[str, Adapter] = {}
     for name, options in config.logger.items():
         kind = adapter_class(get_object(options._target_))
-        arguments = kind.arguments(options, config, resumed.step if resumed else None)
+        arguments = kind.arguments(options, config, continued_step(config, resumed))
         recorded = resumed.record.get("loggers", {}).get(name) if resumed else None
         if kind.id_argument and recorded is not None and options.get(kind.id_argument) is None:
             arguments[kind.id_argument] = recorded
@@ -374,7 +379,7 @@ def open_loggers(
     ids = {}
     for name, adapter in adapters.items():
         with one_at_a_time(type(adapter), config):
-            adapter.start(resumed.step if resumed else None)
+            adapter.start(continued_step(config, resumed))
         adapter.settings(run_settings(classifier.record["config"]))
         is_chosen_by_user = adapter.id_argument and config.logger[name].get(adapter.id_argument) is not None
         if adapter.id not in (None, "") and not is_chosen_by_user:
