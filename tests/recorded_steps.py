@@ -35,7 +35,8 @@ MATRIX = {
     "bf16-mixed, mixed": ("trainer.precision=bf16-mixed", "mixup=0.2", "trainer.gradient_clip_val=0.1"),
     "bf16-true": ("trainer.precision=bf16-true", "cutmix=1"),
     "64-true": ("trainer.precision=64-true", "mixup=1"),
-    "preactivation": ("model=preact_resnet18", "model.layers=[1,1]", "model.widths=[4,8]"),
+    # With widths of 4 and 8, the backward pass of torch 2.15 corrupts memory on a CPU without AVX-512.
+    "preactivation": ("model=preact_resnet18", "model.layers=[1,1]", "model.widths=[8,16]"),
 }  # fmt: skip
 PARTS = (
     "trainer.max_steps=2",
