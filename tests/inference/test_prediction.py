@@ -232,7 +232,8 @@ def test_names_that_are_not_valid_text_are_written_and_stay_different(run, digit
         (tmp_path / os.fsdecode(name)).write_bytes(digit_files[0].read_bytes())
     rows = run(str(tmp_path))
     assert [row["image"] for row in rows] == [f"{tmp_path}/a b\\xfe猫.png", f"{tmp_path}/a b\\xff猫.png"]
-    assert rows[0]["classes"] == run(str(digit_files[0]))[0]["classes"]
+    expected = run(str(digit_files[0]))[0]["classes"][0]["class"]
+    assert [row["classes"][0]["class"] for row in rows] == [expected, expected]
 
 
 def test_no_gpu_is_one_line(run, digit_files):
