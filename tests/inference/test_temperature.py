@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
+from torch.nn import functional as F
 
 from reslab.errors import UserError
-from reslab.inference.temperature import fit_temperature, mean_loss, standard_error, with_temperature
+from reslab.inference.temperature import fit_temperature, standard_error, with_temperature
 
 
 def drawn(temperature, n=20_000):
@@ -13,6 +14,10 @@ def drawn(temperature, n=20_000):
     generator = torch.Generator().manual_seed(0)
     right = 2 * torch.randn(n, 6, generator=generator)
     return right * temperature, torch.multinomial(right.softmax(1), 1, generator=generator).squeeze(1)
+
+
+def mean_loss(logits, labels):
+    return F.cross_entropy(logits.double(), labels).item()
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])

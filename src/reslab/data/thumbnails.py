@@ -1,12 +1,14 @@
-"""Small pictures of images, for pages."""
+"""Small pictures of images, for pages and contact sheets."""
 
 from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from reslab.data.images import UnreadableImageError, load_image
+from reslab.files import write_bytes
 
 SIDE = 96  # pixels of the longer side
 QUALITY = 80  # of JPEG
@@ -40,6 +42,13 @@ def resized(picture: Image.Image) -> Image.Image:
     """Return a picture whose longer side has `SIDE` pixels."""
     resampling = Image.Resampling.NEAREST if is_tiny(picture) else Image.Resampling.BICUBIC
     return ImageOps.contain(picture, (SIDE, SIDE), resampling)
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture as PNG, completely or not at all. Raises OSError."""
+    buffer = BytesIO()
+    picture.save(buffer, "PNG")
+    write_bytes(path, buffer.getvalue())
 
 
 def encoded(picture: Image.Image) -> bytes:

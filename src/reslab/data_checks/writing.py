@@ -1,13 +1,13 @@
 """The files of a look at a data set."""
 
-from io import BytesIO
 from pathlib import Path
 
+from reslab.data.thumbnails import write_picture
 from reslab.data_checks.check import Check
 from reslab.data_checks.page import html_page, parts_of, shown_positions
 from reslab.data_checks.pictures import available, chosen_of_classes, pictures_of, sheet
 from reslab.errors import UserError
-from reslab.files import write_bytes, write_json, write_text
+from reslab.files import write_json, write_text
 from reslab.text import file_name
 
 PAGE, NUMBERS, SHEETS = "index.html", "check.json", "classes"
@@ -31,8 +31,6 @@ def write_check(check: Check, output: str | Path) -> None:
         write_json(folder / NUMBERS, check.result)
         write_text(folder / PAGE, html_page(check, parts, sheets, pictures))
         for number, (name, each) in enumerate(zip(check.images.data.classes, sheets, strict=True)):
-            buffer = BytesIO()
-            sheet(available(pictures, each)).save(buffer, "PNG")
-            write_bytes(folder / SHEETS / file_name(number, name), buffer.getvalue())
+            write_picture(folder / SHEETS / file_name(number, name), sheet(available(pictures, each)))
     except OSError as error:
         raise UserError(f"output={folder} cannot be written: {error.strerror}") from error

@@ -137,8 +137,7 @@ def test_ensemble(config: DictConfig, members: Sequence[str]) -> Evaluation:
         raise UserError("the logits of all images are too many to keep in memory, which several networks need")
     checkpoints = [result["checkpoint"] for result in results]
     together, aligned = averaged(answers, checkpoints)
-    confusion = confusion_of(together)
-    table = class_table(confusion, list(together.classes))
+    table = class_table(together.confusion, list(together.classes))
     found = max(result["found"] for result in results)
     own = ("checkpoint", "epoch", "step", "images", "left_out", "image_size", "resize", "precision", "views")
     result = {
@@ -155,11 +154,6 @@ def test_ensemble(config: DictConfig, members: Sequence[str]) -> Evaluation:
         "classes": table,
     }
     return Evaluation(result, together, data, None)
-
-
-def confusion_of(answers: Answers) -> Confusion:
-    codes = answers.labels * len(answers.classes) + answers.predicted
-    return Confusion.of_codes([codes], len(answers.classes))
 
 
 def named_metrics(answers: Answers, config: DictConfig) -> dict[str, float]:

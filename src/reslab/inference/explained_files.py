@@ -3,7 +3,6 @@
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,17 +14,19 @@ from torchvision.transforms.v2 import functional
 
 from reslab.data.images import UnreadableImageError, counted, first_few, load_image, report_unreadable
 from reslab.data.options import OnError
+from reslab.data.thumbnails import write_picture
 from reslab.drawing import literal_text, report_undrawable, shortened
 from reslab.errors import UserError, suggest
-from reslab.files import output_errors, replaced, write_bytes, write_json
+from reslab.files import output_errors, replaced, write_json
 from reslab.inference.explanation import BATCH_SIZE, find_maps, grad_cam, laid_over, overlay, require_captum
 from reslab.inference.loading import Trained, load_classifier
 from reslab.inference.named_images import Images, find_images
 from reslab.inference.options import EXPLAIN
-from reslab.inference.prediction import choose_device, class_probabilities
-from reslab.inference.test_data import labels_by_name
+from reslab.inference.prediction import choose_device
+from reslab.inference.test_data import LISTED_CLASSES, labels_by_name
 from reslab.options import check_option
 from reslab.text import file_name, valid_text
+from reslab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,6 @@ UNSEEN = 0.35  # brightness of the parts of an image that the network does not s
 SHEET_IMAGES, COLUMNS = 48, 3
 CELL = 200  # pixels of the sides of both pictures of a cell, the image and its overlay
 TITLE_COLUMNS = 44  # characters over a cell
-LISTED_CLASSES = 10
 
 
 class Explained(NamedTuple):
@@ -177,6 +177,12 @@ def explain_batch(trained: Trained, read: Sequence[Read], label: int | None, lay
         yield Explained(row, picture, over, seen > 0)
 
 
+@torch.inference_mode()
+def class_probabilities(classifier: Classifier, images: Tensor) -> Tensor:
+    """Return the probabilities of each class, (N, num_classes), of uint8 images (N, C, H, W), on the device."""
+    return classifier.predict_step(images.to(classifier.device, non_blocking=True), 0).float()
+
+
 # files
 
 
@@ -207,12 +213,6 @@ def write_explanations(explained: Iterable[Explained], folder: Path) -> list[dic
     if len(rows) > len(shown):
         log.info("%s shows the first %d of %s", folder / SHEET, len(shown), counted(len(rows), "image"))
     return rows
-
-
-def write_picture(path: Path, picture: Image.Image) -> None:
-    buffer = BytesIO()
-    picture.save(buffer, "PNG")
-    write_bytes(path, buffer.getvalue())
 
 
 def side_by_side(image: Image.Image, overlay: Image.Image) -> Image.Image:

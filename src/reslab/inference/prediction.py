@@ -28,7 +28,6 @@ from reslab.internals import shut_down_workers
 from reslab.options import check_option, plain_value
 from reslab.text import valid_text
 from reslab.training.build import require_accelerator
-from reslab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -244,12 +243,6 @@ def most_probable(probabilities: Tensor, top: Top) -> "torch.return_types.topk":
     """Return the values and the indices of the `top` most probable classes, (N, top), the most probable first."""
     num_classes = probabilities.shape[1]
     return probabilities.topk(num_classes if top == "all" else min(top, num_classes))
-
-
-@torch.inference_mode()
-def class_probabilities(classifier: Classifier, images: Tensor) -> Tensor:
-    """Return the probabilities of each class, (N, num_classes), of uint8 images (N, C, H, W), on the device."""
-    return classifier.predict_step(images.to(classifier.device, non_blocking=True), 0).float()
 
 
 # warnings

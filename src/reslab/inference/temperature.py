@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
-from torch.nn import functional as F
 
 from reslab.configuration import shown
 from reslab.errors import UserError
@@ -31,6 +29,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     Raises:
         UserError: a logit is not finite, or there is no minimum, as for a network that is right about all images.
     """
+    from scipy.optimize import brentq  # evaluate and predict, which only divide, start without SciPy
+
     z = logits.double()
     if not z.isfinite().all():
         raise UserError("the network has no temperature: its logits for some validation images are not finite")
@@ -72,11 +72,6 @@ def with_temperature(logits: Tensor, temperature: float) -> Tensor:
     # Two logits that differ in the last bit can become equal, and then the class with the lower number would win.
     above = torch.nextafter(scaled.amax(1, keepdim=True), scaled.new_tensor(math.inf))
     return torch.where(scaled.argmax(1, keepdim=True) == first, scaled, scaled.scatter(1, first, above))
-
-
-def mean_loss(logits: Tensor, labels: Tensor) -> float:
-    """Return the mean negative log-likelihood of the labels in float64."""
-    return F.cross_entropy(logits.double(), labels).item()
 
 
 # in a checkpoint

@@ -63,9 +63,7 @@ def build_test_data(trained: Trained, config: DictConfig, checkpoint: Path) -> T
     own_labels = trained.config.data.get("labels")
     is_own = is_same_folder(options["root"], own_root) and options.get("labels") == own_labels
     with advice_for_own_data(not names_data(config)):
-        data: ImageDataModule = instantiate(options, seed=trained.config.seed, _convert_="all")
-        if isinstance(data, ClassFolders):
-            data.fitting_in_evaluation = trained.spec.fitting(training=False)
+        data = build_data_set(options, trained)
         if isinstance(data, ImageFolder):
             data.tests_all = not is_own and config.data.test_fraction is None
             refuse_unknown_split(data, trained, own_root, checkpoint)
@@ -85,6 +83,14 @@ def build_test_data(trained: Trained, config: DictConfig, checkpoint: Path) -> T
 
 
 # the data set
+
+
+def build_data_set(options: Mapping[str, Any], trained: Trained) -> ImageDataModule:
+    """Build a data set whose images become squares as the network takes them; none of its splits has been read."""
+    data: ImageDataModule = instantiate(options, seed=trained.config.seed, _convert_="all")
+    if isinstance(data, ClassFolders):
+        data.fitting_in_evaluation = trained.spec.fitting(training=False)
+    return data
 
 
 def names_data(config: DictConfig) -> bool:

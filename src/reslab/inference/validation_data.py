@@ -3,16 +3,15 @@
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from reslab.data.base import ImageDataModule
-from reslab.data.image_folder import ClassFolders
 from reslab.errors import UserError
 from reslab.inference.loading import Trained
 from reslab.inference.test_data import (
     TestData,
     advice_for_own_data,
+    build_data_set,
     data_options,
     folder_of_own_data,
     names_data,
@@ -37,9 +36,7 @@ def build_validation_data(trained: Trained, config: DictConfig, checkpoint: Path
         )
     options = data_options(trained, config, folder_of_own_data(trained, config))
     with advice_for_own_data(True):
-        data: ImageDataModule = instantiate(options, seed=trained.config.seed, _convert_="all")
-        if isinstance(data, ClassFolders):
-            data.fitting_in_evaluation = trained.spec.fitting(training=False)
+        data = build_data_set(options, trained)
         data.setup("fit")
     split = data.splits["val"]
     if split is None or data.validate_on_test:

@@ -275,12 +275,12 @@ class MLflow(Adapter):
         from mlflow.exceptions import MlflowException
 
         try:
-            self.run_id, self.client = self.logger.run_id, self.logger.experiment
-            self.client.update_run(self.run_id, status="RUNNING")
+            run_id, client = self.logger.run_id, self.logger.experiment
+            client.update_run(run_id, status="RUNNING")
         except MlflowException as error:
             raise UserError(f"logger=mlflow: {' '.join(str(error).split())}") from error
-        place = re.sub("//[^/@]*@", "//", self.client.tracking_uri)  # without a password
-        log.log(opening_level(), "mlflow: run %s in %s", self.run_id, place)
+        place = re.sub("//[^/@]*@", "//", client.tracking_uri)  # without a password
+        log.log(opening_level(), "mlflow: run %s in %s", run_id, place)
         self.is_open = True
 
     def close(self, error: BaseException | None) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from reslab.data.splits import Split, SplitName
 from reslab.errors import UserError
 from reslab.files import write_bytes
+from reslab.training.confusion import Confusion
 from reslab.training.metrics import without_accidental_hits
 
 MAX_NUMBERS = 2**28  # of the logits of a test: 1 GiB. Of more, none are kept.
@@ -78,6 +79,12 @@ class Answers:
     def right(self) -> Tensor:
         """Whether each image was classified correctly, bool (N,)."""
         return self.predicted == self.labels
+
+    @cached_property
+    def confusion(self) -> Confusion:
+        """How often each pair of a true and a predicted class occurred."""
+        codes = self.labels * len(self.classes) + self.predicted
+        return Confusion.of_codes([codes], len(self.classes))
 
     @property
     def names(self) -> list[str]:

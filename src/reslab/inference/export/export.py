@@ -140,7 +140,7 @@ def reference(classifier: Classifier, temperature: float) -> Callable[[Tensor], 
 
     def probabilities(images: Tensor) -> Tensor:
         logits = classifier.evaluation_logits(images.permute(0, 3, 1, 2))
-        return (logits if temperature == 1 else with_temperature(logits, temperature)).softmax(1)
+        return with_temperature(logits, temperature).softmax(1)
 
     return probabilities
 

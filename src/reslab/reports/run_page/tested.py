@@ -80,10 +80,9 @@ class AnsweredTest:
     answers: Answers
     result: Result
 
-    @cached_property
+    @property
     def confusion(self) -> Confusion:
-        answers = self.answers
-        return Confusion.of_codes([answers.labels * len(answers.classes) + answers.predicted], len(answers.classes))
+        return self.answers.confusion
 
     @cached_property
     def resampled_f1(self) -> Floats:
