@@ -30,6 +30,16 @@ def ratios(ours: Sequence[float], others: Sequence[float]) -> dict[str, float]:
     return median_and_range([a / b for a, b in zip(ours, others, strict=True)])
 
 
+def processor() -> str:
+    """Return the name of this machine's processor as Linux gives it, and what its kernels can use of it."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{os.cpu_count()} x {name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def write_results(script: str, results: dict[str, Any], packages: Sequence[str]) -> None:
     """Write the results, the machine and the versions of packages to benchmarks/results/<name of the script>.json."""
     machine = {
