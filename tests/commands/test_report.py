@@ -86,7 +86,7 @@ def test_the_command_compares(sweep, no_torch):
         (["swep"], "error: there is no folder swep: did you mean sweep?"),
         (
             ["sweep", "--all"],
-            "error: unrecognized arguments: --all: the only option is output=<folder>; --help shows examples",
+            "error: unrecognized arguments: --all: the only option is output=<folder or file>; --help shows examples",
         ),
         (["sweep", "output="], "error: output= must name a folder"),
         (["a", "versus", "b", "output=c"], "error: output=c: versus prints its comparison and writes no file"),
@@ -182,3 +182,35 @@ def test_latest_is_the_newest_run(tmp_path, monkeypatch, capsys):
         os.utime(folder / ".hydra" / "config.yaml", (number, number))
     report(["latest"])
     assert capsys.readouterr().out.splitlines()[-1] == "report: outputs/resnet8-digits/a/run.html"
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_an_output_with_the_suffix_of_a_picture_is_the_learning_curves(sweep, tmp_path, capsys, suffix):
+    pictures = [tmp_path / f"{name}.{suffix}" for name in ("one", "two")]
+    for picture in pictures:
+        report([str(sweep), f"output={picture}"])
+    assert capsys.readouterr().out.splitlines()[-1] == f"learning curves: {pictures[1]}"
+    one, two = (picture.read_bytes() for picture in pictures)
+    assert one == two
+    assert one.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix])
+    assert not (sweep / "report.html").exists()
+
+
+def test_a_picture_has_the_curves_and_labels_of_the_page(sweep, tmp_path):
+    report([str(sweep), f"output={tmp_path / 'curves.svg'}"])
+    picture = (tmp_path / "curves.svg").read_text()
+    assert [f"<!-- {split} error in % -->" in picture for split in ("training", "validation")] == [True, True]
+    assert ["<!-- 1: model=resnet20 -->" in picture, "<!-- 2: model=resnet8 -->" in picture] == [True, True]
+
+
+def test_runs_without_curves_and_of_several_data_sets_have_no_picture(tmp_path):
+    first = make_run(tmp_path / "a" / "1", accuracy=0.5)
+    picture = tmp_path / "curves.png"
+    with pytest.raises(UserError, match="these runs have no learning curves"):
+        report([str(first), f"output={picture}"])
+    make_run(tmp_path / "a" / "2", accuracy=0.5, data__name="mnist", curve=[(0.5, 0.5)])
+    with pytest.raises(UserError, match="these runs are of 2 data sets: name those of one"):
+        report([str(tmp_path / "a"), f"output={picture}"])
+    with pytest.raises(UserError, match=r"^output=/dev/null/curves\.png cannot be written: File exists$"):
+        report([str(tmp_path / "a" / "2"), "output=/dev/null/curves.png"])
+    assert not picture.exists()

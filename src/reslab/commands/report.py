@@ -24,6 +24,7 @@ Show a run, or compare finished runs and sweeps.
   python src/report.py outputs/multirun/2026-01-31_12-00-00
   python src/report.py outputs/resnet20-digits outputs/resnet32-digits
   python src/report.py outputs/resnet20-digits output=report     write it there
+  python src/report.py outputs/resnet20-digits output=curves.png
   python src/report.py outputs/resnet20-digits versus outputs/resnet32-digits
 
 Prints a leaderboard, one row per configuration with mean, spread and confidence
@@ -32,23 +33,24 @@ with the table, learning curves and the effect of each parameter. They are
 written into the named folder, or into the one that holds all named folders.
 Of the folder of one run it writes run.html instead: the metrics of the test
 with confidence intervals, which classes are confused, and the mistakes as
-pictures.
+pictures. With output=<name>.png, .svg or .pdf it writes the learning curves.
 `versus` shows what differs between the runs before and after it, and whether
 the accuracy differs by more than the spread over seeds.
 """  # not the docstring of this module, which python -OO removes
 VERSUS = Path("versus")
+PICTURES = (".png", ".svg", ".pdf")
 LIKE_VERSUS = ("vs", "vs.", "v", "against", "and")  # what it is often called
 
 
 class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}: the only option is output=<folder>; --help shows examples")
+        raise UserError(f"{message}: the only option is output=<folder or file>; --help shows examples")
 
 
 def main() -> None:
     parser = Parser("report", description=HELP, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=version_text())
-    parser.add_argument("folders", nargs="*", metavar="folder | output=folder | versus")
+    parser.add_argument("folders", nargs="*", metavar="folder | output=folder or picture | versus")
     with errors_as_one_line("report"):
         signals.listen()
         with lasting_streams():
@@ -82,6 +84,12 @@ def report(arguments: list[str]) -> None:
     place = Path(outputs[-1]).expanduser() if outputs else common_folder(folders)
     found = read_report(folders)
     print_report(found)
+    if outputs and place.suffix in PICTURES and not place.is_dir():
+        from reslab.reports.curves_picture import write_curves
+
+        write_curves(found, place)
+        print(f"learning curves: {printable(place)}")
+        return
     if len(folders) == 1 and Run(folders[0]).hydra_folder.is_dir():
         print(f"report: {printable(write_run_page(Run(folders[0]), place))}")
         return

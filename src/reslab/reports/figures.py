@@ -80,16 +80,25 @@ def named_collection(shapes: str, remaining: Iterator[str]) -> str:
 
 def learning_curves(configurations: Sequence[Configuration], labels: Sequence[str]) -> str:
     """Draw the training and the validation error by epoch, with a legend below; return "" if no run has any."""
-    splits = [split for split in SPLITS if any(any(error_curves(each, split)) for each in configurations)]
+    splits = splits_with_curves(configurations)
     if not splits:
         return ""
+    limit = error_limit(configurations, splits)
+    panels = [curves_panel(configurations, labels, split, limit) for split in splits]
+    return f'<div class="panels curves">{"".join(panels)}</div>{legend(labels)}'
+
+
+def splits_with_curves(configurations: Sequence[Configuration]) -> list[str]:
+    return [split for split in SPLITS if any(any(error_curves(each, split)) for each in configurations)]
+
+
+def error_limit(configurations: Sequence[Configuration], splits: Sequence[str]) -> float:
+    """Return the upper end of the axes in %, which all panels share."""
     errors = [
         error for split in splits for each in configurations for curve in error_curves(each, split)
         for error in curve.values() if math.isfinite(error)
     ]  # fmt: skip
-    limit = 1.05 * max(0.0, *errors) or 1.0
-    panels = [curves_panel(configurations, labels, split, limit) for split in splits]
-    return f'<div class="panels curves">{"".join(panels)}</div>{legend(labels)}'
+    return 1.05 * max(0.0, *errors) or 1.0
 
 
 def curves_panel(configurations: Sequence[Configuration], labels: Sequence[str], split: str, limit: float) -> str:
@@ -97,17 +106,24 @@ def curves_panel(configurations: Sequence[Configuration], labels: Sequence[str],
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for number, (configuration, label) in enumerate(zip(configurations, labels, strict=True)):
-            draw_curves(axes, error_curves(configuration, split), f"C{number}", label)
+        draw_panel(axes, configurations, labels, split, limit)
         axes.scatter(
             [point.epoch for point in points], [point.error for point in points],
             color="black", alpha=0, gid="names", zorder=3, in_layout=False,
         )  # fmt: skip
-        axes.set(xlabel="epoch", title=f"{SPLITS[split]} error in %", ylim=(0, limit))
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        axes.grid(alpha=0.3)
 
     return as_svg(draw, *CURVES_SIZE, [point.name for point in points])
+
+
+def draw_panel(
+    axes: Axes, configurations: Sequence[Configuration], labels: Sequence[str], split: str, limit: float
+) -> None:
+    """Draw the curves of a split, each configuration in a colour of its own."""
+    for number, (configuration, label) in enumerate(zip(configurations, labels, strict=True)):
+        draw_curves(axes, error_curves(configuration, split), f"C{number}", label)
+    axes.set(xlabel="epoch", title=f"{SPLITS[split]} error in %", ylim=(0, limit))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.grid(alpha=0.3)
 
 
 def legend(labels: Sequence[str]) -> str:
