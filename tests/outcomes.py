@@ -28,9 +28,14 @@ def outcome_of(folder: Path, curves: bool = True) -> Outcome:
     return {name: value for name, value in flat(everything).items() if "second" not in name and name not in APART}
 
 
+def read_events(folder: Path) -> Any:
+    """Read all that TensorBoard would show of a run."""
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "tensors": 0}).Reload()
+
+
 def curves_of(folder: Path) -> dict[str, list[list[float]]]:
     """Return the steps and values that TensorBoard shows."""
-    events = EventAccumulator(str(folder)).Reload()
+    events = read_events(folder)
     return {tag: [[point.step, point.value] for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 

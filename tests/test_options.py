@@ -100,7 +100,7 @@ def test_the_metrics_that_can_be_watched_are_those_that_are_logged():
         ("optimizer.weight_decay", [0, 0.0, 1e-5, 10], [-1, 1e-300, 1e300]),
         ("trainer.gradient_clip_val", [None, 1e-3, 1, 1e9], [0, 1e-300, 1e300]),
         ("scheduler.gamma", [0.1, 1, 10], [0, 1e-300, 1e300]),
-        ("callbacks.tensorboard_report.num_mistakes", [0, 1000], [-1, 10**9]),
+        ("callbacks.texts_and_pictures.num_mistakes", [0, 1000], [-1, 10**9]),
         ("data.image_size", [1, 4096, None], [0, 20_000]),
         ("data.num_classes", [2, 20_000], [1, 2**31 - 1]),
         ("trainer.max_time", [None, "00:00:00:01", "99999:00:00:00"], ["00:00:00:00", "100000:00:00:00", 5]),

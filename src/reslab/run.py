@@ -60,15 +60,20 @@ COUNT_BATCHES = (
 )  # fmt: skip
 # Options whose null leaves the value to the run, which records it when it begins.
 LEFT_TO_THE_RUN = ("threads",)
-# Modules that have moved. The configurations of older runs contain the old names.
-MOVED = {
-    f"reslab.{name}.": f"reslab.training.{name}." for name in ("averaging", "checkpoints", "schedules", "tensorboard")
+# Modules and classes that have moved. The configurations of older runs contain the old names.
+MOVED = {f"reslab.{name}.": f"reslab.training.{name}." for name in ("averaging", "checkpoints", "schedules")} | {
+    "reslab.tensorboard.TensorBoardReport": "reslab.training.texts_and_pictures.LogTextsAndPictures",
+    "reslab.training.tensorboard.TensorBoardReport": "reslab.training.texts_and_pictures.LogTextsAndPictures",
+    "reslab.training.logger.Curves": "reslab.training.tensorboard.TensorBoardCurves",
 }
 
 # Options that have other names now.
 RENAMED = {
     f"logger.{name}": f"logger.tensorboard.{name}"
     for name in ("save_dir", "name", "version", "default_hp_metric", "group_by", "flush_secs", "max_queue", "comment")
+} | {
+    f"callbacks.tensorboard_report{part}": f"callbacks.texts_and_pictures{part}"
+    for part in ("", "._target_", ".num_images", ".num_mistakes")
 }
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # previous: what last.ckpt was before

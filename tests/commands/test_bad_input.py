@@ -278,7 +278,7 @@ RESUMED = [
     ("optimizer.lr=0.5", "resume=RUN would be another run: optimizer.lr was 0.1 and is 0.5"),
     ("model=resnet20", "resume=RUN would be another run: model.layers was"),
     ("trainer=cpu trainer.max_steps=4 +callbacks.mine._target_=no.such.Callback", "Error locating target 'no.such.Callback'"),
-    ("trainer.max_steps=4 +callbacks.tensorboard_report.bogus=1", "there is no option callbacks.tensorboard_report.bogus: did "),
+    ("trainer.max_steps=4 +callbacks.texts_and_pictures.bogus=1", "there is no option callbacks.texts_and_pictures.bogus: did "),
     ("trainer.max_steps=4 +callbacks.m._target_=lightning.pytorch.callbacks.ModelCheckpoint +callbacks.m.save_top_k=-5",
      "callbacks.m: Invalid value for save_top_k=-5"),
     ("trainer.max_steps=4 trainer.devices=[7]", "trainer: `devices` selected with `CPUAccelerator` should be an int > 0."),

@@ -29,7 +29,7 @@ from reslab.commands.resume import resumed_command_line
 from reslab.configuration import composed, flatten, quoted, unquoted, without_plus
 from reslab.errors import NothingLeftToDo, RunError, UserError
 from reslab.newest import newest_first, require_checkpoint
-from reslab.run import MAY_DIFFER, Run, differences, may_differ
+from reslab.run import MAY_DIFFER, Run, differences, identity, may_differ
 from reslab.sweeps.options import PRUNING_OVERRIDE
 from reslab.training import checkpoints, fit
 from reslab.training.options import TRAINING_SCHEMA
@@ -486,6 +486,21 @@ def test_an_older_sweep_keeps_what_it_said_of_its_logger(tmp_path):
     overrides = {"hydra": ["hydra.mode=MULTIRUN"], "task": ["logger.group_by=split", "seed=1,2"]}
     (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"overrides": overrides}}))
     assert "logger.tensorboard.group_by=split" in resumed_command_line([f"resume={tmp_path}"])
+
+
+def test_an_older_run_keeps_what_it_said_of_its_pictures(tmp_path):
+    """The callback had the name of TensorBoard when there was one logger only."""
+    now = composed("config", [], [])
+    made = now["callbacks"].pop("texts_and_pictures")
+    former = "reslab.training.tensorboard.TensorBoardReport"
+    now["callbacks"]["tensorboard_report"] = made | {"_target_": former, "num_images": 8}
+    said = ["callbacks.tensorboard_report.num_images=8", "~callbacks.tensorboard_report"]
+    Run(tmp_path).write_settings(yaml.safe_dump(now), said)
+    assert resumed_command_line([f"resume={tmp_path}"])[:2] == [
+        "callbacks.texts_and_pictures.num_images=8", "~callbacks.texts_and_pictures"
+    ]  # fmt: skip
+    today = composed("config", ["callbacks.texts_and_pictures.num_images=8"], [])
+    assert identity(now) == identity(today)
 
 
 def test_an_option_that_an_older_version_did_not_list_needs_its_plus_no_longer(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ REFUSED_IN_A_SWEEP = [
 KEPT = [
     "model=resnet8", "seed=3", "data=digits", "callbacks=ema", "logger=none", "logger=[tensorboard,csv]",
     "model.widths=[8,8,16]", "+trainer.val_check_interval=0.25", "data.augment={crop: 2}",
-    "~callbacks.tensorboard_report", "+optimizer.eps=1e-6", "objective=[val/accuracy,test/loss]",
+    "~callbacks.texts_and_pictures", "+optimizer.eps=1e-6", "objective=[val/accuracy,test/loss]",
     "data.root='/a b/c'", "trainer.max_time='00:01:00:00'", "callbacks.ema.decay=0.9", "data.root=${outputs}",
     "+callbacks.ema.start=3", "+trainer.fast_dev_run=true",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The loggers besides TensorBoard's, whose content is tested in test_tensorboard.py."""
+"""The loggers besides TensorBoard's, whose content is tested in test_tensorboard.py and test_texts_and_pictures.py."""
 
 import csv
 import json

@@ -17,7 +17,7 @@ Settings = dict[str, Any]  # by dotted name
 IGNORED = (
     "seed", "data.fold", "folder", "outputs", "resume", "objective", "test", "page", "logger", "checkpoint",
     "data.num_workers", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps",
-    "trainer.profiler", "trainer.detect_anomaly", "callbacks.tensorboard_report", "callbacks.last_checkpoint",
+    "trainer.profiler", "trainer.detect_anomaly", "callbacks.texts_and_pictures", "callbacks.last_checkpoint",
     "callbacks.pruning", "sweep", "threads", "graph",
 )  # fmt: skip
 # Options of all data sets that say on which images a run is tested. `data.root` is a setting of an image folder alone.

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from filelock import FileLock
 from hydra.utils import get_object, instantiate
@@ -30,8 +29,8 @@ from reslab.options import check_made
 from reslab.training.checkpoints import Resumed
 from reslab.training.classifier import Classifier
 from reslab.training.hparams import Settings, add_hparams, run_settings
-from reslab.training.logger import LAYOUT
 from reslab.training.opening import opening_level
+from reslab.training.tensorboard import LAYOUT
 
 log = logging.getLogger(__name__)
 
@@ -319,11 +318,6 @@ def adapter_class(kind: Any) -> type[Adapter]:
     """Return the adapter of a class of loggers."""
     bases = kind.__mro__ if isinstance(kind, type) else ()
     return next((ADAPTERS[base] for base in bases if base in ADAPTERS), Adapter)
-
-
-def adapters_of(trainer: L.Trainer) -> list[Adapter]:
-    """Return the loggers of a run; none in all processes but the first."""
-    return [adapter_class(type(each))(each) for each in trainer.loggers] if trainer.is_global_zero else []
 
 
 @contextmanager

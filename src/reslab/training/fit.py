@@ -57,6 +57,7 @@ from reslab.training.process import prepare_process, quiet_other_processes
 from reslab.training.progress import EpochLines
 from reslab.training.provenance import provenance, requested_lengths
 from reslab.training.stopping import stop_moment, stop_reason, was_pruned
+from reslab.training.texts_and_pictures import LogTextsAndPictures
 from reslab.training.threads import fixed_threads
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,9 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
     callbacks = build_callbacks(config, data, history)
     best = next((callback for callback in callbacks if isinstance(callback, BestCheckpoint)), None)
     lines = next(callback for callback in callbacks if isinstance(callback, EpochLines))
+    for callback in callbacks:
+        if isinstance(callback, LogTextsAndPictures) and is_first_process():
+            callback.adapters = [*adapters.values()]
     folder_update = FolderUpdate(config, run, resumed, chooses_best=best is not None)
     trainer = build_trainer(config, [folder_update, *callbacks], [adapter.logger for adapter in adapters.values()])
     classifier.graphs = graphs = build_graphs(config, classifier, trainer)

@@ -1,33 +1,57 @@
-"""What the loggers of a run show besides curves: the configuration, the layers, images and the errors of the test."""
+"""The logger of TensorBoard: the names of its curves, and an error of the thread that writes its files."""
 
-import html
+import inspect
 import logging
 import re
 import threading
-import warnings
+from collections.abc import Mapping
 from typing import Any
 
-import lightning as L
-import matplotlib
-import torch
-import yaml
-from lightning.pytorch.callbacks import Callback
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from torch import Tensor
-from torchvision.utils import make_grid
-
-from reslab.data.batches import FolderImages
-from reslab.drawing import literal_text, report_undrawable, shortened
-from reslab.models.summary import layers, markdown
-from reslab.training.adapters import adapters_of
-from reslab.training.classifier import Classifier, gather_by_rank
-from reslab.training.confusion import Confusion
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
-
-matplotlib.use("agg")
 show_thread_error = threading.excepthook
+
+# TensorBoard shows tags in groups by their first part, in alphabetical order, and opens the first two of them.
+SCORE = re.compile(r"(train|val)/(loss|\w*accuracy)$")
+CHARTS = {
+    name: ["Multiline", [rf"(mixed_)?{name}/(train|val)$", rf"(train|val)/(mixed_)?{name}$"]]
+    for name in ("accuracy", "loss")
+}
+LAYOUT = {"training and validation": CHARTS}  # of the tab "Custom Scalars": the tags in each chart
+
+
+class TensorBoardCurves(TensorBoardLogger):
+    """Write curves for TensorBoard, which then opens on accuracy and loss.
+
+    Lightning's logger would also write the number of the epoch as a curve, and an empty hparams.yaml.
+
+    Args:
+        group_by: "metric" for the tags `loss/train` and `loss/val`; "split" for `train/loss` and `val/loss`.
+        **options: those of TensorBoardLogger, and those of SummaryWriter.
+
+    Raises:
+        TypeError: there is no such option.
+    """
+
+    def __init__(self, *, group_by: str, **options: Any) -> None:
+        super().__init__(**options)
+        inspect.signature(SummaryWriter).bind_partial(**self._kwargs)  # before the run has begun
+        self.group_by = group_by
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics({self.tag(name): value for name, value in metrics.items() if name != "epoch"}, step)
+
+    def tag(self, name: str) -> str:
+        return SCORE.sub(r"\2/\1", name) if self.group_by == "metric" else name
+
+    @rank_zero_only
+    def save(self) -> None:
+        if self._experiment is not None:  # else a run that a mistake ends before it trains would get a file
+            self._experiment.flush()
 
 
 def log_writer_error(arguments: threading.ExceptHookArgs) -> None:
@@ -42,165 +66,3 @@ def log_writer_error(arguments: threading.ExceptHookArgs) -> None:
 
 
 threading.excepthook = log_writer_error
-
-Mistake = tuple[float, int, int, Tensor]  # confidence, true class, predicted class, image: uint8 (C, H, W)
-MAX_NAMES = 30  # classes whose names have room at a confusion matrix
-MAX_CLASSES = 1000  # of a complete confusion matrix: the figure has fewer pixels than twice as many rows
-LABEL_COLUMNS, TITLE_COLUMNS = 24, 20  # width of a class name at a confusion matrix and above an image, in characters
-
-
-class TensorBoardReport(Callback):
-    """Give loggers the configuration, the layers, augmented images, the graph and the errors of the test.
-
-    TensorBoard takes all of them; what other loggers take stands in `adapters.py`.
-
-    Args:
-        num_images: augmented training images in the grid at the start of the run.
-        num_mistakes: misclassified test images to show, those with the most confident predictions.
-    """
-
-    def __init__(self, num_images: int, num_mistakes: int) -> None:
-        self.num_images, self.num_mistakes = num_images, num_mistakes
-        self.mistakes: list[Mistake] = []
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        adapters = adapters_of(trainer)
-        if not adapters or trainer.global_step:
-            return
-        assert isinstance(pl_module, Classifier)
-        config = yaml.safe_dump(pl_module.record["config"], sort_keys=False, allow_unicode=True)
-        spec = pl_module.record["spec"]
-        texts = {
-            "config": f"```\n{config}```",
-            "classes": class_list(spec["classes"]),
-            "layers": markdown(layers(pl_module.network, spec["channels"], spec["image_size"])),
-        }
-        grid = self.augmented_grid(trainer, pl_module)
-        for adapter in adapters:
-            adapter.layout()
-            for tag, text in texts.items():
-                adapter.text(tag, text)
-            if grid is not None:
-                adapter.image("train/augmented_images", grid)
-
-    def augmented_grid(self, trainer: L.Trainer, classifier: Classifier) -> Tensor | None:
-        """Return a picture (3, H, W) of the first training images, augmented; None if none of them can be read."""
-        split = trainer.datamodule.splits["train"]  # type: ignore[attr-defined]
-        indices = split.indices[: self.num_images].tolist()
-        if isinstance(split.images, FolderImages):
-            images, _, _ = split.images[[(index, index) for index in indices]]
-        else:
-            images = split.images[indices]
-        with torch.random.fork_rng(devices=[]):
-            return make_grid(classifier.augment(images), nrow=8) if len(images) else None
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Classifier)
-        for adapter in adapters_of(trainer):
-            adapter.graph(pl_module)
-
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.mistakes = []
-
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        images, labels, _ = batch
-        confidence, predicted = outputs.softmax(1).max(1)
-        confidence = confidence.masked_fill(predicted == labels, 0).nan_to_num(0)  # NaN is no confidence
-        for index in confidence.topk(min(self.num_mistakes, len(labels))).indices.tolist():
-            if confidence[index] > 0:
-                numbers = confidence[index].item(), labels[index].item(), predicted[index].item()
-                self.mistakes.append((*numbers, images[index].cpu()))
-        self.mistakes = sorted(self.mistakes, key=lambda mistake: -mistake[0])[: self.num_mistakes]
-
-    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        mistakes = [mistake for of_a_process in gather_by_rank(self.mistakes) for mistake in of_a_process]
-        self.mistakes = sorted(mistakes, key=lambda mistake: -mistake[0])[: self.num_mistakes]
-        adapters = adapters_of(trainer)
-        if not adapters:
-            return
-        assert isinstance(pl_module, Classifier)
-        classes = pl_module.record["spec"]["classes"]
-        step = pl_module.record.get("step", 0)
-        figures = {"test/confusion_matrix": confusion_figure(pl_module.confusion, classes)}
-        if self.mistakes:
-            figures["test/most_confident_mistakes"] = mistakes_figure(self.mistakes, classes)
-        report_undrawable(classes, "the pictures show boxes, the table of the classes shows the names")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # the line above has said it
-            for adapter in adapters:
-                for tag, figure in figures.items():
-                    adapter.figure(tag, figure, step)
-
-
-def class_list(classes: list[str]) -> str:
-    """Return a Markdown table of the classes with their complete names. Figures shorten long names."""
-    rows = [f"| {number} | {as_markdown(name)} |" for number, name in enumerate(classes)]
-    return "\n".join(["| number | class |", "|--:|---|", *rows])
-
-
-def as_markdown(text: str) -> str:
-    """Return Markdown that shows a text of one line as it is."""
-    printable = text.encode("utf-8", "replace").decode()  # a file's name may have bytes that are no text
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|])", r"\\\1", html.escape(" ".join(printable.splitlines()), quote=False))
-
-
-def confusion_figure(confusion: Confusion, classes: list[str]) -> Figure:
-    """Draw a confusion matrix, or of more than `MAX_CLASSES` classes the part of those that are confused most often.
-
-    Each row is one true class, in fractions of its images.
-    """
-    drawn, title = torch.arange(len(classes)), ""
-    if len(classes) > MAX_CLASSES:
-        drawn = confusion.most_confused(MAX_NAMES)
-        title = f"the {len(drawn)} of {len(classes):,} classes that are confused most often"
-    share = confusion.matrix(drawn) / confusion.by_true_class()[drawn, None].clamp(min=1)
-    classes = [classes[number] for number in drawn.tolist()]
-    size = min(4 + 0.35 * len(classes), 16)
-    figure = Figure(figsize=(size, size), layout="constrained")
-    names = [shortened(name, LABEL_COLUMNS) for name in classes] if len(classes) <= MAX_NAMES else []
-    with literal_text(*names):
-        axes = figure.subplots()
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        axes.set(xlabel="predicted", ylabel="true", title=title)
-        if names:
-            axes.set_xticks(range(len(names)), names, rotation=90)
-            axes.set_yticks(range(len(names)), names)
-            write_shares(axes, share)
-    return figure
-
-
-def write_shares(axes: Axes, share: Tensor) -> None:
-    for true, row in enumerate(share.tolist()):
-        for predicted, value in enumerate(row):
-            if value >= 0.005:
-                color = "white" if value > 0.5 else "black"
-                axes.text(predicted, true, f"{value:.2f}", ha="center", va="center", color=color, fontsize=7)
-
-
-def mistakes_figure(mistakes: list[Mistake], classes: list[str]) -> Figure:
-    """Draw misclassified images, each with its true class, its predicted class and the confidence."""
-    columns = 8
-    rows = -(-len(mistakes) // columns)
-    figure = Figure(figsize=(1.6 * columns, 2.0 * rows), layout="constrained")
-    with literal_text(*(classes[number] for mistake in mistakes for number in mistake[1:3])):
-        for axes, mistake in zip(figure.subplots(rows, columns, squeeze=False).flat, mistakes, strict=False):
-            confidence, true, predicted, image = mistake
-            axes.imshow(image.permute(1, 2, 0).expand(-1, -1, 3))
-            axes.set_title(mistake_title(classes[true], classes[predicted], confidence), fontsize=8)
-    for axes in figure.axes:
-        axes.axis("off")
-    return figure
-
-
-def mistake_title(true: str, predicted: str, confidence: float) -> str:
-    percent = f"{confidence:.0%}"
-    room = TITLE_COLUMNS - len(f"as  {percent}")
-    return f"{shortened(true, TITLE_COLUMNS)}\nas {shortened(predicted, room)} {percent}"
