@@ -7,22 +7,37 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks of the tests are tiny, and two tests may run at once
 
 import pytest
 import torch
+from command_server import Server, Started
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torchvision.io import write_png
 
 import reslab.commands.entry  # noqa: F401  # registers the resolvers that conf/config.yaml uses
+from reslab.commands import main
 from reslab.configuration import CONF
 from reslab.training import build, fit
 
 SRC = CONF.parent / "src"
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 SHARED_DATA = os.environ.get("RESLAB_SHARED_DATA")
+
+NO_TORCH = Path(__file__).parent / "no_torch"  # a module torch that ends the process
+COMMANDS = [f"reslab.commands.{name}" for name in main.COMMANDS]
+WITHOUT_TORCH = Server(COMMANDS, PYTHONPATH=str(NO_TORCH))
+WITH_TORCH = Server(
+    [
+        *COMMANDS, "reslab.training.fit", "reslab.training.averaging", "reslab.inference.evaluation",
+        "reslab.inference.prediction", "reslab.inference.explanation", "reslab.reports.run_page.writing",
+        "reslab.reports.writing", "reslab.sweeps.jobs", "reslab.sweeps.sweepers", "torch.utils.tensorboard",
+        "tensorboard.backend.event_processing.event_accumulator", "matplotlib.backends.backend_agg", "captum.attr",
+    ]
+)  # fmt: skip
 
 needs_fashion_mnist = pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is absent")
 needs_shared_data = pytest.mark.skipif(SHARED_DATA is None, reason="RESLAB_SHARED_DATA is not set")
@@ -33,6 +48,11 @@ def pytest_configure(config: pytest.Config) -> None:
     needs_gpu = (Path(argument).absolute().is_relative_to(CONF.parent / "tests" / "gpu") for argument in config.args)
     if config.option.markexpr != "gpu" and not all(needs_gpu):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_unconfigure() -> None:
+    WITH_TORCH.stop()
+    WITHOUT_TORCH.stop()
 
 
 def last_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -56,25 +76,33 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
 
 
 def run(command: str, *arguments: object, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run src/<command>.py in a process of its own."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("HYDRA_FULL_ERROR", "RESLAB_DATA")}
+    """Run src/<command>.py in a process of its own, in a new Python where the environment has a variable of Python."""
+    variables = command_environment(**environment)
+    script = SRC / f"{command}.py"
+    for_python = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
+    if for_python in ({}, WITHOUT_TORCH.environment):
+        server = WITHOUT_TORCH if for_python else WITH_TORCH
+        return server.run(script, arguments, cwd, variables, seconds=300)
     return subprocess.run(
-        [sys.executable, SRC / f"{command}.py", *map(str, arguments)],
-        cwd=cwd,
-        env=kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+        [sys.executable, script, *map(str, arguments)], cwd=cwd, env=variables, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+
+
+def start(command: str, *arguments: object, cwd: Path, stdout: Any, stderr: Any) -> Started:
+    """Start src/<command>.py in a process of its own, as subprocess.Popen does."""
+    return WITH_TORCH.start(SRC / f"{command}.py", arguments, cwd, command_environment(), stdout, stderr)
+
+
+def command_environment(**environment: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("HYDRA_FULL_ERROR", "RESLAB_DATA")}
+    return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment
 
 
 @pytest.fixture
-def no_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def no_torch() -> dict[str, str]:
     """An environment in which a command ends at once when it imports torch."""
-    folder = tmp_path_factory.mktemp("no_torch")
-    (folder / "torch.py").write_text("import os; print('torch was imported'); os._exit(99)")
-    return {"PYTHONPATH": str(folder)}
+    return WITHOUT_TORCH.environment
 
 
 FP32 = "trainer.precision=32-true"  # the same on every machine

@@ -1,17 +1,16 @@
 """Runs that are killed, interrupted, moved or changed, and go on: to the last bit as if nothing had happened."""
 
 import json
-import multiprocessing
 import os
 import random
-import runpy
 import shutil
 import signal
 import subprocess
 import sys
-from multiprocessing import forkserver
+import time
 from pathlib import Path
 
+import conftest
 import pytest
 import torch
 import yaml
@@ -35,7 +34,6 @@ from reslab.training import checkpoints, fit
 from reslab.training.options import TRAINING_SCHEMA
 
 TRAIN = str(CONF.parent / "src" / "train.py")
-processes = multiprocessing.get_context("forkserver")
 
 TINY = (
     "model=resnet8",
@@ -63,55 +61,29 @@ RECIPES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def imported_once():
-    """A server that has imported everything and forks: each time a real process, without the seconds of imports."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # which it would not know of
-        processes.set_forkserver_preload(["reslab.commands.train", "reslab.training.fit", "reslab.training.averaging"])
-        forkserver.ensure_running()
-        yield
-
-
-def command(arguments, folder):
-    """What `python src/train.py` does, in a process of its own group, one thread."""
-    os.chdir(folder)
-    os.setpgrp()
-    torch.set_num_threads(1)
-    with Path("output.txt").open("a") as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-    sys.argv = [TRAIN, *arguments]
-    runpy.run_path(TRAIN, run_name="__main__")
-
-
 def start(folder, *arguments):
-    process = processes.Process(target=command, args=(arguments, str(folder)))
-    process.start()
-    return process
+    with (folder / "output.txt").open("a") as output:
+        return conftest.start("train", *arguments, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
 
 
 def run(folder, *arguments):
-    process = start(folder, *arguments)
-    process.join()
-    assert process.exitcode == 0, (folder / "output.txt").read_text()
+    assert start(folder, *arguments).wait() == 0, (folder / "output.txt").read_text()
 
 
 def killed_again_and_again(folder, arguments, kills, seconds, generator):
     """Kill the run `kills` times, each after a random time of up to `seconds`, and let the last one end."""
-    survived = 0
-    while survived < kills:
+    for survived in range(kills):
         process = start(folder, *arguments, "resume=auto")
-        process.join(timeout=seconds * generator.random())
-        if process.exitcode is not None:  # it has ended before
-            assert process.exitcode == 0, (folder / "output.txt").read_text()
-            break
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        survived += 1
-    else:
-        run(folder, *arguments, "resume=auto")
-    return survived
+        try:
+            status = process.wait(seconds * generator.random())
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        else:  # it has ended before
+            assert status == 0, (folder / "output.txt").read_text()
+            return survived
+    run(folder, *arguments, "resume=auto")
+    return kills
 
 
 def outcome(folder):
@@ -157,12 +129,12 @@ def test_a_signal_saves_the_step_and_ends_the_run(tmp_path, number, status):
     whole, parts = folders(tmp_path)
     arguments = (*TINY, *RECIPES["sgd"])
     run(whole, *arguments)
-    process = start(parts, *arguments, "trainer.max_epochs=3")
+    process = start(parts, *arguments)
     while not list(parts.glob("outputs/*/*/metrics.csv")):  # the first epoch has ended
-        process.join(timeout=0.01)
-    os.kill(process.pid, number)
-    process.join()
-    assert process.exitcode == status
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait() == status
     (run_folder,) = parts.glob("outputs/*/*")
     assert json.loads((run_folder / "result.json").read_text())["status"] == "interrupted"
     said = (parts / "output.txt").read_text()
