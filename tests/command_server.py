@@ -72,7 +72,7 @@ class Server:
         self, script: Path, arguments: Sequence[object], cwd: Path, environment: dict[str, str],
         stdout: int | IO[Any], stderr: int | IO[Any],
     ) -> Started:  # fmt: skip
-        """Start a script. A stream is a file, or subprocess.PIPE for stdout, or subprocess.STDOUT for stderr."""
+        """Start a script. A stream is a file or DEVNULL of subprocess; stdout also its PIPE, stderr also its STDOUT."""
         if self.process is None:
             self._begin()
         request = {"argv": [str(script), *map(str, arguments)], "cwd": str(cwd), "environment": environment}
@@ -81,7 +81,8 @@ class Server:
             read, stdout = os.pipe()
         replies, reply = os.pipe()
         streams = [stdout, stdout if stderr == subprocess.STDOUT else stderr]
-        with open(os.devnull) as nothing:  # noqa: PTH123
+        with open(os.devnull, "r+") as nothing:  # noqa: PTH123
+            streams = [nothing if stream == subprocess.DEVNULL else stream for stream in streams]
             given = [nothing, *streams, reply]
             numbers = [each if isinstance(each, int) else each.fileno() for each in given]
             socket.send_fds(self.socket, [json.dumps(request).encode("utf-8", "surrogatepass")], numbers)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FP32, SRC, equal, last_weights, run
+from conftest import FP32, SRC, equal, last_weights, run, start
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", FP32)
@@ -200,7 +200,7 @@ def test_a_failure_is_told_apart_from_a_mistake(tmp_path):
 def sweep(tmp_path_factory):
     """Three jobs, one of which has fewer training images than a batch: (the process, the sweep's folder)"""
     cwd = tmp_path_factory.mktemp("sweep")
-    done = run("train", "-m", *QUICK, "data.batch_size=256,5000,64", "logger=none", cwd=cwd)
+    done = run("train", "-m", *QUICK, "data.batch_size=256,5000,64", "logger=none", "page=false", cwd=cwd)
     (folder,) = (cwd / "outputs" / "multirun").iterdir()
     return done, folder
 
@@ -295,14 +295,14 @@ def test_a_sweep_that_is_interrupted_goes_on_with_the_same_command(tmp_path):
         "-m", "model=resnet8", "trainer=cpu", "trainer.max_epochs=3", "seed=1,2", "sweep.stop_on_failure=true",
         "resume=auto",
     )  # fmt: skip
-    command = [sys.executable, SRC / "train.py", *sweep]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with (tmp_path / "told.txt").open("w") as errors:
+        process = start("train", *sweep, cwd=tmp_path, stdout=subprocess.PIPE, stderr=errors)
         assert any(line.startswith("    1  ") for line in process.stdout)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=300)
+        assert process.wait(300) == 130
     (folder,) = (tmp_path / "outputs" / "multirun").iterdir()
-    assert process.returncode == 130
-    assert told == f"interrupted (SIGINT): resume={folder.relative_to(tmp_path)} continues the sweep\n"
+    line = f"interrupted (SIGINT): resume={folder.relative_to(tmp_path)} continues the sweep\n"
+    assert (tmp_path / "told.txt").read_text() == line
     assert json.loads((folder / "result.json").read_text()) == {"status": "interrupted", "jobs": 1, "failed": 1}
     assert run("train", *sweep, cwd=tmp_path).returncode == 0
     assert list((tmp_path / "outputs" / "multirun").iterdir()) == [folder]

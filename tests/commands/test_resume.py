@@ -41,9 +41,11 @@ TINY = (
     "trainer=cpu",
     "trainer.max_epochs=3",
     "trainer.log_every_n_steps=7",
+    "page=false",
     FP32,
 )
 OFTEN = "checkpoint.every_minutes=0.0005"  # 30 ms
+KILLS = 10 if "RESLAB_ALL_FAULTS" in os.environ else 4  # of each recipe
 RECIPES = {
     "sgd": ("data.augment.erasing=0.5", "data.augment.crop=1", "model.dropout=0.2"),
     "augmented": (
@@ -64,6 +66,10 @@ RECIPES = {
 def start(folder, *arguments):
     with (folder / "output.txt").open("a") as output:
         return conftest.start("train", *arguments, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+
+
+def start_printing(folder, *arguments):
+    return conftest.start("train", *arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
 
 def run(folder, *arguments):
@@ -109,16 +115,16 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_ten_kills_of_each_recipe(tmp_path, recipe):
+def test_kills_of_each_recipe(tmp_path, recipe):
     arguments = (*TINY, "trainer.max_epochs=8", *RECIPES[recipe], OFTEN)
     whole = tmp_path / "whole"
     whole.mkdir()
     run(whole, *arguments)
     generator, survived, runs = random.Random(recipe), 0, 0
-    while survived < 10:
+    while survived < KILLS:
         parts = tmp_path / f"parts{runs}"
         parts.mkdir()
-        survived += killed_again_and_again(parts, arguments, kills=10 - survived, seconds=2, generator=generator)
+        survived += killed_again_and_again(parts, arguments, kills=KILLS - survived, seconds=2, generator=generator)
         assert_same(outcome(whole), outcome(parts))
         runs += 1
     print(f"{recipe}: {survived} kills survived in {runs} runs")
@@ -153,33 +159,43 @@ def test_a_signal_to_all_processes_of_a_run_saves_the_step_and_ends_it(tmp_path,
     images = ("data=imagefolder", f"data.root={digit_files[0].parents[1]}", "data.in_memory=false")
     ranks = () if devices == 1 else ("trainer=ddp_cpu", "trainer.devices=2")
     arguments = (*TINY, *images, "data.image_size=8", "data.num_workers=2", *ranks, "trainer.log_every_n_steps=1")
-    command = [sys.executable, TRAIN, *arguments, "resume=auto"]
-    subprocess.run(command, cwd=whole, check=True, capture_output=True)
-    process = subprocess.Popen(command, cwd=parts, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    arguments += ("resume=auto",)
+    run(whole, *arguments)
+    process = start_printing(parts, *arguments)
     for line in process.stdout:
         if line.startswith("    1  "):  # the first epoch has ended
             os.killpg(process.pid, signal.SIGTERM)
     assert process.wait() == 143
-    subprocess.run(command, cwd=parts, check=True, capture_output=True)
+    run(parts, *arguments)
     assert_same(outcome(whole), outcome(parts))
+
+
+TWO_PROCESSES = (
+    *TINY, *RECIPES["sgd"], "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", OFTEN,
+    "trainer.max_epochs=8", "trainer.log_every_n_steps=3", "resume=auto",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole_of_two(tmp_path_factory):
+    """The outcome of a run of two processes that nothing has interrupted."""
+    folder = tmp_path_factory.mktemp("two")
+    run(folder, *TWO_PROCESSES)
+    return outcome(folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)])
-def test_two_processes_go_on_too(tmp_path, number, status):
-    whole, parts = folders(tmp_path)
-    arguments = (*TINY, *RECIPES["sgd"], "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", OFTEN)
-    arguments += ("trainer.max_epochs=8", "trainer.log_every_n_steps=3")
-    command = [sys.executable, TRAIN, *arguments, "resume=auto"]
-    subprocess.run(command, cwd=whole, check=True, capture_output=True)
-    process = subprocess.Popen(command, cwd=parts, stdout=subprocess.PIPE, text=True)
+def test_two_processes_go_on_too(tmp_path, whole_of_two, number, status):
+    process = start_printing(tmp_path, *TWO_PROCESSES)
     for line in process.stdout:
         if line.startswith("    3  "):
             process.send_signal(number)
     assert process.wait() == status
-    went_on = subprocess.run(command, cwd=parts, check=True, capture_output=True, text=True)
-    assert int(went_on.stdout.partition(", step ")[2].split()[0]) >= 40  # when epoch 3 is told, 2 is saved
-    assert_same(outcome(whole), outcome(parts))
+    run(tmp_path, *TWO_PROCESSES)
+    # when epoch 3 is told, 2 is saved
+    assert int((tmp_path / "output.txt").read_text().partition(", step ")[2].split()[0]) >= 40
+    assert_same(whole_of_two, outcome(tmp_path))
 
 
 def damage_nothing(path):

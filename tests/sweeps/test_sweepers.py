@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import conftest
 import pytest
 from conftest import FP32, SRC, run
 from fake_runs import make_run
@@ -31,11 +32,7 @@ EPOCH = r" +\d+  +\d"  # how the line of an epoch begins
 
 
 def start(*arguments, cwd):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.Popen(
-        [sys.executable, TRAIN, *arguments], cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    return conftest.start("train", *arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def kill_at_line(process, number, beginning):
@@ -43,8 +40,7 @@ def kill_at_line(process, number, beginning):
     lines = (line for line in process.stdout if re.match(beginning, line))
     next(itertools.islice(lines, number - 1, None))
     process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
 
 
 def results(folder):
