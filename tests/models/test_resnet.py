@@ -198,8 +198,13 @@ def test_initial_weights_equal_those_of_torchvision(build: Build, name: str, zer
 # --- every file in conf/model, also one that a user adds --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", heavy_marked(names("model")))
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        *(pytest.param(name, 3, marks=pytest.mark.slow if name in HEAVY else ()) for name in names("model")),
+        *((name, 1) for name in ("resnet20", "resnet50d", "resnet8_fast", "six_block", "timm")),  # each stem
+    ],
+)
 def test_a_gradient_reaches_every_parameter(composed: Compose, name: str, channels: int) -> None:
     model = composed(f"model={name}").model
     network = build_network(model, channels, 7, 32)
