@@ -87,3 +87,5 @@ def test_a_data_set_is_known_by_its_name_and_its_own_options():
     assert data_set({"data": "imagefolder", "data.root": "cats", "data.test_fraction": 0.2} | shared) == (
         "imagefolder root=cats test_fraction=0.2"
     )
+    folds = {"data": "imagefolder", "data.root": "cats", "data.test_fraction": 0.2, "data.folds": 3}
+    assert data_set(folds | shared) == "imagefolder folds=3 root=cats"

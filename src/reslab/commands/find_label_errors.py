@@ -36,7 +36,7 @@ def run_find_label_errors(config: DictConfig) -> None:
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.report import folder_of
         from reslab.reports.label_errors import find_suspects, read_folds
-        from reslab.reports.label_errors_page import PAGE, summary, write_suspects
+        from reslab.reports.label_errors_page import PAGE, TABLE, summary, write_suspects
 
     folder = folder_of(config.runs)
     output = Path(config.output or folder)
@@ -45,7 +45,7 @@ def run_find_label_errors(config: DictConfig) -> None:
     suspects = find_suspects(folds)
     write_suspects(folds, suspects, output, config.root)
     print(summary(folds, suspects))
-    print(f"written: {printable(output / PAGE)}")
+    print(f"written: {printable(output / PAGE)}, and all of them in {TABLE}")
 
 
 def main() -> None:

@@ -55,7 +55,9 @@ def data_set(settings: Settings) -> str:
 
     The options that all data sets have say how images are used, not which there are, apart from `CHOOSE_IMAGES`.
     """
-    own = (name for name in settings if name.startswith("data.") and not has_prefix(name, shared_data_options()))
+    own = {name for name in settings if name.startswith("data.") and not has_prefix(name, shared_data_options())}
+    if settings.get("data.folds"):
+        own.discard("data.test_fraction")  # the folds say which images are tested
     options = (f"{name.removeprefix('data.')}={shown(settings[name])}" for name in sorted(own))
     return " ".join([str(settings.get("data", "no data set")), *options])
 

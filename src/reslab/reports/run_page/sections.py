@@ -73,9 +73,10 @@ def metrics_section(tested: AnsweredTest) -> Iterator[str]:
     yield (
         f'<p class="quiet">{n:,}{part} test images, {int(answers.right.sum()):,} right. An interval says where the '
         "metric of the same network would be with other images of this kind. Wilson: the score interval of a "
-        "proportion, which is no single point where all images are right either. Bootstrap: percentiles of "
-        f"{resamples:,} resamples of the {n:,} images, drawn with a fixed seed, as they are and around the value, "
-        "whichever reaches further. The calibration "
+        "proportion, which is no single point where all images are right either. Bootstrap: the "
+        f"percentiles of the metric in {resamples:,} resamples of the {n:,} images, drawn with a fixed seed, and the "
+        "same percentiles moved so that the mean of the resamples is the metric itself; the interval reaches from the "
+        "lowest to the highest of these bounds. The calibration "
         f"error is not resampled, which would make it larger; instead, {resamples:,} draws show how large it would be "
         f"by chance in {PERCENT} of such tests.</p>"
     )
