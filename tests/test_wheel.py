@@ -1,5 +1,6 @@
 """The wheel: what `pip install` gives away from the checkout."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import zipfile
 import pytest
 from conftest import CONF, FP32
 
+from reslab.configuration import ZOO
+
 pytestmark = pytest.mark.slow  # pip installs setuptools into an environment of its own to build it
 
 
@@ -16,7 +19,7 @@ pytestmark = pytest.mark.slow  # pip installs setuptools into an environment of 
 def installed(tmp_path_factory):
     """A folder with the wheel's content."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in ("src", "conf"):
+    for name in ("src", "conf", "docs/zoo"):
         shutil.copytree(CONF.parent / name, folder / name, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CONF.parent / name, folder)
@@ -48,7 +51,10 @@ def test_the_wheel_has_every_file_of_the_package_and_of_conf(installed):
     inside = {path.relative_to(installed) for path in installed.rglob("*") if path.suffix in (".py", ".yaml", ".typed")}
     src = CONF.parent / "src"
     package = {path.relative_to(src) for path in src.glob("*/**/*") if path.suffix in (".py", ".typed")}
-    assert inside == package | {"reslab" / path.relative_to(CONF.parent) for path in CONF.rglob("*.yaml")}
+    conf = {"reslab" / path.relative_to(CONF.parent) for path in CONF.rglob("*.yaml")}
+    zoo = {"reslab/zoo" / path.relative_to(ZOO) for path in ZOO.rglob("*") if path.is_file()}
+    assert {path for path in inside if path.parts[:2] != ("reslab", "zoo")} == package | conf
+    assert {path.relative_to(installed) for path in (installed / "reslab/zoo").rglob("*") if path.is_file()} == zoo
 
 
 def test_an_empty_folder_is_enough_to_train_and_to_predict(installed, tmp_path):
@@ -59,6 +65,15 @@ def test_an_empty_folder_is_enough_to_train_and_to_predict(installed, tmp_path):
     place, status, commit = run(installed, tmp_path, program).stdout.split()
     assert place == str(installed / "reslab" / "__init__.py")
     assert (status, commit) == ("finished", "None")  # the wheel is of no commit
+
+
+def test_the_zoo_is_there_away_from_the_checkout(installed, tmp_path):
+    program = "import reslab; run = reslab.load('zoo/digits_resnet8'); print(run.folder, run.result['parameters'])"
+    folder, parameters = run(installed, tmp_path, program).stdout.split()
+    assert (folder, parameters) == (str(installed / "reslab/zoo/digits_resnet8"), "75002")
+    tested = run(installed, tmp_path, COMMAND, "evaluate", "zoo/digits_resnet8", FP32, "output=result.json")
+    assert tested.returncode == 0, tested.stderr
+    assert json.loads((tmp_path / "result.json").read_text())["metrics"]["test/accuracy"] == pytest.approx(358 / 359)
 
 
 def test_a_sweep_starts_its_jobs_as_commands_of_the_wheel(installed, tmp_path):

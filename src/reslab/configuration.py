@@ -1,4 +1,4 @@
-"""The place of conf/, and small functions on composed configurations and command-line overrides.
+"""The places of conf/ and of the zoo, and small functions on composed configurations and command-line overrides.
 
 Nothing here imports torch.
 """
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 PACKAGE = Path(__file__).parent
-# An installed wheel carries conf/ inside the package; a checkout has it next to src/.
+# An installed wheel carries conf/ and docs/zoo/ inside the package; a checkout has them next to src/.
 CONF = next((path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if path.is_dir()), PACKAGE / "conf")
+ZOO = CONF.parent / ("zoo" if CONF.parent == PACKAGE else "docs/zoo")
 
 
 # values

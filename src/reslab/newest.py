@@ -1,11 +1,17 @@
-"""The run that a path stands for: a folder of runs stands for the newest of them, and `latest` for that of outputs."""
+"""The run that a path stands for.
+
+A folder of runs stands for the newest of them, `latest` for the newest below outputs, and zoo/<name> for the run of a
+network of the zoo.
+"""
 
 import logging
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
-from reslab.errors import UserError, nearest
+from reslab.configuration import ZOO
+from reslab.errors import UserError, nearest, suggest
 from reslab.run import SWEEP_FILE, Run
 from reslab.text import for_shell
 
@@ -24,8 +30,9 @@ def require_run(folder: str | Path) -> Path:
     path = os.path.expanduser(folder)  # noqa: PTH111  # Path("") would be the current folder
     if not path:
         raise UserError("the path is empty: give a run's folder, or latest")
+    path = located(path)
     is_file = os.path.isfile(path)
-    run = Run(Path(path).parent.parent if is_file else path)
+    run = Run.of_checkpoint(path) if is_file else Run(path)
     if run.has_settings:
         return run.folder
     if not is_file and (newest := newest_run(path)):
@@ -34,6 +41,30 @@ def require_run(folder: str | Path) -> Path:
         raise UserError(not_found(path))
     what = "is not a run's checkpoint" if is_file else "holds no run"
     raise UserError(f"{path} {what}: {run.overrides_file.relative_to(run.folder)} is missing")
+
+
+def located(path: str | Path) -> str:
+    """Return the folder of a network of the zoo for its name, zoo/<name> or zoo:<name>, and any other path as it is.
+
+    A file or folder that has such a name itself is what it stands for.
+
+    Raises:
+        UserError: the zoo has no network of this name.
+    """
+    named = re.fullmatch("zoo[/:](.+?)/?", str(path), re.DOTALL)
+    if named is None or os.path.lexists(path):
+        return str(path)
+    name, known = named[1], folders_in(str(ZOO))
+    if name not in known:
+        others = f"it has {', '.join(known)}" if known else "it is empty"
+        raise UserError(f"{path}: the zoo has no such network{suggest(name, known, others)}")
+    return str(ZOO / name)
+
+
+def refuse_zoo(path: Path, advice: str) -> None:
+    """Raise UserError for a place within the zoo, which is a part of ResLab and stays as it is."""
+    if path.resolve().is_relative_to(ZOO.resolve()):
+        raise UserError(f"{path} is in the zoo, which stays as it is: {advice}")
 
 
 def require_text(path: object, what: str) -> None:
@@ -101,6 +132,7 @@ def find_checkpoint(path: str | Path) -> Path | None:
     A file is one itself. The folder of a run stands for its best checkpoint, and a folder of runs for that of the
     newest run in it, which the log names.
     """
+    path = located(path)
     if os.path.isfile(path):
         return Path(path)
     run = Run(path)
@@ -131,7 +163,7 @@ def newest_run(folder: str | Path) -> Run | None:
 
 def folder_of_runs(folder: str | Path, outputs: str = "outputs") -> Path:
     """Return the folder of all runs for `latest`, unless there is a folder of this name, and otherwise the folder."""
-    return Path(outputs) if is_latest(folder) else Path(folder)
+    return Path(outputs) if is_latest(folder) else Path(located(folder))
 
 
 def is_latest(folder: str | Path) -> bool:

@@ -78,6 +78,7 @@ RENAMED = {
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # previous: what last.ckpt was before
 BEST_BEFORE_END = "best_before_end.ckpt"  # what best.ckpt was before a validation that only the end of the run caused
+WEIGHTS = "weights.safetensors"  # the only checkpoint in the folder of a network that was exported to be shared
 PAGE = "run.html"  # what shows a run to a reader
 SWEEP_FILE = "multirun.yaml"  # what a sweep was started with, in its folder; the name is Hydra's
 BENCHMARK_FILE = "benchmark.json"  # the result of a benchmark, whose folder has settings but holds no run
@@ -107,8 +108,8 @@ class Run:
 
     Attributes:
         folder, checkpoints, hydra_folder: folders.
-        last, previous, best, metrics_file, result_file, answers_file, page_file, config_file, overrides_file: files in
-            them.
+        last, previous, best, weights, metrics_file, result_file, answers_file, page_file, config_file, overrides_file:
+            files in them.
 
     Example:
         >>> from reslab import Run
@@ -124,6 +125,7 @@ class Run:
         self.checkpoints = self.folder / "checkpoints"
         self.last, self.previous, self.best = (self.checkpoints / name for name in (LAST, PREVIOUS, BEST))
         self.best_before_end = self.checkpoints / BEST_BEFORE_END
+        self.weights = self.folder / WEIGHTS
         self.metrics_file = self.folder / "metrics.csv"
         self.result_file = self.folder / "result.json"
         self.page_file = self.folder / PAGE
@@ -134,6 +136,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.status})"
+
+    @classmethod
+    def of_checkpoint(cls, path: str | Path) -> "Run":
+        """Return the run that a checkpoint belongs to, by the path of the file."""
+        return cls(Path(path).parent if Path(path).name == WEIGHTS else Path(path).parent.parent)
 
     @classmethod
     def below(cls, folder: str | Path) -> Iterator["Run"]:
@@ -248,7 +255,12 @@ class Run:
 
     @property
     def has_checkpoint(self) -> bool:
-        return os.path.lexists(self.best) or os.path.lexists(self.last)
+        return any(map(os.path.lexists, (self.best, self.last, self.weights)))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the folder holds the weights of a run without the checkpoints that the run could resume from."""
+        return self.weights.is_file() and not self.resumable_checkpoints()
 
     def checkpoint(self) -> Path:
         """Return the best checkpoint, or the last one where there is no best one.
@@ -263,7 +275,7 @@ class Run:
 
     def chosen_checkpoint(self) -> tuple[Path, str | None]:
         """Return the checkpoint, and what is to be said if the result of the run is of other weights."""
-        for path in (self.best, self.last):
+        for path in (self.best, self.last, self.weights):
             # What is in place of the best checkpoint and cannot be read is no reason to take other weights.
             if os.path.lexists(path):
                 return path, self.other_step(path, self.result.get("steps")) if path == self.last else None

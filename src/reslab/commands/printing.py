@@ -22,6 +22,7 @@ from reslab.text import for_shell, printable
 
 if TYPE_CHECKING:
     from reslab.inference.export.export import Exported
+    from reslab.inference.export.share import Shared
 
 SHOWN = (
     "val/accuracy", "test/accuracy", "test/top5_accuracy", "test/loss", "test/f1_macro", "test/calibration_error",
@@ -262,6 +263,20 @@ def print_export(exported: "Exported") -> None:
     """Print what was written, what the file takes and gives, and how it compares with the run's network."""
     console = Console(markup=False, emoji=False)
     for what, line in export_facts(exported).items():
+        console.print(f"{what:12}{printable(line)}", soft_wrap=True, highlight=False)
+
+
+def print_shared(shared: "Shared") -> None:
+    """Print what was written, on what it was compared, and what to do with it."""
+    console = Console(markup=False, emoji=False)
+    folder = relative(shared.folder)
+    facts = {
+        "written": f"{folder}: {shared.size / 1e6:,.2f} MB of weights of {relative(shared.run.folder)}",
+        "compared": f"on {shared.images}: all logits are those of the run, bit for bit, in float32 on the CPU",
+        "card": f"{folder / 'README.md'}: read it, and complete what only you know",
+        "predict": command("predict", str(folder), "photo.jpg"),
+    }
+    for what, line in facts.items():
         console.print(f"{what:12}{printable(line)}", soft_wrap=True, highlight=False)
 
 

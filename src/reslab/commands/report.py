@@ -11,7 +11,7 @@ from reslab.commands.help import version_text
 from reslab.commands.output import lasting_streams
 from reslab.errors import UserError, option_line
 from reslab.interruption import signals
-from reslab.newest import folder_of_runs, is_latest, newest_first, not_found
+from reslab.newest import folder_of_runs, is_latest, located, newest_first, not_found, refuse_zoo
 from reslab.run import PAGE, Run
 from reslab.sweeps.folder import Sweep
 from reslab.text import printable
@@ -82,6 +82,7 @@ def report(arguments: list[str]) -> None:
         compare(folders)
         return
     place = Path(outputs[-1]).expanduser() if outputs else common_folder(folders)
+    refuse_zoo(place, "output=<folder> writes the report elsewhere, and a network's README.md is its card")
     found = read_report(folders)
     print_report(found)
     if outputs and place.suffix in PICTURES and not place.is_dir():
@@ -110,11 +111,10 @@ def refuse_other_words(folders: list[Path]) -> None:
 
 def folder_of(argument: str) -> Path:
     """Return the folder that an argument names; `latest` is that of the newest run with a result, or sweep."""
-    outputs = folder_of_runs(argument)
-    if is_latest(argument) and not newest_first(outputs):
+    if not is_latest(argument):
+        return Path(located(argument)).expanduser()
+    if not (newest := newest_first(folder_of_runs(argument))):
         raise UserError(not_found(argument))
-    if str(outputs) == argument or not (newest := newest_first(outputs)):
-        return Path(argument).expanduser()
     with_result = (each for each in newest if Sweep(each).exists or Run(each).result_file.exists())
     found = next(with_result, newest[0])
     print(f"{argument}: the newest run or sweep is {printable(found)}")

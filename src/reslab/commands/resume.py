@@ -76,6 +76,13 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
             print("resume=auto: there is no unfinished run or sweep of this very command, so a new one begins")
         return others
     run, sweep = Run(folder), Sweep(folder)
+    if run.is_shared:
+        asked = given["resume"]
+        raise UserError(
+            f"resume={asked} holds weights without the state of the optimizer, from which no run resumes: "
+            f"{for_shell(f'from={asked}')} repeats the run, {for_shell(f'model.weights={asked}')} begins a new one "
+            "from its weights"
+        )
     if sweep.exists:
         return resumed_sweep_command_line(sweep, others, trusted)
     if MULTIRUN.keys() & given.keys():
@@ -231,7 +238,7 @@ def named_folder(option: str, given: Mapping[str, str]) -> Path:
     asked = given[option]
     path = folder_of_runs(asked, given.get("outputs", "outputs"))
     if os.path.isfile(path):
-        return path.parent.parent
+        return Run.of_checkpoint(path).folder
     if is_latest(asked) and not newest_first(path):
         raise UserError(f"{option}={not_found(asked, str(path))}")
     if not os.path.isdir(path):

@@ -13,7 +13,7 @@ from reslab.inference.conformal import true_scores
 from reslab.inference.evaluation import test_network
 from reslab.inference.temperature import fit_temperature, settings, standard_error, with_temperature
 from reslab.machine import is_first_process
-from reslab.newest import require_checkpoint
+from reslab.newest import refuse_zoo, require_checkpoint
 from reslab.run import Run
 from reslab.training.checkpoints import add_to_record
 from reslab.training.metrics import metrics_of
@@ -34,6 +34,7 @@ def calibrate(config: DictConfig) -> dict[str, Any]:
             fits, or the checkpoint cannot be written.
     """
     path = require_checkpoint(config.checkpoint)
+    refuse_zoo(path, "copy the network's folder, and calibrate the copy")
     with sole_writer(path):
         config.checkpoint = str(path)
         tested = test_network(config)
@@ -59,7 +60,7 @@ def calibrate(config: DictConfig) -> dict[str, Any]:
 @contextmanager
 def sole_writer(checkpoint: Path) -> Iterator[None]:
     """Lock the folder of the run that a checkpoint is in, so that no training replaces the checkpoint meanwhile."""
-    run = Run(checkpoint.absolute().parent.parent)
+    run = Run.of_checkpoint(checkpoint.absolute())
     if not run.hydra_folder.is_dir() or not is_first_process():
         yield
         return

@@ -244,7 +244,7 @@ def with_calibration(evaluation: Evaluation, calibration: Calibration, config: D
 
 def warn_of_other_step(path: Path, step: int, config: DictConfig) -> None:
     """Say so if the result of the run whose folder is given is that of other weights, e.g. before it was resumed."""
-    run = Run(path.parent.parent)
+    run = Run.of_checkpoint(path)
     is_last = path == run.last  # of which `find_checkpoint` says so
     if not is_last and not Path(config.checkpoint).is_file() and (other := run.other_step(path, step)):
         log.warning("%s", other)

@@ -111,6 +111,8 @@ def recorded_options(path: Path, recorded: Mapping[str, Any], folders: Sequence[
         "trainer": {"precision": recorded["trainer"]["precision"]},
         "folder": ".",
     }
+    if options["data"]["root"] is None:  # a shared network does not say where its data were
+        options["data"] = options["data"] | {"root": OmegaConf.load(CONF / "data" / "_data.yaml").root}
     # The checkpoint's own weights are loaded. Nothing is downloaded for it.
     options["model"] |= {"weights": None} | ({"pretrained": False} if "pretrained" in options["model"] else {})
     config = OmegaConf.create(options)

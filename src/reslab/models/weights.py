@@ -1,17 +1,22 @@
 """Published weights: torchvision's by name, or a local file."""
 
+import json
 import logging
+import os
 import re
 import struct
 import warnings
 import zipfile
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
@@ -19,12 +24,14 @@ from reslab.configuration import CONF
 from reslab.errors import UserError
 from reslab.models.options import RESNET
 from reslab.models.resnet import ResNet
-from reslab.newest import find_checkpoint
+from reslab.newest import find_checkpoint, located
 from reslab.run import SETTINGS_ERRORS, Run, read_configuration
 
 log = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
+SAFETENSORS = ".safetensors"
+RECORD = "reslab"  # the entry of a checkpoint that says of which run it is
 OF_TORCHVISION = "IMAGENET1K"  # how the names of torchvision's weights begin
 LISTED_KEYS = 4  # a message names this many of the keys that do not fit; for a wrong network they are hundreds
 # The entries in which training scripts save a network, the more usual ones first, and parts of the names of averages.
@@ -39,7 +46,7 @@ def read_published(weights: str, name: str) -> StateDict:
     Args:
         weights: the name of torchvision's weights, `IMAGENET1K_V1` or `IMAGENET1K_V2`; the path of a file: a state
             dictionary, or a checkpoint with one in an entry such as `state_dict` or `model`, written by torch.save or
-            by safetensors; or the folder of a run, which stands for its best checkpoint.
+            by safetensors; the folder of a run, which stands for its best checkpoint; or `zoo:<name>`.
         name: the variant whose weights torchvision is asked for, e.g. `resnet50`.
 
     Raises:
@@ -169,8 +176,9 @@ def variant_of(state: StateDict) -> str | None:
 def trained_model(weights: str) -> str | None:
     """Return the model that a run has trained, by its name; None where the weights are not those of a run."""
     with suppress(*SETTINGS_ERRORS):
-        folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent.parent
-        return str(Run(folder).config["model"]["name"])
+        path = located(weights)
+        run = Run(path) if os.path.isdir(path) else Run.of_checkpoint(path)
+        return str(run.config["model"]["name"])
     return None
 
 
@@ -231,31 +239,68 @@ def published_entry(name: str, weights: str) -> Any:
 def read_state_dict(path: Path) -> StateDict:
     """Return the network's tensors in a file, under torchvision's names."""
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            # torchvision's training scripts save their options as a Namespace, a class that only holds attributes.
-            with safe_globals([Namespace]):
-                content = load_tensors(path)
+        # torchvision's training scripts save their options as a Namespace, a class that only holds attributes.
+        with safe_globals([Namespace]):
+            content = load_tensors(path)
     except Exception as error:  # each format has its own ways to fail
         raise UserError(f"model.weights: {path} is not a file of weights ({describe_load_error(error)})") from error
     return choose_state_dict(path, content)
 
 
 def load_tensors(path: Path) -> Any:
-    """Return what torch.save has written into a file, on the CPU: tensors and plain values. It can run no code.
+    """Return what a file of torch.save or of safetensors holds, on the CPU: tensors and plain values.
+
+    It can run no code. The name of a file of safetensors ends in .safetensors.
 
     Raises:
         BadZipFile: the file was damaged.
-        Exception: torch.load raises many kinds of errors for other files.
+        Exception: torch.load and safetensors raise many kinds of errors for other files.
     """
     if not path.is_file():  # to open a pipe would wait for its other end
         raise FileNotFoundError(f"{path} is not a file")
+    if path.suffix == SAFETENSORS:
+        return load_safetensors(path)
     verify_checksums(path)
     with warnings.catch_warnings(action="ignore"):  # torch warns about some of the files that it then refuses
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def load_safetensors(path: Path) -> dict[str, Any]:
+    """Return the tensors in a file of safetensors by name; of one that `save_safetensors` wrote, what that was given.
+
+    Raises:
+        Exception: safetensors and json raise many kinds of errors for other files.
+    """
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
+    if RECORD not in metadata:
+        return tensors
+    content: dict[str, Any] = json.loads(metadata[RECORD])
+    prefix = f"{RECORD}."
+    recorded = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
+    return content | {RECORD: content[RECORD] | recorded, "state_dict": weights}
+
+
+def save_safetensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write weights and what is known about them as a file of safetensors.
+
+    Args:
+        path: the file.
+        content: "state_dict", the weights; "reslab", the record of a checkpoint, whose own tensors are written under
+            names that begin with `reslab.`; and any other entries. All but the tensors is written as JSON, under the
+            key "reslab" of the metadata.
+    """
+    record = content[RECORD]
+    tensors = content["state_dict"] | {
+        f"{RECORD}.{name}": value for name, value in record.items() if isinstance(value, Tensor)
+    }
+    plain = {name: value for name, value in content.items() if name != "state_dict"}
+    plain[RECORD] = {name: value for name, value in record.items() if not isinstance(value, Tensor)}
+    # A tensor of its own each: safetensors writes no views.
+    own = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    path.write_bytes(save(own, {RECORD: json.dumps(plain)}))
 
 
 def verify_checksums(path: Path) -> None:

@@ -23,7 +23,7 @@ from reslab.configuration import to_dict
 from reslab.errors import Interrupted, RunError, UserError
 from reslab.files import replaced
 from reslab.interruption import postponed_news_of_workers, signals
-from reslab.models.weights import StateDict, is_state_dict, load_tensors
+from reslab.models.weights import SAFETENSORS, StateDict, is_state_dict, load_tensors, save_safetensors
 from reslab.run import LAST, PREVIOUS, Run, differences
 from reslab.text import for_shell
 from reslab.training.options import divergence_advice
@@ -409,6 +409,9 @@ def add_to_record(path: Path, entries: Mapping[str, Any]) -> None:
     checkpoint["reslab"] = dict(checkpoint["reslab"]) | dict(entries)
     checked_record(path, checkpoint)
     with replaced(path) as partial:
-        with partial.open("wb") as file:
-            torch.save(checkpoint, file)
+        if path.suffix == SAFETENSORS:
+            save_safetensors(partial, checkpoint)
+        else:
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
         os.utime(partial, ns=(status.st_atime_ns, status.st_mtime_ns))  # it says when the weights were saved

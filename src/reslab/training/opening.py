@@ -22,6 +22,7 @@ from reslab.data.training_files import RECORD, trained_files
 from reslab.errors import UserError
 from reslab.machine import command
 from reslab.models.weights import OF_TORCHVISION
+from reslab.newest import located
 from reslab.run import Run
 from reslab.training.checkpoints import read_checkpoint
 
@@ -82,10 +83,14 @@ def weights_line(config: DictConfig, data: ImageDataModule, checksum: str) -> st
     """
     if (record := record_of(config.model.weights)) is None:
         return None
-    other = record["config"]["data"]
-    if other.get("name") != data.name or Path(other.get("root") or "").resolve() != data.root.resolve():
+    other, files = record["config"]["data"], record.get("training_files")
+    # A shared network does not say where its data were, and other files than its own may have the same names.
+    is_same_place = (
+        files is None if (root := other.get("root")) is None else Path(root).resolve() == data.root.resolve()
+    )
+    if other.get("name") != data.name or not is_same_place:
         return None
-    if (files := record.get("training_files")) is not None:
+    if files is not None:
         if "validation_files" not in record:  # an older version, which does not say what it only validated on
             return None
         known = " and ".join(known_images(data, trained_files(files, record["validation_files"])))
@@ -105,7 +110,8 @@ def record_of(weights: str | None) -> dict[str, Any] | None:
     if weights is None or weights.startswith(OF_TORCHVISION):
         return None
     with suppress(UserError):
-        checkpoint = Path(weights) if os.path.isfile(weights) else Run(weights).chosen_checkpoint()[0]
+        path = located(weights)
+        checkpoint = Path(path) if os.path.isfile(path) else Run(path).chosen_checkpoint()[0]
         record: dict[str, Any] = read_checkpoint(checkpoint)["reslab"]
         return record
     return None

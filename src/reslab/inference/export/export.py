@@ -116,7 +116,7 @@ def output_file(config: DictConfig, trained: Trained, checkpoint: Path) -> Path:
     """
     if config.output is not None:
         return Path(config.output)
-    run = Run(checkpoint.parent.parent)
+    run = Run.of_checkpoint(checkpoint)
     folder = run.folder if run.has_settings else checkpoint.parent
     name = re.sub(r"[^\w-]", "_", trained.config.model.name) or "network"
     quantized = ".int8" if config.format == "int8" else ""

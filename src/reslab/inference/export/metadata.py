@@ -60,7 +60,7 @@ def provenance(
     trained: Trained, path: Path, checkpoint: dict[str, Any], kind: str, temperature: float
 ) -> dict[str, Any]:
     """Return the origin of the network. No path of this machine is in it."""
-    run = Run(path.parent.parent)
+    run = Run.of_checkpoint(path)
     origin = trained.classifier.record.get("origin", {})
     with path.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()

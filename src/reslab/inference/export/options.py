@@ -4,29 +4,35 @@ from importlib.util import find_spec
 from typing import Any
 
 from reslab.errors import UserError
-from reslab.options import NULL, PATH, TRUE_OR_FALSE, Schema, integer, one_of
+from reslab.options import NAME, NULL, PATH, TRUE_OR_FALSE, Schema, integer, one_of
 
 # The formats, each with the ending of its files.
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".pt", "int8": ".onnx"}
+SHARE = "share"  # the format that is a folder
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 PACKAGES = {"onnx": ONNX, "int8": ONNX}  # those that are not of ResLab's own requirements
 
 EXPORT = {
     "checkpoint": PATH,
-    "format": one_of(*ENDINGS),
+    "format": one_of(*ENDINGS, SHARE),
     "output": PATH | NULL,
     "root": PATH | NULL,
     "verify": TRUE_OR_FALSE,
     "limit": integer(1) | NULL,
     "calibrated": TRUE_OR_FALSE,
     "calibration_images": integer(1),
+    "license": NAME | NULL,
 }
 
 
 def check_together(values: dict[str, Any]) -> None:
     """Raise UserError if the name of the file does not say what is in it, or a limit has no effect."""
     kind, output = values["format"], values["output"]
-    if output is not None and not output.endswith(ENDINGS[kind]):
+    if kind == SHARE:
+        check_shared(values)
+    elif values["license"] is not None:
+        raise UserError("license= is for the card that format=share writes")
+    if output is not None and not output.endswith(ENDINGS.get(kind, "")):
         raise UserError(f"output={output}: the name of a file of format={kind} ends in {ENDINGS[kind]}")
     if values["limit"] is not None and not values["verify"]:
         raise UserError("limit= is a number of test images, and verify=false reads none: leave one of them out")
@@ -34,6 +40,16 @@ def check_together(values: dict[str, Any]) -> None:
     if kind == "int8" and not values["verify"]:
         raise UserError(
             "format=int8 needs the images of the run, also for the accuracy that it keeps: leave verify out"
+        )
+
+
+def check_shared(values: dict[str, Any]) -> None:
+    """Raise UserError if the folder of format=share has no name, or would be asked to hold another network."""
+    if values["output"] is None:
+        raise UserError("format=share needs output=<a new folder>, whose name is that of the network")
+    if values["calibrated"]:
+        raise UserError(
+            "format=share keeps the temperature beside the weights, for calibrated=true later: leave it out"
         )
 
 

@@ -1,0 +1,200 @@
+"""The card of a network that is shared: how well it does what, how it was made, and who may use it. It is Markdown."""
+
+import html
+import re
+from collections.abc import Iterator
+
+from reslab.configuration import CONF, ZOO
+from reslab.data.images import counted
+from reslab.errors import UserError
+from reslab.inference.export.share import Shared
+from reslab.reports.configurations import metric_text
+from reslab.reports.entries import Entry, read_entry
+from reslab.reports.run_page.tested import WILSON, AnsweredTest, Metric, require_same_test
+from reslab.reports.statistics import PERCENT, proportion_interval
+from reslab.run import UNREADABLE, Result, tested_step
+from reslab.text import for_shell, printable, valid_text
+from reslab.training.answers import read_answers
+
+MAX_MATRIX = 20  # classes whose confusion matrix is read in a terminal; of more, the most frequent mistakes are listed
+MAX_PAIRS = 20
+OWN_IMAGES = "imagefolder"  # the data set that is any folder of images
+
+
+def card(shared: Shared) -> str:
+    """Return the card of a network.
+
+    Raises:
+        UserError: a file of its run cannot be read, or its answers are not those of its result.
+    """
+    entry = read_entry(shared.run)
+    if entry.result["status"] == UNREADABLE:
+        raise UserError(f"{entry.location}: {entry.failure}")
+    tested = answered_test(entry, shared)
+    sections = {
+        "": introduction(shared, entry.result),
+        "Use": use(shared),
+        "Metrics": metrics(entry.result, tested),
+        "Confusion matrix": confusion(tested),
+        "Images": images(shared),
+        "Data": data(entry.result),
+        "Recipe": recipe(shared, entry.result),
+        "Licence": [licence(shared)],
+    }
+    return "\n".join(block for title, lines in sections.items() for block in section(title, list(lines)))
+
+
+def section(title: str, lines: list[str]) -> Iterator[str]:
+    if lines:
+        yield from ([f"## {title}", ""] if title else [])
+        yield from (*lines, "")
+
+
+def answered_test(entry: Entry, shared: Shared) -> AnsweredTest | None:
+    """Return the answers of a run's test; None if it was not tested, or the run does not have the answers."""
+    if "test/accuracy" not in entry.result or not shared.run.answers_file.exists():
+        return None
+    answers, step = read_answers(shared.run.answers_file)
+    require_same_test(answers, step, entry.result)
+    return AnsweredTest(answers, entry.result)
+
+
+def introduction(shared: Shared, result: Result) -> Iterator[str]:
+    yield f"# {text(shared.folder.name)}"
+    yield ""
+    yield (
+        f"{text(result['model'])}, trained on {text(result['data'])} with ResLab: "
+        f"{counted(result['parameters'], 'parameter')} in `weights.safetensors`, {shared.size / 1e6:.2f} MB."
+    )
+
+
+def use(shared: Shared) -> list[str]:
+    """Return how a reader uses the network, which the zoo has by name."""
+    is_in_zoo = shared.folder.absolute().parent == ZOO
+    name = f"zoo/{shared.folder.name}" if is_in_zoo else shared.folder.name
+    weights = name.replace("zoo/", "zoo:", 1) if is_in_zoo else name
+    return [
+        f"    python src/predict.py {for_shell(name)} photo.png",
+        f"    python src/evaluate.py {for_shell(name)}",
+        f"    python src/train.py {for_shell(model_of(shared))} {for_shell(f'model.weights={weights}')} data=…",
+        "",
+        "In Python:",
+        "",
+        "    import reslab",
+        "",
+        f"    reslab.load({printable(repr(name))}).predict(['photo.png'])",
+    ]
+
+
+def model_of(shared: Shared) -> str:
+    return next((each for each in shared.overrides if each.startswith("model=")), "model=…")
+
+
+def metrics(result: Result, tested: AnsweredTest | None) -> Iterator[str]:
+    """Yield the table of the test's metrics, with where each would be with other images."""
+    if "test/accuracy" not in result:
+        yield "The network was not tested."
+        return
+    n = int(result["test/images"])
+    yield f"| metric | value | {PERCENT} interval |"
+    yield "|---|---|---|"
+    for metric in tested.metrics() if tested else [accuracy(result, n)]:
+        bounds = metric.interval and f"{metric_text(metric.interval[0])} to {metric_text(metric.interval[1])}"
+        yield f"| {metric.name} | {metric_text(metric.value)} | {f'{bounds} ({metric.method})' if bounds else ''} |"
+    yield ""
+    right = round(float(result["test/accuracy"]) * n)
+    yield (
+        f"{counted(n, 'test image')}, {right:,} right. An interval says where the metric of the same network would be "
+        "with other images of this kind; other seeds are not in it."
+    )
+
+
+def accuracy(result: Result, n: int) -> Metric:
+    value = float(result["test/accuracy"])
+    return Metric("test/accuracy", value, proportion_interval(round(value * n), n), WILSON)  # type: ignore[arg-type]
+
+
+def confusion(tested: AnsweredTest | None) -> Iterator[str]:
+    """Yield the confusion matrix; of many classes the most frequent mistakes."""
+    if tested is None:
+        return
+    names = [text(name) for name in tested.answers.classes]
+    if len(names) <= MAX_MATRIX:
+        yield f"| true class | {' | '.join(names)} |"
+        yield f"|---|{len(names) * '--:|'}"
+        for name, row in zip(names, tested.confusion.matrix().tolist(), strict=True):
+            yield f"| {name} | {' | '.join(f'{count:,}' if count else '' for count in row)} |"
+        yield ""
+        yield "A column is a predicted class, a number how many test images are of this pair."
+        return
+    yield "| true class | predicted | test images |"
+    yield "|---|---|--:|"
+    for true, predicted, count in tested.mistaken_pairs()[:MAX_PAIRS]:
+        yield f"| {names[true]} | {names[predicted]} | {count:,} |"
+    yield ""
+    yield f"The most frequent mistakes between {len(names):,} classes."
+
+
+def images(shared: Shared) -> Iterator[str]:
+    """Yield what the network takes."""
+    spec = shared.spec
+    size = spec.size_in_evaluation
+    kind = {1: "grey", 3: "RGB"}.get(spec.channels, f"{spec.channels} channels")
+    yield (
+        f"{size}x{size} pixels, {kind}, from 0 to 1 with mean {numbers(spec.mean)} and standard deviation "
+        f"{numbers(spec.std)} subtracted and divided; `predict` does it. {len(spec.classes):,} classes: "
+        f"{', '.join(map(text, spec.classes))}."
+    )
+
+
+def numbers(values: list[float]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values)
+
+
+def data(result: Result) -> Iterator[str]:
+    """Yield what the file of the data set in conf/ says of it, its source and its licence included."""
+    name, known = result["data"], {file.stem: file for file in (CONF / "data").glob("[!_]*.yaml")}
+    if name == OWN_IMAGES or name not in known:
+        yield "Images of the author's own. Write here where they come from and what their licence allows."
+        return
+    for line in known[name].read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        yield line.removeprefix("# ")
+
+
+def recipe(shared: Shared, result: Result) -> Iterator[str]:
+    """Yield the command that trains the network again, and where it was trained."""
+    yield f"    python src/train.py {' '.join(map(for_shell, shared.overrides))}".rstrip()
+    yield ""
+    threads = (
+        f", {counted(result['threads'], 'thread')}" if result.get("device") == "cpu" and "threads" in result else ""
+    )
+    versions = ", ".join(f"{text(name)} {text(version)}" for name, version in result.get("versions", {}).items())
+    yield (
+        f"Seed {result['seed']}; the weights of step {tested_step(result):,} of {result['steps']:,} "
+        f"({counted(result['epochs'], 'epoch')}), after {result['train/seconds']:,.0f} s of training on "
+        f"{text(result['device'])}{threads}, {text(result['precision'])}. {versions}; ResLab's commit "
+        f"{text(str(result.get('git_commit'))[:12])}. The same command gives the same weights with the same versions, "
+        "number of threads and kind of processor."
+    )
+    yield ""
+    yield (
+        f"The weights were read back and compared with those of the run on {shared.images}: all logits are the same, "
+        "bit for bit. `result.json` and `.hydra/` are those of the run."
+    )
+
+
+def licence(shared: Shared) -> str:
+    stated = "not stated." if shared.licence is None else f"{text(shared.licence)}."
+    return f"Of the weights: {stated} Of the data: see above."
+
+
+def text(value: object) -> str:
+    r"""Return text of unknown origin as Markdown shows it.
+
+    Example:
+        >>> print(text("a|b <i>"))
+        a\|b &lt;i&gt;
+    """
+    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(printable(valid_text(str(value))), quote=False))
