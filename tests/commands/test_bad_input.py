@@ -363,6 +363,11 @@ OTHERS = [
 # fmt: on
 
 
+def sampled(rows, every):
+    """Return the rows, of which only each n-th one is a default test. The others take their second as slow tests."""
+    return [pytest.param(*row, marks=[pytest.mark.slow] * (number % every > 0)) for number, row in enumerate(rows)]
+
+
 def contents(folder):
     """Every file with a checksum, apart from the lock, which is empty."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
@@ -397,7 +402,7 @@ def check(answer, line):
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
-    [pytest.param(*row, marks=[pytest.mark.slow] * (number % 6 > 0)) for number, row in enumerate(OPTIONS)],
+    sampled(OPTIONS, every=6),
 )
 def test_a_mistake_in_an_option_leaves_the_run_as_it_was(run, trained_run, monkeypatch, arguments, line):
     monkeypatch.setitem(
@@ -408,7 +413,7 @@ def test_a_mistake_in_an_option_leaves_the_run_as_it_was(run, trained_run, monke
     assert contents(trained_run) == before
 
 
-@pytest.mark.parametrize(("arguments", "line"), RESUMED)
+@pytest.mark.parametrize(("arguments", "line"), sampled(RESUMED, every=2))
 def test_a_mistake_on_resuming_changes_no_byte_of_the_run(run, trained_run, arguments, line):
     before = contents(trained_run)
     assert {"result.json", "metrics.csv", "last.ckpt", "config.yaml", "train.log"} <= {
@@ -430,7 +435,7 @@ def test_a_failure_before_a_run_has_resumed_leaves_its_result(run, trained_run, 
     assert "the disk is gone" in (trained_run / "train.log").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("arguments", "line"), LATER)
+@pytest.mark.parametrize(("arguments", "line"), sampled(LATER, every=3))
 def test_what_is_found_later_is_one_line_too(run, trained_run, tmp_path, arguments, line):
     before = contents(trained_run)
     folder = [] if "hydra.run.dir" in arguments else [f"hydra.run.dir={tmp_path}"]
@@ -446,7 +451,7 @@ def test_a_mistake_in_the_folder_of_an_unfinished_run_is_no_result_of_it(run, tm
     assert [path.name for path in tmp_path.iterdir()] == [".hydra"]
 
 
-@pytest.mark.parametrize(("name", "arguments", "line"), OTHERS)
+@pytest.mark.parametrize(("name", "arguments", "line"), sampled(OTHERS, every=3))
 def test_the_other_commands(run, trained_run, tmp_path, name, arguments, line):
     before = contents(trained_run)
     folder = [f"hydra.run.dir={tmp_path}"] if name == "benchmark" else []
