@@ -19,8 +19,8 @@ test: .venv/installed   ## the default tests
 test-all: .venv/installed  ## the slow ones too
 	$(BIN)/python -m pytest $(ARGS)
 
-faults: .venv/installed  ## a fault in every file operation, phase and file of a run, not only in a sample; an hour
-	RESLAB_ALL_FAULTS=1 $(BIN)/python -m pytest tests/faults -n 2 --dist worksteal $(ARGS)
+faults: .venv/installed  ## a fault in every file operation, phase and file of a run, and more kills, not only a sample; an hour
+	RESLAB_ALL_FAULTS=1 $(BIN)/python -m pytest tests/faults tests/commands/test_resume.py -n 2 --dist worksteal $(ARGS)
 
 gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),.venv/installed)  ## test and measure on a GPU (PART=speed PYTHON_GPU=python3)
 	PYTHONPATH=$(CURDIR)/packages:$$PYTHONPATH $(PYTHON_GPU) benchmarks/gpu.py $(PART) $(ARGS)
