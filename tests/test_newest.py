@@ -9,7 +9,7 @@ from reslab.newest import require_path
     [
         ("resnet8", ": did you mean outputs/resnet8-digits?"),
         ("ResNet8-Digits", ": did you mean outputs/resnet8-digits?"),
-        ("outputs/resnet8", ""),
+        ("outputs/resnet8", ": did you mean outputs/resnet8-digits?"),
         ("photos", ""),
         ("LATEST", ": did you mean latest?"),
     ],

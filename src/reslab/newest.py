@@ -109,13 +109,16 @@ def not_found(path: str | Path, outputs: str = "outputs") -> str:
     )
 
 
-def meant_run(path: str, outputs: str) -> str:
-    """Return which folder of all runs a path may stand for, as a question; "" where none is near."""
-    if path.lower() == LATEST:
+def meant_run(path: str, outputs: str = "outputs") -> str:
+    """Return what a path may stand for, as a question: `latest`, or a folder beside it; "" where none is near.
+
+    A name alone may stand for a folder in that of all runs.
+    """
+    if nearest(path, [LATEST]):
         return f": did you mean {LATEST}?"
-    if os.sep in path:
-        return ""
-    near = [for_shell(os.path.join(outputs, name)) for name in nearest(path, folders_in(outputs))]  # noqa: PTH118
+    parent, name = os.path.split(path.rstrip(os.sep))
+    place = parent or outputs
+    near = [for_shell(os.path.join(place, known)) for known in nearest(name, folders_in(place))]  # noqa: PTH118
     return f": did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -62,6 +62,8 @@ def test_a_run_is_loaded_as_the_commands_find_it(tmp_path, monkeypatch):
     [
         ("absent", "absent does not exist"),
         ("Latest", "Latest does not exist: did you mean latest?"),
+        ("lates", "lates does not exist: did you mean latest?"),
+        ("./emty", "./emty does not exist: did you mean ./empty?"),
         (
             "latest",
             "latest is the newest run below outputs, and .*/outputs does not exist: change to the .*",

@@ -22,8 +22,10 @@ def test_runs_are_found_below_a_folder_in_natural_order(tmp_path, monkeypatch):
 def test_a_folder_without_runs_is_a_mistake(tmp_path):
     make_run(tmp_path / "resnet20-digits" / "a", accuracy=0.5)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"^there is no folder .*/resnet2-digits: did you mean resnet20-digits\?$"):
+    with pytest.raises(UserError, match=r"^there is no folder .*/resnet2-digits: did you mean /.*/resnet20-digits\?$"):
         read_entries([tmp_path / "resnet2-digits"])
+    with pytest.raises(UserError, match=r"^there is no folder latst: did you mean latest\?$"):
+        read_entries([Path("latst")])
     with pytest.raises(UserError, match=r"/empty contains no run: a run's folder has \.hydra in it, "):
         read_entries([tmp_path / "resnet20-digits", tmp_path / "empty"])
 

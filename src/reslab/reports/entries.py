@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reslab.configuration import as_list
 from reslab.errors import UserError, suggest
+from reslab.newest import meant_run
 from reslab.reports.reading import UnreadableError, brief, checked_config, checked_metrics, checked_result, fold_of
 from reslab.reports.settings import Settings, comparable_settings, requested_text
 from reslab.run import ENDED, FINISHED, PRUNED, UNREADABLE, Result, Run
@@ -95,7 +96,8 @@ def runs_below(folder: Path) -> list[Run]:
     if not folder.is_dir():
         siblings = [path.name for path in folder.parent.glob("*/")]
         advice = "give the folder of a run or a sweep, or a folder that contains some"
-        raise UserError(printable(f"there is no folder {folder}{suggest(folder.name, siblings, advice)}"))
+        meant = meant_run(str(folder)) or suggest(folder.name, siblings, advice)
+        raise UserError(printable(f"there is no folder {folder}{meant}"))
     named = folder.resolve() if folder.name in ("", "..") else folder  # a report shows the name of a run's folder
     runs = sorted(Run.below(named), key=lambda run: natural_order(run.folder))
     if not runs:
