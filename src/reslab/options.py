@@ -6,16 +6,19 @@ at once.
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from reslab.configuration import CONF, defaults, name_of, nodes, shown
-from reslab.errors import UserError, option_line
+from reslab.configuration import CONF, as_list, composed, defaults, name_of, nodes, shown
+from reslab.errors import UserError, one_line, option_line
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,38 @@ class Schema:
     kinds: Mapping[str, Kind]
     check_together: Callable[[dict[str, Any]], None] = lambda values: None
     unnamed: tuple[str, ...] = ()
+
+    def compose(
+        self, given: Mapping[str, Any], choices: Sequence[str] = (), config_dir: str | Path | None = None
+    ) -> DictConfig:
+        """Return the configuration that the command would have with some options.
+
+        Args:
+            given: values of options by their dotted names.
+            choices: files of conf/ or of the user's own folder, e.g. `data=mnist`.
+            config_dir: the user's own folder of configuration.
+
+        Raises:
+            UserError: an option is wrong.
+        """
+        own = [] if config_dir is None else [f"--config-dir={config_dir}"]
+        try:
+            config = OmegaConf.create(composed(self.config_name, choices, own))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(one_line(error, self.config_name, choices)) from error
+        for name, value in given.items():
+            OmegaConf.update(config, name, plain_value(value))
+        self.check(config)
+        self.expand_home(config)
+        return config
+
+    def expand_home(self, config: DictConfig) -> None:
+        """Replace `~` by the home folder in the paths of a composed configuration: files in conf/ may have it too."""
+        for name in (name for name, kind in self.kinds.items() if kind.is_path):
+            value = OmegaConf.select(config, name)
+            expanded = [os.path.expanduser(str(path)) for path in as_list(value)]  # noqa: PTH111
+            if any(str(path).startswith("~") for path in as_list(value)):
+                OmegaConf.update(config, name, expanded if isinstance(value, ListConfig) else expanded[0])
 
     def check(self, config: DictConfig, overrides: Sequence[str] = ()) -> None:
         """Raise UserError for the first option that is wrong, alone or in combination."""

@@ -18,7 +18,9 @@ from reslab.text import for_shell
 
 if TYPE_CHECKING:
     from reslab.data.options import OnError
-    from reslab.inference.options import Top
+    from reslab.data.splits import SplitName
+    from reslab.inference.export.options import FormatName
+    from reslab.inference.options import Top, UnknownClasses
     from reslab.training.classifier import Classifier
     from reslab.training.options import View
 
@@ -104,7 +106,7 @@ class Run:
     Args:
         folder: where the run is, e.g. outputs/resnet20-digits/2026-01-31_12-00-00. It need not exist.
         config_dir: the folder of configuration that names the run's network and data set, if these are classes of your
-            own; needed for `classifier` and `predict` only.
+            own; needed by the methods that use the trained network.
 
     Attributes:
         folder, checkpoints, hydra_folder: folders.
@@ -414,6 +416,127 @@ class Run:
             config_dir=self.config_dir,
         )  # fmt: skip
         return write_explanations(explained, Path(output))
+
+    def evaluate(
+        self,
+        *,
+        data: str | None = None,
+        root: str | Path | None = None,
+        split: "SplitName" = "test",
+        views: "View | Sequence[View] | None" = None,
+        calibrated: bool = False,
+        coverage: float | None = None,
+        unknown_classes: "UnknownClasses" = "refuse",
+        predictions: str | Path | None = None,
+        device: str = "auto",
+    ) -> dict[str, Any]:
+        """Test the network with its best weights, as `python src/evaluate.py` does.
+
+        Args:
+            data: the data set, one of conf/data or of `config_dir`; None for the run's own.
+            root: the folder of the data set; None for that of the run, or of conf/data.
+            split: "test", or "val" for the images that the run validated on.
+            views: as for `predict`.
+            calibrated: divide the logits by the temperature that `calibrate` has stored in the checkpoint.
+            coverage: also measure sets of classes that contain the true one with this probability.
+            unknown_classes: whether to "refuse" test images of classes that the network does not know, to "skip" them,
+                or to take classes "by_position".
+            predictions: a .csv or .parquet file to write, with one row per image; None for no file.
+            device: "auto", "cpu" or "gpu"; "auto" is a GPU if there is one, otherwise the CPU.
+
+        Returns:
+            What `evaluate output=evaluation.json` writes: "metrics" by name, such as "test/accuracy", "classes" with
+            one row per class, and how they were computed: "images", "views", "precision", ….
+
+        Raises:
+            UserError: an argument is wrong, the run has no checkpoint or no calibration that is needed, or the data set
+                has no test images of classes that the network knows.
+        """
+        from reslab.inference.evaluation import evaluate  # torch
+        from reslab.inference.options import EVALUATE_SCHEMA
+
+        given = {
+            "checkpoint": self.checkpoint(), "split": split, "views": views, "calibrated": calibrated,
+            "coverage": coverage, "unknown_classes": unknown_classes, "predictions": predictions, "device": device,
+            "trainer.enable_progress_bar": False,
+        }  # fmt: skip
+        if root is not None:
+            given["root" if data is None else "data.root"] = root
+        choices = [] if data is None else [f"data={data}"]
+        return evaluate(EVALUATE_SCHEMA.compose(given, choices, self.config_dir), self.config_dir)
+
+    def calibrate(
+        self,
+        *,
+        root: str | Path | None = None,
+        views: "View | Sequence[View] | None" = None,
+        device: str = "auto",
+    ) -> dict[str, Any]:
+        """Fit a temperature on the images that the run validated on, and store it in the best checkpoint.
+
+        Args:
+            root: the folder of the run's data set, if it has moved.
+            views: as for `predict`. The temperature is right for these.
+            device: "auto", "cpu" or "gpu".
+
+        Returns:
+            The "temperature", its "standard_error", how many "images" it was fitted on, and the loss and the
+            calibration error of these before and after, such as "loss_before".
+
+        Raises:
+            UserError: the run has no checkpoint, no validation images that are still there, or no temperature fits.
+        """
+        from reslab.inference.calibration import calibrate  # torch
+        from reslab.inference.options import CALIBRATE_SCHEMA
+
+        given = {"checkpoint": self.checkpoint(), "root": root, "views": views, "device": device}
+        given["trainer.enable_progress_bar"] = False
+        return calibrate(CALIBRATE_SCHEMA.compose(given, config_dir=self.config_dir), self.config_dir)
+
+    def export(
+        self,
+        format: "FormatName" = "onnx",
+        output: str | Path | None = None,
+        *,
+        root: str | Path | None = None,
+        verify: bool = True,
+        limit: int | None = None,
+        calibrated: bool = False,
+        calibration_images: int = 512,
+    ) -> Path:
+        """Write the network with its best weights as a file for other programs.
+
+        Args:
+            format: "onnx", "torch_export", "torchscript" or "int8".
+            output: the file; None for export/<model> in the run's folder.
+            root: the folder of the run's data set, if it has moved.
+            verify: keep the file only if it answers to the test images as the run's network does; False for only to
+                random pixels, where the test images are not at hand.
+            limit: the number of test images for that; None for all.
+            calibrated: divide the logits by the temperature that `calibrate` has stored in the checkpoint.
+            calibration_images: of "int8", the training images on which the ranges of its numbers are measured.
+
+        Returns:
+            The file.
+
+        Raises:
+            UserError: an argument is wrong, a package is missing, the run has no checkpoint or no test images, or the
+                file cannot be written.
+            RunError: the network cannot be exported, or the file gives other answers. No file is left then.
+        """
+        from reslab.inference.export.options import ENDINGS, EXPORT_SCHEMA, require_packages
+        from reslab.options import check_option, one_of
+
+        check_option("format", format, one_of(*ENDINGS))
+        given = {
+            "checkpoint": self.checkpoint(), "format": format, "output": output, "root": root, "verify": verify,
+            "limit": limit, "calibrated": calibrated, "calibration_images": calibration_images,
+        }  # fmt: skip
+        config = EXPORT_SCHEMA.compose(given, config_dir=self.config_dir)
+        require_packages(format)
+        from reslab.inference.export.export import export  # torch
+
+        return export(config, self.config_dir).path
 
 
 def checked_config_dir(config_dir: str | Path | None) -> str | None:

@@ -16,7 +16,6 @@ from reslab.benchmarking.options import BENCHMARK_SCHEMA
 from reslab.commands.arguments import (
     check_ignored,
     check_places,
-    expand_home,
     hydra_arguments_of,
     quote_if_needed,
     with_fixed_run,
@@ -121,7 +120,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch):
     for name in ("data.root", "outputs", "hydra.run.dir", "resume", "model.weights"):
         assert as_hydra_reads(quote_if_needed(f"{name}=~/a b", TRAINING_SCHEMA.kinds)) == "/home/it's me/a b"
     config = OmegaConf.create({"images": ["~/a.png", "b.png"], "output": "~/c.csv", "checkpoint": "d"})
-    expand_home(config, PREDICT_SCHEMA)
+    PREDICT_SCHEMA.expand_home(config)
     assert config == {"images": ["/home/it's me/a.png", "b.png"], "output": "/home/it's me/c.csv", "checkpoint": "d"}
 
 

@@ -4,9 +4,11 @@ import doctest
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -116,6 +118,48 @@ def test_predictions_take_the_options_of_the_command(tmp_path, monkeypatch):
     for asked in ({"calibrated": True}, {"coverage": 0.9}):
         with pytest.raises(reslab.UserError, match="has no calibration"):
             run.predict(tmp_path / "images" / "a.png", **asked)
+
+
+@pytest.fixture
+def own_copy(trained, tmp_path):
+    """The run of `trained`, which may be changed."""
+    return reslab.Run(shutil.copytree(trained.folder, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("heading", ["Evaluate and calibrate", "Export"])
+def test_the_examples_of_the_document_run(own_copy, heading):
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {heading}$(.*?)^## ", page, re.DOTALL | re.MULTILINE)
+    (example,) = re.findall(r"^```python$(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    exec(example, {"run": own_copy})
+
+
+def test_an_evaluation_is_that_of_the_run_and_of_the_command(trained, own_copy, tmp_path):
+    assert own_copy.evaluate(device="cpu", predictions="p.csv")["metrics"] == {
+        name: trained.result[name] for name in trained.result if name.startswith("test/") and "images" not in name
+    }
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + 359
+    calibration = own_copy.calibrate(device="cpu")
+    assert calibration["images"] == 143
+    assert own_copy.evaluate(calibrated=True)["temperature"] == calibration["temperature"]
+    with pytest.raises(reslab.UserError, match="nowhere"):
+        own_copy.evaluate(data="imagefolder", root="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda run: run.evaluate(data="nowhere"), "data=nowhere does not exist"),
+        (lambda run: run.evaluate(split="train"), "split=train must be one of test, val"),
+        (lambda run: run.evaluate(root=3), r"root=3 must be a path"),
+        (lambda run: run.calibrate(views="up"), "views=up must be one of"),
+        (lambda run: run.export("tflite"), "format=tflite must be one of"),
+        (lambda run: run.export(output="a.pt"), r"output=a.pt: the name of a file of format=onnx ends in \.onnx"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(trained, call, line):
+    with pytest.raises(reslab.UserError, match=line):
+        call(reslab.Run(trained.folder))
 
 
 def test_a_run_that_diverges_raises_an_error_of_the_api():

@@ -16,8 +16,8 @@ from reslab.inference.explained_files import (
     SHEET_IMAGES,
     Explained,
     explain,
+    in_overlay_size,
     label_of,
-    resized,
     sheet_title,
     write_explanations,
 )
@@ -141,4 +141,4 @@ def test_a_title_has_the_class_and_the_predicted_one_if_it_is_another():
      ((4000, 1000), (768, 192))],
 )  # fmt: skip
 def test_pictures_are_neither_tiny_nor_huge(before, after):
-    assert resized(Image.new("RGB", before)).size == after
+    assert in_overlay_size(Image.new("RGB", before)).size == after

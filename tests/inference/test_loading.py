@@ -16,7 +16,6 @@ from hydra import compose
 from malicious import CALLS, MALICIOUS, called, leaves
 from omegaconf import OmegaConf
 
-from reslab.configuration import CONF
 from reslab.errors import UserError, one_line
 from reslab.inference.evaluation import evaluate
 from reslab.inference.loading import load_classifier, recorded_options
@@ -457,7 +456,7 @@ def test_a_checkpoint_downloads_no_weights(content, monkeypatch):
         "_target_": "reslab.models.build.create_timm", "name": "x", "timm_name": "resnet18", "pretrained": True,
         "weights": "IMAGENET1K_V1", "freeze": False,
     }  # fmt: skip
-    config = recorded_options(Path("x.ckpt"), content["reslab"]["config"], [CONF])
+    config = recorded_options(Path("x.ckpt"), content["reslab"]["config"])
     assert (config.model.pretrained, config.model.weights) == (False, None)
 
 

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, ValueType
-from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from reslab.commands.resume import MULTIRUN, resumed_command_line
 from reslab.commands.spelling import check_grammar, is_option, spelled_out
 from reslab.configuration import (
     CONF,
-    as_list,
     defaults,
     is_group,
     name_of,
@@ -246,15 +244,6 @@ def is_syntax(value: str, override: Override, kind: Kind) -> bool:
 def split_at_commas(value: str) -> list[str]:
     """Return the parts of a value, between the commas that are not in quotes."""
     return re.findall(r"((?:'[^']*'|\"[^\"]*\"|[^,])*),", f"{value},")
-
-
-def expand_home(config: DictConfig, schema: Schema) -> None:
-    """Replace `~` by the home folder in the paths of a composed configuration: files in conf/ may have it too."""
-    for name in (name for name, kind in schema.kinds.items() if kind.is_path):
-        value = OmegaConf.select(config, name)
-        expanded = [os.path.expanduser(str(path)) for path in as_list(value)]  # noqa: PTH111
-        if any(str(path).startswith("~") for path in as_list(value)):
-            OmegaConf.update(config, name, expanded if isinstance(value, ListConfig) else expanded[0])
 
 
 def own_environment(arguments: Sequence[str]) -> dict[str, str | None]:

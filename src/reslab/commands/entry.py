@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
-from reslab.commands.arguments import expand_home, hydra_arguments_of, own_environment
+from reslab.commands.arguments import hydra_arguments_of, own_environment
 from reslab.commands.claim import leaves_nothing, own_folder
 from reslab.commands.help import asks_for_help, help_text, version_text
 from reslab.commands.output import lasting_streams
@@ -112,7 +112,7 @@ def checked_task(schema: Schema, task: Task, continued_by: Callable[[Path], str]
             with held_log(resumes=bool(OmegaConf.select(config, "resume"))):
                 use_present_names(config)
                 check(config, schema, task_overrides())
-                expand_home(config, schema)
+                schema.expand_home(config)
                 with as_own_command(full_error):
                     return task(config)
         except Exception:

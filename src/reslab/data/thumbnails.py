@@ -38,7 +38,7 @@ def is_tiny(picture: Image.Image) -> bool:
     return max(picture.size) <= SIDE // 2
 
 
-def resized(picture: Image.Image) -> Image.Image:
+def thumbnail(picture: Image.Image) -> Image.Image:
     """Return a picture whose longer side has `SIDE` pixels."""
     resampling = Image.Resampling.NEAREST if is_tiny(picture) else Image.Resampling.BICUBIC
     return ImageOps.contain(picture, (SIDE, SIDE), resampling)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from reslab.data.headers import evenly_spaced
-from reslab.data.thumbnails import SIDE, picture_of, resized
+from reslab.data.thumbnails import SIDE, picture_of, thumbnail
 from reslab.data_checks.facts import LEAST_SIZE
 from reslab.data_checks.images import Images, in_processes, progress_bar
 
@@ -33,7 +33,7 @@ class Pictures(Dataset[list[Image.Image | None]]):
     def __getitem__(self, batch: Sequence[int]) -> list[Image.Image | None]:
         """Return the pictures of a batch; None for a file that cannot be read."""
         found = (picture_of(self.sources[number], self.background, LEAST_SIZE) for number in batch)
-        return [None if picture is None else resized(picture.convert("RGB")) for picture in found]
+        return [None if picture is None else thumbnail(picture.convert("RGB")) for picture in found]
 
 
 def pictures_of(images: Images, positions: Sequence[int]) -> dict[int, Image.Image]:

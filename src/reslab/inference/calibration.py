@@ -20,11 +20,12 @@ from reslab.training.metrics import metrics_of
 from reslab.training.record import CALIBRATION_SCORES
 
 
-def calibrate(config: DictConfig) -> dict[str, Any]:
+def calibrate(config: DictConfig, config_dir: str | Path | None = None) -> dict[str, Any]:
     """Fit the temperature of a trained network, and store it in its checkpoint.
 
     Args:
         config: a composed conf/calibrate.yaml.
+        config_dir: as for `load_classifier`.
 
     Returns:
         What the checkpoint holds from now on (`record.CALIBRATION`), and its path as "checkpoint".
@@ -37,7 +38,7 @@ def calibrate(config: DictConfig) -> dict[str, Any]:
     refuse_zoo(path, "copy the network's folder, and calibrate the copy")
     with sole_writer(path):
         config.checkpoint = str(path)
-        tested = test_network(config)
+        tested = test_network(config, config_dir)
         assert tested.trained is not None
         if tested.answers is None:
             raise UserError(f"{path}: the run has too many validation images and classes to keep all logits in memory")

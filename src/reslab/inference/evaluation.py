@@ -54,11 +54,12 @@ class Evaluation(NamedTuple):
     trained: Trained | None
 
 
-def evaluate(config: DictConfig) -> dict[str, Any]:
+def evaluate(config: DictConfig, config_dir: str | Path | None = None) -> dict[str, Any]:
     """Test a trained network on the test images of its own or another data set.
 
     Args:
         config: a composed conf/evaluate.yaml.
+        config_dir: as for `load_classifier`.
 
     Returns:
         A dictionary of
@@ -85,12 +86,17 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         require_writer(Path(config.predictions))
     members = members_of(config.checkpoint)
     if len(members) > 1:
-        evaluation = test_ensemble(config, members)
+        evaluation = test_ensemble(config, members, config_dir)
     else:
-        evaluation = test_network(OmegaConf.merge(config, {"checkpoint": members[0]}))  # type: ignore[arg-type]
+        evaluation = test_network(with_checkpoint(config, members[0]), config_dir)
     if is_first_process():
         write_evaluation(evaluation, config)
     return evaluation.result
+
+
+def with_checkpoint(config: DictConfig, checkpoint: str) -> DictConfig:
+    """Return a composed conf/evaluate.yaml for one of several networks."""
+    return OmegaConf.merge(config, {"checkpoint": checkpoint})  # type: ignore[return-value]
 
 
 def write_evaluation(evaluation: Evaluation, config: DictConfig) -> None:
@@ -108,12 +114,13 @@ def write_evaluation(evaluation: Evaluation, config: DictConfig) -> None:
     write_answers_table(Path(config.predictions), evaluation.answers, config.sort)
 
 
-def test_ensemble(config: DictConfig, members: Sequence[str]) -> Evaluation:
+def test_ensemble(config: DictConfig, members: Sequence[str], config_dir: str | Path | None) -> Evaluation:
     """Test the mean of the probabilities of several networks, one network after the other.
 
     Args:
         config: a composed conf/evaluate.yaml.
         members: what `checkpoint` would be for each of them.
+        config_dir: as for `load_classifier`.
 
     Returns:
         The test of the ensemble. Its answers and metrics are those of the images that all members were tested on.
@@ -125,7 +132,7 @@ def test_ensemble(config: DictConfig, members: Sequence[str]) -> Evaluation:
         raise UserError("trainer.limit_test_batches chooses other images for each network: leave it out for several")
     results, answers, data = list[dict[str, Any]](), list[Answers](), None
     for each in members:  # none of whose networks is kept
-        test = test_network(OmegaConf.merge(config, {"checkpoint": each}))  # type: ignore[arg-type]
+        test = test_network(with_checkpoint(config, each), config_dir)
         results.append(test.result)
         answers += [] if test.answers is None else [test.answers]
         data = data or test.data
@@ -161,7 +168,7 @@ def named_metrics(answers: Answers, config: DictConfig) -> dict[str, float]:
     return {f"{config.split}/{name}": value for name, value in metrics_of(answers.logits, answers.labels).items()}
 
 
-def test_network(config: DictConfig) -> Evaluation:
+def test_network(config: DictConfig, config_dir: str | Path | None = None) -> Evaluation:  # noqa: PT028
     """Test a trained network: see `evaluate`."""
     quiet_lightning()
     quiet_other_processes()
@@ -175,7 +182,7 @@ def test_network(config: DictConfig) -> Evaluation:
     if not {"epoch", "global_step"} <= checkpoint.keys():
         raise UserError(f"{path} is not a complete checkpoint of ResLab: it does not say of which epoch and step it is")
     warn_of_other_step(path, checkpoint["global_step"], config)
-    trained = restore_classifier(path, checkpoint)
+    trained = restore_classifier(path, checkpoint, config_dir)
     sized = with_given_sizes(trained, config)
     trained = with_views(sized, config.views)
     calibration = stored_calibration(trained, path) if config.calibrated or config.coverage is not None else None

@@ -144,10 +144,10 @@ def read_file(path: str, trained: Trained) -> Read:
     """Read an image. Raise UnreadableImageError if it cannot be read."""
     image = load_image(path, len(trained.spec.mean), trained.background)
     square = trained.spec.fitting(training=False).of_file(image)
-    return Read(valid_text(path), square, functional.pil_to_tensor(resized(image)))
+    return Read(valid_text(path), square, functional.pil_to_tensor(in_overlay_size(image)))
 
 
-def resized(image: Image.Image) -> Image.Image:
+def in_overlay_size(image: Image.Image) -> Image.Image:
     """Return an image whose longer side has from LEAST_SIDE to MOST_SIDE pixels. Enlarged pixels stay visible."""
     longest = max(image.size)
     scale = max(1, -(-LEAST_SIDE // longest)) if longest < MOST_SIDE else MOST_SIDE / longest

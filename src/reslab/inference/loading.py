@@ -70,8 +70,7 @@ def load_classifier(path: Path, config_dir: str | Path | None = None) -> Trained
 def restore_classifier(path: Path, checkpoint: dict[str, Any], config_dir: str | Path | None = None) -> Trained:
     """Build the classifier of a checkpoint that has been read: see `load_classifier`."""
     record = checkpoint["reslab"]
-    own = own_folders(sys.argv[1:]) if config_dir is None else [Path(config_dir)]
-    config = recorded_options(path, record["config"], [CONF, *own])
+    config = recorded_options(path, record["config"], config_dir)
     spec = ImageSpec(**record["spec"])
     state = checkpoint.get("state_dict")
     restored = state if is_state_dict(state) else {}
@@ -84,21 +83,23 @@ def restore_classifier(path: Path, checkpoint: dict[str, Any], config_dir: str |
     return Trained(classifier.eval(), config, spec)
 
 
-def recorded_options(path: Path, recorded: Mapping[str, Any], folders: Sequence[Path]) -> DictConfig:
+def recorded_options(path: Path, recorded: Mapping[str, Any], config_dir: str | Path | None = None) -> DictConfig:
     """Return the options of a run that an evaluation needs; whatever else the checkpoint says does not count.
 
     Args:
         path: the checkpoint, for messages.
         recorded: the configuration in its record, whose values have their types checked.
-        folders: conf/ and the user's own folders of configuration.
+        config_dir: as for `load_classifier`.
 
     Returns:
         The groups `model` and `data`, `seed`, `flip_averaging`, `trainer.precision`, and a `folder` in which nothing is
-        written. Nothing in them is an interpolation, and they call only classes that a file of the folders names.
+        written. Nothing in them is an interpolation, and they call only classes that a file of conf/ or of the user's
+        own folder names.
 
     Raises:
         UserError: something else would be called or computed, or an option is missing.
     """
+    folders = [CONF, *(own_folders(sys.argv[1:]) if config_dir is None else [Path(config_dir)])]
     groups = {name: recorded.get(name, {}) for name in ("model", "data")}
     for name, options in groups.items():
         refuse_calls(path, name, options, folders)

@@ -93,6 +93,23 @@ def build_data_set(options: Mapping[str, Any], trained: Trained) -> ImageDataMod
     return data
 
 
+def read_own_data(trained: Trained, config: DictConfig) -> ImageDataModule:
+    """Read the training and validation images of a run's own data set, which the network takes as in a test.
+
+    Args:
+        trained: the network and the configuration of its run.
+        config: a composed conf/evaluate.yaml, which names no data set.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    options = data_options(trained, config, folder_of_own_data(trained, config))
+    with advice_for_own_data(True):
+        data = build_data_set(options, trained)
+        data.setup("fit")
+    return data
+
+
 def names_data(config: DictConfig) -> bool:
     """Return whether the command line names a data set. It may still be the run's own."""
     return "_target_" in config.data

@@ -8,14 +8,7 @@ from omegaconf import DictConfig
 from reslab.data.base import ImageDataModule
 from reslab.errors import UserError
 from reslab.inference.loading import Trained
-from reslab.inference.test_data import (
-    TestData,
-    advice_for_own_data,
-    build_data_set,
-    data_options,
-    folder_of_own_data,
-    names_data,
-)
+from reslab.inference.test_data import TestData, names_data, read_own_data
 
 
 def build_validation_data(trained: Trained, config: DictConfig, checkpoint: Path) -> TestData:
@@ -34,10 +27,7 @@ def build_validation_data(trained: Trained, config: DictConfig, checkpoint: Path
         raise UserError(
             "split=val tests the images that the run validated on: leave data= out; root= is their folder now"
         )
-    options = data_options(trained, config, folder_of_own_data(trained, config))
-    with advice_for_own_data(True):
-        data = build_data_set(options, trained)
-        data.setup("fit")
+    data = read_own_data(trained, config)
     split = data.splits["val"]
     if split is None or data.validate_on_test:
         instead = "validated on its test images" if data.validate_on_test else "had no validation images"

@@ -3,7 +3,6 @@
 Each image is judged by networks that were not trained on it. cleanlab compares what they answer with the labels.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
-from reslab.configuration import composed
 from reslab.data.base import ImageDataModule
 from reslab.data.images import first_few
 from reslab.errors import UserError
 from reslab.inference.evaluation import test_network
+from reslab.inference.options import EVALUATE_SCHEMA
 from reslab.reports.entries import runs_below
 from reslab.reports.reading import UnreadableError, checked_config, checked_result, fold_of
 from reslab.run import FINISHED, Result, Run, tested_step
@@ -183,9 +181,9 @@ def answers_of(member: Member, root: str | None, device: str) -> tuple[Answers, 
 
 
 def tested_again(run: Run, root: str | None, device: str) -> tuple[Answers, ImageDataModule]:
-    config = OmegaConf.create(composed("evaluate", ["split=val", "trainer.enable_progress_bar=false"], sys.argv[1:]))
-    config.checkpoint, config.root, config.device = str(run.checkpoint()), root, device
-    evaluation = test_network(config)
+    given = {"checkpoint": run.checkpoint(), "split": "val", "root": root, "device": device}
+    config = EVALUATE_SCHEMA.compose(given | {"trainer.enable_progress_bar": False})
+    evaluation = test_network(config, run.config_dir)
     if evaluation.answers is None:
         raise UserError(f"{run.folder}: the answers to all images of the fold are too many to keep in memory")
     return evaluation.answers, evaluation.data

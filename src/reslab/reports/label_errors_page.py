@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from reslab.data.images import counted
-from reslab.data.thumbnails import encoded, resized
+from reslab.data.thumbnails import encoded, thumbnail
 from reslab.files import output_errors, write_csv, write_text
 from reslab.pages import data_uri, document, text
 from reslab.reports.label_errors import Fold, Suspect, Suspects
@@ -71,7 +71,7 @@ def read_all_pictures(folds: Sequence[Fold], suspects: Sequence[Suspect], root: 
         except Exception as error:  # a data set may raise anything, and the list does not need it
             log.warning("%s shows no pictures of %s: %s", PAGE, fold.run.folder, reason_of(error))
             continue
-        pictures |= {(number, position): resized(picture) for position, picture in found.items()}
+        pictures |= {(number, position): thumbnail(picture) for position, picture in found.items()}
     return pictures
 
 

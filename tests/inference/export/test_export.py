@@ -16,7 +16,7 @@ from reslab.inference.export import export as module
 from reslab.inference.export.comparison import TOLERANCE, Comparison
 from reslab.inference.export.export import export, output_file
 from reslab.inference.export.formats import FORMATS, Format
-from reslab.inference.export.images import calibration_batches
+from reslab.inference.export.images import calibration_batches, own_data
 from reslab.inference.export.options import ENDINGS, EXPORT_SCHEMA
 from reslab.inference.loading import load_classifier
 
@@ -182,7 +182,7 @@ def test_int8_keeps_the_answers_nearly_and_says_how_many(trained, written, capsy
 
 def test_the_images_of_the_calibration_are_training_images(trained):
     restored = load_classifier(trained.folder / "checkpoints" / "best.ckpt")
-    images = torch.cat(calibration_batches(restored, None, 200)).permute(0, 3, 1, 2)
+    images = torch.cat(calibration_batches(restored, own_data(Path("latest"), None), 200)).permute(0, 3, 1, 2)
     assert images.shape == (200, 1, 8, 8)
     test = {image.numpy().tobytes() for image in trained.images}
     assert not [image for image in images if image.contiguous().numpy().tobytes() in test]

@@ -14,12 +14,14 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from reslab.errors import UserError
 from reslab.inference.explanation import grad_cam
-from reslab.reports.run_page.overlays import laid_over, overlays_of
+from reslab.reports.run_page.overlays import overlays_of, with_heat
 from reslab.reports.run_page.pictures import pictures_of, read_sources
 from reslab.reports.run_page.writing import write_run_page
 from reslab.run import Run
+from reslab.training import checkpoints
 from reslab.training.answers import read_answers
 from reslab.training.build import build_data
+from reslab.training.checkpoints import read_checkpoint
 from reslab.training.fit import train
 
 QUICK = ("model=resnet8", "trainer.max_epochs=1", "trainer=cpu", "logger=none", "trainer.enable_progress_bar=false")
@@ -60,16 +62,20 @@ def test_the_overlays_are_those_of_the_tested_weights(composed, monkeypatch):
     run = trained(composed(*QUICK))
     answers, step = read_answers(run.answers_file)
     sources = read_sources(run, answers, (~answers.right).nonzero().flatten()[:5].tolist()).images
-    overlays = overlays_of(run, step, answers, sources)
+    checkpoint = read_checkpoint(run.best)
+    overlays = overlays_of(run, checkpoint, step, answers, sources)
     assert overlays.keys() == sources.keys()
     heat = grad_cam(run.classifier(), torch.stack(list(sources.values())), answers.predicted[list(sources)])
     for each, (position, image) in zip(heat, sources.items(), strict=True):
-        assert overlays[position] == laid_over(image, each)
+        assert overlays[position] == with_heat(image, each)
         assert overlays[position].size == (96, 96)
+    read = []
+    monkeypatch.setattr(checkpoints, "read_checkpoint", lambda path: read.append(path) or read_checkpoint(path))
     assert write_run_page(run).read_text().count('<img class="heat"') == min(24, int((~answers.right).sum()))
-    assert overlays_of(run, step + 1, answers, sources) == {}
+    assert read == [run.best]
+    assert overlays_of(run, checkpoint, step + 1, answers, sources) == {}
     monkeypatch.setattr("reslab.reports.run_page.overlays.find_spec", lambda _: None)
-    assert overlays_of(run, step, answers, sources) == {}
+    assert overlays_of(run, checkpoint, step, answers, sources) == {}
     assert '<img class="heat"' not in write_run_page(run).read_text()
 
 

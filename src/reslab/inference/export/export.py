@@ -15,7 +15,14 @@ from reslab.errors import RunError, UserError, is_mistake
 from reslab.files import output_errors, replaced
 from reslab.inference.export.comparison import TOLERANCE, Comparison
 from reslab.inference.export.formats import FORMATS, Answer, Write, quiet_conversion
-from reslab.inference.export.images import NOISE_IMAGES, calibration_batches, noise, own_test_data, pixel_batches
+from reslab.inference.export.images import (
+    NOISE_IMAGES,
+    calibration_batches,
+    noise,
+    own_data,
+    own_test_data,
+    pixel_batches,
+)
 from reslab.inference.export.metadata import Metadata, metadata
 from reslab.inference.export.network import ExportedNetwork
 from reslab.inference.export.options import ENDINGS
@@ -58,7 +65,7 @@ class Exported:
     speeds: dict[str, dict[int, float]] | None
 
 
-def export(config: DictConfig) -> Exported:
+def export(config: DictConfig, config_dir: str | Path | None = None) -> Exported:
     """Write a trained network as a file for other programs.
 
     The file gets its name only after its own runtime has read it and has given the answers of the run's network, which
@@ -66,6 +73,7 @@ def export(config: DictConfig) -> Exported:
 
     Args:
         config: a composed conf/export.yaml.
+        config_dir: as for `load_classifier`.
 
     Raises:
         UserError: there is no such checkpoint, there are no test images to compare with, or the file cannot be written.
@@ -73,18 +81,19 @@ def export(config: DictConfig) -> Exported:
     """
     checkpoint_file = require_checkpoint(config.checkpoint)
     checkpoint = read_checkpoint(checkpoint_file)
-    trained = restore_classifier(checkpoint_file, checkpoint)
+    trained = restore_classifier(checkpoint_file, checkpoint, config_dir)
     temperature = stored_calibration(trained, checkpoint_file).temperature if config.calibrated else 1.0
     network = ExportedNetwork(trained.classifier, temperature)
     form, quantizer = FORMATS.get(config.format, FORMATS["onnx"]), None
     batches: Iterable[tuple[Tensor, Tensor | None]] = noise(network.image_shape)
     images = f"{NOISE_IMAGES} images of random pixels"
+    data = own_data(checkpoint_file, config.root)
     if config.verify:
-        tested = own_test_data(trained, config.root, config.limit, checkpoint_file)
+        tested = own_test_data(trained, data, config.limit, checkpoint_file)
         batches = pixel_batches(tested, trained.spec.fitting(training=False))
         images = f"of {tested.found:,} test images of {tested.data.name}"
     if config.format == "int8":
-        quantizer = Quantizer(calibration_batches(trained, config.root, config.calibration_images))
+        quantizer = Quantizer(calibration_batches(trained, data, config.calibration_images))
         form = form._replace(write=quantizer.write)
     output = output_file(config, trained, checkpoint_file)
     said = metadata(trained, checkpoint_file, checkpoint, config.format, temperature)

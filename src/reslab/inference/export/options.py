@@ -1,13 +1,14 @@
 """The values that the options of export may take, and the packages of its formats. Nothing here imports torch."""
 
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from reslab.errors import UserError
 from reslab.options import NAME, NULL, PATH, TRUE_OR_FALSE, Schema, integer, one_of
 
 # The formats, each with the ending of its files.
-ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".pt", "int8": ".onnx"}
+FormatName = Literal["onnx", "torch_export", "torchscript", "int8"]
+ENDINGS: dict[FormatName, str] = {"onnx": ".onnx", "torch_export": ".pt2", "torchscript": ".pt", "int8": ".onnx"}
 SHARE = "share"  # the format that is a folder
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 PACKAGES = {"onnx": ONNX, "int8": ONNX}  # those that are not of ResLab's own requirements

@@ -18,7 +18,7 @@ from reslab.configuration import has_prefix, name_of, nodes, quoted, unquoted
 from reslab.data.spec import ImageSpec
 from reslab.errors import RunError, UserError
 from reslab.files import output_errors, require_output_folder, write_json, write_text
-from reslab.inference.export.images import NOISE_IMAGES, noise, own_test_data, pixel_batches
+from reslab.inference.export.images import NOISE_IMAGES, noise, own_data, own_test_data, pixel_batches
 from reslab.inference.loading import Trained, load_classifier, read_weights, restore_classifier
 from reslab.models.weights import save_safetensors
 from reslab.newest import require_checkpoint
@@ -80,7 +80,7 @@ def share(config: DictConfig, card: Callable[[Shared], str]) -> Shared:
     batches: Iterable[tuple[Tensor, Tensor | None]] = noise(image_shape(trained))
     images = f"{NOISE_IMAGES} images of random pixels"
     if config.verify:
-        tested = own_test_data(trained, config.root, config.limit, path)
+        tested = own_test_data(trained, own_data(path, config.root), config.limit, path)
         batches = pixel_batches(tested, trained.spec.fitting(training=False))
         images = f"of {tested.found:,} test images of {tested.data.name}"
     with output_errors(output), new_folder(output) as partial:

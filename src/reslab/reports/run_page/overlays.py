@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from PIL import Image
@@ -9,21 +10,23 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from reslab.data.thumbnails import picture_of, resized
+from reslab.data.thumbnails import picture_of, thumbnail
 from reslab.inference.explained_files import explain_batch, read_file
 from reslab.inference.explanation import find_maps, grad_cam, overlay
 from reslab.inference.loading import Trained, restore_classifier
 from reslab.reports.run_page.pictures import Source
 from reslab.run import Run
 from reslab.training.answers import Answers
-from reslab.training.checkpoints import read_checkpoint
 
 
-def overlays_of(run: Run, step: int, answers: Answers, sources: Mapping[int, Source]) -> dict[int, Image.Image]:
+def overlays_of(
+    run: Run, checkpoint: dict[str, Any], step: int, answers: Answers, sources: Mapping[int, Source]
+) -> dict[int, Image.Image]:
     """Return small pictures of images with what speaks for their predicted class laid over them.
 
     Args:
         run: the run.
+        checkpoint: the content of the checkpoint that `run.chosen_checkpoint` names.
         step: that of the tested weights.
         answers: those of the test.
         sources: the images, by their positions in the answers.
@@ -31,13 +34,9 @@ def overlays_of(run: Run, step: int, answers: Answers, sources: Mapping[int, Sou
     Returns:
         The pictures by position; none where captum is not installed or the tested weights were not kept.
     """
-    path, _ = run.chosen_checkpoint()
-    if not sources or find_spec("captum") is None:
+    if not sources or find_spec("captum") is None or checkpoint.get("global_step") != step:
         return {}
-    checkpoint = read_checkpoint(path)
-    if checkpoint.get("global_step") != step:
-        return {}
-    trained = restore_classifier(path, checkpoint, run.config_dir)
+    trained = restore_classifier(run.chosen_checkpoint()[0], checkpoint, run.config_dir)
     predicted = {position: int(answers.predicted[position]) for position in sources}
     files = {position: source for position, source in sources.items() if isinstance(source, str)}
     images = {position: source for position, source in sources.items() if isinstance(source, Tensor)}
@@ -50,7 +49,7 @@ def of_files(trained: Trained, files: Mapping[int, str], predicted: Mapping[int,
         positions = [position for position in files if predicted[position] == label]
         read = [read_file(files[position], trained) for position in positions]
         explained = explain_batch(trained, read, label, find_maps(trained.classifier).name)
-        found |= {position: resized(each.overlay()) for position, each in zip(positions, explained, strict=True)}
+        found |= {position: thumbnail(each.overlay()) for position, each in zip(positions, explained, strict=True)}
     return found
 
 
@@ -59,13 +58,13 @@ def of_memory(trained: Trained, images: Mapping[int, Tensor], predicted: Mapping
         return {}
     classes = torch.tensor([predicted[position] for position in images])
     heat = grad_cam(trained.classifier, torch.stack(list(images.values())), classes)  # (N, H, W)
-    return {position: laid_over(images[position], each) for position, each in zip(images, heat, strict=True)}
+    return {position: with_heat(images[position], each) for position, each in zip(images, heat, strict=True)}
 
 
-def laid_over(image: Tensor, heat: Tensor) -> Image.Image:
+def with_heat(image: Tensor, heat: Tensor) -> Image.Image:
     """Return an enlarged image with its heat, which stays smooth where pixels become squares."""
     picture = picture_of(image, None)
     assert picture is not None  # it was not read from a file
-    pixels = pil_to_tensor(resized(picture))
+    pixels = pil_to_tensor(thumbnail(picture))
     large = F.interpolate(heat[None, None], pixels.shape[1:], mode="bilinear", antialias=True)[0, 0]
     return to_pil_image(overlay(pixels, large))

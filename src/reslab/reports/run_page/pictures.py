@@ -2,10 +2,8 @@
 
 import logging
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,10 +11,10 @@ from hydra.utils import get_class, instantiate
 from PIL import Image
 from torch import Tensor
 
-from reslab.configuration import CONF, own_folders, to_dict
+from reslab.configuration import to_dict
 from reslab.data.base import ImageDataModule
 from reslab.data.image_folder import ClassFolders
-from reslab.data.thumbnails import SIDE, picture_of, resized
+from reslab.data.thumbnails import SIDE, picture_of, thumbnail
 from reslab.errors import UserError
 from reslab.inference.loading import recorded_options
 from reslab.run import Run
@@ -46,7 +44,8 @@ def read_sources(run: Run, answers: Answers, positions: Sequence[int], root: str
     Raises:
         UserError: the data set is not there any more, or it has other images.
     """
-    return sources_in(test_data(run, root), answers, positions)
+    checkpoint = read_checkpoint(run.chosen_checkpoint()[0])
+    return sources_in(test_data(run, checkpoint, root), answers, positions)
 
 
 def sources_in(data: ImageDataModule, answers: Answers, positions: Sequence[int]) -> Sources:
@@ -78,17 +77,21 @@ def pictures_of(sources: Sources) -> dict[int, Image.Image]:
     """Return small pictures of images by their positions, without files that cannot be read."""
     found = {position: picture_of(source, sources.background) for position, source in sources.images.items()}
     return {
-        position: resized(picture) if max(picture.size) > SIDE else picture
+        position: thumbnail(picture) if max(picture.size) > SIDE else picture
         for position, picture in found.items()
         if picture is not None
     }
 
 
-def test_data(run: Run, root: str | None) -> ImageDataModule:
-    """Read the test images of a run again, without decoding files. Raises UserError where that is not possible."""
-    path, _ = run.chosen_checkpoint()
-    own = own_folders(sys.argv[1:]) if run.config_dir is None else [Path(run.config_dir)]
-    config = recorded_options(path, read_checkpoint(path)["reslab"]["config"], [CONF, *own])
+def test_data(run: Run, checkpoint: Mapping[str, Any], root: str | None) -> ImageDataModule:
+    """Read the test images of a run again, without decoding files. Raises UserError where that is not possible.
+
+    Args:
+        run: the run.
+        checkpoint: the content of the checkpoint that `run.chosen_checkpoint` names.
+        root: the folder of its data set, if it has moved.
+    """
+    config = recorded_options(run.chosen_checkpoint()[0], checkpoint["reslab"]["config"], run.config_dir)
     options = to_dict(config.data, resolve=True) | ({} if root is None else {"root": root})
     if issubclass(get_class(options["_target_"]), ClassFolders):
         options["in_memory"] = False

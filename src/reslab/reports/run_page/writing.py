@@ -71,13 +71,15 @@ def page_of(run: Run, entry: Entry) -> str:
 def add_pictures(shown: "ShownTest", run: Run, step: int) -> None:
     """Add the pictures of the images, and of the mistakes what the network looked at."""
     from reslab.reports.run_page.overlays import overlays_of
-    from reslab.reports.run_page.pictures import pictures_of, read_sources, reason_of
+    from reslab.reports.run_page.pictures import pictures_of, reason_of, sources_in, test_data
+    from reslab.training.checkpoints import read_checkpoint
 
     answers, chosen = shown.tested.answers, shown.chosen
-    sources = read_sources(run, answers, chosen.all)
+    checkpoint = read_checkpoint(run.chosen_checkpoint()[0])
+    sources = sources_in(test_data(run, checkpoint, root=None), answers, chosen.all)
     shown.pictures = pictures_of(sources)
     mistakes = {each: sources.images[each] for each in chosen.mistakes if each in shown.pictures}
     try:
-        shown.overlays = overlays_of(run, step, answers, mistakes)
+        shown.overlays = overlays_of(run, checkpoint, step, answers, mistakes)
     except Exception as error:  # the network may be a class of the user's own, with any layers
         log.debug("without what the network looked at: %s", reason_of(error), exc_info=error)
