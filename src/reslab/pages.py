@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -17,10 +18,17 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 70em; padding: 1em; color: var(--text);
   background: var(--paper); overflow-wrap: anywhere }
 h1 { margin: .4em 0 0 } h2 { margin: 2em 0 .3em } h3 { margin: 1.4em 0 .4em; font-size: 1em } p { margin: .3em 0 }
-.quiet { color: var(--quiet) } code { background: var(--card); padding: .1em .3em; border-radius: 3px }
+.quiet { color: var(--quiet) } a { color: inherit; text-decoration-color: var(--quiet) }
+code { background: var(--card); padding: .1em .3em; border-radius: 3px }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100% }
 th, td { padding: .25em .6em .25em 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top }
 td.number, th.number { text-align: right; white-space: nowrap }
+th[data-direction] { cursor: pointer; white-space: nowrap }
+th[data-direction]::after { content: " ↕"; color: var(--quiet) }
+th[data-direction="1"]::after { content: " ↑" } th[data-direction="-1"]::after { content: " ↓" }
+.scroll { overflow-x: auto; overflow-wrap: break-word } .scroll table { width: auto }
+.scroll th, .scroll td { padding: .25em .9em .25em 0 }
+svg { max-width: 100%; height: auto } svg text { fill: currentColor }
 .facts th { width: 9em; font-weight: normal; color: var(--quiet) }
 figure { margin: 0; width: 96px; font-size: 12px; line-height: 1.3 }
 """
@@ -60,6 +68,12 @@ def document(title: str, content: str, style: str, script: str = "") -> str:
         f"<!doctype html>\n<html lang=en><head>{head}<style>{STYLE}{style}</style></head>\n"
         f"<body>\n{content}\n{end}</body></html>\n"
     )
+
+
+def facts_table(facts: Mapping[str, Sequence[str]]) -> str:
+    """Return a table with a row per fact: its name, and its lines."""
+    rows = (f"<tr><th>{text(name)}</th><td>{'<br>'.join(map(text, lines))}</td></tr>" for name, lines in facts.items())
+    return f'<table class="facts"><tbody>{"".join(rows)}</tbody></table>'
 
 
 def embedded_json(value: Any) -> str:

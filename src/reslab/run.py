@@ -489,8 +489,10 @@ class Run:
         from reslab.inference.calibration import calibrate  # torch
         from reslab.inference.options import CALIBRATE_SCHEMA
 
-        given = {"checkpoint": self.checkpoint(), "root": root, "views": views, "device": device}
-        given["trainer.enable_progress_bar"] = False
+        given = {
+            "checkpoint": self.checkpoint(), "root": root, "views": views, "device": device,
+            "trainer.enable_progress_bar": False,
+        }  # fmt: skip
         return calibrate(CALIBRATE_SCHEMA.compose(given, config_dir=self.config_dir), self.config_dir)
 
     def export(

@@ -11,7 +11,7 @@ from reslab.data.thumbnails import encoded
 from reslab.data_checks.check import Check
 from reslab.data_checks.copies import Positions
 from reslab.data_checks.result import by_importance, fact_lines
-from reslab.pages import data_uri, document, text
+from reslab.pages import data_uri, document, facts_table, text
 
 MOST_GROUPS, MOST_OF_GROUP = 20, 8  # groups of copies under each heading, and pictures of a group
 MOST_BROKEN = 100
@@ -147,8 +147,7 @@ def class_table(result: Mapping[str, Any]) -> str:
 
 
 def fact_table(result: Mapping[str, Any]) -> str:
-    rows = "".join(f"<tr><th>{text(name)}</th><td>{text(line)}</td></tr>" for name, line in fact_lines(result))
-    return f'<h2>Images</h2><table class="facts"><tbody>{rows}</tbody></table>'
+    return f"<h2>Images</h2>{facts_table({name: [line] for name, line in fact_lines(result)})}"
 
 
 def broken_files(result: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize, to_hex
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
@@ -29,12 +29,14 @@ from reslab.run import canonical
 
 MAX_NAMES = 1000  # shapes of one figure that have a name where the mouse points at them, which a page has room for
 COLLECTION = re.compile('<g id="names">(.*?(?=<g id=|\\Z))', re.DOTALL)
+TAG = re.compile(r"<(?!!)[^>]*>")
 SHAPE = re.compile(r"<(use|path) ((?:xlink:href|d)=[^>]*)/>")
 LONG_DECIMAL = re.compile(r"(\d\.\d\d)\d+")
 CURVES_SIZE = 4.6, 3.6  # inches: a panel of learning curves, which a page makes larger or smaller
 PANEL_WIDTH, AXIS_DISTANCE = 3.7, 1.4  # inches: a panel of effects, and from one parallel coordinate to the next
 CHARACTER_WIDTH = 0.03  # of a label, as a part of an effect's axis; for a vertical label it is the height of the line
 THIN_FROM = 50  # lines in the parallel coordinates
+LOW_TO_HIGH = LinearSegmentedColormap.from_list("low to high", ["#e0a030", "#3b7dd8"])  # visible on light and dark
 SVG_STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "reslab", "font.family": ["sans-serif"], "font.size": 9,
     "text.parse_math": False,
@@ -42,7 +44,7 @@ SVG_STYLE: Any = {
 
 
 def as_svg(draw: Callable[[Figure], None], width: float, height: float, names: Sequence[str] = ()) -> str:
-    """Return what `draw` draws on a figure of a size in inches.
+    """Return what `draw` draws on a figure of a size in inches, with black and white as text and paper of the page.
 
     The text of an artist whose gid is `name: text` appears where the mouse points at the artist, and so do the texts of
     `names` at the shapes of the collections whose gid is `names`. More than `MAX_NAMES` are left out.
@@ -56,6 +58,7 @@ def as_svg(draw: Callable[[Figure], None], width: float, height: float, names: S
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
+    text = TAG.sub(lambda tag: tag[0].replace("#000000", "var(--text)").replace("#ffffff", "var(--paper)"), text)
     text = re.sub(r'<g id="name: ([^"]*)">', r"<g><title>\1</title>", text[text.index("<svg") :])
     remaining = iter(names if len(names) <= MAX_NAMES else ())
     return COLLECTION.sub(lambda found: named_collection(found[1], remaining), text)
@@ -285,7 +288,7 @@ def draw_configurations(
         texts = [setting_text(configuration.settings, name) for name in settings]
         heights = [*(each[text] for each, text in zip(position_of, texts, strict=True)), float(scale(mean))]
         lines.append(list(enumerate(heights)))
-    colors = matplotlib.colormaps["viridis_r"](scale([mean for _, mean in means]))
+    colors = LOW_TO_HIGH(scale([mean for _, mean in means]))
     linewidth = 2 if len(means) <= THIN_FROM else 1
     axes.add_collection(LineCollection(lines, colors=colors, linewidths=linewidth, alpha=0.8, gid="names"))
 

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from reslab.pages import SORTING
+from reslab.pages import SORTING, document, facts_table
 from reslab.reports.configurations import (
     ACCURACIES,
     Configuration,
@@ -31,24 +31,18 @@ from reslab.run import PAGE
 
 MAX_CURVES = 10  # Matplotlib has ten colours to distinguish them
 STYLE = """
-body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #222; background: white }
-h2 { margin: 1.8em 0 .2em } p { margin: .2em 0 .8em; color: #555 }
-div { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .3em .8em; text-align: left; border-bottom: 1px solid #ddd } tbody tr:hover { background: #eef4fb }
-th { border-bottom: 2px solid #888; white-space: nowrap }
-tbody th { border-bottom: 1px solid #ddd; font-weight: normal; white-space: normal }
+h1 { margin-top: 1.6em } p { margin: .2em 0 .8em; color: var(--quiet) } tbody tr:hover { background: var(--card) }
+thead th { white-space: nowrap; border-bottom: 2px solid var(--quiet) } tbody th { font-weight: normal }
 .label { min-width: 16em; max-width: 32em; overflow-wrap: anywhere }
-thead th[data-direction] { cursor: pointer } th[data-direction]::after { content: " ↕"; color: #aaa }
-th[data-direction="1"]::after { content: " ↑" } th[data-direction="-1"]::after { content: " ↓" }
+.scroll th, .scroll td { padding: .3em .8em; vertical-align: middle } .scroll td { max-width: 20em }
+.scroll td.number { text-align: left }
+td.folder { font-size: .8em; min-width: 16em; overflow-wrap: anywhere }
 .panels { display: flex; flex-wrap: wrap; align-items: flex-start }
 .curves svg { flex: 1 1 22em; max-width: min(100%, 36em) }
 .legend { columns: 22em; padding: 0; list-style: none }
 .legend li { padding-left: 2.1em; text-indent: -2.1em; overflow-wrap: anywhere; break-inside: avoid }
 .legend span { display: inline-block; width: 1.5em; height: .2em; margin-right: .6em; vertical-align: middle }
-td { max-width: 20em; overflow-wrap: break-word } td.number { white-space: nowrap }
-.facts th { vertical-align: top; color: #555 } .facts td { max-width: none; overflow-wrap: anywhere }
-use:hover { fill-opacity: .6 } h1 { margin-top: 1.6em; overflow-wrap: anywhere }
-td.folder { font-size: .8em; min-width: 16em; overflow-wrap: anywhere } svg { max-width: 100%; height: auto }
+use:hover { fill-opacity: .6 }
 """
 
 
@@ -59,8 +53,8 @@ def html_page(report: Report, folder: Path = Path()) -> str:
         report: the runs.
         folder: where the page is written, from which it links to the pages of the runs.
     """
-    title = escape(f"{report.subject}: {report.title}")
-    parts = [f"<h1>{title}</h1>", facts_table(origin(report.entries))]
+    title = f"{report.subject}: {report.title}"
+    parts = [f"<h1>{escape(title)}</h1>", facts_table(origin(report.entries))]
     for part in report.parts if report.configurations else ():
         if part is not report:
             parts.append(f"<h1>{escape(f'{part.subject}: {part.title}')}</h1>")
@@ -73,21 +67,11 @@ def html_page(report: Report, folder: Path = Path()) -> str:
     if report.not_finished:
         text = "These runs are not part of any mean."
         parts.append(f"<h2>Not finished</h2><p>{text}</p>{bullet_list(failure_lines(report))}")
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
-    body = "\n".join(parts)
-    return (
-        f"<!doctype html>\n<html lang=en><head>{head}<style>{STYLE}</style></head>\n"
-        f"<body>{body}<script>{SORTING}</script></body></html>\n"
-    )
-
-
-def facts_table(facts: Mapping[str, Sequence[str]]) -> str:
-    rows = (f"<tr><th>{name}</th><td>{'<br>'.join(map(escape, lines))}</td></tr>" for name, lines in facts.items())
-    return f'<div><table class="facts"><tbody>{"".join(rows)}</tbody></table></div>'
+    return document(title, "\n".join(parts), STYLE, SORTING)
 
 
 def section(title: str, text: str, content: str) -> str:
-    return f"<h2>{escape(title)}</h2><p>{escape(text)}</p><div>{content}</div>"
+    return f'<h2>{escape(title)}</h2><p>{escape(text)}</p><div class="scroll">{content}</div>'
 
 
 def bullet_list(lines: Sequence[str]) -> str:

@@ -16,19 +16,19 @@ from reslab.reports.statistics import proportion_interval
 if TYPE_CHECKING:
     from reslab.reports.run_page.tested import Bin  # torch, which not every page needs
 
-# Colours that stand for those of the page, light or dark: see `in_page_colours`.
-TEXT, TRAIN, VAL, WORST = "#000000", "#010101", "#020202", "#030303"
-COLOURS = {TEXT: "var(--text)", TRAIN: "var(--train)", VAL: "var(--val)", WORST: "var(--worst)"}
+# Colours that stand for those of the page, light or dark: see `in_page_colours`. Black is that of its text.
+TEXT, TRAIN, VAL = "#000000", "#010101", "#020202"
+COLOURS = {TRAIN: "var(--train)", VAL: "var(--val)"}
 COLOUR_OF = {"train": TRAIN, "val": VAL}
 PANEL = 4.6, 3.2  # inches
 RELIABILITY = 4.6, 4.6
 
 
 def in_page_colours(svg: str) -> str:
-    """Return a figure without background, whose texts and lines have the colours of the page."""
+    """Return a figure whose lines have the colours of the page."""
     for colour, name in COLOURS.items():
         svg = svg.replace(colour, name)
-    return svg.replace("#ffffff", "none").replace("<text ", '<text fill="currentColor" ')
+    return svg
 
 
 def curves(rows: Sequence[dict[str, float]]) -> list[str]:

@@ -1,10 +1,9 @@
 """run.html: the frame of one run's page, and the parts that need no answers to single images."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reslab.pages import SORTING, document, embedded_json, text
+from reslab.pages import SORTING, document, embedded_json, facts_table, text
 from reslab.reports.configurations import metric_text, plural, seconds_text
 from reslab.reports.entries import Entry
 from reslab.reports.origin import origin
@@ -105,8 +104,3 @@ def settings_section(entry: Entry) -> str:
         name: [setting_text(entry.settings, name)] for name in sorted(entry.settings)
     }
     return f"<h2>Settings</h2><details><summary>{plural(len(facts), 'setting')}</summary>{facts_table(facts)}</details>"
-
-
-def facts_table(facts: Mapping[str, Sequence[str]]) -> str:
-    rows = (f"<tr><th>{text(name)}</th><td>{'<br>'.join(map(text, lines))}</td></tr>" for name, lines in facts.items())
-    return f'<table class="facts"><tbody>{"".join(rows)}</tbody></table>'

@@ -67,7 +67,8 @@ def metrics_section(tested: AnsweredTest) -> Iterator[str]:
     head = f'<tr><th>metric</th><th class="number">value</th><th>{PERCENT} interval</th></tr>'
     resamples = resamples_of(n)
     yield "<h2>Test</h2>"
-    yield f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+    table = f'<table class="metrics"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+    yield f'<div class="scroll">{table}</div>'
     of = tested.result.get("test/images_available", n)
     part = f" of {of:,.0f}" if of != n else ""
     yield (
