@@ -1,3 +1,4 @@
+import csv
 import doctest
 import sys
 
@@ -51,6 +52,18 @@ def test_parquet_is_written_in_row_groups(tmp_path, monkeypatch):
             write({"number": part})
     assert parquet.ParquetFile(tmp_path / "a.parquet").num_row_groups == 4  # of 30 rows, but for the last
     assert torch.equal(torch.tensor(parquet.read_table(tmp_path / "a.parquet")["number"].to_numpy()), numbers)
+
+
+def test_a_csv_table_has_the_bytes_of_the_csv_module(tmp_path):
+    numbers = torch.tensor([0.1, float("nan")])
+    columns = {"path": ["x", 'y,"z"\n'], "first": -numbers, "class": ["=1", "猫"], "second": numbers, "third": numbers}
+    with table_file(tmp_path / "a.csv") as write:
+        for _ in range(2):
+            write(columns)
+    with (tmp_path / "expected.csv").open("w", newline="", encoding="utf-8") as file:
+        cells = [["x", "-0.100000001", "'=1", *["0.100000001"] * 2], ['y,"z"\n', "nan", "猫", "nan", "nan"]]
+        csv.writer(file).writerows([list(columns), *cells, *cells])
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
 
 def test_without_pyarrow_a_table_is_csv(tmp_path, monkeypatch):
