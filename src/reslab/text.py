@@ -1,4 +1,4 @@
-"""Text of unknown origin, made safe for a terminal, a page, a table and the name of a file."""
+"""Text of unknown origin, made safe for a terminal, a page, a table and the name of a file; and counts in words."""
 
 import logging
 import re
@@ -10,6 +10,16 @@ from typing import Any
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff]")
 SURROGATES = re.compile("[\ud800-\udfff]")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet computes a cell that begins so
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count and its noun.
+
+    Example:
+        >>> counted(1, "image"), counted(1200, "image")
+        ('1 image', '1,200 images')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def printable(text: object) -> str:

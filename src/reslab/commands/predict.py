@@ -45,10 +45,10 @@ def run_predict(config: DictConfig) -> None:
         require_path(path)
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.printing import print_predictions
-        from reslab.data.images import counted
         from reslab.inference.ensemble import members_of
         from reslab.inference.prediction import Predictions, as_dictionaries
         from reslab.inference.prediction_file import prediction_file
+        from reslab.text import counted
         from reslab.training.progress import with_bar
 
     predictions = Predictions(

@@ -284,8 +284,8 @@ def export_facts(exported: "Exported") -> dict[str, str]:
     """Return what was written, in words. A quantised network is another one, so that its accuracy and speed count."""
     from torch import get_num_threads
 
-    from reslab.data.images import counted
     from reslab.inference.export.comparison import TOLERANCE
+    from reslab.text import counted
 
     height, width, channels = exported.image_shape
     comparison = exported.comparison

@@ -11,7 +11,6 @@ from reslab.data.asking import ask_each
 from reslab.data.images import (
     SUFFIXES,
     ImageFiles,
-    counted,
     first_few,
     is_dead_link,
     is_folder,
@@ -24,6 +23,7 @@ from reslab.data.images import (
 from reslab.data.paths import Paths
 from reslab.data.splits import SplitName
 from reslab.errors import UserError
+from reslab.text import counted
 
 log = logging.getLogger(__name__)
 

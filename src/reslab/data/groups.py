@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from reslab.data.images import counted, first_few
+from reslab.data.images import first_few
 from reslab.data.splits import Groups, Split, file_keys, hashes
 from reslab.errors import UserError
+from reslab.text import counted
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from reslab.errors import UserError
+from reslab.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -221,16 +222,6 @@ def report_unreadable(unreadable: Sequence[str], total: int, on_error: str, opti
     if len(unreadable) == total:
         raise UserError(f"none of {total:,} images can be read: {first_few(unreadable)}")
     log.warning("left out %d of %d images, which cannot be read: %s", len(unreadable), total, first_few(unreadable))
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count and its noun.
-
-    Example:
-        >>> counted(1, "image"), counted(1200, "image")
-        ('1 image', '1,200 images')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def first_few(names: Sequence[str], count: int = LISTED_FILES) -> str:

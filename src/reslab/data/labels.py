@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reslab.data.folders import report_similar_names, split_named
-from reslab.data.images import SUFFIXES, counted, first_few, suffix_of
+from reslab.data.images import SUFFIXES, first_few, suffix_of
 from reslab.data.locating import locate_images
 from reslab.data.splits import SplitName
 from reslab.data.tables import COLUMNS, Column, plain_name, read_table
 from reslab.errors import UserError
+from reslab.text import counted
 
 log = logging.getLogger(__name__)
 

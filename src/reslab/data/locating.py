@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from reslab.data.images import SUFFIXES, counted, first_few, is_dead_link, is_folder, suffix_of
+from reslab.data.images import SUFFIXES, first_few, is_dead_link, is_folder, suffix_of
 from reslab.errors import UserError
+from reslab.text import counted
 
 
 class Located(NamedTuple):

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from reslab.data.images import SUFFIXES, counted, suffix_of
+from reslab.data.images import SUFFIXES, suffix_of
 from reslab.errors import UserError
+from reslab.text import counted
 
 # What the columns are called, in lower case and with underscores. Of several, the first one here counts.
 COLUMNS = {

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from reslab.data.batches import FolderImages
-from reslab.data.images import counted, first_few
+from reslab.data.images import first_few
 from reslab.data.splits import Split, file_keys, names_within, path_hashes
 from reslab.errors import UserError
+from reslab.text import counted
 
 log = logging.getLogger(__name__)
 

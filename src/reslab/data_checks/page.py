@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from reslab.data.images import counted
 from reslab.data.splits import SPLIT_WORDS
 from reslab.data.thumbnails import encoded
 from reslab.data_checks.check import Check
 from reslab.data_checks.copies import Positions
 from reslab.data_checks.result import by_importance, fact_lines
 from reslab.pages import data_uri, document, facts_table, text
+from reslab.text import counted
 
 MOST_GROUPS, MOST_OF_GROUP = 20, 8  # groups of copies under each heading, and pictures of a group
 MOST_BROKEN = 100

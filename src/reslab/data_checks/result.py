@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reslab.data.images import counted
 from reslab.data.splits import SPLIT_WORDS
 from reslab.data_checks.copies import Copies, Positions
 from reslab.data_checks.facts import Seen
 from reslab.data_checks.images import Images
+from reslab.text import counted
 
 Result = dict[str, Any]
 

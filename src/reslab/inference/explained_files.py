@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from reslab.data.images import UnreadableImageError, counted, first_few, load_image, report_unreadable
+from reslab.data.images import UnreadableImageError, first_few, load_image, report_unreadable
 from reslab.data.options import OnError
 from reslab.data.thumbnails import write_picture
 from reslab.drawing import literal_text, report_undrawable, shortened
@@ -25,7 +25,7 @@ from reslab.inference.options import EXPLAIN
 from reslab.inference.prediction import choose_device
 from reslab.inference.test_data import LISTED_CLASSES, labels_by_name
 from reslab.options import check_option
-from reslab.text import file_name, valid_text
+from reslab.text import counted, file_name, valid_text
 from reslab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset
 from reslab.data.batches import BatchOrder, FolderImages, SeededBatchOrder, SeededIndex, make_data_loader
 from reslab.data.images import (
     FirstNames,
-    counted,
     first_few,
     has_transparent_parts,
     report_unreadable,
@@ -26,7 +25,7 @@ from reslab.inference.named_images import Images, find_images
 from reslab.inference.options import PREDICT, Top
 from reslab.internals import shut_down_workers
 from reslab.options import check_option, plain_value
-from reslab.text import valid_text
+from reslab.text import counted, valid_text
 from reslab.training.build import require_accelerator
 
 log = logging.getLogger(__name__)

@@ -17,12 +17,13 @@ from reslab.data.base import ImageDataModule
 from reslab.data.batches import FolderImages
 from reslab.data.folders import split_named
 from reslab.data.image_folder import ClassFolders, ImageFolder
-from reslab.data.images import counted, first_few
+from reslab.data.images import first_few
 from reslab.data.splits import Split
 from reslab.data.training_files import are_training_files, without_training_images
 from reslab.errors import UserError
 from reslab.inference.loading import Trained
 from reslab.inference.options import UnknownClasses
+from reslab.text import counted
 
 log = logging.getLogger(__name__)
 

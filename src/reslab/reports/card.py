@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 
 from reslab.configuration import CONF, ZOO
-from reslab.data.images import counted
 from reslab.errors import UserError
 from reslab.inference.export.share import Shared
 from reslab.reports.configurations import metric_text
@@ -13,7 +12,7 @@ from reslab.reports.entries import Entry, read_entry
 from reslab.reports.run_page.tested import WILSON, AnsweredTest, Metric, require_same_test
 from reslab.reports.statistics import PERCENT, proportion_interval
 from reslab.run import UNREADABLE, Result, tested_step
-from reslab.text import for_shell, printable, valid_text
+from reslab.text import counted, for_shell, printable, valid_text
 from reslab.training.answers import read_answers
 
 MAX_MATRIX = 20  # classes whose confusion matrix is read in a terminal; of more, the most frequent mistakes are listed

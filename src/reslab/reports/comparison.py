@@ -10,11 +10,11 @@ from rich.table import Table
 from reslab.errors import UserError
 from reslab.reports.configurations import ACCURACIES, Configuration, mean_and_deviation, metric_text
 from reslab.reports.entries import natural_order
-from reslab.reports.leaderboard import Report, failure_lines, notes_on_means, plural, read_report
+from reslab.reports.leaderboard import Report, failure_lines, notes_on_means, read_report
 from reslab.reports.settings import ABSENT, differing_settings, setting_text
 from reslab.reports.statistics import PERCENT, SIGNIFICANCE_LEVEL, Statistics, compare_accuracies, welch
 from reslab.run import canonical
-from reslab.text import printable
+from reslab.text import counted, printable
 from reslab.training.options import TEST_METRICS, VALIDATION_METRICS
 
 METRICS = (*VALIDATION_METRICS, *TEST_METRICS, "train/accuracy", "train/loss", "train/seconds")
@@ -62,7 +62,7 @@ def print_comparison(*reports: Report) -> None:
     for name, side, report in zip("AB", sides, reports, strict=True):
         seeds = ", ".join(sorted({str(entry.seed) for entry in side.entries}, key=natural_order))
         is_crossed = any(entry.fold is not None for entry in side.entries)
-        runs = f"{side.size}, {plural(len(side.entries), 'run')}" if is_crossed else plural(len(side.entries), "run")
+        runs = f"{side.size}, {counted(len(side.entries), 'run')}" if is_crossed else counted(len(side.entries), "run")
         console.print(f"{name}: {runs} (seed {seeds}), the best one {side.best.location}", soft_wrap=True)
         for line in (*notes_on_means(report), *failure_lines(report)):
             console.print(f"{name}: {line}", soft_wrap=True)

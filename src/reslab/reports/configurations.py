@@ -11,6 +11,7 @@ from reslab.reports.origin import provenance
 from reslab.reports.settings import Settings
 from reslab.reports.statistics import Statistics, sample_statistics, with_interval
 from reslab.run import canonical
+from reslab.text import counted
 
 ACCURACIES = ("val/accuracy", "test/accuracy")  # the first one that was measured decides the ranking
 
@@ -66,8 +67,8 @@ class Configuration:
         if folds == {None}:
             return str(runs)
         if runs != len(folds) * len(seeds):
-            return plural(runs, "run")
-        return plural(len(folds), "fold") + (f" x {plural(len(seeds), 'seed')}" if len(seeds) > 1 else "")
+            return counted(runs, "run")
+        return counted(len(folds), "fold") + (f" x {counted(len(seeds), 'seed')}" if len(seeds) > 1 else "")
 
     @cached_property
     def computed(self) -> dict[str, Statistics | None]:
@@ -123,10 +124,6 @@ def ranking_key(metrics: Mapping[str, float]) -> list[float]:
 
 
 # statistics as text
-
-
-def plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def mean_and_deviation(configuration: Configuration, metric: str) -> str:

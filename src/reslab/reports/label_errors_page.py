@@ -6,12 +6,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from reslab.data.images import counted
 from reslab.data.thumbnails import encoded, thumbnail
 from reslab.files import output_errors, write_csv, write_text
 from reslab.pages import data_uri, document, text
 from reslab.reports.label_errors import Fold, Suspect, Suspects
 from reslab.reports.run_page.pictures import pictures_of, read_sources, reason_of, sources_in
+from reslab.text import counted
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from reslab.configuration import has_prefix
-from reslab.reports.configurations import ACCURACIES, Configuration, group_by_settings, plural, ranking_key
+from reslab.reports.configurations import ACCURACIES, Configuration, group_by_settings, ranking_key
 from reslab.reports.entries import Entry, natural_order, read_entries
 from reslab.reports.settings import data_set, differing_settings, setting_text
 from reslab.reports.statistics import PERCENT
 from reslab.run import canonical
-from reslab.text import printable
+from reslab.text import counted, printable
 
 MAX_ENUMERATED = 3  # models in a title, of more of them only their number
 MAX_NAMED_RUNS = 5  # in a line; runs.csv has all of them
@@ -99,8 +99,8 @@ class Report:
     @property
     def title(self) -> str:
         """What the leaderboard contains, e.g. `2 configurations (4 runs)`."""
-        runs = plural(sum(len(configuration.entries) for configuration in self.configurations), "run")
-        return f"{plural(len(self.configurations), 'configuration')} ({runs})" if self.has_several_seeds else runs
+        runs = counted(sum(len(configuration.entries) for configuration in self.configurations), "run")
+        return f"{counted(len(self.configurations), 'configuration')} ({runs})" if self.has_several_seeds else runs
 
     @property
     def ranking(self) -> str:
@@ -181,7 +181,7 @@ def notes_on_means(report: Report) -> list[str]:
             "Bengio 2003)"
         )
     if report.pruned:
-        lines.append(f"not counted: {plural(len(report.pruned), 'run')} that the search pruned")
+        lines.append(f"not counted: {counted(len(report.pruned), 'run')} that the search pruned")
     if report.superseded:
         names = beginning([report.display_name(entry) for entry in report.superseded])
         lines.append(f"not counted, because a newer run has the same configuration and seed: {names}")
@@ -249,5 +249,5 @@ def enumeration(names: Iterable[str], noun: str) -> str:
     """Return e.g. `a`, `a and b`, or `4 models` of more than three."""
     *first, last = names or ["?"]
     if len(first) >= MAX_ENUMERATED:
-        return plural(len(first) + 1, noun)
+        return counted(len(first) + 1, noun)
     return f"{', '.join(first)} and {last}" if first else last

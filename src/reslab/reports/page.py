@@ -22,12 +22,13 @@ from reslab.reports.figures import (
     learning_curves,
     parallel_coordinates,
 )
-from reslab.reports.leaderboard import Report, failure_lines, notes_on_means, plural
+from reslab.reports.leaderboard import Report, failure_lines, notes_on_means
 from reslab.reports.origin import origin
 from reslab.reports.pairwise import Comparison, comparisons
 from reslab.reports.settings import ABSENT, distinct_labels, rounded_text, setting_text
 from reslab.reports.statistics import PERCENT, SIGNIFICANCE_LEVEL
 from reslab.run import PAGE
+from reslab.text import counted
 
 MAX_CURVES = 10  # Matplotlib has ten colours to distinguish them
 STYLE = """
@@ -153,9 +154,10 @@ def comparison_sections(report: Report) -> list[str]:
         tested = sum(comparison.p is not None for comparison in pairs.values())
         text = (
             f"Row minus column, and the p-value of Welch's t-test over the {report.repeats}, corrected by Holm's "
-            f"method for {plural(tested, 'comparison')}. Bold: p is below {SIGNIFICANCE_LEVEL}, so that the difference "
-            f"is more than the variation between {report.repeats} explains. The mouse shows in which settings two "
-            "configurations differ, and the confidence interval and the p-value by themselves, as versus prints them."
+            f"method for {counted(tested, 'comparison')}. Bold: p is below {SIGNIFICANCE_LEVEL}, so that the "
+            f"difference is more than the variation between {report.repeats} explains. The mouse shows in which "
+            "settings two configurations differ, and the confidence interval and the p-value by themselves, as versus "
+            "prints them."
         )
         if pairs:
             sections.append(section(f"Comparisons by {metric}", text, comparison_matrix(report, pairs)))

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reslab.pages import SORTING, document, embedded_json, facts_table, text
-from reslab.reports.configurations import metric_text, plural, seconds_text
+from reslab.reports.configurations import metric_text, seconds_text
 from reslab.reports.entries import Entry
 from reslab.reports.origin import origin
 from reslab.reports.run_page.figures import curves
 from reslab.reports.settings import setting_text
+from reslab.text import counted
 
 HERE = Path(__file__).parent
 
@@ -63,7 +64,7 @@ def summary(entry: Entry) -> str:
         if name in result:
             parts.append(f"{words} {metric_text(result[name])}")
     if "epochs" in result:
-        parts.append(f"{plural(int(result['epochs']), 'epoch')}, {plural(int(result.get('steps', 0)), 'step')}")
+        parts.append(f"{counted(int(result['epochs']), 'epoch')}, {counted(int(result.get('steps', 0)), 'step')}")
     if "train/seconds" in result:
         parts.append(f"{seconds_text(result['train/seconds'])} s of training")
     return "; ".join(parts) or str(result["status"])
@@ -103,4 +104,5 @@ def settings_section(entry: Entry) -> str:
     facts = {"seed": [str(entry.seed)]} | {
         name: [setting_text(entry.settings, name)] for name in sorted(entry.settings)
     }
-    return f"<h2>Settings</h2><details><summary>{plural(len(facts), 'setting')}</summary>{facts_table(facts)}</details>"
+    heading = f"<summary>{counted(len(facts), 'setting')}</summary>"
+    return f"<h2>Settings</h2><details>{heading}{facts_table(facts)}</details>"
