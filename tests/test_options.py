@@ -1,5 +1,6 @@
 import re
 import warnings
+from functools import cache
 
 import pytest
 import torch
@@ -181,6 +182,7 @@ STRANGE = [
 PARSER = OverridesParser.create()
 
 
+@cache  # each of the hundreds of options is asked about the same values
 def parsed(value):
     try:
         return PARSER.parse_override(f"a={value}").value()
