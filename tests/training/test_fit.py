@@ -171,8 +171,14 @@ def test_every_data_set_takes_a_step(composed, monkeypatch, name):
     step(composed(*DEBUG, "model=resnet8", f"data={name}", "data.root=unused", "data.image_size=32"))
 
 
-@pytest.mark.parametrize("optimizer", names("optimizer"))
-@pytest.mark.parametrize("scheduler", names("scheduler"))
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler"),
+    [  # one_cycle is the schedule that changes more of an optimizer than its rate
+        pytest.param(each, schedule, marks=[pytest.mark.slow] * (each != "sgd" and schedule != "one_cycle"))
+        for each in names("optimizer")
+        for schedule in names("scheduler")
+    ],
+)
 def test_every_optimizer_and_schedule_takes_a_step(composed, optimizer, scheduler):
     step(composed(*DEBUG, "model=resnet8", f"optimizer={optimizer}", f"scheduler={scheduler}"))
 
