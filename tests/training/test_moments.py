@@ -1,6 +1,7 @@
 """All figures of a row, of result.json and of a checkpoint speak of the same weights."""
 
 import csv
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +17,8 @@ from reslab.run import Run
 from reslab.training import build, fit
 from reslab.training.checkpoints import BestCheckpoint
 
-DIGITS = ("model=resnet8", "trainer=cpu", "logger=none", "test=false")  # 20 steps of 64 images in an epoch
+# An epoch has 20 steps of 64 images.
+DIGITS = ("model=resnet8", "model.widths=[8,8,16]", "trainer=cpu", "logger=none", "test=false")
 RESTLESS = ("optimizer.lr=0.3", "scheduler=constant")  # the accuracy goes up and down
 
 
@@ -155,21 +157,20 @@ def test_a_run_that_was_killed_before_its_last_validation_repeats_it(composed, t
     assert {name: result[name] for name in same} == {name: whole[name] for name in same}
 
 
-@pytest.mark.parametrize("checkpoint", ["best.ckpt", "previous.ckpt", "last.ckpt"])
 @pytest.mark.parametrize("options", [(), ("+trainer.val_check_interval=7",), ("callbacks=ema",)])
-def test_every_checkpoint_continues_to_the_same_weights(composed, tmp_path, checkpoint, options):
+def test_every_checkpoint_continues_to_the_same_weights(composed, tmp_path, options):
     options = (*DIGITS, *RESTLESS, *options)
-    fit.train(composed(*options, "trainer.max_epochs=3", f"folder={tmp_path}/whole"))
-    parts = tmp_path / "parts"
-    fit.train(composed(*options, "trainer.max_epochs=2", f"folder={parts}"))
-    resumed = composed(*options, "trainer.max_epochs=3", f"folder={parts}", f"resume={parts}/checkpoints/{checkpoint}")
-    fit.train(resumed)
-    assert equal(last_weights(tmp_path / "whole"), last_weights(parts))
+    whole, begun = tmp_path / "whole", tmp_path / "begun"
+    fit.train(composed(*options, "trainer.max_epochs=3", f"folder={whole}"))
+    fit.train(composed(*options, "trainer.max_epochs=2", f"folder={begun}"))
     columns = ("epoch", "step", "train/loss", "val/accuracy", "val/loss")
-    whole, again = (
-        [[row[name] for name in columns] for row in rows_of(folder)] for folder in (tmp_path / "whole", parts)
-    )
-    assert whole == again
+    for checkpoint in ("best.ckpt", "previous.ckpt", "last.ckpt"):
+        parts = shutil.copytree(begun, tmp_path / checkpoint)
+        resume = f"resume={parts}/checkpoints/{checkpoint}"
+        fit.train(composed(*options, "trainer.max_epochs=3", f"folder={parts}", resume))
+        assert equal(last_weights(whole), last_weights(parts)), checkpoint
+        rows = [[[row[name] for name in columns] for row in rows_of(folder)] for folder in (whole, parts)]
+        assert rows[0] == rows[1], checkpoint
 
 
 @pytest.mark.parametrize("validation", [(), ("data.val_fraction=0",), ("trainer.check_val_every_n_epoch=2",)])
@@ -220,8 +221,7 @@ def test_evaluate_measures_what_the_run_has_tested(composed, tmp_path):
         assert result["test/images"] == again["images"] == 359
 
 
-@pytest.mark.parametrize("kill_at", ["validate_last_weights", "test"])
-def test_early_stopping_is_not_forgotten(composed, tmp_path, monkeypatch, kill_at):
+def test_early_stopping_is_not_forgotten(composed, tmp_path, monkeypatch):
     options = (*DIGITS, "callbacks=early_stopping", "callbacks.early_stopping.patience=2", "test=true")
     options = (*options, "optimizer.lr=0.5", "scheduler=constant", "trainer.max_epochs=12")
     whole = fit.train(composed(*options, f"folder={tmp_path}/whole"))
@@ -232,13 +232,15 @@ def test_early_stopping_is_not_forgotten(composed, tmp_path, monkeypatch, kill_a
     def kill(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(fit, kill_at, kill)
-        with pytest.raises(KeyboardInterrupt):
-            fit.train(composed(*options, f"folder={tmp_path}/parts"))
-    result = fit.train(composed(*options, f"folder={tmp_path}/parts", f"resume={tmp_path}/parts"))
-    same = ("epochs", "steps", "best_step", "val/accuracy", "test/accuracy")
-    assert {name: result[name] for name in same} == {name: whole[name] for name in same}
+    for kill_at in ("validate_last_weights", "test"):
+        parts = tmp_path / kill_at
+        with monkeypatch.context() as patch:
+            patch.setattr(fit, kill_at, kill)
+            with pytest.raises(KeyboardInterrupt):
+                fit.train(composed(*options, f"folder={parts}"))
+        result = fit.train(composed(*options, f"folder={parts}", f"resume={parts}"))
+        same = ("epochs", "steps", "best_step", "val/accuracy", "test/accuracy")
+        assert {name: result[name] for name in same} == {name: whole[name] for name in same}, kill_at
 
 
 def test_more_patience_lets_a_stopped_run_continue(composed, tmp_path):
@@ -334,15 +336,15 @@ def test_an_earlier_checkpoint_with_nothing_left_to_train_is_tested_itself(compo
     assert_speaks_of_its_best_checkpoint(result, composed(*options), tmp_path)
 
 
-@pytest.mark.parametrize("steps", [5, 10, 14, 15])
-def test_a_validation_within_an_epoch_is_not_left_out_by_a_resumed_run(composed, tmp_path, steps):
+def test_a_validation_within_an_epoch_is_not_left_out_by_a_resumed_run(composed, tmp_path):
     options = (*DIGITS, *RESTLESS, "trainer.max_epochs=1", "+trainer.val_check_interval=5")
     whole = fit.train(composed(*options, f"folder={tmp_path}/whole"))
-    parts = tmp_path / "parts"
-    fit.train(composed(*options, f"trainer.max_steps={steps}", f"folder={parts}"))
-    result = fit.train(composed(*options, f"folder={parts}", f"resume={parts}"))
-    assert [row["step"] for row in rows_of(parts)] == [row["step"] for row in rows_of(tmp_path / "whole")]
-    assert (result["best_step"], result["val/loss"]) == (whole["best_step"], whole["val/loss"])
+    for steps in (5, 10, 14, 15):
+        parts = tmp_path / str(steps)
+        fit.train(composed(*options, f"trainer.max_steps={steps}", f"folder={parts}"))
+        result = fit.train(composed(*options, f"folder={parts}", f"resume={parts}"))
+        assert [row["step"] for row in rows_of(parts)] == [row["step"] for row in rows_of(tmp_path / "whole")]
+        assert (result["best_step"], result["val/loss"]) == (whole["best_step"], whole["val/loss"])
 
 
 def test_another_monitor_keeps_the_best_checkpoint_until_a_better_one(composed, tmp_path):
