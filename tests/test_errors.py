@@ -1,4 +1,5 @@
 import errno
+import os
 import sys
 
 import numpy as np
@@ -279,6 +280,7 @@ def test_the_command_lines_choices_decide_what_is_suggested(monkeypatch):
     assert "model.timm_name" not in unknown("model.timm_nam")
 
 
+UNREADABLE = __file__
 FULL, FAILING, CLOSED = (
     OSError(errno.ENOSPC, "No space left", "a"),
     OSError(errno.EIO, "Input/output error", "c"),
@@ -292,15 +294,20 @@ FULL, FAILING, CLOSED = (
         (FULL, "the disk is full: free some space"),
         (FAILING, "the disk fails at c (Input/output error)"),
         (CLOSED, "outputs cannot be written (Permission denied): hydra.run.dir=<folder> chooses another place"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", UNREADABLE),
+            f"{UNREADABLE} cannot be read (Permission denied): change its permissions",
+        ),
         (FileNotFoundError(errno.ENOENT, "No such file", "b"), "FileNotFoundError: [Errno 2] No such file: 'b'"),
     ],
 )
-def test_what_the_disk_refuses(line_of, error, line):
+def test_what_the_disk_refuses(line_of, monkeypatch, error, line):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != UNREADABLE)  # root may read everything
     assert one_line(error, "config") == line
     hidden = RuntimeError("unexpected pos 97536")  # as torch tells it
     hidden.__context__ = error
     assert one_line(hidden, "config") == (
-        line if error in (FULL, FAILING, CLOSED) else "RuntimeError: unexpected pos 97536"
+        "RuntimeError: unexpected pos 97536" if isinstance(error, FileNotFoundError) else line
     )
     told = UserError("data.root: it cannot be read")
     told.__cause__ = error

@@ -1,5 +1,6 @@
 import ast
 import csv
+import errno
 import logging
 import os
 from contextlib import suppress
@@ -9,7 +10,16 @@ import pytest
 from conftest import SRC
 
 from reslab.errors import UserError
-from reslab.files import RunLog, held_log, replaced, require_output_folder, write_csv, write_json, write_text
+from reslab.files import (
+    RunLog,
+    held_log,
+    replaced,
+    replaced_output,
+    require_output_folder,
+    write_csv,
+    write_json,
+    write_text,
+)
 from reslab.run import Run
 
 
@@ -55,6 +65,18 @@ def test_it_is_on_the_disk_before_it_takes_the_place(tmp_path, monkeypatch):
     )
     write_text(tmp_path / "a", "text")
     assert events == [".a.partial", ".a.partial to a", tmp_path.name]
+
+
+def test_an_error_of_reading_is_not_blamed_on_the_output(tmp_path):
+    unread = OSError(errno.EIO, os.strerror(errno.EIO), "images/a.png")
+    with pytest.raises(OSError, match=r"images/a\.png") as raised, replaced_output(tmp_path / "network.onnx"):
+        raise unread
+    assert raised.value is unread
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"^output=.*/file/network\.onnx cannot be written: ") as raised:  # noqa: SIM117
+        with replaced_output(tmp_path / "file" / "network.onnx"):
+            raise AssertionError
 
 
 def test_csv(tmp_path):

@@ -303,6 +303,8 @@ def disk_advice(raised: BaseException, continuation: str = "") -> str | None:
             later = f": once it works again, {continuation}" if continuation else ""
             return f"the disk fails{place} ({error.strerror}){later}"
         if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
+            if os.path.exists(error.filename or "") and not os.access(error.filename, os.R_OK):
+                return f"{error.filename} cannot be read ({error.strerror}): change its permissions"
             return (
                 f"{error.filename} cannot be written ({error.strerror}): hydra.run.dir=<folder> chooses another place"
             )

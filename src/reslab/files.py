@@ -265,6 +265,24 @@ def output_errors(output: str | Path, option: str = "output") -> Iterator[None]:
         raise UserError(f"{option}={output} cannot be written: {error.strerror}") from error
 
 
+@contextmanager
+def replaced_output(output: Path, option: str = "output") -> Iterator[Path]:
+    """Replace the file that an option names by what the block writes: see `replaced`.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        UserError: the file cannot be replaced. An OSError of the block itself stays one, which may be of reading.
+    """
+    with ExitStack() as stack:
+        with output_errors(output, option):
+            partial = stack.enter_context(replaced(output))
+        yield partial
+        with output_errors(output, option):
+            stack.close()
+
+
 Part = TypeVar("Part")
 
 
@@ -285,9 +303,9 @@ def written_in_parts(
     Raises:
         UserError: the file cannot be written. An OSError of the block itself stays one.
     """
-    with ExitStack() as stack:
+    with replaced_output(output, option) as partial, ExitStack() as stack:
         with output_errors(output, option):
-            write = stack.enter_context(opened(stack.enter_context(replaced(output))))
+            write = stack.enter_context(opened(partial))
 
         def checked(part: Part) -> None:
             with output_errors(output, option):

@@ -409,9 +409,9 @@ class Run:
         Raises:
             UserError: as for `predict`, or captum is not installed, or there is no such class or layer.
         """
-        from reslab.inference.explained_files import explain, write_explanations  # torch
+        from reslab.inference.explained_files import Explanations, write_explanations  # torch
 
-        explained = explain(
+        explained = Explanations(
             self.checkpoint(), images, class_name=class_name, layer=layer, on_error=on_error, device=device,
             config_dir=self.config_dir,
         )  # fmt: skip

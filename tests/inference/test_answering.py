@@ -9,6 +9,7 @@ from hydra import compose
 from reslab.errors import UserError
 from reslab.inference.calibration import calibrate
 from reslab.inference.conformal import prediction_sets, threshold
+from reslab.inference.evaluation import test_network as tested_network
 from reslab.inference.prediction import Predictions, predict
 from reslab.inference.prediction_file import prediction_file
 from reslab.inference.temperature import with_temperature
@@ -30,6 +31,48 @@ def probabilities_of(checkpoint, files, **options):
     batches = list(Predictions(checkpoint, files, **options))
     sets = [each for batch in batches for each in batch.sets or ()]
     return torch.cat([batch.probabilities for batch in batches]), sets
+
+
+def with_precision(checkpoint, precision):
+    """Let a checkpoint say that its run has computed in another precision."""
+    content = torch.load(checkpoint, weights_only=True)
+    content["reslab"]["config"]["trainer"]["precision"] = precision
+    torch.save(content, checkpoint)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "bf16-true", "64-true"])
+def test_predict_answers_in_the_precision_of_the_run_as_evaluate_does(checkpoint, trained, digit_files, precision):
+    with_precision(checkpoint, precision)
+    tested = tested_network(compose("evaluate", [f"checkpoint={checkpoint}", "trainer=cpu", "data.batch_size=100"]))
+    probabilities, _ = probabilities_of(checkpoint, digit_files)
+    difference = (probabilities - tested.answers.probabilities).abs().max()
+    to_float32 = (probabilities - trained.probabilities).abs().max()
+    assert probabilities.dtype == torch.float32
+    if precision == "64-true":
+        assert max(difference, to_float32) < 1e-5
+    else:
+        assert difference < 1e-5
+        assert to_float32 > 1e-4
+
+
+def test_another_precision_than_that_of_the_calibration_is_said(checkpoint, digit_files, caplog):
+    record = read_checkpoint(checkpoint)["reslab"]
+    assert record["calibration"]["precision"] == "32-true"
+    probabilities_of(checkpoint, digit_files[:2], calibrated=True)
+    assert caplog.messages == []
+    with_precision(checkpoint, "bf16-mixed")
+    line = f"{checkpoint} was calibrated in 32-true and computes in bf16-mixed now: "
+    probabilities_of(checkpoint, digit_files[:2], calibrated=True)
+    tested_network(compose("evaluate", [f"checkpoint={checkpoint}", "trainer=cpu", "coverage=0.9"]))
+    said = [message for message in caplog.messages if message.startswith(line)]
+    assert len(said) == 2
+    assert said[0].endswith("trainer.precision=bf16-mixed calibrates it for that")
+    content = torch.load(checkpoint, weights_only=True)
+    del content["reslab"]["calibration"]["precision"]  # an older version
+    torch.save(content, checkpoint)
+    caplog.clear()
+    probabilities_of(checkpoint, digit_files[:2], calibrated=True)
+    assert caplog.messages == []
 
 
 def test_the_temperature_divides_the_logits(checkpoint, trained, digit_files):

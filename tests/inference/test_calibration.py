@@ -4,6 +4,7 @@ import shutil
 import pytest
 import torch
 from conftest import equal, last_weights
+from conftest import run as run_command
 from hydra import compose
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -166,6 +167,29 @@ def test_other_views_or_sizes_are_one_line(calibrated, options, message):
     with pytest.raises(UserError) as error:
         evaluation.evaluate(evaluation_of(calibrated.folder, "calibrated=true", *options))
     assert str(error.value) == (f"{calibrated.best} was calibrated with {message}: calibrate it with these options")
+
+
+@pytest.mark.slow
+def test_two_processes_calibrate_and_test_as_one(calibrated, run, tmp_path):
+    """Only the first of them has the answers to all images."""
+    alone = read_checkpoint(calibrated.best)["reslab"]["calibration"]
+    options = ["coverage=0.9", "calibrated=true", f"output={tmp_path}/one.json"]
+    one = evaluation.evaluate(evaluation_of(run.folder, *options))
+    for command, more in (("calibrate", ()), ("evaluate", (*options[:2], "output=two.json"))):
+        done = run_command(command, f"checkpoint={run.folder}", "trainer=ddp_cpu", *more, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    together = read_checkpoint(calibrated.best)["reslab"]["calibration"]
+    assert together == pytest.approx(alone, rel=1e-4)
+    two = json.loads((tmp_path / "two.json").read_text())
+    assert two["sets"] == one["sets"]
+    assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-4)
+    other = tmp_path / "other"
+    shutil.copytree(run.folder, other)
+    done = run_command(
+        "evaluate", f"checkpoint=[{run.folder},{other}]", "trainer=ddp_cpu", "output=three.json", cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(json.loads((tmp_path / "three.json").read_text())["members"]) == 2
 
 
 def test_a_calibration_for_other_views_replaces_the_first_one(calibrated):

@@ -1,5 +1,6 @@
 """Explanations of image files: overlays, the contact sheet and the list."""
 
+import errno
 import json
 import warnings
 
@@ -15,7 +16,7 @@ from reslab.inference.explained_files import (
     SHEET,
     SHEET_IMAGES,
     Explained,
-    explain,
+    Explanations,
     in_overlay_size,
     label_of,
     sheet_title,
@@ -29,7 +30,7 @@ from reslab.run import Run
 @pytest.fixture
 def run(trained):
     """Explain images with the network of the trained digits."""
-    return lambda images, **options: explain(require_checkpoint(trained.folder), images, device="cpu", **options)
+    return lambda images, **options: Explanations(require_checkpoint(trained.folder), images, device="cpu", **options)
 
 
 def explained(name="a.png", predicted="cat", size=(12, 8)):
@@ -101,6 +102,18 @@ def test_every_file_is_written_under_a_name_of_its_own(run, digit_files, tmp_pat
         [LIST, SHEET, *(row["overlay"] for row in rows)]
     )
     assert [Image.open(tmp_path / "why" / row["overlay"]).size for row in rows] == [(256, 256)] * 3
+
+
+def test_an_error_of_reading_is_not_blamed_on_the_output(tmp_path):
+    def read():
+        yield explained()
+        raise OSError(errno.EIO, "Input/output error", "photos/b.png")
+
+    with pytest.raises(OSError, match=r"photos/b\.png"):
+        write_explanations(read(), tmp_path / "why")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"^output=.*file cannot be written: "):
+        write_explanations([explained()], tmp_path / "file")
 
 
 def test_python_gets_the_rows_of_the_list(trained, digit_files, tmp_path):

@@ -1,6 +1,7 @@
 """Loading a trained network; no file that is read can run code."""
 
 import ast
+import errno
 import os
 import pickle
 import re
@@ -174,7 +175,7 @@ def write_pickle(path, content):
 def test_a_checkpoint_runs_no_code(tmp_path, write, place):
     path, victim = tmp_path / "evil.ckpt", tmp_path / "victim"
     write(path, {"state_dict": {}, "reslab": {}, place: Malicious(victim)})
-    with pytest.raises(UserError, match=r"evil.ckpt is not a checkpoint of ResLab \(UnpicklingError\)$") as error:
+    with pytest.raises(UserError, match=r"evil.ckpt is not a checkpoint of ResLab: it holds [\w.]+, which") as error:
         load_classifier(path)
     assert not victim.exists()
     assert "\n" not in str(error.value)
@@ -182,18 +183,43 @@ def test_a_checkpoint_runs_no_code(tmp_path, write, place):
     assert victim.exists()  # it would have run
 
 
-@pytest.mark.parametrize("content", [b"", b"some text\nof two lines", b"PK\x03\x04 half a zip file"])
-def test_other_files_are_refused_in_one_line(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "cannot be read, it is empty or incomplete: use another checkpoint"),
+        (b"some text\nof two lines", "is not a checkpoint of ResLab: torch.save did not write it"),
+        (b"PK\x03\x04 half a zip file", "cannot be read, it is incomplete or damaged: use another checkpoint"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(tmp_path, content, reason):
     path = tmp_path / "other.ckpt"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"other\.ckpt is not a checkpoint of ResLab") as error:
+    with pytest.raises(UserError) as error:
         load_classifier(path)
-    assert "\n" not in str(error.value)
+    assert str(error.value) == f"{path} {reason}"
+
+
+@pytest.mark.parametrize("kept", [10, 1000, 0.5])
+def test_a_checkpoint_cut_short_is_said_to_be_incomplete(trained, tmp_path, kept):
+    path, content = tmp_path / "cut.ckpt", Run(trained.folder).best.read_bytes()
+    path.write_bytes(content[: len(content) // 2 if kept == 0.5 else kept])
+    with pytest.raises(UserError) as error:
+        load_classifier(path)
+    assert str(error.value) == f"{path} cannot be read, it is incomplete or damaged: use another checkpoint"
+
+
+def test_an_error_of_the_disk_is_none_of_the_file(trained, monkeypatch):
+    def load(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(checkpoints, "load_tensors", load)
+    with pytest.raises(UserError, match=r"best\.ckpt cannot be read: Input/output error$"):
+        load_classifier(Run(trained.folder).best)
 
 
 def test_a_checkpoint_of_another_program_is_refused(tmp_path):
     torch.save({"state_dict": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "other.ckpt")
-    with pytest.raises(UserError, match="is not a checkpoint of ResLab"):
+    with pytest.raises(UserError, match=r"other\.ckpt is not a checkpoint of ResLab: it holds no record of a run$"):
         load_classifier(tmp_path / "other.ckpt")
 
 
@@ -483,7 +509,7 @@ def test_what_is_in_place_of_the_best_checkpoint_is_refused_at_once(tmp_path, pu
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     put(tmp_path / "checkpoints" / "best.ckpt")
-    with pytest.raises(UserError, match=r"best\.ckpt is not a checkpoint of ResLab"):
+    with pytest.raises(UserError, match=r"best\.ckpt cannot be read: (it is not a regular file|there is none)$"):
         read_checkpoint(require_checkpoint(tmp_path))
 
 

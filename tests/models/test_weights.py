@@ -380,12 +380,21 @@ def test_a_file_that_is_not_weights(network: nn.Module, tmp_path: Path, content:
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_cut_short(network: nn.Module, state: StateDict, tmp_path: Path) -> None:
-    path = tmp_path / "cut.pth"
-    torch.save(state, path)
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UserError, match=f"^model.weights: {path} is not a file of weights"):
+@pytest.mark.parametrize("kept", [1, 3, 10, 1000, 0.5, -30, -1])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_a_file_cut_short(network: nn.Module, state: StateDict, tmp_path: Path, kind: str, kept: float) -> None:
+    path = tmp_path / ("cut.safetensors" if kind == "safetensors" else "cut.pth")
+    if kind == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2 if kept == 0.5 else int(kept)])
+    with pytest.raises(UserError) as raised:
         load(network, str(path))
+    other = ", or safetensors did not write it" if kind == "safetensors" else ""
+    reason = f"it is incomplete or damaged{other}"
+    assert str(raised.value) == f"model.weights: {path} is not a file of weights ({reason})"
 
 
 @pytest.mark.parametrize(

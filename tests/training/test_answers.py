@@ -84,6 +84,15 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     path.write_bytes(b"\xff" * 100)
     with pytest.raises(UserError, match="cannot be read"):
         read_answers(path)
+    write_answers(path, answers(), step=12)
+    content = path.read_bytes()
+    for kept in (0, 10, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:kept])
+        with pytest.raises(UserError) as error:
+            read_answers(path)
+        assert (
+            str(error.value) == f"{path} cannot be read: it is incomplete or damaged, or safetensors did not write it"
+        )
 
 
 def test_a_run_keeps_the_answers_behind_its_metrics(trained):

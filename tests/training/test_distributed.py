@@ -16,6 +16,7 @@ from reslab.machine import LIGHTNING_PROCESS
 from reslab.processes import FAILURES, LostProcessError, report_failure
 from reslab.run import Run
 from reslab.training import distributed as module
+from reslab.training.answers import read_answers
 from reslab.training.distributed import FurtherProcesses, is_lost_connection, joined_processes
 
 GLOO = RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:29594")
@@ -30,6 +31,10 @@ class IsKilled(lightning.Callback):
     def __init__(self):
         if os.environ.get("LOCAL_RANK") == "1":
             os.kill(os.getpid(), signal.SIGKILL)
+class CountsAnswers(lightning.Callback):
+    def on_test_end(self, trainer, classifier):
+        with open(f"answers-{trainer.global_rank}", "w") as file:
+            file.write(str(classifier.answers and len(classifier.answers)))
 """
 
 
@@ -165,3 +170,16 @@ def test_an_error_of_rank_1_is_one_line_and_the_result_of_the_run(tmp_path, call
     assert json.loads((tmp_path / "run" / "result.json").read_text())["error"] == line
     assert ("of rank 1" in (tmp_path / "run" / "train.log").read_text()) == (callback == "Fails")
     assert {path.name for path in (tmp_path / "run").glob("*.log")} == {"train.log"}
+
+
+@pytest.mark.slow
+def test_the_first_process_alone_holds_the_answers_of_a_test(tmp_path):
+    (tmp_path / "own.py").write_text(CALLBACKS)
+    done = run(
+        "train", "model=resnet8", "trainer=ddp_cpu", "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run",
+        "page=false", "+callbacks.own._target_=own.CountsAnswers", cwd=tmp_path, PYTHONPATH=str(tmp_path),
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [(tmp_path / f"answers-{rank}").read_text() for rank in (0, 1)] == ["359", "None"]
+    answers, _ = read_answers(tmp_path / "run" / "answers.safetensors")
+    assert answers.indices.tolist() == list(range(359))

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import summary
 
-from reslab.training import fit, hparams
+from reslab.training import hparams
 
 
 def varied(monkeypatch, folder, mode, asked, job, params=None):
@@ -37,7 +37,7 @@ def plugin_data(events, tag):
 
 def test_hparams_show_the_final_metrics(events, trained):
     tags = [info.name.tag for info in plugin_data(events, "experiment").experiment.metric_infos]
-    assert tags == [f"result/{name}" for name in fit.HPARAMS_METRICS]  # and no hp_metric
+    assert tags == [f"result/{name}" for name in ending.HPARAMS_METRICS]  # and no hp_metric
     for tag in tags:
         ((step, value),) = ((event.step, event.value) for event in events.Scalars(tag))
         assert (step, value) == (80, pytest.approx(trained.result[tag.removeprefix("result/")]))

@@ -10,7 +10,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.summary.writer.event_file_writer import _AsyncWriter
 
 from reslab.run import older_options
-from reslab.training import fit
+from reslab.training import ending, fit
 from reslab.training.tensorboard import TensorBoardCurves, log_writer_error
 
 SHORT = ("model=resnet8", "trainer=cpu", "test=false")
@@ -74,7 +74,7 @@ def tag_of(name):
 def test_these_scalars_are_shown_and_no_others(events, history, trained):
     steps = {f"step/{name}" for name in ("loss", "accuracy", "learning_rate", "images_per_second")}
     tested = {name for name in trained.result if name.startswith("test/") and "/images" not in name}
-    final = {f"result/{name}" for name in fit.HPARAMS_METRICS}
+    final = {f"result/{name}" for name in ending.HPARAMS_METRICS}
     epochs = {tag_of(name) for name in history[0].keys() - {"epoch", "step", "val/images"}}
     assert set(events.Tags()["scalars"]) == steps | epochs | tested | final
     assert tested == {f"test/{n}" for n in ("loss", "accuracy", "top5_accuracy", "f1_macro", "calibration_error")}

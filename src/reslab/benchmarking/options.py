@@ -1,6 +1,13 @@
 """What each option of a benchmark may be."""
 
+import re
+from typing import Any
+
+import yaml
+
+from reslab.configuration import CONF
 from reslab.data.options import DATA
+from reslab.errors import UserError
 from reslab.options import NULL, TRUE_OR_FALSE, Schema, between, integer, one_of, one_or_list
 from reslab.training.options import PRECISIONS, RUN, TRAINING_SCHEMA
 
@@ -24,4 +31,30 @@ BENCHMARK_OPTIONS = {
     "benchmark.memory_limit_mb": between(1, 1e9) | NULL,  # no machine has a petabyte
 }
 
-BENCHMARK_SCHEMA = Schema("benchmark", {**TRAINING_SCHEMA.kinds, **BENCHMARK_OPTIONS}, TRAINING_SCHEMA.check_together)
+# The options that only one mode has. In the other one they would be ignored.
+OF_MODE = {
+    "training": (
+        "precisions", "memory_formats", "compile", "graph", "batch_sizes", "largest_batch", "memory_limit_mb",
+    ),
+    "inference": ("runtimes", "inference_batches", "seconds"),
+}  # fmt: skip
+INSTEAD = {
+    "precisions": "trainer.precision is that of an inference",
+    "batch_sizes": "benchmark.inference_batches are those of an inference",
+    "inference_batches": "benchmark.batch_sizes are those of a training",
+}
+
+
+def check_together(values: dict[str, Any]) -> None:
+    """Raise UserError for values that are wrong only in combination."""
+    TRAINING_SCHEMA.check_together(values)
+    (other,) = OF_MODE.keys() - {values["benchmark.mode"]}
+    in_conf = yaml.safe_load((CONF / "benchmark.yaml").read_bytes())["benchmark"]
+    for name in OF_MODE[other]:
+        reference = re.fullmatch(r"\$\{(.+)\}", str(in_conf[name]))
+        if values[f"benchmark.{name}"] != (values[reference[1]] if reference else in_conf[name]):
+            advice = INSTEAD.get(name, "leave it out")
+            raise UserError(f"benchmark.{name} has an effect with benchmark.mode={other} only: {advice}")
+
+
+BENCHMARK_SCHEMA = Schema("benchmark", {**TRAINING_SCHEMA.kinds, **BENCHMARK_OPTIONS}, check_together)

@@ -1,5 +1,6 @@
 """Show which parts of images speak for a class: `reslab explain --help`."""
 
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 
@@ -45,9 +46,10 @@ def run_explain(config: DictConfig) -> None:
     require_output_folder(config.output or ".")
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.configuration import as_list
-        from reslab.inference.explained_files import SHEET, explain, write_explanations
+        from reslab.inference.explained_files import SHEET, Explanations, write_explanations
+        from reslab.training.progress import with_bar
 
-    explained = explain(
+    explanations = Explanations(
         require_checkpoint(config.checkpoint),
         [str(pattern) for pattern in as_list(config.images)],  # YAML reads a folder named 2024 as an integer
         class_name=config["class"],
@@ -55,9 +57,10 @@ def run_explain(config: DictConfig) -> None:
         on_error=config.on_error,
         device=config.device,
     )
-    first = list(islice(explained, 1))  # a mistake leaves no empty folder
-    folder = Path(config.output or new_folder("outputs/explain"))
-    rows = write_explanations(chain(first, explained), folder)
+    with closing(with_bar(explanations, "explain", len(explanations.paths), lambda _: 1)) as explained:
+        first = list(islice(explained, 1))  # a mistake leaves no empty folder
+        folder = Path(config.output or new_folder("outputs/explain"))
+        rows = write_explanations(chain(first, explained), folder)
     print(f"written: {printable(folder / SHEET)} and the overlays beside it ({len(rows)} images)")
 
 

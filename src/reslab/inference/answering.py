@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor
 
 from reslab.errors import UserError
 from reslab.inference.conformal import prediction_sets, threshold
 from reslab.inference.ensemble import class_order, mean_logits
 from reslab.inference.loading import Trained, load_classifier
+from reslab.inference.precision import computed_precision, in_precision_of_run
 from reslab.inference.temperature import stored_calibration, with_temperature
 from reslab.inference.views import with_views
 
@@ -20,12 +22,14 @@ class Answering(NamedTuple):
 
     Attributes:
         members: the networks, which read images alike.
+        precisions: for each of them, what it computes with, as its run did.
         orders: for each of them, which of its classes each class of the first one is.
         temperature: by which the logits are divided.
         limit: the largest score of a class in a set, as `conformal.threshold` returns it; None: there are no sets.
     """
 
     members: list[Trained]
+    precisions: list[Precision]
     orders: list[list[int]]
     temperature: float | None = None
     limit: float | None = None
@@ -37,8 +41,12 @@ class Answering(NamedTuple):
     @torch.inference_mode()
     def logits(self, images: Tensor) -> list[Tensor]:
         """Return the logits of each network, (N, num_classes) on its device, of uint8 images (N, C, H, W)."""
-        classifiers = [member.classifier for member in self.members]
-        return [each.evaluation_logits(images.to(each.device, non_blocking=True)).float() for each in classifiers]
+        logits = []
+        for member, precision in zip(self.members, self.precisions, strict=True):
+            with precision.forward_context():
+                pixels = images.to(member.classifier.device, non_blocking=True)
+                logits.append(member.classifier.evaluation_logits(pixels).float())
+        return logits
 
     def together(self, logits: Sequence[Tensor]) -> Tensor:
         """Return the logits of all networks together, float32 (N, num_classes), on the CPU."""
@@ -61,6 +69,7 @@ class Answering(NamedTuple):
 
 def load_answering(
     checkpoints: Sequence[Path],
+    device: str,
     *,
     views: str | Sequence[str] | None,
     calibrated: bool,
@@ -71,6 +80,7 @@ def load_answering(
 
     Args:
         checkpoints: their files.
+        device: where they compute, "cpu", "cuda" or "mps".
         views: the value of the option `views`.
         calibrated: divide the logits by the temperature in the checkpoint.
         coverage: how often the sets contain the true class; None: there are no sets.
@@ -91,11 +101,13 @@ def load_answering(
                 "networks that read images alike; evaluate averages all"
             )
         orders.append(class_order(member.spec.classes, first.spec.classes, str(path)))
+    precisions = [in_precision_of_run(member, device) for member in members]
     if not calibrated and coverage is None:
-        return Answering(members, orders)
-    calibration = stored_calibration(first, checkpoints[0])
+        return Answering(members, precisions, orders)
+    precision = computed_precision(first.config.trainer.precision, device)
+    calibration = stored_calibration(first, checkpoints[0], precision)
     limit = None if coverage is None else threshold(calibration.scores, coverage)
-    return Answering(members, orders, calibration.temperature if calibrated else None, limit)
+    return Answering(members, precisions, orders, calibration.temperature if calibrated else None, limit)
 
 
 def reading(trained: Trained) -> tuple[object, ...]:

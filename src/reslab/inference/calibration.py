@@ -28,7 +28,8 @@ def calibrate(config: DictConfig, config_dir: str | Path | None = None) -> dict[
         config_dir: as for `load_classifier`.
 
     Returns:
-        What the checkpoint holds from now on (`record.CALIBRATION`), and its path as "checkpoint".
+        What the checkpoint holds from now on (`record.CALIBRATION`), and its path as "checkpoint". The first process
+        alone has it; others return the path.
 
     Raises:
         UserError: there is no such checkpoint, its run has no validation images that are still there, no temperature
@@ -39,6 +40,8 @@ def calibrate(config: DictConfig, config_dir: str | Path | None = None) -> dict[
     with sole_writer(path):
         config.checkpoint = str(path)
         tested = test_network(config, config_dir)
+        if not is_first_process():
+            return {"checkpoint": str(path)}
         assert tested.trained is not None
         if tested.answers is None:
             raise UserError(f"{path}: the run has too many validation images and classes to keep all logits in memory")
@@ -47,14 +50,13 @@ def calibrate(config: DictConfig, config_dir: str | Path | None = None) -> dict[
         before = metrics_of(logits, labels)
         after = metrics_of(with_temperature(logits, temperature), labels)
         calibration = {"temperature": temperature, "standard_error": standard_error(logits, temperature)}
-        calibration |= {"images": len(labels)} | settings(tested.trained)
+        calibration |= {"images": len(labels), "precision": tested.result["precision"]} | settings(tested.trained)
         for name in ("loss", "calibration_error"):
             calibration |= {f"{name}_before": before[name], f"{name}_after": after[name]}
-        if is_first_process():
-            try:
-                add_to_record(path, {"calibration": calibration, CALIBRATION_SCORES: true_scores(logits, labels)})
-            except OSError as error:
-                raise UserError(f"{path} cannot be written: {error.strerror}") from error
+        try:
+            add_to_record(path, {"calibration": calibration, CALIBRATION_SCORES: true_scores(logits, labels)})
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}") from error
     return {"checkpoint": str(path)} | calibration
 
 

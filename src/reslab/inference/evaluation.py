@@ -17,6 +17,7 @@ from reslab.files import output_errors, write_json
 from reslab.inference.conformal import measured_coverage, threshold
 from reslab.inference.ensemble import averaged, members_of
 from reslab.inference.loading import Trained, restore_classifier
+from reslab.inference.precision import computed_precision
 from reslab.inference.prediction_file import write_answers_table
 from reslab.inference.tables import require_writer
 from reslab.inference.temperature import Calibration, stored_calibration, with_temperature
@@ -43,7 +44,7 @@ class Evaluation(NamedTuple):
 
     Attributes:
         result: the numbers, as `evaluate` returns them.
-        answers: the logits of each image; None if they are too many to be kept.
+        answers: the logits of each image; None if they are too many to be kept, and in all processes but the first.
         data: the data set. Its test split has the tested images.
         trained: the network, with the views and the sizes of the test; None for several networks.
     """
@@ -77,7 +78,8 @@ def evaluate(config: DictConfig, config_dir: str | Path | None = None) -> dict[s
         - "classes": one row per class of the network, with "class", "images", "precision", "recall" and "f1".
 
         The first process also writes it to `config.output`, and what the network answered to each image to
-        `config.predictions`, if these are given.
+        `config.predictions`, if these are given. It alone has what needs the answers: in other processes, the result
+        lacks what `calibrated` and `coverage` add, and that of several networks is that of the last one.
 
     Raises:
         UserError: there is no such checkpoint, or the data set has no test images of classes that the network knows.
@@ -136,6 +138,8 @@ def test_ensemble(config: DictConfig, members: Sequence[str], config_dir: str | 
         results.append(test.result)
         answers += [] if test.answers is None else [test.answers]
         data = data or test.data
+    if not is_first_process():
+        return test
     first = results[0]
     assert data is not None
     if len({(result["data"], str(Path(result["root"]).resolve())) for result in results}) > 1:
@@ -185,7 +189,10 @@ def test_network(config: DictConfig, config_dir: str | Path | None = None) -> Ev
     trained = restore_classifier(path, checkpoint, config_dir)
     sized = with_given_sizes(trained, config)
     trained = with_views(sized, config.views)
-    calibration = stored_calibration(trained, path) if config.calibrated or config.coverage is not None else None
+    calibration = None
+    if config.calibrated or config.coverage is not None:
+        precision = config.trainer.precision or trained.config.trainer.precision
+        calibration = stored_calibration(trained, path, computed_precision(precision, config.trainer.accelerator))
     if calibration is not None and config.coverage is not None:
         threshold(calibration.scores, config.coverage)  # a coverage that is too high is a mistake
     build = build_validation_data if config.split == "val" else build_test_data
@@ -224,7 +231,9 @@ def test_network(config: DictConfig, config_dir: str | Path | None = None) -> Ev
     if answers is not None and split is not None:
         answers = replace(with_files(answers, split, tested.data.root), split=config.split)
     evaluation = Evaluation(result, answers, tested.data, trained)
-    return evaluation if calibration is None else with_calibration(evaluation, calibration, config)
+    if calibration is None or not is_first_process():
+        return evaluation
+    return with_calibration(evaluation, calibration, config)
 
 
 def with_calibration(evaluation: Evaluation, calibration: Calibration, config: DictConfig) -> Evaluation:

@@ -59,17 +59,10 @@ class Explained(NamedTuple):
         return functional.to_pil_image(overlay(dimmed, self.heat))
 
 
-def explain(
-    checkpoint: Path,
-    images: Images,
-    *,
-    class_name: str | None = None,
-    layer: str | None = None,
-    on_error: OnError = "stop",
-    device: str = "auto",
-    config_dir: str | Path | None = None,
-) -> Iterator[Explained]:
-    """Explain the classes of image files by Grad-CAM: see `grad_cam`.
+class Explanations:
+    """What speaks for the classes of image files, by Grad-CAM (see `grad_cam`), in the order of the files.
+
+    An iteration reads the images as for `predict`, and holds a few of them at a time.
 
     Args:
         checkpoint: a checkpoint, best.ckpt or last.ckpt.
@@ -80,39 +73,53 @@ def explain(
         device: "auto", "cpu", "gpu", "cuda" or "mps"; "auto" is a CUDA GPU if there is one, otherwise the CPU.
         config_dir: a folder of configuration that names classes of the user's own, as for `load_classifier`.
 
-    Yields:
-        One explanation per image, in the order of the files. The images are read as for `predict`.
+    Attributes:
+        paths: the files.
 
     Raises:
-        UserError: an argument is wrong, there is no such image, or images cannot be read.
+        UserError: an argument is wrong, or there is no such image; while iterating, images cannot be read.
     """
-    for name, value in {"class": class_name, "layer": layer, "on_error": on_error, "device": device}.items():
-        check_option(name, value, EXPLAIN[name])
-    require_captum()
-    paths = find_images(images)
-    trained = load_classifier(checkpoint, config_dir)
-    label = None if class_name is None else label_of(class_name, trained.spec.classes)
-    trained.classifier.to(choose_device(device))
-    layer = find_maps(trained.classifier, layer).name
-    unreadable, without = list[str](), list[str]()
-    for start in range(0, len(paths), BATCH_SIZE):
-        read = list[Read]()
-        for number in range(start, min(start + BATCH_SIZE, len(paths))):
-            try:
-                read.append(read_file(paths[number], trained))
-            except UnreadableImageError as error:
-                unreadable.append(str(error))
-        if unreadable and on_error == "stop":
-            break
-        for explained in explain_batch(trained, read, label, layer) if read else ():
-            if not explained.heat.any():
-                without.append(explained.row["image"])
-            yield explained
-    report_unreadable(unreadable, len(paths), on_error, "on_error")
-    if without:
-        log.warning(
-            "nothing in the maps of %s speaks for the class: %s", counted(len(without), "image"), first_few(without)
-        )
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        images: Images,
+        *,
+        class_name: str | None = None,
+        layer: str | None = None,
+        on_error: OnError = "stop",
+        device: str = "auto",
+        config_dir: str | Path | None = None,
+    ) -> None:
+        for name, value in {"class": class_name, "layer": layer, "on_error": on_error, "device": device}.items():
+            check_option(name, value, EXPLAIN[name])
+        require_captum()
+        self.paths, self.on_error = find_images(images), on_error
+        self.trained = load_classifier(checkpoint, config_dir)
+        self.label = None if class_name is None else label_of(class_name, self.trained.spec.classes)
+        self.trained.classifier.to(choose_device(device))
+        self.layer = find_maps(self.trained.classifier, layer).name
+
+    def __iter__(self) -> Iterator[Explained]:
+        paths, unreadable, without = self.paths, list[str](), list[str]()
+        for start in range(0, len(paths), BATCH_SIZE):
+            read = list[Read]()
+            for number in range(start, min(start + BATCH_SIZE, len(paths))):
+                try:
+                    read.append(read_file(paths[number], self.trained))
+                except UnreadableImageError as error:
+                    unreadable.append(str(error))
+            if unreadable and self.on_error == "stop":
+                break
+            for explained in explain_batch(self.trained, read, self.label, self.layer) if read else ():
+                if not explained.heat.any():
+                    without.append(explained.row["image"])
+                yield explained
+        report_unreadable(unreadable, len(paths), self.on_error, "on_error")
+        if without:
+            log.warning(
+                "nothing in the maps of %s speaks for the class: %s", counted(len(without), "image"), first_few(without)
+            )
 
 
 def label_of(name: str, classes: Sequence[str]) -> int:
@@ -190,7 +197,7 @@ def write_explanations(explained: Iterable[Explained], folder: Path) -> list[dic
     """Write an overlay of each image, a contact sheet of the first ones, and the list.
 
     Args:
-        explained: what `explain` yields.
+        explained: e.g. `Explanations`.
         folder: it is made if it does not exist; earlier files of the same names are replaced.
 
     Returns:
@@ -200,14 +207,15 @@ def write_explanations(explained: Iterable[Explained], folder: Path) -> list[dic
         UserError: a file cannot be written.
     """
     rows, shown = list[dict[str, Any]](), list[tuple[dict[str, Any], Image.Image]]()
-    with output_errors(folder):
-        for number, each in enumerate(explained):
-            picture = each.overlay()
-            row = each.row | {"overlay": file_name(number, Path(each.row["image"]).stem)}
+    for number, each in enumerate(explained):
+        picture = each.overlay()
+        row = each.row | {"overlay": file_name(number, Path(each.row["image"]).stem)}
+        with output_errors(folder):
             write_picture(folder / row["overlay"], picture)
-            rows.append(row)
-            if number < SHEET_IMAGES:
-                shown.append((row, side_by_side(functional.to_pil_image(each.picture).convert("RGB"), picture)))
+        rows.append(row)
+        if number < SHEET_IMAGES:
+            shown.append((row, side_by_side(functional.to_pil_image(each.picture).convert("RGB"), picture)))
+    with output_errors(folder):
         write_sheet(folder / SHEET, shown)
         write_json(folder / LIST, rows)
     if len(rows) > len(shown):

@@ -59,6 +59,7 @@ CALIBRATE = {
     "split": one_of("val"),
     "calibrated": one_of(False),
     "coverage": NULL,
+    "unknown_classes": one_of("refuse"),
     "trainer.limit_test_batches": one_of(None, 1.0),
     "output": NULL,
     "predictions": NULL,
@@ -78,6 +79,11 @@ def check_evaluation(values: dict[str, Any]) -> None:
     if values["split"] == "val" and (values["calibrated"] or values["coverage"] is not None):
         raise UserError(
             "split=val: the calibration was fitted on these images, so that they cannot test it: leave split out"
+        )
+    if values["split"] == "val" and values["unknown_classes"] != "refuse":
+        raise UserError(
+            f"unknown_classes={values['unknown_classes']} is for another data set: with split=val, the classes are "
+            "those of the run"
         )
     if values["sort"] != "none" and values["predictions"] is None:
         raise UserError(

@@ -98,13 +98,11 @@ class Predictions:
             check_option(name, value, PREDICT[name])
         self.paths = find_images(images)
         self.answering = load_answering(
-            [checkpoint] if isinstance(checkpoint, Path) else checkpoint,
+            [checkpoint] if isinstance(checkpoint, Path) else checkpoint, choose_device(device).type,
             views=views, calibrated=calibrated, coverage=coverage, config_dir=config_dir,
         )  # fmt: skip
         self.trained = self.answering.first
         self.classes = self.trained.spec.classes
-        for member in self.answering.members:
-            member.classifier.to(choose_device(device))
         self.batch_size, self.num_workers, self.on_error = batch_size, num_workers, on_error
 
     def __iter__(self) -> Generator[Predicted, None, None]:

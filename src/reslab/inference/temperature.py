@@ -1,5 +1,6 @@
 """One temperature for the logits of a trained network (Guo et al. 2017, arXiv:1706.04599, section 4.2)."""
 
+import logging
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from reslab.errors import UserError
 from reslab.inference.loading import Trained
 from reslab.machine import command
 from reslab.training.record import CALIBRATION_SCORES
+
+log = logging.getLogger(__name__)
 
 TEMPERATURES = (0.01, 100.0)  # of networks that have learned anything, they are between 0.5 and 5
 
@@ -105,12 +108,15 @@ def words(value: Any) -> str:
     return ",".join(value) or "none" if isinstance(value, list) else shown(value)
 
 
-def stored_calibration(trained: Trained, checkpoint: Path) -> Calibration:
+def stored_calibration(trained: Trained, checkpoint: Path, precision: str) -> Calibration:
     """Return the calibration of a network, with the views and sizes that it has now.
+
+    Another precision changes the last digits of the logits only, and is a warning.
 
     Args:
         trained: the network.
         checkpoint: its file, for messages.
+        precision: in which it computes now.
 
     Raises:
         UserError: it has none, or one for other views or sizes.
@@ -124,4 +130,10 @@ def stored_calibration(trained: Trained, checkpoint: Path) -> Calibration:
         raise UserError(
             f"{checkpoint} was calibrated with {was}, and this is {is_now}: calibrate it with these options"
         )
+    if stored.get("precision", precision) != precision:
+        log.warning(
+            "%s was calibrated in %s and computes in %s now: %s calibrates it for that",
+            checkpoint, stored["precision"], precision,
+            command("calibrate", str(checkpoint), f"trainer.precision={precision}"),
+        )  # fmt: skip
     return Calibration(stored["temperature"], trained.classifier.record[CALIBRATION_SCORES])

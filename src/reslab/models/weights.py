@@ -1,5 +1,6 @@
 """Published weights: torchvision's by name, or a local file."""
 
+import errno
 import json
 import logging
 import os
@@ -12,10 +13,11 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeGuard
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.serialization import safe_globals
@@ -38,6 +40,13 @@ LISTED_KEYS = 4  # a message names this many of the keys that do not fit; for a 
 ENTRIES = ("state_dict", "model", "net", "network", "module", "weights", "student")
 AVERAGES = ("ema", "average", "swa", "teacher", "momentum", "encoder_k")
 CLASSIFIERS = ("fc.", "head.fc.")
+# How files of torch.save begin: the zip archives of today, and the pickled number of versions before 1.6.
+ZIP, LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+INCOMPLETE = "it is incomplete or damaged"
+
+
+class DamagedFileError(Exception):
+    """A file of torch.save that is incomplete, or differs from what was written."""
 
 
 def read_published(weights: str, name: str) -> StateDict:
@@ -253,16 +262,27 @@ def load_tensors(path: Path) -> Any:
     It can run no code. The name of a file of safetensors ends in .safetensors.
 
     Raises:
-        BadZipFile: the file was damaged.
+        OSError: the file cannot be read.
+        DamagedFileError: the file of torch.save is empty, incomplete or damaged.
         Exception: torch.load and safetensors raise many kinds of errors for other files.
     """
     if not path.is_file():  # to open a pipe would wait for its other end
-        raise FileNotFoundError(f"{path} is not a file")
+        raise FileNotFoundError(errno.ENOENT, "it is not a regular file" if path.exists() else "there is none")
     if path.suffix == SAFETENSORS:
         return load_safetensors(path)
-    verify_checksums(path)
+    with path.open("rb") as file:
+        start = file.read(len(LEGACY))
+    if not start:
+        raise DamagedFileError("it is empty or incomplete")
+    if ZIP.startswith(start[: len(ZIP)]):
+        verify_checksums(path)
     with warnings.catch_warnings(action="ignore"):  # torch warns about some of the files that it then refuses
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a file that ends too early may raise anything
+            if not LEGACY.startswith(start) or isinstance(error, UnpicklingError | OSError | MemoryError):
+                raise
+            raise DamagedFileError(INCOMPLETE) from error
 
 
 def load_safetensors(path: Path) -> dict[str, Any]:
@@ -304,14 +324,18 @@ def save_safetensors(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def verify_checksums(path: Path) -> None:
-    """Raise BadZipFile if a part of a file that torch.save wrote differs from its checksum, which torch.load ignores.
-
-    Files of versions before 1.6, which are not zip archives, have no checksums.
-    """
-    if zipfile.is_zipfile(path):
+    """Raise DamagedFileError unless a zip archive is complete and has its checksums, which torch.load ignores."""
+    try:
         with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(f"the checksum of its part {damaged} is wrong")
+            damaged = archive.testzip()
+    except MemoryError:
+        raise
+    except Exception as error:  # what zipfile raises depends on the place of the damage
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        raise DamagedFileError(INCOMPLETE) from error
+    if damaged:
+        raise DamagedFileError(f"the checksum of its part {damaged} is wrong")
 
 
 def is_state_dict(value: Any) -> TypeGuard[StateDict]:
@@ -374,6 +398,10 @@ def describe_load_error(error: Exception) -> str:
         return f"it holds {refused[1] or refused[2]}, which is not run: only tensors and plain values are read"
     if problem := re.search(r"WeightsUnpickler error:\s*(.+)", str(error)):
         return f"torch.save did not write it: {problem[1]}"
+    if isinstance(error, SafetensorError):
+        return f"{INCOMPLETE}, or safetensors did not write it"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if isinstance(error, EOFError):
         return "it is empty or incomplete"
     if isinstance(error, KeyError | IndexError | ValueError | struct.error):  # torch's reader of pickles meets text

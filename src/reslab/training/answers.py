@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from reslab.data.splits import Split, SplitName
 from reslab.errors import UserError
 from reslab.files import write_bytes
+from reslab.models.weights import describe_load_error
 from reslab.training.confusion import Confusion
 from reslab.training.metrics import without_accidental_hits
 
@@ -138,7 +139,7 @@ def read_answers(path: Path) -> tuple[Answers, int]:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: only a test by this version or a newer one writes it") from error
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError(f"{path} cannot be read: {describe_load_error(error)}") from error
     if not consistent:
         raise UserError(f"{path} does not hold the answers of a test")
     return answers, step

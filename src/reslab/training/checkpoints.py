@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import lightning as L
 import torch
@@ -23,7 +22,15 @@ from reslab.configuration import to_dict
 from reslab.errors import Interrupted, RunError, UserError
 from reslab.files import replaced
 from reslab.interruption import postponed_news_of_workers, signals
-from reslab.models.weights import SAFETENSORS, StateDict, is_state_dict, load_tensors, save_safetensors
+from reslab.models.weights import (
+    SAFETENSORS,
+    DamagedFileError,
+    StateDict,
+    describe_load_error,
+    is_state_dict,
+    load_tensors,
+    save_safetensors,
+)
 from reslab.run import LAST, PREVIOUS, Run, differences
 from reslab.text import for_shell
 from reslab.training.options import divergence_advice
@@ -389,11 +396,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         checkpoint: dict[str, Any] = load_tensors(path)
-        checkpoint["reslab"]["config"]
-    except BadZipFile as error:
-        raise UserError(f"{path} is damaged: {error}; use another checkpoint") from error
+    except DamagedFileError as error:
+        raise UserError(f"{path} cannot be read, {error}: use another checkpoint") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # torch.load raises many kinds of errors for other files
-        raise UserError(f"{path} is not a checkpoint of ResLab ({type(error).__name__})") from error
+        raise UserError(f"{path} is not a checkpoint of ResLab: {describe_load_error(error)}") from error
+    try:
+        checkpoint["reslab"]["config"]
+    except (KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{path} is not a checkpoint of ResLab: it holds no record of a run") from error
     return checkpoint | {"reslab": checked_record(path, checkpoint)}
 
 

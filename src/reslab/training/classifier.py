@@ -289,11 +289,14 @@ class Classifier(L.LightningModule):
         self.answers = self._gathered_answers()
 
     def _gathered_answers(self) -> Answers | None:
-        """Return the answers of all processes; None if those of one of them were too many."""
+        """Return the answers of all processes; None if those of one of them were too many, and in further processes.
+
+        Logits have N x C numbers, which only the process that writes them has to hold.
+        """
         own = None if self.tested is None else [torch.cat(parts) for parts in zip(*self.tested, strict=True)]
         self.tested = []
-        gathered = gather_by_rank(own)
-        if any(parts is None for parts in gathered) or not any(gathered):
+        gathered = gather_at_first(own)
+        if gathered is None or any(parts is None for parts in gathered) or not any(gathered):
             return None
         logits, labels, indices = (torch.cat(parts) for parts in zip(*filter(None, gathered), strict=True))
         order = indices.argsort()
@@ -392,6 +395,15 @@ def gather_by_rank(value: Any) -> list[Any]:
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
+    return values
+
+
+def gather_at_first(value: Any) -> list[Any] | None:
+    """Return the value of every process, in the order of their ranks, to the first process; None to the others."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(value, values)
     return values
 
 

@@ -23,7 +23,7 @@ from reslab.interruption import signals
 from reslab.machine import is_first_process
 from reslab.run import FINISHED, LEFT_TO_THE_RUN, Result, Run, canonical, identity
 from reslab.training.adapters import Adapter, open_loggers, run_loggers
-from reslab.training.answers import with_files, write_answers
+from reslab.training.answers import with_files
 from reslab.training.build import (
     build_callbacks,
     build_classifier,
@@ -42,6 +42,7 @@ from reslab.training.checkpoints import (
 )
 from reslab.training.classifier import Classifier
 from reslab.training.distributed import count_over_processes, joined_processes
+from reslab.training.ending import finish
 from reslab.training.graph import build_graphs
 from reslab.training.history import History
 from reslab.training.opening import (
@@ -61,8 +62,6 @@ from reslab.training.texts_and_pictures import LogTextsAndPictures
 from reslab.training.threads import fixed_threads
 
 log = logging.getLogger(__name__)
-
-HPARAMS_METRICS = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "train/loss", "train/seconds")
 
 
 def train(config: DictConfig) -> Result:
@@ -108,9 +107,11 @@ NO_CHANGE = ("resume", "folder", "outputs", *LEFT_TO_THE_RUN)
 
 
 def has_nothing_to_do(config: DictConfig, run: Run, resumed: Resumed) -> bool:
-    """Return whether a run is finished, with its result and all files that belong to it, and no option has changed."""
+    """Return whether a run is finished, with its result and all that belongs to it, and no option has changed."""
     result = run.result
     if result["status"] != FINISHED or result.get("steps") != resumed.step or resumed.broken:
+        return False
+    if result.get("unwritten"):
         return False
     before, now = identity(resumed.record["config"]), identity(to_dict(config, resolve=True))
     names = [name for name in before.keys() | now.keys() if not has_prefix(name, NO_CHANGE)]
@@ -201,14 +202,17 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
     if config.test and not pruned:
         chosen = run.best if best is not None and best.best_step is not None else None  # None: the last weights
         result |= test(trainer, classifier, data, chosen)
-        if classifier.answers is not None and is_first_process() and (split := data.splits["test"]):
-            answers = with_files(classifier.answers, split, data.root)
-            write_answers(run.answers_file, answers, trainer.global_step if best_step is None else best_step)
     for name, left_out in data.left_out.items():
         unreadable = count_over_processes(trainer, len(left_out))
         if f"{name}/images" in result and (split := data.splits[name]):
             result[f"{name}/images_available"] = len(split) - unreadable
-    return finish(trainer, classifier, run, adapters, result | origin, pruned)
+    result |= origin
+    if not trainer.is_global_zero:
+        return result
+    answers = classifier.answers
+    if answers is not None and (split := data.splits["test"]):
+        answers = with_files(answers, split, data.root)
+    return finish(run, classifier, adapters, result, answers=answers, pruned=pruned)
 
 
 def refuse_other_classes(data: ImageDataModule, recorded: list[str]) -> None:
@@ -293,18 +297,6 @@ def validate_last_weights(trainer: L.Trainer, classifier: Classifier, data: Imag
     trainer.validate(classifier, datamodule=data, verbose=False)
     history.add_validation(trainer, classifier)
     return True
-
-
-def finish(
-    trainer: L.Trainer, classifier: Classifier, run: Run, adapters: Mapping[str, Adapter], result: Result, pruned: bool
-) -> Result:
-    """Give the result to the loggers, and then write it into the run's folder, which ends the run."""
-    if not trainer.is_global_zero:
-        return result
-    final = {name: result[name] for name in HPARAMS_METRICS if name in result}
-    for adapter in adapters.values():
-        adapter.result(classifier.record["config"], final, result["steps"])
-    return run.finish(result, pruned=pruned)
 
 
 @contextmanager

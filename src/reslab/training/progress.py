@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import lightning as L
@@ -205,7 +205,9 @@ class ProgressBar(Callback):
             self.progress = None
 
 
-def with_bar(batches: Iterable[Batch], what: str, total: int, images: Callable[[Batch], int]) -> Iterator[Batch]:
+def with_bar(
+    batches: Iterable[Batch], what: str, total: int, images: Callable[[Batch], int]
+) -> Generator[Batch, None, None]:
     """Yield batches, and draw a bar meanwhile if this process may.
 
     Args:

@@ -68,7 +68,9 @@ CALIBRATION = {
     "loss_after": LIKE_DEFAULT[float],
     "calibration_error_before": FRACTION,
     "calibration_error_after": FRACTION,
+    "precision": TEXT,
 }
+NEWER_CALIBRATION = {"precision"}  # parts that calibrations of older versions lack
 # What a logger continues its record by: a number, or an id, which is no path.
 LOGGER_ID = integer(0) | Kind(
     "an id", lambda value: isinstance(value, str) and bool(re.fullmatch(r"[\w-]{1,128}", value))
@@ -160,10 +162,12 @@ def check_calibration(value: Any, scores: Tensor | None) -> None:
     """Raise UserError unless a value is None, or all that `CALIBRATION` names with a score for each image."""
     if value is None and scores is None:
         return
-    if not isinstance(value, dict) or value.keys() != CALIBRATION.keys() or scores is None:
+    if not isinstance(value, dict) or scores is None:
         raise UserError("reslab.calibration is not complete")
-    for name, kind in CALIBRATION.items():
-        check_option(f"reslab.calibration.{name}", value[name], kind)
+    if not CALIBRATION.keys() - NEWER_CALIBRATION <= value.keys() <= CALIBRATION.keys():
+        raise UserError("reslab.calibration is not complete")
+    for name, each in value.items():
+        check_option(f"reslab.calibration.{name}", each, CALIBRATION[name])
     if value["images"] != len(scores):
         raise UserError("reslab.calibration has not as many scores as images")
 

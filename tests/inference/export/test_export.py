@@ -1,3 +1,4 @@
+import errno
 import json
 import re
 from pathlib import Path
@@ -57,6 +58,16 @@ def test_a_file_of_each_format_is_the_same_network(trained, written, kind):
     content = exported.path.read_bytes()
     assert b"reslab/training" not in content  # no path of the code that wrote it
     assert str(trained.folder.parent).encode() not in content
+
+
+def test_an_error_of_reading_is_not_blamed_on_the_output(written, monkeypatch, tmp_path):
+    def compare(*arguments):
+        raise OSError(errno.EIO, "Input/output error", "photos/b.png")
+
+    monkeypatch.setattr(module, "compare", compare)
+    with pytest.raises(OSError, match=r"photos/b\.png"):
+        written("torchscript")
+    assert not (tmp_path / "network.pt").exists()
 
 
 def test_a_file_with_another_answer_is_not_left(written, monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from reslab.errors import RunError, UserError, is_mistake
-from reslab.files import output_errors, replaced
+from reslab.files import output_errors, replaced_output
 from reslab.inference.export.comparison import TOLERANCE, Comparison
 from reslab.inference.export.formats import FORMATS, Answer, Write, quiet_conversion
 from reslab.inference.export.images import (
@@ -82,7 +82,7 @@ def export(config: DictConfig, config_dir: str | Path | None = None) -> Exported
     checkpoint_file = require_checkpoint(config.checkpoint)
     checkpoint = read_checkpoint(checkpoint_file)
     trained = restore_classifier(checkpoint_file, checkpoint, config_dir)
-    temperature = stored_calibration(trained, checkpoint_file).temperature if config.calibrated else 1.0
+    temperature = stored_calibration(trained, checkpoint_file, "32-true").temperature if config.calibrated else 1.0
     network = ExportedNetwork(trained.classifier, temperature)
     form, quantizer = FORMATS.get(config.format, FORMATS["onnx"]), None
     batches: Iterable[tuple[Tensor, Tensor | None]] = noise(network.image_shape)
@@ -98,10 +98,11 @@ def export(config: DictConfig, config_dir: str | Path | None = None) -> Exported
     output = output_file(config, trained, checkpoint_file)
     said = metadata(trained, checkpoint_file, checkpoint, config.format, temperature)
     speeds = None
-    with output_errors(output), replaced(output) as partial:
-        write(form.write, network, partial, said, config.format)
-        with quiet_conversion():
-            loaded = form.load(partial)
+    with replaced_output(output) as partial:
+        with output_errors(output):
+            write(form.write, network, partial, said, config.format)
+            with quiet_conversion():
+                loaded = form.load(partial)
         if loaded.metadata != said:
             raise RunError(
                 f"the file of format={config.format} does not hold what was written about it: nothing was written"

@@ -1,0 +1,41 @@
+"""The precision in which a trained network computes: that of its run, as in the tests of the run."""
+
+import torch
+from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
+
+from reslab.inference.loading import Trained
+from reslab.training.build import resolve_precision
+
+
+def computed_precision(precision: str, accelerator: str) -> str:
+    """Return the precision in which Lightning's Trainer computes.
+
+    Args:
+        precision: the option `trainer.precision`.
+        accelerator: the option `trainer.accelerator` or `device`.
+    """
+    resolved = resolve_precision(precision, accelerator)
+    is_cpu = accelerator == "cpu" or not (torch.cuda.is_available() or torch.mps.is_available())
+    return "bf16-mixed" if is_cpu and resolved == "16-mixed" else resolved  # as the Trainer does
+
+
+def in_precision_of_run(trained: Trained, device: str) -> Precision:
+    """Move a network to a device ("cpu", "cuda" or "mps"), and let it compute there in the precision of its run.
+
+    Returns:
+        Lightning's plugin, in whose `forward_context` it is to be called.
+    """
+    name = computed_precision(trained.config.trainer.precision, device)
+    plugin = precision_plugin(name, device)
+    plugin.convert_module(trained.classifier)
+    trained.classifier.to(device)
+    return plugin
+
+
+def precision_plugin(name: str, device: str) -> Precision:
+    """Return the plugin with which Lightning's Trainer computes in a precision."""
+    if name in ("16-mixed", "bf16-mixed"):
+        return MixedPrecision(name, device)  # type: ignore[arg-type]
+    if name in ("16-true", "bf16-true"):
+        return HalfPrecision(name)  # type: ignore[arg-type]
+    return DoublePrecision() if name == "64-true" else Precision()
