@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import summary
 
-from reslab.training import hparams
+from reslab.training import ending, hparams
 
 
 def varied(monkeypatch, folder, mode, asked, job, params=None):
