@@ -183,7 +183,14 @@ def test_every_optimizer_and_schedule_takes_a_step(composed, optimizer, schedule
     step(composed(*DEBUG, "model=resnet8", f"optimizer={optimizer}", f"scheduler={scheduler}"))
 
 
-@pytest.mark.parametrize("name", sorted(set(names("experiment")) - {"finetune"}))  # its weights are downloaded
+@pytest.mark.parametrize(
+    "name",
+    [  # the widest networks take 5 to 17 s
+        pytest.param(name, marks=[pytest.mark.slow] * ("resnet50" in name or name == "six_block"))
+        for name in names("experiment")
+        if name != "finetune"  # its weights are downloaded
+    ],
+)
 def test_every_experiment_takes_a_step(composed, monkeypatch, name):
     monkeypatch.setattr(ImageDataModule, "_read_or_download", stand_in)
     config = composed(f"experiment={name}", "data.root=unused", *DEBUG, "trainer.max_epochs=1", "trainer.max_steps=1")
