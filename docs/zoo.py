@@ -32,8 +32,8 @@ that trains the network again. The weights are under the licence of ResLab, MIT.
 |---|--:|--:|--:|---|--:|--:|--:|
 """
 TAIL = """
-The accuracy is that of one seed, chosen as the best by validation accuracy where there were several; the interval says
-where it would be with other images of this kind. [models.md](../models.md#the-zoo) says what is in a folder, and how to
+The accuracy is that of one seed; the interval says where it would be with other images of this kind, not with other
+seeds. [models.md](../models.md#the-zoo) says what is in a folder, and how to
 make one of a network of your own. `python docs/zoo.py` writes this page.
 """
 

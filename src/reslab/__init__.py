@@ -37,7 +37,8 @@ def load(folder: str | Path, config_dir: str | Path | None = None) -> "Run":
 
     Args:
         folder: a run's folder, e.g. outputs/resnet20-digits/2026-01-31_12-00-00; a checkpoint in it; a folder of runs,
-            which stands for the newest of them that has a checkpoint; or "latest", the newest below outputs.
+            which stands for the newest of them that has a checkpoint; "latest", the newest below outputs; or
+            zoo/<name>, a network of docs/zoo.
         config_dir: your own folder of configuration, if the run's network or data set is a class of your own.
 
     Returns:

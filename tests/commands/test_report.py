@@ -214,3 +214,12 @@ def test_runs_without_curves_and_of_several_data_sets_have_no_picture(tmp_path):
     with pytest.raises(UserError, match=r"^output=/dev/null/curves\.png cannot be written: File exists$"):
         report([str(tmp_path / "a" / "2"), "output=/dev/null/curves.png"])
     assert not picture.exists()
+
+
+def test_a_network_of_the_zoo_is_reported_elsewhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is in the zoo, which stays as it is: output=<folder> writes the report"):
+        report(["zoo/digits_resnet8"])
+    report(["zoo/digits_resnet8", "output=here"])
+    assert "0.9972" in capsys.readouterr().out
+    assert (tmp_path / "here" / "run.html").is_file()

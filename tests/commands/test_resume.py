@@ -25,7 +25,7 @@ import reslab
 from reslab import files
 from reslab.commands.entry import errors_as_one_line, run_hydra
 from reslab.commands.resume import resumed_command_line
-from reslab.configuration import composed, flatten, quoted, unquoted, without_plus
+from reslab.configuration import ZOO, composed, flatten, quoted, unquoted, without_plus
 from reslab.errors import NothingLeftToDo, RunError, UserError
 from reslab.newest import newest_first, require_checkpoint
 from reslab.run import MAY_DIFFER, Run, differences, identity, may_differ
@@ -834,3 +834,20 @@ def test_a_folder_that_does_not_exist_is_answered_with_the_nearest_one(tmp_path,
         resumed_command_line([f"{option}=nowhere"])
     with pytest.raises(UserError, match=r"does not exist: did you mean 2026-01-31_12-00-00\?$"):
         resumed_command_line([f"{option}=outputs/2026-01-31_12-00-01"])
+
+
+# a network that is shared
+
+
+@pytest.mark.parametrize("name", ["zoo/digits_resnet8", "zoo:digits_resnet8"])
+def test_weights_without_an_optimizer_are_not_resumed(name):
+    with pytest.raises(UserError) as raised:
+        resumed_command_line([f"resume={name}"])
+    assert str(raised.value).startswith(f"resume={name} holds weights without the state of the optimizer")
+    assert f"from={name} repeats the run, model.weights={name} begins" in str(raised.value)
+    with pytest.raises(UserError, match="without the state of the optimizer"):
+        resumed_command_line([f"resume={ZOO / 'digits_resnet8' / 'weights.safetensors'}"])
+
+
+def test_a_network_of_the_zoo_is_trained_again_by_its_own_command():
+    assert resumed_command_line(["from=zoo/digits_resnet8", "seed=3"]) == ["model=resnet8", "data=digits", "seed=3"]

@@ -304,3 +304,8 @@ def test_a_calibration_that_calibrate_would_not_write_is_refused(calibrated):
             evaluation.evaluate(evaluation_of(calibrated.folder))
         calibrated.best.write_bytes(content)
     assert evaluation.evaluate(evaluation_of(calibrated.folder, "calibrated=true"))["temperature"] > 0
+
+
+def test_a_network_of_the_zoo_stays_as_it_is(composed):
+    with pytest.raises(UserError, match="is in the zoo, which stays as it is: copy the network's folder"):
+        calibrate(calibration_of("zoo/digits_resnet8"))

@@ -620,3 +620,24 @@ def test_a_damaged_file_in_the_cache_is_one_line(resnet18: nn.Module, hub: Path,
     flip_a_bit_of_a_weight(hub / Path(V1.url).name)
     with pytest.raises(UserError, match=r"^cannot get .* \(the checksum of its part .* is wrong\): put the file into "):
         load(resnet18, "IMAGENET1K_V1", "resnet18")
+
+
+# --- a network of the zoo ---------------------------------------------------------------------------------------------
+
+
+def test_weights_of_the_zoo_go_into_a_network_of_other_classes_and_leave_its_classifier(composed, caplog):
+    state = read_published("zoo:digits_resnet8", "resnet8")
+    network = build_network(composed("model=resnet8").model, 1, 7, 28)
+    before = network.fc.weight.clone()
+    load_weights(network, state, "zoo:digits_resnet8", "resnet8")
+    assert torch.equal(network.conv1.weight, state["network.conv1.weight"])
+    assert torch.equal(network.fc.weight, before)
+    assert "its classifier has 10 classes, not 7" in caplog.text
+
+
+def test_weights_of_the_zoo_for_another_network_or_other_channels_are_one_line(composed):
+    state = read_published("zoo:digits_resnet8", "resnet8")
+    with pytest.raises(UserError, match="zoo:digits_resnet8 has the weights of model=resnet8, which do not fit model="):
+        load_weights(build_network(composed("model=resnet20").model, 1, 10, 8), state, "zoo:digits_resnet8", "resnet20")
+    with pytest.raises(UserError, match="channels=1 would give it that shape"):
+        load_weights(build_network(composed("model=resnet8").model, 3, 10, 8), state, "zoo:digits_resnet8", "resnet8")

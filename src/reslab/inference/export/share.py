@@ -14,12 +14,12 @@ import yaml
 from omegaconf import DictConfig
 from torch import Tensor
 
-from reslab.configuration import has_prefix, name_of, nodes, quoted, unquoted
+from reslab.configuration import flatten, has_prefix, name_of, nodes, quoted, unquoted
 from reslab.data.spec import ImageSpec
 from reslab.errors import RunError, UserError
 from reslab.files import output_errors, require_output_folder, write_json, write_text
 from reslab.inference.export.images import NOISE_IMAGES, noise, own_data, own_test_data, pixel_batches
-from reslab.inference.loading import Trained, load_classifier, read_weights, restore_classifier
+from reslab.inference.loading import Trained, load_classifier, restore_classifier
 from reslab.models.weights import save_safetensors
 from reslab.newest import require_checkpoint
 from reslab.run import FINISHED, SETTINGS_ERRORS, Run, tested_step
@@ -30,6 +30,8 @@ from reslab.training.options import TRAINING_SCHEMA
 CARD = "README.md"
 # Options that say where a run was and what recorded it. They are of one machine, and change no number of the run.
 OF_A_MACHINE = ("data.root", "outputs", "folder", "resume", "from", "trust", "hydra", "logger")
+# An option of a logger that stays: a run without it would be repeated as one that is older than the option.
+GROUP_BY = "logger.tensorboard.group_by"
 LEFT_OUT_OF_A_RECORD = "loggers"  # by which a resumed run continues its loggers
 
 
@@ -85,7 +87,7 @@ def share(config: DictConfig, card: Callable[[Shared], str]) -> Shared:
         images = f"of {tested.found:,} test images of {tested.data.name}"
     with output_errors(output), new_folder(output) as partial:
         written = Run(partial)
-        write_run(written, run, checkpoint | {"state_dict": weights_of(path, checkpoint, trained)}, config.license)
+        write_run(written, run, checkpoint, config.license)
         count = compare(trained.classifier, load_classifier(written.weights).classifier, batches)
         size, images = written.weights.stat().st_size, f"{count:,} {images}" if config.verify else images
         shared = Shared(run, output, written.overrides, trained.spec, size, images, config.license)
@@ -141,12 +143,6 @@ def image_shape(trained: Trained) -> tuple[int, int, int]:
     return size, size, len(trained.spec.mean)
 
 
-def weights_of(path: Path, checkpoint: Mapping[str, Any], trained: Trained) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint, in the order of the network's layers."""
-    weights = read_weights(path, dict(checkpoint), trained.classifier.state_dict())
-    return {name: weights[name] for name in trained.classifier.state_dict() if name in weights}
-
-
 def write_run(written: Run, run: Run, checkpoint: Mapping[str, Any], licence: str | None) -> None:
     """Write the weights, the settings and the result of a run into another folder, without the places of a machine."""
     try:
@@ -178,6 +174,8 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
             owner[option] = None
         elif is_absolute_path(name, value):
             owner[option] = Path(value).name
+    if (group_by := flatten(config).get(GROUP_BY)) is not None:
+        kept["logger"] = {"tensorboard": {"group_by": group_by}}
     return kept
 
 
@@ -186,7 +184,7 @@ def portable_overrides(overrides: Iterable[str]) -> list[str]:
     kept = []
     for override in overrides:
         name, _, value = override.partition("=")
-        if has_prefix(name_of(override), OF_A_MACHINE):
+        if has_prefix(name_of(override), OF_A_MACHINE) and name != "logger":  # which loggers is no secret
             continue
         path = unquoted(value)
         kept.append(f"{name}={quoted(Path(path).name)}" if is_absolute_path(name.lstrip("+"), path) else override)

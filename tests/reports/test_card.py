@@ -1,0 +1,96 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslab.configuration import ZOO
+from reslab.data.spec import ImageSpec
+from reslab.errors import UserError
+from reslab.inference.export.share import Shared
+from reslab.reports.card import card, text
+from reslab.run import Run
+from reslab.training.answers import Answers, read_answers, write_answers
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """The trained digits, with settings."""
+    run = Run(shutil.copytree(trained.folder, tmp_path / "run"))
+    run.write_settings(json.dumps(trained.classifier.record["config"]), ["model=resnet8", "seed=42"])
+    return run
+
+
+def shared_of(run, folder=Path("mine"), classes=None, licence=None):
+    spec = ImageSpec([str(digit) for digit in range(10)] if classes is None else classes, 1, 8, [0.31], [0.38])
+    return Shared(run, folder, ["model=resnet8", "seed=42"], spec, 311_000, "359 of 359 test images of digits", licence)
+
+
+def test_the_card_says_what_the_result_and_the_answers_say(run):
+    answers, _ = read_answers(run.answers_file)
+    made = card(shared_of(run, licence="CC0"))
+    right = int(answers.right.sum())
+    assert made.startswith("# mine\n\nresnet8, trained on digits with ResLab: 75,002 parameters")
+    assert f"| test/accuracy | {right / 359:.4f} | 0." in made
+    assert f"359 test images, {right} right." in made
+    for row in answers.confusion.matrix().tolist():
+        assert f" | {' | '.join(str(count or '') for count in row)} |" in made
+    assert "    python src/train.py model=resnet8 seed=42\n" in made
+    assert "UCI optical recognition of handwritten digits" in made
+    assert "CC BY 4.0" in made
+    assert made.rstrip().endswith("Of the weights: CC0. Of the data: see above.")
+
+
+def test_a_network_of_the_zoo_is_used_by_its_name(run):
+    made = card(shared_of(run, ZOO / "digits_resnet8"))
+    assert "    python src/predict.py zoo/digits_resnet8 photo.png\n" in made
+    assert " model.weights=zoo:digits_resnet8 data=" in made
+    assert "reslab.load('zoo/digits_resnet8')" in made
+    assert str(ZOO) not in made
+
+
+def test_without_answers_the_accuracy_has_its_interval_and_there_is_no_matrix(run):
+    run.answers_file.unlink()
+    made = card(shared_of(run))
+    assert "(Wilson)" in made
+    assert "Confusion" not in made
+
+
+def test_answers_of_other_weights_are_one_line(run):
+    answers, step = read_answers(run.answers_file)
+    write_answers(run.answers_file, answers, step + 1)
+    with pytest.raises(UserError, match="the answers are of step"):
+        card(shared_of(run))
+
+
+def test_of_many_classes_the_most_frequent_mistakes_are_listed(run):
+    logits = torch.eye(30).repeat(2, 1)
+    labels = torch.arange(30).repeat(2)
+    labels[:3] = torch.tensor([1, 2, 2])  # images 0 and 1 are mistakes
+    names = [f"c{number}" for number in range(30)]
+    write_answers(run.answers_file, Answers(logits, labels, torch.arange(60), names), run.result["best_step"])
+    result = run.result | {"test/accuracy": 58 / 60, "test/images": 60}
+    run.result_file.write_text(json.dumps(result))
+    made = card(shared_of(run, classes=names))
+    assert "| c1 | c0 | 1 |" in made
+    assert "| c2 | c1 | 1 |" in made
+    assert "between 30 classes" in made
+
+
+def test_images_of_ones_own_are_described_by_their_author(run):
+    run.result_file.write_text(json.dumps(run.result | {"data": "imagefolder"}))
+    assert "Write here where they come from" in card(shared_of(run))
+    run.result_file.write_text(json.dumps(run.result | {"data": "../data/digits"}))
+    assert "Write here where they come from" in card(shared_of(run))
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("T-shirt/top", "T-shirt/top"), ("a|b", r"a\|b"), ("<img src=x>", "&lt;img src=x&gt;"),
+        ("[a](b)", r"\[a\](b)"), ("a\n# b", r"a\\n\# b"), ("`a`", r"\`a\`"), ("\udcff", r"\\xff"), ("日本", "日本"),
+    ],
+)  # fmt: skip
+def test_text_of_a_stranger_is_only_text(raw, shown):
+    assert text(raw) == shown
