@@ -32,20 +32,26 @@ def found_files(images: Images) -> Iterator[str]:
     names = [*images] if isinstance(images, Iterable) and not isinstance(images, str | bytes) else [images]
     if not names:
         raise UserError("images: the list is empty")
-    seen = set[str]()
+    seen, named_files = set[str](), list[str]()
     for named, following in zip(names, chain(islice(names, 1, None), [""]), strict=False):
         require_text(named, "images: each of them")
         pattern = os.path.expanduser(named)  # noqa: PTH111  # Path would drop the // of https://
-        is_file, is_folder = os.path.isfile(pattern), os.path.isdir(pattern)
-        files = [pattern] if is_file else files_below(Path(pattern)) if is_folder else list(files_of_glob(pattern))
+        if os.path.isfile(pattern):
+            named_files.append(pattern)
+            yield str(Path(pattern))
+            continue
+        is_folder = os.path.isdir(pattern)
+        files = files_below(Path(pattern)) if is_folder else list(files_of_glob(pattern))
         if not files:
             raise UserError(f"images={pattern}: {why_no_image(pattern, following)}")
         if len(names) == 1 and is_folder:  # it has no file twice, and may have very many
             yield from map(str, map(Path, files))
             return
+        seen.update(map(os.path.abspath, named_files))  # only here, because it takes time for each of many files
+        named_files.clear()
         for file in files:
             place = os.path.abspath(file)  # noqa: PTH100  # Path would resolve links too
-            if is_file or place not in seen:
+            if place not in seen:
                 yield str(Path(file))  # without the ./ of a folder
             seen.add(place)
 
