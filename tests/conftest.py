@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,11 +76,11 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
 
 
 def run(command: str, *arguments: object, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run src/<command>.py in a process of its own, in a new Python where the environment has a variable of Python."""
+    """Run src/<command>.py in a process of its own, in a new Python where the environment or a launcher needs one."""
     variables = command_environment(**environment)
     script = SRC / f"{command}.py"
     for_python = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
-    if for_python in ({}, WITHOUT_TORCH.environment):
+    if for_python in ({}, WITHOUT_TORCH.environment) and not is_distributed(arguments):
         server = WITHOUT_TORCH if for_python else WITH_TORCH
         return server.run(script, arguments, cwd, variables, seconds=300)
     return subprocess.run(
@@ -89,9 +89,19 @@ def run(command: str, *arguments: object, cwd: Path, **environment: str) -> "sub
     )  # fmt: skip
 
 
-def start(command: str, *arguments: object, cwd: Path, stdout: Any, stderr: Any) -> Started:
-    """Start src/<command>.py in a process of its own, as subprocess.Popen does."""
+def start(command: str, *arguments: object, cwd: Path, stdout: Any, stderr: Any) -> "Started | subprocess.Popen[str]":
+    """Start src/<command>.py in a process group of its own, as subprocess.Popen does."""
+    if is_distributed(arguments):
+        return subprocess.Popen(
+            [sys.executable, SRC / f"{command}.py", *map(str, arguments)], cwd=cwd, env=command_environment(),
+            stdout=stdout, stderr=stderr, text=True, start_new_session=True,
+        )  # fmt: skip
     return WITH_TORCH.start(SRC / f"{command}.py", arguments, cwd, command_environment(), stdout, stderr)
+
+
+def is_distributed(arguments: Sequence[object]) -> bool:
+    """Return whether a run has several processes: a forked one of these waits for the others for ever."""
+    return any(str(argument).startswith("trainer=ddp") for argument in arguments)
 
 
 def command_environment(**environment: str) -> dict[str, str]:
