@@ -73,7 +73,7 @@ def test_a_file_with_other_values_is_refused(tmp_path, change, metadata):
     tensors = {"logits": torch.zeros(3, 3), "labels": torch.zeros(3).long(), "indices": torch.arange(3)} | change
     path = tmp_path / "answers.safetensors"
     save_file(tensors, path, {"step": "1", "classes": json.dumps(["a", "b", "c"])} | metadata)
-    with pytest.raises(UserError, match=r"answers\.safetensors"):
+    with pytest.raises(UserError, match=r"answers\.safetensors does not hold the answers of a test$"):
         read_answers(path)
 
 
@@ -81,6 +81,10 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     path = tmp_path / "answers.safetensors"
     with pytest.raises(UserError, match="missing"):
         read_answers(path)
+    path.mkdir()
+    with pytest.raises(UserError, match=r"cannot be read: it is not a regular file$"):
+        read_answers(path)
+    path.rmdir()
     path.write_bytes(b"\xff" * 100)
     with pytest.raises(UserError, match="cannot be read"):
         read_answers(path)

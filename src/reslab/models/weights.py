@@ -289,18 +289,22 @@ def load_safetensors(path: Path) -> dict[str, Any]:
     """Return the tensors in a file of safetensors by name; of one that `save_safetensors` wrote, what that was given.
 
     Raises:
-        Exception: safetensors and json raise many kinds of errors for other files.
+        TypeError: the metadata is not what `save_safetensors` writes.
+        Exception: safetensors raises several kinds of errors for other files.
     """
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
     if RECORD not in metadata:
         return tensors
-    content: dict[str, Any] = json.loads(metadata[RECORD])
     prefix = f"{RECORD}."
     recorded = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
-    return content | {RECORD: content[RECORD] | recorded, "state_dict": weights}
+    try:
+        content: dict[str, Any] = json.loads(metadata[RECORD])
+        return content | {RECORD: content[RECORD] | recorded, "state_dict": weights}
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"its metadata {RECORD!r} is not what ResLab writes") from error
 
 
 def save_safetensors(path: Path, content: Mapping[str, Any]) -> None:

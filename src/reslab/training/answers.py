@@ -1,5 +1,6 @@
 """What a network answered to each image of a test, and the file in a run's folder that holds it."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -128,7 +129,7 @@ def read_answers(path: Path) -> tuple[Answers, int]:
     """
     try:
         if path.exists() and not path.is_file():
-            raise ValueError("it is not a regular file")  # to open a pipe would wait for its other end
+            raise OSError(errno.EINVAL, "it is not a regular file")  # to open a pipe would wait for its other end
         with safe_open(path, "pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
@@ -138,8 +139,10 @@ def read_answers(path: Path) -> tuple[Answers, int]:
         consistent = is_consistent(answers)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: only a test by this version or a newer one writes it") from error
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read: {describe_load_error(error)}") from error
+    except (KeyError, TypeError, ValueError, RecursionError):
+        consistent = False
     if not consistent:
         raise UserError(f"{path} does not hold the answers of a test")
     return answers, step

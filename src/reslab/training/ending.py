@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from reslab.errors import one_line
-from reslab.run import Result, Run, resume_argument
+from reslab.run import Result, Run, resume_argument, tested_step
 from reslab.training.adapters import Adapter
 from reslab.training.answers import Answers, write_answers
 from reslab.training.classifier import Classifier
@@ -47,8 +47,8 @@ def finish(
     config, steps = classifier.record["config"], result["steps"]
     parts = {f"logger.{name}": partial(each.result, config, metrics, steps) for name, each in adapters.items()}
     if answers is not None:
-        tested = steps if result["best_step"] is None else result["best_step"]
-        parts = {run.answers_file.name: partial(write_answers, run.answers_file, answers, tested)} | parts
+        write = partial(write_answers, run.answers_file, answers, tested_step(result))
+        parts = {run.answers_file.name: write} | parts
     if not parts:
         return run.finish(result, pruned=pruned)
     written = run.finish(result | {"unwritten": [*parts]}, pruned=pruned)

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from reslab.commands.printing import print_export
+from reslab.configuration import ZOO
 from reslab.errors import RunError, UserError
 from reslab.inference.export import export as module
 from reslab.inference.export.comparison import TOLERANCE, Comparison
@@ -110,6 +111,13 @@ def test_without_a_name_the_file_is_in_the_folder_of_the_run(trained, composed, 
     checkpoint.write_bytes((trained.folder / "checkpoints" / "best.ckpt").read_bytes())
     config = compose("export", overrides=[f"checkpoint={checkpoint}", "verify=false", "format=torchscript"])
     assert export(config).path == tmp_path / "alone" / "export" / "resnet8.pt"
+
+
+def test_nothing_is_written_into_the_zoo(composed):
+    config = compose("export", overrides=["checkpoint=zoo/digits_resnet8", "verify=false", "format=torchscript"])
+    with pytest.raises(UserError, match="is in the zoo, which stays as it is: output=<file>"):
+        export(config)
+    assert not (ZOO / "digits_resnet8" / "export").exists()
 
 
 @pytest.mark.parametrize("name", ["../../evil", "/etc/passwd", ".hidden", "ö 1", ""])

@@ -176,6 +176,7 @@ def test_other_metadata_is_one_line(said, tmp_path):
     with pytest.raises(UserError) as raised:
         read_checkpoint(tmp_path / "a.safetensors")
     assert "checkpoint of ResLab" in str(raised.value)
+    assert "torch.save" not in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
 
 

@@ -29,7 +29,7 @@ from reslab.inference.export.options import ENDINGS
 from reslab.inference.export.quantization import Quantizer
 from reslab.inference.loading import Trained, restore_classifier
 from reslab.inference.temperature import stored_calibration, with_temperature
-from reslab.newest import require_checkpoint
+from reslab.newest import refuse_zoo, require_checkpoint
 from reslab.run import Run
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.classifier import Classifier
@@ -128,6 +128,7 @@ def output_file(config: DictConfig, trained: Trained, checkpoint: Path) -> Path:
         return Path(config.output)
     run = Run.of_checkpoint(checkpoint)
     folder = run.folder if run.has_settings else checkpoint.parent
+    refuse_zoo(folder, "output=<file> writes the network elsewhere")
     name = re.sub(r"[^\w-]", "_", trained.config.model.name) or "network"
     quantized = ".int8" if config.format == "int8" else ""
     return folder / "export" / f"{name}{quantized}{ENDINGS[config.format]}"
