@@ -184,7 +184,7 @@ def test_latest_is_the_newest_run(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "report: outputs/resnet8-digits/a/run.html"
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf", "PDF"])
 def test_an_output_with_the_suffix_of_a_picture_is_the_learning_curves(sweep, tmp_path, capsys, suffix):
     pictures = [tmp_path / f"{name}.{suffix}" for name in ("one", "two")]
     for picture in pictures:
@@ -192,7 +192,7 @@ def test_an_output_with_the_suffix_of_a_picture_is_the_learning_curves(sweep, tm
     assert capsys.readouterr().out.splitlines()[-1] == f"learning curves: {pictures[1]}"
     one, two = (picture.read_bytes() for picture in pictures)
     assert one == two
-    assert one.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix])
+    assert one.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix.lower()])
     assert not (sweep / "report.html").exists()
 
 

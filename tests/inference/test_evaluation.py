@@ -9,6 +9,7 @@ import torch
 from conftest import FP32
 from conftest import run as run_command
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from torchvision.io import write_png
@@ -166,6 +167,16 @@ def test_another_precision_than_that_of_the_run_is_said(run, trained, tmp_path, 
     torch.save(saved, tmp_path / "gpu.ckpt")
     run(f"checkpoint={tmp_path}/gpu.ckpt")
     assert "the run computed in bf16-mixed and this test computes in 32-true" in caplog.text
+
+
+def test_the_precision_in_which_a_cpu_computes_is_no_other_one(caplog):
+    trained = SimpleNamespace(
+        config=OmegaConf.create({"trainer": {"precision": "16-mixed"}}),
+        classifier=SimpleNamespace(record={"origin": {"precision": "bf16-mixed"}}),
+    )
+    config = OmegaConf.create({"trainer": {"precision": None, "accelerator": "cpu"}})
+    assert evaluation.trainer_config(trained, config).trainer.precision == "16-mixed"
+    assert caplog.text == ""
 
 
 def test_the_flip_averaging_of_the_run_is_used_and_said(run, trained, tmp_path):

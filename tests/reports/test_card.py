@@ -57,6 +57,22 @@ def test_without_answers_the_accuracy_has_its_interval_and_there_is_no_matrix(ru
     assert "Confusion" not in made
 
 
+def test_the_recipe_promises_no_more_than_the_run_does(run):
+    promise = "The same command gives the same weights"
+    commit, result = "0123456789ab" + 28 * "0", run.result
+    run.result_file.write_text(json.dumps(result | {"git_commit": f"{commit}-dirty-abcdef", "device": "cpu"}))
+    assert f"commit 0123456789ab-dirty-abcdef. {promise}" in card(shared_of(run))
+    run.result_file.write_text(json.dumps(result | {"git_commit": commit, "device": "NVIDIA H200"}))
+    made = card(shared_of(run))
+    assert "commit 0123456789ab.\n" in made
+    assert promise not in made
+    lengths = [{"step": 0, "trainer.max_epochs": 2}, {"step": 40, "trainer.max_epochs": 4}]
+    run.result_file.write_text(json.dumps(result | {"requested": lengths}))
+    made = card(shared_of(run))
+    assert r"with another length (max\_epochs=2, from step 40 max\_epochs=4), and the command has the last one" in made
+    assert promise not in made
+
+
 def test_answers_of_other_weights_are_one_line(run):
     answers, step = read_answers(run.answers_file)
     write_answers(run.answers_file, answers, step + 1)

@@ -85,7 +85,7 @@ def report(arguments: list[str]) -> None:
     refuse_zoo(place, "output=<folder> writes the report elsewhere, and a network's README.md is its card")
     found = read_report(folders)
     print_report(found)
-    if outputs and place.suffix in PICTURES and not place.is_dir():
+    if outputs and place.suffix.lower() in PICTURES and not place.is_dir():
         from reslab.reports.curves_picture import write_curves
 
         write_curves(found, place)

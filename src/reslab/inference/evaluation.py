@@ -28,7 +28,7 @@ from reslab.machine import is_first_process
 from reslab.newest import require_checkpoint
 from reslab.run import Run
 from reslab.training.answers import MAX_NUMBERS, Answers, with_files
-from reslab.training.build import build_trainer, require_accelerator, resolve_precision
+from reslab.training.build import build_trainer, require_accelerator
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.confusion import Confusion
 from reslab.training.distributed import count_over_processes, joined_processes
@@ -269,10 +269,10 @@ def warn_of_other_step(path: Path, step: int, config: DictConfig) -> None:
 def trainer_config(trained: Trained, config: DictConfig) -> DictConfig:
     """Return the run's configuration with the trainer of the evaluation, in the precision of the run unless given."""
     precision = config.trainer.precision or trained.config.trainer.precision
-    resolved = resolve_precision(precision, config.trainer.accelerator)
-    before = trained.classifier.record.get("origin", {}).get("precision", resolved)
-    if config.trainer.precision is None and before != resolved:
-        log.warning("the run computed in %s and this test computes in %s: trainer.precision sets it", before, resolved)
+    now = computed_precision(precision, config.trainer.accelerator)
+    before = trained.classifier.record.get("origin", {}).get("precision", now)
+    if config.trainer.precision is None and before != now:
+        log.warning("the run computed in %s and this test computes in %s: trainer.precision sets it", before, now)
     trained.config.trainer = {**config.trainer, "precision": precision}
     return trained.config
 

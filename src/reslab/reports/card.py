@@ -10,6 +10,7 @@ from reslab.inference.export.share import Shared
 from reslab.reports.configurations import metric_text
 from reslab.reports.entries import Entry, read_entry
 from reslab.reports.run_page.tested import WILSON, AnsweredTest, Metric, require_same_test
+from reslab.reports.settings import requested_text
 from reslab.reports.statistics import PERCENT, proportion_interval
 from reslab.run import UNREADABLE, Result, tested_step
 from reslab.text import counted, for_shell, printable, valid_text
@@ -165,23 +166,39 @@ def data(result: Result) -> Iterator[str]:
 def recipe(shared: Shared, result: Result) -> Iterator[str]:
     """Yield the command that trains the network again, and where it was trained."""
     yield f"    python src/train.py {' '.join(map(for_shell, shared.overrides))}".rstrip()
+    if "requested" in result:
+        yield ""
+        yield (
+            f"The run was resumed with another length ({text(requested_text(result['requested']))}), and the command "
+            "has the last one: by itself it gives other weights."
+        )
     yield ""
     threads = (
         f", {counted(result['threads'], 'thread')}" if result.get("device") == "cpu" and "threads" in result else ""
+    )
+    same_weights = (
+        " The same command gives the same weights with the same versions, number of threads and kind of processor."
+        if result.get("device") == "cpu" and "requested" not in result
+        else ""
     )
     versions = ", ".join(f"{text(name)} {text(version)}" for name, version in result.get("versions", {}).items())
     yield (
         f"Seed {result['seed']}; the weights of step {tested_step(result):,} of {result['steps']:,} "
         f"({counted(result['epochs'], 'epoch')}), after {result['train/seconds']:,.0f} s of training on "
         f"{text(result['device'])}{threads}, {text(result['precision'])}. {versions}; ResLab's commit "
-        f"{text(str(result.get('git_commit'))[:12])}. The same command gives the same weights with the same versions, "
-        "number of threads and kind of processor."
+        f"{text(commit(result))}.{same_weights}"
     )
     yield ""
     yield (
         f"The weights were read back and compared with those of the run on {shared.images}: all logits are the same, "
         "bit for bit. `result.json` and `.hydra/` are those of the run."
     )
+
+
+def commit(result: Result) -> str:
+    """Return the beginning of the commit, and whether the code differed from it: see `provenance.git_commit`."""
+    number, dirty, differences = str(result.get("git_commit")).partition("-dirty-")
+    return f"{number[:12]}{dirty}{differences}"
 
 
 def licence(shared: Shared) -> str:

@@ -44,9 +44,9 @@ def write_curves(report: Report, file: Path) -> None:
         lines = [Line2D([], [], color=f"C{number}") for number in range(len(labels))]
         figure.legend(lines, labels, loc="outside lower left", frameon=False)
         with output_errors(file), replaced(file) as partial:
-            figure.savefig(partial, format=file.suffix[1:], dpi=DOTS_PER_INCH, metadata=without_date(file))
+            figure.savefig(partial, format=file.suffix[1:].lower(), dpi=DOTS_PER_INCH, metadata=without_date(file))
 
 
 def without_date(file: Path) -> dict[str, None]:
     """Return the metadata with which the same curves give the same bytes."""
-    return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix, {})
+    return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix.lower(), {})

@@ -148,6 +148,7 @@ def test_places_are_left_out_of_settings():
     ("overrides", "line"),
     [
         (["format=share"], "format=share needs output="),
+        (["format=share", "output=."], "format=share needs output="),
         (["format=share", "output=a", "calibrated=true"], "format=share keeps the temperature"),
         (["license=MIT"], "license= is for the card"),
     ],

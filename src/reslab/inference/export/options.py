@@ -1,6 +1,7 @@
 """The values that the options of export may take, and the packages of its formats. Nothing here imports torch."""
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 from reslab.errors import UserError
@@ -46,7 +47,7 @@ def check_together(values: dict[str, Any]) -> None:
 
 def check_shared(values: dict[str, Any]) -> None:
     """Raise UserError if the folder of format=share has no name, or would be asked to hold another network."""
-    if values["output"] is None:
+    if values["output"] is None or Path(values["output"]).name in ("", ".."):
         raise UserError("format=share needs output=<a new folder>, whose name is that of the network")
     if values["calibrated"]:
         raise UserError(

@@ -32,6 +32,7 @@ CARD = "README.md"
 OF_A_MACHINE = ("data.root", "outputs", "folder", "resume", "from", "trust", "hydra", "logger")
 # An option of a logger that stays: a run without it would be repeated as one that is older than the option.
 GROUP_BY = "logger.tensorboard.group_by"
+LEFT_OUT_OF_A_RESULT = ("folder", "unwritten")  # unwritten: what a resumed run writes
 LEFT_OUT_OF_A_RECORD = "loggers"  # by which a resumed run continues its loggers
 
 
@@ -149,7 +150,7 @@ def write_run(written: Run, run: Run, checkpoint: Mapping[str, Any], licence: st
         settings, overrides = without_places(run.config), portable_overrides(run.overrides)
     except SETTINGS_ERRORS as error:
         raise UserError(f"{run.folder} has settings that cannot be read: {error}") from error
-    result = {name: value for name, value in run.result.items() if name != "folder"}
+    result = {name: value for name, value in run.result.items() if name not in LEFT_OUT_OF_A_RESULT}
     record = {name: value for name, value in checkpoint["reslab"].items() if name != LEFT_OUT_OF_A_RECORD}
     record["config"] = without_places(record["config"])
     origin = {"result": result, "overrides": overrides, "license": licence}
