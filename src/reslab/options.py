@@ -188,12 +188,12 @@ class Schema:
         own = [] if config_dir is None else [f"--config-dir={config_dir}"]
         try:
             config = OmegaConf.create(composed(self.config_name, choices, own))
+            for name, value in given.items():
+                OmegaConf.update(config, name, plain_value(value))
+            self.check(config)
+            self.expand_home(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(one_line(error, self.config_name, choices)) from error
-        for name, value in given.items():
-            OmegaConf.update(config, name, plain_value(value))
-        self.check(config)
-        self.expand_home(config)
         return config
 
     def expand_home(self, config: DictConfig) -> None:

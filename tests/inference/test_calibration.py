@@ -9,6 +9,7 @@ from hydra import compose
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from reslab.commands.printing import print_calibration
 from reslab.errors import UserError
 from reslab.inference import evaluation
 from reslab.inference.calibration import calibrate
@@ -310,3 +311,11 @@ def test_a_calibration_that_calibrate_would_not_write_is_refused(calibrated):
 def test_a_network_of_the_zoo_stays_as_it_is(composed):
     with pytest.raises(UserError, match="is in the zoo, which stays as it is: copy the network's folder"):
         calibrate(calibration_of("zoo/digits_resnet8"))
+
+
+@pytest.mark.parametrize(("views", "option"), [([], ""), (["flip", "shifts"], " 'views=[flip,shifts]'")])
+def test_the_command_that_uses_a_calibration_has_its_views(capsys, views, option):
+    numbers = dict.fromkeys(("loss_before", "loss_after", "calibration_error_before", "calibration_error_after"), 0.1)
+    found = {"temperature": 2.0, "standard_error": 0.1, "images": 9, "checkpoint": "a.ckpt", "views": views} | numbers
+    print_calibration(found)
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f" a.ckpt calibrated=true{option}")

@@ -214,6 +214,8 @@ def evaluation_facts(result: dict[str, Any]) -> dict[str, str]:
 @rank_zero_only
 def print_calibration(calibration: dict[str, Any]) -> None:
     """Print a temperature, and the loss and the calibration error of the validation images before and after it."""
+    from reslab.inference.temperature import views_option  # torch
+
     console = Console(markup=False, emoji=False)
     value, error = calibration["temperature"], calibration["standard_error"]
     console.print(
@@ -237,9 +239,8 @@ def print_calibration(calibration: dict[str, Any]) -> None:
     checkpoint = str(calibration["checkpoint"])
     console.print(f"stored in {printable(checkpoint)}", soft_wrap=True, highlight=False)
     own = [f"--config-dir={each}" for each in own_folders(sys.argv[1:])]
-    console.print(
-        f"use it    {command('evaluate', *own, checkpoint, 'calibrated=true')}", soft_wrap=True, highlight=False
-    )
+    use = command("evaluate", *own, checkpoint, "calibrated=true", *views_option(calibration["views"]))
+    console.print(f"use it    {use}", soft_wrap=True, highlight=False)
 
 
 def print_predictions(batches: Iterable[Sequence[dict[str, Any]]]) -> None:

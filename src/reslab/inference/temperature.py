@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,6 +109,11 @@ def words(value: Any) -> str:
     return ",".join(value) or "none" if isinstance(value, list) else shown(value)
 
 
+def views_option(names: Sequence[str]) -> list[str]:
+    """Return what a command needs to use these views, which are those of a calibration."""
+    return [f"views=[{','.join(names)}]"] if names else []
+
+
 def stored_calibration(trained: Trained, checkpoint: Path, precision: str) -> Calibration:
     """Return the calibration of a network, with the views and sizes that it has now.
 
@@ -134,6 +140,6 @@ def stored_calibration(trained: Trained, checkpoint: Path, precision: str) -> Ca
         log.warning(
             "%s was calibrated in %s and computes in %s now: %s calibrates it for that",
             checkpoint, stored["precision"], precision,
-            command("calibrate", str(checkpoint), f"trainer.precision={precision}"),
+            command("calibrate", str(checkpoint), f"trainer.precision={precision}", *views_option(now["views"])),
         )  # fmt: skip
     return Calibration(stored["temperature"], trained.classifier.record[CALIBRATION_SCORES])
