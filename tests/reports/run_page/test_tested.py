@@ -77,10 +77,16 @@ def test_without_a_mistake_there_is_an_interval_of_the_accuracy_and_none_of_what
     assert AnsweredTest(answers, {}).most_taken_for() == {}
 
 
+def test_a_class_that_is_equally_often_mistaken_for_several_has_all_of_them():
+    predicted = torch.tensor([1, 1, 2, 2, 0, 1])
+    answers = Answers(torch.eye(3)[predicted], torch.tensor([0, 0, 0, 0, 1, 1]), torch.arange(6), list("abc"))
+    assert AnsweredTest(answers, {}).most_taken_for() == {0: ([1, 2], 2), 1: ([0], 1)}
+
+
 def test_a_class_without_images_has_no_recall():
     answers = Answers(torch.eye(3)[[0, 0, 1]], torch.tensor([0, 0, 0]), torch.arange(3), list("abc"))
     first, second, third = AnsweredTest(answers, {}).class_scores()
-    assert (first.recall, first.precision, first.taken_for) == (pytest.approx(2 / 3), 1.0, (1, 1))
+    assert (first.recall, first.precision, first.taken_for) == (pytest.approx(2 / 3), 1.0, ([1], 1))
     assert (second.recall, second.precision, second.f1) == (None, 0.0, 0.0)
     assert (third.recall, third.precision, third.f1_interval) == (None, None, None)
 

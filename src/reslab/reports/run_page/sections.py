@@ -21,6 +21,7 @@ from reslab.text import printable
 
 MAX_MATRIX = 40  # classes of a confusion matrix that is read cell by cell
 NAME_COLUMNS = 48  # of the name of a class or a file below a picture; the mouse shows the whole name
+MOST_TIES = 3  # classes that another one is equally often mistaken for, in the table of classes
 MAX_PAIRS = 1000  # in the table of more classes
 NUMBERS = ("images", "precision", "recall", "F1")  # of a class
 MEANINGS = {
@@ -255,11 +256,13 @@ def class_row(tested: AnsweredTest, scores: ClassScores) -> str:
     if scores.taken_for is None:
         cells.append('<td data-value=""></td>')
     else:
-        other, count = scores.taken_for
-        link = f'<a href="#cell={scores.number}-{other}">{count:,}</a>'
-        cells.append(
-            f'<td class="name" data-value="{text(names[other])}"><bdi>{text(names[other])}</bdi> ({link})</td>'
+        others, count = scores.taken_for
+        shown = ", ".join(
+            f'<bdi>{text(names[other])}</bdi> (<a href="#cell={scores.number}-{other}">{count:,}</a>)'
+            for other in others[:MOST_TIES]
         )
+        more = f" and {len(others) - MOST_TIES} more" if len(others) > MOST_TIES else ""
+        cells.append(f'<td class="name" data-value="{text(names[others[0]])}">{shown}{more}</td>')
     return f"<tr>{''.join(cells)}</tr>"
 
 

@@ -49,7 +49,8 @@ class ClassScores(NamedTuple):
         images: of the class, in the test.
         precision, recall: proportions, of the images predicted as the class and of those of the class; None of none.
         f1_interval: None where resampling does not vary the score.
-        taken_for: the class that its images are mistaken for most often, and in how many images; None without mistakes.
+        taken_for: the classes that its images are mistaken for most often, equally often, and in how many images each;
+            None without mistakes.
     """
 
     number: int
@@ -60,7 +61,7 @@ class ClassScores(NamedTuple):
     recall_interval: Interval
     f1: float
     f1_interval: Interval | None
-    taken_for: tuple[int, int] | None
+    taken_for: tuple[list[int], int] | None
 
 
 class Bin(NamedTuple):
@@ -150,8 +151,14 @@ class AnsweredTest:
         pairs = [pair for pair in zip(*columns, strict=True) if pair[0] != pair[1]]
         return sorted(pairs, key=lambda pair: -pair[2])
 
-    def most_taken_for(self) -> dict[int, tuple[int, int]]:
-        return {true: (predicted, count) for true, predicted, count in reversed(self.mistaken_pairs())}
+    def most_taken_for(self) -> dict[int, tuple[list[int], int]]:
+        """Return for each class with mistakes the classes that it was answered as most often, and how often each."""
+        found: dict[int, tuple[list[int], int]] = {}
+        for true, predicted, count in self.mistaken_pairs():  # the most frequent first
+            others, most = found.setdefault(true, ([], count))
+            if count == most:
+                others.append(predicted)
+        return found
 
     @cached_property
     def bins(self) -> list[Bin]:
