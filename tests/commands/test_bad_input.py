@@ -129,6 +129,7 @@ OPTIONS = [
     ("optimizer=adam +optimizer.eps=-1", "optimizer.eps=-1 must be a number from 1e-38 to 1"),
     ("model=resnet50 model.groups=64", "model.groups=64, model.width_per_group=64 and model.widths=[64, 128, 256, 512] give"),
     ("+callbacks.x=1", "callbacks.x must be a group of options that names a class, e.g. +callbacks.x._target_=my.Callback"),
+    ("+callbacks.tensorboard_report={}", "callbacks.tensorboard_report is called callbacks.texts_and_pictures now"),
     ("+callbacks.x={}", "callbacks.x must be a group of options that names a class, e.g. +callbacks.x._target_=my.Callback"),
     ("callbacks=ema callbacks.ema.decay=1 callbacks.ema.warmup=false", "callbacks.ema.decay=1 needs callbacks.ema.warmup=true"),
     ("+trainer.callbacks=[]", "trainer.callbacks=[] must be left out: a callback is an entry of callbacks, e.g. +callbacks."),

@@ -205,6 +205,8 @@ def test_a_picture_has_the_curves_and_labels_of_the_page(sweep, tmp_path):
 
 def test_runs_without_curves_and_of_several_data_sets_have_no_picture(tmp_path):
     first = make_run(tmp_path / "a" / "1", accuracy=0.5)
+    with pytest.raises(UserError, match=r"^output=c\.JPG: the learning curves are a \.png, \.svg or \.pdf file$"):
+        report([str(first), "output=c.JPG"])
     picture = tmp_path / "curves.png"
     with pytest.raises(UserError, match="these runs have no learning curves"):
         report([str(first), f"output={picture}"])

@@ -3,6 +3,7 @@
 import os
 import re
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from mimetypes import guess_type
 from pathlib import Path
 from typing import NoReturn
 
@@ -83,9 +84,10 @@ def report(arguments: list[str]) -> None:
         return
     place = Path(outputs[-1]).expanduser() if outputs else common_folder(folders)
     refuse_zoo(place, "output=<folder> writes the report elsewhere, and a network's README.md is its card")
+    draws = bool(outputs) and is_picture(place)
     found = read_report(folders)
     print_report(found)
-    if outputs and place.suffix.lower() in PICTURES and not place.is_dir():
+    if draws:
         from reslab.reports.curves_picture import write_curves
 
         write_curves(found, place)
@@ -96,6 +98,16 @@ def report(arguments: list[str]) -> None:
         return
     write_report(found, place)
     print(f"report: {printable(place)} ({', '.join(FILES)})")
+
+
+def is_picture(place: Path) -> bool:
+    """Return whether a picture is asked for instead of a folder. Raise UserError for one of another kind."""
+    kind = guess_type(place.name)[0] or ""
+    if place.is_dir() or not (kind.startswith("image/") or place.suffix.lower() in PICTURES):
+        return False
+    if place.suffix.lower() not in PICTURES:
+        raise UserError(f"output={printable(place)}: the learning curves are a .png, .svg or .pdf file")
+    return True
 
 
 def refuse_other_words(folders: list[Path]) -> None:

@@ -30,6 +30,7 @@ from reslab.options import (
     one_or_list,
     require_package,
 )
+from reslab.run import current_name
 
 View = Literal["flip", "shifts", "crops"]  # copies of an image whose logits are averaged: see views.py
 VIEWS = one_of("none") | one_or_list(one_of(*get_args(View)))
@@ -286,6 +287,8 @@ def check_entries(group: str, example: str, value: dict[str, Any]) -> None:
     """Raise UserError for an entry of a group that names no class."""
     for name, options in value.items():
         if name.rpartition(".")[0] == group and not (isinstance(options, dict) and "_target_" in options):
+            if current_name(name) != name:
+                raise UserError(f"{name} is called {current_name(name)} now")
             raise UserError(f"{name} must be a group of options that names a class, e.g. +{name}._target_={example}")
 
 

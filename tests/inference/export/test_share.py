@@ -135,10 +135,20 @@ def test_a_checkpoint_without_a_run_is_not_shared(run, shared, tmp_path):
         shared("verify=false", checkpoint=alone)
 
 
+def test_a_network_that_is_shared_again_keeps_its_licence(shared, tmp_path):
+    shared("license=MIT")
+    again = shared(f"output={tmp_path / 'again'}", "verify=false", checkpoint=tmp_path / "mine")
+    assert (again.licence, read_checkpoint(tmp_path / "again" / "weights.safetensors")["license"]) == ("MIT", "MIT")
+
+
 def test_places_are_left_out_of_settings():
     portable = {"model": {"name": "a", "weights": "b.pth"}, "data": {"root": None, "size": 8}}
     assert without_places(OWN) == portable | {"logger": {"tensorboard": {"group_by": "metric"}}}
     assert OWN["data"]["root"] == "/x"
+    own = {"data": {"masks": ["/a/b", "~/c", "d/e"]}, "callbacks": {"own": {"file": "/home/me/f"}}}
+    assert without_places(own) == {"data": {"masks": ["b", "c", "d/e"]}, "callbacks": {"own": {"file": "f"}}}
+    listed = portable_overrides(["+data.masks=/home/me/masks", "+data.files=[/a/b,'~/c',d/e]", "+a={b:/c/d}"])
+    assert listed == ["+data.masks='masks'", "+data.files=[b,'c',d/e]", "+a={b:d}"]
     more = ["logger.wandb.entity=me", "logger=none", "model.weights='/home/me/b.pth'", "model.weights=zoo:a"]
     kept = ["logger=none", "model.weights='b.pth'", "model.weights=zoo:a"]
     assert portable_overrides([*OVERRIDES, *more]) == ["model=resnet8", "+trainer.max_time=null", "seed=3", *kept]

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,13 +26,13 @@ from reslab.newest import require_checkpoint
 from reslab.run import FINISHED, SETTINGS_ERRORS, Run, tested_step
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.classifier import Classifier
-from reslab.training.options import TRAINING_SCHEMA
 
 CARD = "README.md"
 # Options that say where a run was and what recorded it. They are of one machine, and change no number of the run.
 OF_A_MACHINE = ("data.root", "outputs", "folder", "resume", "from", "trust", "hydra", "logger")
 # An option of a logger that stays: a run without it would be repeated as one that is older than the option.
 GROUP_BY = "logger.tensorboard.group_by"
+LISTED_PATH = re.compile(r"(?<=[\[,{:'\"])[/~][^,\]}'\"]*")  # an absolute path in a list of an override
 LEFT_OUT_OF_A_RESULT = ("folder", "unwritten")  # unwritten: what a resumed run writes
 LEFT_OUT_OF_A_RECORD = "loggers"  # by which a resumed run continues its loggers
 
@@ -88,10 +89,11 @@ def share(config: DictConfig, card: Callable[[Shared], str]) -> Shared:
         images = f"of {tested.found:,} test images of {tested.data.name}"
     with output_errors(output), new_folder(output) as partial:
         written = Run(partial)
-        write_run(written, run, checkpoint, config.license)
+        licence = config.license or license_of(checkpoint)
+        write_run(written, run, checkpoint, licence)
         count = compare(trained.classifier, load_classifier(written.weights).classifier, batches)
         size, images = written.weights.stat().st_size, f"{count:,} {images}" if config.verify else images
-        shared = Shared(run, output, written.overrides, trained.spec, size, images, config.license)
+        shared = Shared(run, output, written.overrides, trained.spec, size, images, licence)
         write_text(partial / CARD, card(shared))
     return shared
 
@@ -138,6 +140,12 @@ def finished_run(path: Path, checkpoint: Mapping[str, Any]) -> Run:
     return run
 
 
+def license_of(checkpoint: Mapping[str, Any]) -> str | None:
+    """Return the licence of a network that has been shared before."""
+    licence = checkpoint.get("license")
+    return licence if isinstance(licence, str) else None
+
+
 def image_shape(trained: Trained) -> tuple[int, int, int]:
     """Return height, width and stored channels of the images of an evaluation."""
     size = trained.spec.fitting(training=False).size
@@ -173,8 +181,8 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
             owner = owner[part]
         if has_prefix(name, OF_A_MACHINE):
             owner[option] = None
-        elif is_absolute_path(name, value):
-            owner[option] = Path(value).name
+        else:
+            owner[option] = without_folders(value)
     if (group_by := flatten(config).get(GROUP_BY)) is not None:
         kept["logger"] = {"tensorboard": {"group_by": group_by}}
     return kept
@@ -188,14 +196,19 @@ def portable_overrides(overrides: Iterable[str]) -> list[str]:
         if has_prefix(name_of(override), OF_A_MACHINE) and name != "logger":  # which loggers is no secret
             continue
         path = unquoted(value)
-        kept.append(f"{name}={quoted(Path(path).name)}" if is_absolute_path(name.lstrip("+"), path) else override)
+        if (portable := without_folders(path)) != path:
+            kept.append(f"{name}={quoted(portable)}")
+        else:
+            kept.append(LISTED_PATH.sub(lambda found: Path(found[0]).name, override))
     return kept
 
 
-def is_absolute_path(name: str, value: Any) -> bool:
-    kind = TRAINING_SCHEMA.kinds.get(name)
-    is_path = kind is not None and kind.is_path and isinstance(value, str)
-    return is_path and (Path(value).is_absolute() or value.startswith("~"))
+def without_folders(value: Any) -> Any:
+    """Return the name alone of an absolute path, whatever option has it, also in a list; any other value as it is."""
+    if isinstance(value, list):
+        return [without_folders(each) for each in value]
+    is_path = isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute())
+    return Path(value).name if is_path else value
 
 
 @torch.inference_mode()
