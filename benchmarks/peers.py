@@ -19,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +57,7 @@ def main() -> None:
             measured = behaviours(rows, place) if part == "behaviour" else speeds(part, rows, place, options.rounds)
             for row in measured:
                 print(part, *row, flush=True)
-                RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+                RESULTS.write_text(without_paths(json.dumps(results, indent=2), place) + "\n")
                 write_tables(results)
 
 
@@ -69,6 +70,14 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--peers-python", type=Path, help="default: venv/bin/python in the folder --peers")
     parser.add_argument("--table", action="store_true", help="write the tables only")
     return parser.parse_args()
+
+
+def without_paths(text: str, place: Place) -> str:
+    """Replace the folders of this machine, which messages name."""
+    folders = {str(place.work): "<work>", sysconfig.get_path("purelib"): "<packages>", str(place.peers): "<peers>"}
+    for folder, name in folders.items():
+        text = text.replace(folder, name)
+    return text
 
 
 def refuse_other_versions(python: str) -> None:

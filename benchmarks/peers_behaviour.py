@@ -11,6 +11,7 @@ from peers_programs import NO_WEIGHTS_ONLY, Program, PytorchCifar, ResLab
 from peers_run import Outcome, run
 
 Record = dict[str, Any]
+MISTAKE = re.compile(r"ephocs|resnet81|--lrr|cuda|gpu|Unsupported global", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,15 @@ def behaviour(program: Program, job: Job, place: Place) -> Record:
 
 
 def described(outcome: Outcome) -> Record:
-    """Return the answer to a mistake: seconds, exit status, the number of lines and the last one, steps trained."""
+    """Return what a command did. If it has not trained, its message is the last line that names the mistake."""
+    named = [
+        line for line in outcome.lines if MISTAKE.search(line) and not line.startswith("full_key:")
+    ] or outcome.lines
     return {
         "seconds": round(outcome.seconds, 2),
         "status": outcome.status,
         "lines": len(outcome.lines),
-        "last": outcome.lines[-1] if outcome.lines else "",
+        "message": named[-1] if named and not outcome.step_ends else "",
         "steps": len(outcome.step_ends),
     }
 

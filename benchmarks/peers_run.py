@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import tempfile
@@ -32,7 +33,9 @@ class Outcome:
 
     @property
     def lines(self) -> list[str]:
-        lines = (line.rpartition("\r")[2].strip() for line in self.output.replace("\r\n", "\n").split("\n"))
+        """The lines that are not empty, as a terminal shows them in the end, without colours."""
+        plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.output.replace("\r\n", "\n"))
+        lines = (line.rpartition("\r")[2].strip() for line in plain.split("\n"))
         return [line for line in lines if line]
 
 

@@ -24,7 +24,7 @@ SPEED = {
     "first step after, s": ("first_step_s", ".1f"), "images/s": ("images_per_second", ".1f"),
     "command, s": ("command_s", ".1f"), "peak MB": ("peak_mb", ",.0f"),
 }  # fmt: skip
-LAST = 150  # characters of a message
+LONGEST = 150  # characters of a message
 
 
 def write_tables(results: dict[str, Any]) -> None:
@@ -33,6 +33,7 @@ def write_tables(results: dict[str, Any]) -> None:
     answers = results.get("behaviour", {}).get("programs", {})
     tables["commands"] = commands()
     tables |= {name: make(answers) for name, make in ANSWERS.items()}
+    tables["mistakes"] += f"\n\n{origin(results.get('behaviour', {}))}"
     text = PAGE.read_text()
     for name, table in tables.items():
         begin, end = (f"<!-- peers.py --table, {name}: {edge} -->" for edge in ("begin", "end"))
@@ -93,7 +94,7 @@ def spread(values: list[float], form: str) -> str:
 
 
 def mistakes(answers: dict[str, Any]) -> str:
-    """Return a table of the answers to mistakes: the last line is the one that the user sees."""
+    """Return a table of the answers to mistakes."""
     questions = ("mistyped an option", "mistyped a network", "missing gpu", "no terminal")
     rows = [
         [program, question, *answer_cells(answers[program][question])]
@@ -102,17 +103,15 @@ def mistakes(answers: dict[str, Any]) -> str:
         if question in answers.get(program, {})
     ]
     rows += [[program, MISSING, "", "", "", "", ""] for program in PROGRAMS["behaviour"] if program not in answers]
-    return markdown(["program", "what", "exit status", "seconds", "lines", "steps trained", "last line"], rows)
+    return markdown(["program", "what", "exit status", "seconds", "lines", "steps trained", "message"], rows)
 
 
 def answer_cells(answer: dict[str, Any]) -> list[str]:
-    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|[\x00-\x1f]", "", answer["last"]).replace("|", "\\|").replace("`", "'")
-    if answer["steps"]:
-        last = ""  # It trained.
-    last = last if len(last) <= LAST else f"{last[:LAST]}…"
+    message = re.sub(r"[\x00-\x1f]", "", answer["message"]).replace("|", "\\|").replace("`", "'")
+    message = message if len(message) <= LONGEST else f"{message[:LONGEST]}…"
     return [
         str(answer["status"]), f"{answer['seconds']:.1f}", str(answer["lines"]), str(answer["steps"]),
-        f"`{last}`" if last else "",
+        f"`{message}`" if message else "",
     ]  # fmt: skip
 
 
@@ -123,7 +122,7 @@ def kills(answers: dict[str, Any]) -> str:
         "the same command twice",
         "killed after",
         "resumed",
-        "steps lost",
+        "steps done again",
         "weights of an uninterrupted run",
     ]
     return markdown(header, rows)
@@ -141,9 +140,9 @@ def kill_cells(kill: dict[str, Any] | None) -> list[str]:
         return [twice, after, f"no: {answer_cells(kill['resume'])[-1]}", "all", ""]
     how = "with TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 only" if kill["resume"]["status"] else "yes"
     equal = "equal" if kill["equal"] else "different"
-    lost = kill["killed_after_steps"] + kill["steps_after_resume"] - kill["steps_of_the_run"]
+    again = kill["killed_after_steps"] + kill["steps_after_resume"] - kill["steps_of_the_run"]
     return [
-        twice, after, f"{how}, {kill['steps_after_resume']} more steps", str(lost), equal
+        twice, after, f"{how}, {kill['steps_after_resume']} more steps", str(again), equal
     ]  # fmt: skip
 
 

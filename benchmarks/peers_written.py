@@ -63,7 +63,7 @@ compile: false
 NARROW_MODEL = "narrow_resnet18"
 TORCHVISION_NARROW = """\
 from torch import nn
-from torchvision.models import register_model
+from torchvision.models._api import register_model
 from torchvision.models.resnet import BasicBlock, ResNet
 
 

@@ -59,8 +59,8 @@ def test_page_has_the_tables_of_the_results(tmp_path: Path, monkeypatch: pytest.
         (1, 1, ["equal weights", "6 of 8 steps", "no: `no such file`", "all", ""]),
     ],
 )  # fmt: skip
-def test_steps_lost_by_a_kill(resume: int, variable: int, expected: list[str]) -> None:
-    answer = {"seconds": 1.0, "lines": 1, "last": "no such file", "steps": 0}
+def test_steps_that_are_done_again_after_a_kill(resume: int, variable: int, expected: list[str]) -> None:
+    answer = {"seconds": 1.0, "lines": 1, "message": "no such file", "steps": 0}
     kill = {
         "seeded": True, "repeatable": True, "killed_after_steps": 6, "steps_of_the_run": 8,
         "resume": answer | {"status": resume}, "resume_with_variable": answer | {"status": variable},
