@@ -393,8 +393,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path):
         arguments = (*TINY, "model.widths=[16,32,64]", "trainer.max_epochs=4")
         run(whole, *arguments)
         process = start(parts, *arguments)  # 630 kB a checkpoint: there is place for three, but not for the fourth
-        process.join()
-        assert process.exitcode == 1
+        assert process.wait() == 1
         output = (parts / "output.txt").read_text()
         assert "error: the disk is full: free some space, then resume=" in output
         assert "Traceback" not in output

@@ -7,9 +7,9 @@ import torch
 from hydra import compose
 
 from reslab.errors import UserError
+from reslab.inference import evaluation
 from reslab.inference.calibration import calibrate
 from reslab.inference.conformal import prediction_sets, threshold
-from reslab.inference.evaluation import test_network as tested_network
 from reslab.inference.prediction import Predictions, predict
 from reslab.inference.prediction_file import prediction_file
 from reslab.inference.temperature import with_temperature
@@ -43,7 +43,9 @@ def with_precision(checkpoint, precision):
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "bf16-true", "64-true"])
 def test_predict_answers_in_the_precision_of_the_run_as_evaluate_does(checkpoint, trained, digit_files, precision):
     with_precision(checkpoint, precision)
-    tested = tested_network(compose("evaluate", [f"checkpoint={checkpoint}", "trainer=cpu", "data.batch_size=100"]))
+    tested = evaluation.test_network(
+        compose("evaluate", [f"checkpoint={checkpoint}", "trainer=cpu", "data.batch_size=100"])
+    )
     probabilities, _ = probabilities_of(checkpoint, digit_files)
     difference = (probabilities - tested.answers.probabilities).abs().max()
     to_float32 = (probabilities - trained.probabilities).abs().max()
@@ -63,7 +65,7 @@ def test_another_precision_than_that_of_the_calibration_is_said(checkpoint, digi
     with_precision(checkpoint, "bf16-mixed")
     line = f"{checkpoint} was calibrated in 32-true and computes in bf16-mixed now: "
     probabilities_of(checkpoint, digit_files[:2], calibrated=True)
-    tested_network(compose("evaluate", [f"checkpoint={checkpoint}", "trainer=cpu", "coverage=0.9"]))
+    evaluation.test_network(compose("evaluate", [f"checkpoint={checkpoint}", "trainer=cpu", "coverage=0.9"]))
     said = [message for message in caplog.messages if message.startswith(line)]
     assert len(said) == 2
     assert said[0].endswith("trainer.precision=bf16-mixed calibrates it for that")
