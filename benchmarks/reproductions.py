@@ -1,17 +1,19 @@
-"""Train the recipes of docs/reproductions.md on a CPU, each as the sweep that the page prints.
+"""Train the recipes of docs/reproductions.md and of docs/tutorials on a CPU, each by the command that the page prints.
 
     python benchmarks/reproductions.py [row …] [--minutes 60]    train what is missing; the next call continues
-    python benchmarks/reproductions.py --table                   the table of docs/reproductions.md, from the results
+    python benchmarks/reproductions.py --pages                   write the results into the pages
     python benchmarks/reproductions.py --list                    the rows, each with its command
 
 The results go to benchmarks/results/reproductions.json: of each run the metrics, the epochs, the seconds of training,
-the machine and the versions. The sweeps are in outputs/reproductions, where report.py, evaluate.py and export.py find
-their runs. Data sets are looked for as by benchmarks/gpu.py.
+the machine and the versions. The runs are in outputs/reproductions, where report.py, evaluate.py and export.py find
+them. Data sets are looked for as by benchmarks/gpu.py.
 """
 
 import argparse
 import json
 import os
+import re
+import shlex
 import statistics
 import sys
 import time
@@ -30,12 +32,15 @@ from reslab.run import Run
 
 RESULTS = ROOT / "benchmarks" / "results" / "reproductions.json"
 WORK = ROOT / "outputs" / "reproductions"
-NOT_PRINTED = ("seed=", "data.root=", "outputs=", "resume=", "hydra.sweep.dir=")
+NOT_PRINTED = ("seed=", "data.root=", "outputs=", "resume=", "hydra.")
 RESULT = (
     "seed", "val/accuracy", "test/accuracy", "test/loss", "train/seconds", "epochs", "parameters", "precision",
     "threads", "versions", "git_commit",
 )  # fmt: skip
 EPOCH = ("epoch", "train/loss", "train/accuracy", "val/accuracy", "train/epoch_seconds")
+PAGES = [ROOT / "docs" / "reproductions.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
+END = "<!-- end -->"
+BLOCK = re.compile(f"(<!-- reproductions: ([^>]*) -->)\n.*?{END}", re.DOTALL)
 Record = dict[str, Any]  # what a run has reached
 
 
@@ -43,7 +48,7 @@ class Row(NamedTuple):
     """A recipe that is trained with several seeds.
 
     Attributes:
-        options: the command line after `python src/train.py -m`.
+        options: the command line after `python src/train.py`, as a shell reads it.
         root: returns the folder of the data set; None: the data set needs no files.
         published: what others have reached, with the source.
     """
@@ -54,22 +59,41 @@ class Row(NamedTuple):
 
 
 FAST = "experiment=fashion_mnist_fast"
-ROWS = {
-    "digits_resnet20": Row("seed=1,2,3,4,5"),
-    "mnist_fast": Row(
-        f"{FAST} data=mnist flip_averaging=false trainer.max_epochs=5 seed=1,2,3,4,5",
-        gpu_data.mnist,
-    ),
-    "fashion_mnist_fast": Row(f"{FAST} seed=1,2,3,4,5", gpu_data.fashion_mnist),
-    "fashion_mnist_fast_5": Row(f"{FAST} trainer.max_epochs=5 seed=1,2,3,4,5", gpu_data.fashion_mnist),
+DEEP = "data=digits data.batch_size=32 optimizer.lr=0.05 scheduler=multi_step scheduler.warmup_steps=100"
+NARROW = "'model.widths=[8,16,32,64,128,256]'"
+RECIPES = {
+    "digits_resnet20": Row("-m seed=1,2,3,4,5"),
+    "mnist_fast": Row(f"-m {FAST} data=mnist flip_averaging=false trainer.max_epochs=5 seed=1,2,3,4,5", gpu_data.mnist),
+    "fashion_mnist_fast": Row(f"-m {FAST} seed=1,2,3,4,5", gpu_data.fashion_mnist),
+    "fashion_mnist_fast_5": Row(f"-m {FAST} trainer.max_epochs=5 seed=1,2,3,4,5", gpu_data.fashion_mnist),
     "fashion_mnist_fast_6": Row(
-        f"{FAST} trainer.max_epochs=6 model.widths=[16,64,128] seed=1,2,3,4,5", gpu_data.fashion_mnist
+        f"-m {FAST} trainer.max_epochs=6 'model.widths=[16,64,128]' seed=1,2,3,4,5", gpu_data.fashion_mnist
     ),
     "fashion_mnist_resnet20": Row(
-        "model=resnet20 data=fashion_mnist trainer.max_epochs=6 seed=1,2,3",
-        gpu_data.fashion_mnist,
+        "-m model=resnet20 data=fashion_mnist trainer.max_epochs=6 seed=1,2,3", gpu_data.fashion_mnist
     ),
 }
+TUTORIALS = {
+    "six_block": Row("experiment=six_block trainer.max_epochs=1", gpu_data.mnist),
+    "six_block_shortcuts": Row(
+        f"-m experiment=six_block {NARROW} model.shortcut=B,none 'model.layers=[1,1,1,1,1,1],[4,4,4,4,4,4]' "
+        "trainer.max_epochs=2 seed=1,2,3",
+        gpu_data.mnist,
+    ),
+    "degradation": Row(f"-m model=plain20,plain56,resnet20,resnet56 {DEEP} trainer.max_epochs=100 seed=1,2,3"),
+    "shortcuts": Row("-m model=resnet20 model.shortcut=A,B,C seed=1,2,3"),
+    "preactivation": Row(f"-m model=resnet110,preact_resnet110 {DEEP} trainer.max_epochs=100 seed=1,2,3"),
+    "stems": Row(
+        "-m model=resnet18 'model.widths=[16,32,64,128]' model.stem=imagenet,cifar data=fashion_mnist "
+        "trainer.max_epochs=2 seed=1,2,3",
+        gpu_data.fashion_mnist,
+    ),
+    "fashion_mnist_resnet18": Row(
+        "experiment=fashion_mnist_resnet18", gpu_data.fashion_mnist, "0.876 (the tutorial; best epoch 0.915)"
+    ),
+    "mnist_resnet50": Row("experiment=mnist_resnet50 trainer.accelerator=cpu", gpu_data.mnist),
+}
+ROWS = RECIPES | TUTORIALS
 
 
 def folder_of(name: str) -> Path:
@@ -84,9 +108,10 @@ def train(name: str, machine: Machine) -> None:
         RowError: the command failed.
     """
     options, root, _ = ROWS[name]
+    words = shlex.split(options)
     data = [f"data.root='{root(WORK / 'data')}'"] if root else []
-    sweep = f"hydra.sweep.dir='{folder_of(name)}'"
-    machine.python("src/train.py", "-m", *options.split(), *data, sweep, "resume=auto", stop=True)
+    place = f"hydra.{'sweep' if words[0] == '-m' else 'run'}.dir='{folder_of(name)}'"
+    machine.python("src/train.py", *words, *data, place, "resume=auto", stop=True)
     if not all(run.has_ended for run in Run.below(folder_of(name))):
         raise OutOfTimeError("the next call continues")
 
@@ -122,32 +147,91 @@ def write_results(name: str) -> None:
     RESULTS.write_text(json.dumps({row: results[row] for row in ROWS if results.get(row)}, indent=1) + "\n")
 
 
-# the table
+# the pages
 
 
-def table(results: dict[str, list[Record]]) -> str:
-    lines = ["| command | n | validation | test | published | seconds |", "|---|---|---|---|---|---|"]
-    for name, row in ROWS.items():
-        runs = results.get(name, [])
-        cells = [f"`python src/train.py -m {row.options}`", str(len(runs)), *measured(runs), row.published]
-        cells.append(seconds([run["train/seconds"] for run in runs]))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def filled(page: str, results: dict[str, list[Record]]) -> str:
+    """Return a page with each block between BEGIN and END replaced by the table that it names."""
+    return BLOCK.sub(lambda found: f"{found[1]}\n{block(found[2].split(), results)}\n{END}", page)
 
 
-def measured(runs: list[Record]) -> list[str]:
-    if not runs:
-        return ["not measured", ""]
-    return [mean_and_deviation([run[f"{split}/accuracy"] for run in runs]) for split in ("val", "test")]
+def block(words: list[str], results: dict[str, list[Record]]) -> str:
+    """Return a table: of the recipes that are named, or of what a name stands for.
+
+    Args:
+        words: `recipes` and names of rows, of which all are recipes, by default all of them; `configurations` or
+            `epochs` and the name of one row.
+    """
+    kind, *names = words
+    tables = {"recipes": recipes_table, "configurations": configurations_table, "epochs": epochs_table}
+    return markdown(*tables[kind](names, results))
 
 
-def mean_and_deviation(values: list[float]) -> str:
-    mean = f"{statistics.mean(values):.4f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.4f}"
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = (f"| {' | '.join(line)} |" for line in [header, *(rows or [["not measured"] + [""] * (len(header) - 1)])])
+    return "\n".join([next(lines), "|---" * len(header) + "|", *lines])
 
 
-def seconds(values: list[float]) -> str:
-    return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})" if values else ""
+def recipes_table(names: list[str], results: dict[str, list[Record]]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for name in names or RECIPES:
+        runs, row = results.get(name, []), ROWS[name]
+        reached = [accuracy(runs, "val"), accuracy(runs, "test")] if runs else ["not measured", ""]
+        command = f"`python src/train.py {row.options}`"
+        rows.append([command, str(len(runs)), *reached, row.published, spread(runs, "train/seconds")])
+    return ["command", "n", "validation", "test", "published", "seconds"], rows
+
+
+def configurations_table(names: list[str], results: dict[str, list[Record]]) -> tuple[list[str], list[list[str]]]:
+    """Return a table with one row for each value of what a sweep varies."""
+    runs = results.get(names[0], [])
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run["options"]), []).append(run)
+    common = set.intersection(*map(set, groups)) if groups else set()
+    rows = [
+        [f"`{' '.join(each for each in options if each not in common)}`", str(len(group)), last_training_error(group),
+         accuracy(group, "val"), accuracy(group, "test"), spread(group, "train/seconds")]
+        for options, group in groups.items()
+    ]  # fmt: skip
+    return ["network", "n", "training error, last epoch, %", "validation", "test", "seconds"], rows
+
+
+def epochs_table(names: list[str], results: dict[str, list[Record]]) -> tuple[list[str], list[list[str]]]:
+    """Return a table with one row for each epoch of a single run."""
+    runs = results.get(names[0], [])
+    rows = [
+        [f"{row['epoch']:.0f}", *(f"{row[name]:.4f}" for name in EPOCH[1:4]), f"{row[EPOCH[4]]:,.0f}"]
+        for row in (runs[0]["by_epoch"] if runs else [])
+    ]
+    return ["epoch", "training loss", "training accuracy", "validation accuracy", "seconds"], rows
+
+
+def accuracy(runs: list[Record], split: str) -> str:
+    return mean_and_deviation([run[f"{split}/accuracy"] for run in runs if f"{split}/accuracy" in run], ".4f")
+
+
+def last_training_error(runs: list[Record]) -> str:
+    return mean_and_deviation([100 * (1 - run["by_epoch"][-1]["train/accuracy"]) for run in runs], ".1f")
+
+
+def mean_and_deviation(values: list[float], form: str) -> str:
+    if not values:
+        return ""
+    mean = format(statistics.mean(values), form)
+    return mean if len(values) == 1 else f"{mean} ± {format(statistics.stdev(values), form)}"
+
+
+def spread(runs: list[Record], name: str) -> str:
+    values = [run[name] for run in runs]
+    if len(values) < 2:
+        return f"{values[0]:,.0f}" if values else ""
+    return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+
+
+def fill_pages() -> None:
+    for page in PAGES:
+        page.write_text(filled(page.read_text(), read_results()))
 
 
 def chosen_rows(names: Iterable[str]) -> list[str]:
@@ -161,15 +245,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="row", help="all by default")
     parser.add_argument("--minutes", type=float, default=60, help="how long this call may take")
-    parser.add_argument("--table", action="store_true", help="print the results as Markdown")
+    parser.add_argument("--pages", action="store_true", help="write the results into the pages")
     parser.add_argument("--list", action="store_true", help="print the rows")
     given = parser.parse_args()
     names = chosen_rows(given.rows)
     if given.list:
-        print("\n".join(f"{name:24}python src/train.py -m {ROWS[name].options}" for name in names))
+        print("\n".join(f"{name:24}python src/train.py {ROWS[name].options}" for name in names))
         return 0
-    if given.table:
-        print(table(read_results()))
+    if given.pages:
+        fill_pages()
         return 0
     machine = Machine(WORK, time.monotonic() + 60 * given.minutes)
     for name in names:
