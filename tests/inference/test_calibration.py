@@ -180,8 +180,8 @@ def test_two_processes_calibrate_and_test_as_one(calibrated, run, tmp_path):
         done = run_command(command, f"checkpoint={run.folder}", "trainer=ddp_cpu", *more, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
     together = read_checkpoint(calibrated.best)["reslab"]["calibration"]
-    assert together.pop("views") == alone.pop("views") == []
-    assert together == {name: pytest.approx(value, rel=1e-3) for name, value in alone.items()}
+    numbers = {name: pytest.approx(value, rel=1e-3) for name, value in alone.items() if isinstance(value, float)}
+    assert together == alone | numbers
     two = json.loads((tmp_path / "two.json").read_text())
     assert two["sets"] == pytest.approx(one["sets"], abs=0.01)
     assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-4)
