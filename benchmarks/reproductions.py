@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import gpu_data
-from gpu_data import ROOT
+from gpu_data import ROOT, MissingDataError
 from gpu_runs import Machine, OutOfTimeError, RowError
 from recording import processor
 
@@ -32,7 +32,7 @@ from reslab.run import Run
 
 RESULTS = ROOT / "benchmarks" / "results" / "reproductions.json"
 WORK = ROOT / "outputs" / "reproductions"
-NOT_PRINTED = ("seed=", "data.root=", "outputs=", "resume=", "hydra.")
+NOT_PRINTED = ("seed=", "outputs=", "resume=", "hydra.")
 RESULT = (
     "seed", "val/accuracy", "test/accuracy", "test/loss", "train/seconds", "epochs", "parameters", "precision",
     "threads", "versions", "git_commit",
@@ -109,9 +109,10 @@ def train(name: str, machine: Machine) -> None:
     """
     options, root, _ = ROWS[name]
     words = shlex.split(options)
-    data = [f"data.root='{root(WORK / 'data')}'"] if root else []
+    if root:
+        os.environ["RESLAB_DATA"] = str(root(WORK / "data"))
     place = f"hydra.{'sweep' if words[0] == '-m' else 'run'}.dir='{folder_of(name)}'"
-    machine.python("src/train.py", *words, *data, place, "resume=auto", stop=True)
+    machine.python("src/train.py", *words, place, "resume=auto", stop=True)
     if not all(run.has_ended for run in Run.below(folder_of(name))):
         raise OutOfTimeError("the next call continues")
 
@@ -259,6 +260,8 @@ def main() -> int:
     for name in names:
         try:
             train(name, machine)
+        except MissingDataError as error:
+            print(f"{name}: {error} is missing", flush=True)
         except (RowError, OutOfTimeError) as error:
             print(f"{name}: {error}", flush=True)
         write_results(name)
