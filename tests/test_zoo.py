@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import sys
 
 import pytest
 from conftest import FASHION_MNIST, SHARED_DATA
@@ -14,6 +15,10 @@ from reslab.configuration import CONF, ZOO
 from reslab.inference.evaluation import evaluate
 from reslab.newest import folders_in
 
+sys.path.append(str(CONF.parent / "benchmarks"))
+
+import gpu_data  # the folder is no package
+
 NAMES = folders_in(str(ZOO))
 MAX_SIZE, MAX_OTHER_SIZE = 2e6, 60e3  # bytes of the weights, and of any other file
 
@@ -23,14 +28,21 @@ def entry(request):
     return reslab.load(f"zoo/{request.param}")
 
 
-def data_root(run):
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """A folder for MNIST's files as torchvision has them."""
+    return tmp_path_factory.mktemp("unpacked")
+
+
+@pytest.fixture
+def root(entry, unpacked):
     """The folder of a network's data set; the test is skipped where it is not installed."""
-    name = run.result["data"]
+    name = entry.result["data"]
     if name == "fashion_mnist" and not FASHION_MNIST.is_dir():
         pytest.skip("Debian's dataset-fashion-mnist is absent")
-    if name not in ("digits", "fashion_mnist") and SHARED_DATA is None:
+    if name == "mnist" and SHARED_DATA is None:
         pytest.skip("RESLAB_SHARED_DATA is not set")
-    return SHARED_DATA or "data"
+    return gpu_data.mnist(unpacked) if name == "mnist" else unpacked
 
 
 def test_it_has_a_network():
@@ -83,24 +95,23 @@ def clean(rows):
     return [row.removesuffix("|").replace("\\|", "/") for row in rows[1:]]
 
 
-def evaluated(entry, composed, *overrides):
-    root = data_root(entry)
+def evaluated(entry, root, *overrides):
     options = [f"checkpoint={entry.folder}", f"root={root}", "trainer.precision=32-true", "device=cpu"]
     return evaluate(compose("evaluate", overrides=[*options, "trainer.enable_progress_bar=false", *overrides]))
 
 
-def test_it_is_as_accurate_on_some_images_as_its_result_says(entry, composed):
-    found = evaluated(entry, composed, "data.batch_size=128", "trainer.limit_test_batches=4")
+def test_it_is_as_accurate_on_some_images_as_its_result_says(entry, root, composed):
+    found = evaluated(entry, root, "data.batch_size=128", "trainer.limit_test_batches=4")
     stated, n = entry.result["test/accuracy"], found["images"]
     assert n == min(512, entry.result["test/images"])
     assert abs(found["metrics"]["test/accuracy"] - stated) < 4 * (stated * (1 - stated) / n) ** 0.5 + 1e-6
 
 
 @pytest.mark.slow
-def test_it_is_exactly_as_accurate_as_its_result_says(entry, composed):
+def test_it_is_exactly_as_accurate_as_its_result_says(entry, root, composed):
     if entry.result["device"] != "cpu" or entry.result["precision"] != "32-true":
         pytest.skip("it was tested on another device or in another precision")
-    found = evaluated(entry, composed)
+    found = evaluated(entry, root)
     assert found["images"] == entry.result["test/images"]
     assert round(found["metrics"]["test/accuracy"] * found["images"]) == round(
         entry.result["test/accuracy"] * entry.result["test/images"]
