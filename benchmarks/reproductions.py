@@ -138,14 +138,18 @@ def read_results() -> dict[str, list[Record]]:
     return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
 
 
-def write_results(name: str) -> None:
-    """Add what the runs of a row have reached to the results. Runs that are elsewhere keep their records."""
+def write_results(name: str) -> int:
+    """Add what the runs of a row have reached to the results, and return how many runs these are.
+
+    Runs that are elsewhere keep their records.
+    """
     results = read_results()
     found = records(name)
     keys = [(each["options"], each["seed"]) for each in found]
     kept = [each for each in results.get(name, []) if (each["options"], each["seed"]) not in keys]
     results[name] = sorted(kept + found, key=lambda each: (each["options"], each["seed"]))
     RESULTS.write_text(json.dumps({row: results[row] for row in ROWS if results.get(row)}, indent=1) + "\n")
+    return len(found)
 
 
 # the pages
@@ -264,8 +268,7 @@ def main() -> int:
             print(f"{name}: {error} is missing", flush=True)
         except (RowError, OutOfTimeError) as error:
             print(f"{name}: {error}", flush=True)
-        write_results(name)
-        print(f"{name}: {len(records(name))} runs", flush=True)
+        print(f"{name}: {write_results(name)} runs", flush=True)
         if machine.seconds_left < 60:
             break
     return 0

@@ -191,7 +191,7 @@ def test_network(config: DictConfig, config_dir: str | Path | None = None) -> Ev
     trained = with_views(sized, config.views)
     calibration = None
     if config.calibrated or config.coverage is not None:
-        precision = config.trainer.precision or trained.config.trainer.precision
+        precision = requested_precision(trained, config)
         calibration = stored_calibration(trained, path, computed_precision(precision, config.trainer.accelerator))
     if calibration is not None and config.coverage is not None:
         threshold(calibration.scores, config.coverage)  # a coverage that is too high is a mistake
@@ -268,13 +268,18 @@ def warn_of_other_step(path: Path, step: int, config: DictConfig) -> None:
 
 def trainer_config(trained: Trained, config: DictConfig) -> DictConfig:
     """Return the run's configuration with the trainer of the evaluation, in the precision of the run unless given."""
-    precision = config.trainer.precision or trained.config.trainer.precision
+    precision = requested_precision(trained, config)
     now = computed_precision(precision, config.trainer.accelerator)
     before = trained.classifier.record.get("origin", {}).get("precision", now)
     if config.trainer.precision is None and before != now:
         log.warning("the run computed in %s and this test computes in %s: trainer.precision sets it", before, now)
     trained.config.trainer = {**config.trainer, "precision": precision}
     return trained.config
+
+
+def requested_precision(trained: Trained, config: DictConfig) -> str:
+    """Return the precision that a test is asked for: that of the run unless another one is given."""
+    return config.trainer.precision or trained.config.trainer.precision
 
 
 def with_given_sizes(trained: Trained, config: DictConfig) -> Trained:

@@ -1,6 +1,5 @@
 """Write a trained network as a folder to share: its weights, its result, its settings and a card about it."""
 
-import copy
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ import yaml
 from omegaconf import DictConfig
 from torch import Tensor
 
-from reslab.configuration import flatten, has_prefix, name_of, nodes, quoted, unquoted
+from reslab.configuration import flatten, has_prefix, name_of, quoted, unquoted
 from reslab.data.spec import ImageSpec
 from reslab.errors import RunError, UserError
 from reslab.files import output_errors, require_output_folder, write_json, write_text
@@ -173,16 +172,9 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
 
     `data.root`, without which a network cannot be tested, is null: whoever tests it has the data elsewhere.
     """
-    kept = copy.deepcopy({name: value for name, value in config.items() if not has_prefix(name, OF_A_MACHINE)})
-    for name, value in list(nodes(kept)):
-        group, _, option = name.rpartition(".")
-        owner: Any = kept
-        for part in group.split(".") if group else ():
-            owner = owner[part]
-        if has_prefix(name, OF_A_MACHINE):
-            owner[option] = None
-        else:
-            owner[option] = without_folders(value)
+    kept = {name: without_folders(value) for name, value in config.items() if not has_prefix(name, OF_A_MACHINE)}
+    if "root" in kept.get("data", ()):
+        kept["data"]["root"] = None
     if (group_by := flatten(config).get(GROUP_BY)) is not None:
         kept["logger"] = {"tensorboard": {"group_by": group_by}}
     return kept
@@ -204,7 +196,9 @@ def portable_overrides(overrides: Iterable[str]) -> list[str]:
 
 
 def without_folders(value: Any) -> Any:
-    """Return the name alone of an absolute path, whatever option has it, also in a list; any other value as it is."""
+    """Return a value or a group of options with the name alone of each absolute path, whatever option has it."""
+    if isinstance(value, dict):
+        return {name: without_folders(each) for name, each in value.items()}
     if isinstance(value, list):
         return [without_folders(each) for each in value]
     is_path = isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute())
