@@ -30,7 +30,8 @@ from peers_images import JOBS, Job, write_images
 from peers_programs import ROOT, Program, ResLab, TimmChannelsLast, programs_of
 from peers_run import run
 from peers_tables import write_tables
-from recording import processor
+
+from reslab.training.provenance import processor
 
 RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
 PARTS = ("cifar", "folder", "behaviour")

@@ -1,7 +1,6 @@
 """What the benchmarks share: the speed of a loader, statistics over rounds, and the JSON file of the results."""
 
 import json
-import os
 import platform
 import statistics
 import time
@@ -9,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from reslab.training.provenance import processor
 
 
 def images_per_second(batches: Iterable[Any]) -> float:
@@ -30,20 +31,10 @@ def ratios(ours: Sequence[float], others: Sequence[float]) -> dict[str, float]:
     return median_and_range([a / b for a, b in zip(ours, others, strict=True)])
 
 
-def processor() -> str:
-    """Return the name of this machine's processor as Linux gives it, and what its kernels can use of it."""
-    import torch
-
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{os.cpu_count()} x {name}, {torch.backends.cpu.get_cpu_capability()}"
-
-
 def write_results(script: str, results: dict[str, Any], packages: Sequence[str]) -> None:
     """Write the results, the machine and the versions of packages to benchmarks/results/<name of the script>.json."""
     machine = {
-        "cpu": f"{os.cpu_count()} x {platform.machine()}",
+        "cpu": processor(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
     path = Path(__file__).parent / "results" / f"{Path(script).stem}.json"

@@ -18,21 +18,21 @@ from reslab.training.options import TRAINING_SCHEMA
 
 FAKE = {
     "digits_resnet20": [
-        {"options": [], "seed": 1, "val/accuracy": 0.5, "test/accuracy": 0.25, "train/seconds": 10.0, "by_epoch": []},
-        {"options": [], "seed": 2, "val/accuracy": 0.7, "test/accuracy": 0.75, "train/seconds": 30.0, "by_epoch": []},
+        {"options": [], "seed": 1, "val/accuracy": 0.5, "test/accuracy": 0.25, "train/seconds": 10.0, "by_epoch": {}},
+        {"options": [], "seed": 2, "val/accuracy": 0.7, "test/accuracy": 0.75, "train/seconds": 30.0, "by_epoch": {}},
     ],
     "six_block": [
         {
             "options": [], "seed": 42, "val/accuracy": 0.5, "test/accuracy": 0.25, "train/seconds": 1234.0,
-            "by_epoch": [
-                {"epoch": 1.0, "train/loss": 2.0, "train/accuracy": 0.5, "val/accuracy": 0.25,
-                 "train/epoch_seconds": 1233.6}
-            ],
+            "by_epoch": {
+                "epoch": [1.0, 2.0], "train/loss": [2.0, 1.5], "train/accuracy": [0.5, 0.625],
+                "val/accuracy": [0.25, 0.375], "train/epoch_seconds": [1233.6, 1000.0],
+            },
         }
     ],
     "shortcuts": [
         {"options": ["model=resnet20", f"model.shortcut={shortcut}"], "seed": seed, "val/accuracy": 0.5 * seed,
-         "test/accuracy": 0.25, "train/seconds": 1.0 * seed, "by_epoch": [{"epoch": 1.0, "train/accuracy": 0.9}]}
+         "test/accuracy": 0.25, "train/seconds": 1.0 * seed, "by_epoch": {"train/accuracy": [0.5, 0.9]}}
         for shortcut in "AB" for seed in (1, 2)
     ],
 }  # fmt: skip
@@ -65,6 +65,10 @@ def test_recipes_are_means_and_deviations():
     assert lines[0] == "| command | n | validation | test | published | seconds |"
     command = "`python src/train.py -m seed=1,2,3,4,5`"
     assert lines[2:] == [f"| {command} | 2 | 0.6000 ± 0.1414 | 0.5000 ± 0.3536 | not known | 20 (10 to 30) |"]
+    assert block(["expected", "digits_resnet20"], FAKE).splitlines() == [
+        "| command | test accuracy | seconds | n |", "|---|---|---|---|",
+        f"| {command} | 0.5000 ± 0.3536 | 20 (10 to 30) | 2 |",
+    ]  # fmt: skip
     assert block(["recipes"], {}).count("| 0 | not measured |  |") == len(RECIPES)
 
 
@@ -80,7 +84,7 @@ def test_epochs_are_those_of_one_run():
     assert filled(page, FAKE) == (
         "a\n<!-- reproductions: epochs six_block -->\n"
         "| epoch | training loss | training accuracy | validation accuracy | seconds |\n|---|---|---|---|---|\n"
-        "| 1 | 2.0000 | 0.5000 | 0.2500 | 1,234 |\n<!-- end -->\nb\n"
+        "| 1 | 2.0000 | 0.5000 | 0.2500 | 1,234 |\n| 2 | 1.5000 | 0.6250 | 0.3750 | 1,000 |\n<!-- end -->\nb\n"
     )
 
 
@@ -94,6 +98,6 @@ def test_results_are_those_of_finished_runs_and_of_runs_elsewhere(tmp_path, monk
         (run / "result.json").unlink()  # the run is finished on another machine
     kept = reproductions.read_results()["digits_resnet20"]
     assert [(each["options"], each["val/accuracy"], each["by_epoch"]) for each in kept] == [
-        ([], 0.5, [{"epoch": 1.0, "train/accuracy": 0.25, "val/accuracy": 0.5}]),
-        ([], 0.75, [{"epoch": 1.0, "train/accuracy": 0.25, "val/accuracy": 0.5}]),
+        ([], 0.5, {"epoch": [1.0], "train/accuracy": [0.25], "val/accuracy": [0.5]}),
+        ([], 0.75, {"epoch": [1.0], "train/accuracy": [0.25], "val/accuracy": [0.5]}),
     ]

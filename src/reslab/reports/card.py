@@ -173,9 +173,9 @@ def recipe(shared: Shared, result: Result) -> Iterator[str]:
             "has the last one: by itself it gives other weights."
         )
     yield ""
-    threads = (
-        f", {counted(result['threads'], 'thread')}" if result.get("device") == "cpu" and "threads" in result else ""
-    )
+    device = text(result["device"])
+    if device == "cpu" and "threads" in result:
+        device = f"{text(result.get('processor', device))}, {counted(result['threads'], 'thread')}"
     same_weights = (
         " The same command gives the same weights with the same versions, number of threads and kind of processor."
         if result.get("device") == "cpu" and "requested" not in result
@@ -185,7 +185,7 @@ def recipe(shared: Shared, result: Result) -> Iterator[str]:
     yield (
         f"Seed {result['seed']}; the weights of step {tested_step(result):,} of {result['steps']:,} "
         f"({counted(result['epochs'], 'epoch')}), after {result['train/seconds']:,.0f} s of training on "
-        f"{text(result['device'])}{threads}, {text(result['precision'])}. {versions}; ResLab's commit "
+        f"{device}, {text(result['precision'])}. {versions}; ResLab's commit "
         f"{text(commit(result))}.{same_weights}"
     )
     yield ""

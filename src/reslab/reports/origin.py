@@ -11,6 +11,7 @@ from reslab.run import SETTINGS_ERRORS, SWEEP_FILE, Result, Run, sweep_arguments
 from reslab.text import for_shell, printable
 
 PROVENANCE = ("device", "precision", "git_commit", "versions")  # names in a result; they may explain a difference too
+OF_A_CPU = ("processor", "threads")  # decide how a CPU rounds; a GPU's results do not depend on them
 LEFT_OUT = ("hydra.mode", "hydra.run.dir", "hydra.sweep.dir")  # -m says the first; another run has another folder
 MAX_COMMANDS = 5  # in a report; more would push its table out of sight
 
@@ -28,7 +29,7 @@ def origin(entries: Sequence[Entry]) -> dict[str, list[str]]:
         "ended": [" to ".join(period)],
         "command": commands(entries),
         "commit": [joined.get("git_commit", "")],
-        **{name: [joined.get(name, "")] for name in ("device", "threads", "precision")},
+        **{name: [joined.get(name, "")] for name in ("device", *OF_A_CPU, "precision")},
         "versions": [", ".join(versions)],
     }
     return {name: lines for name, lines in facts.items() if any(lines)}
@@ -39,8 +40,8 @@ def provenance(entries: Iterable[Entry]) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for entry in entries:
         values = {name: entry.result.get(name) for name in PROVENANCE}
-        if entry.result.get("device") == "cpu" and "threads" in entry.result:  # a GPU does not sum in threads
-            values["threads"] = entry.result["threads"]
+        if entry.result.get("device") == "cpu":
+            values |= {name: entry.result[name] for name in OF_A_CPU if name in entry.result}
         for name, value in flatten(values).items():
             found.setdefault(name, set()).add(str(value))
     return {name: sorted(values) for name, values in found.items()}

@@ -1,10 +1,12 @@
-"""The origin of a result: the data, seed, device, precision, versions and commit of its run."""
+"""The origin of a result: the data, seed, device, processor, precision, versions and commit of its run."""
 
 import hashlib
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -31,6 +33,7 @@ def provenance(config: DictConfig, data: ImageDataModule, classifier: Classifier
         "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
         "device": name,
         "precision": trainer.precision,
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "git_commit": git_commit(),
@@ -58,6 +61,14 @@ def requested_lengths(config: DictConfig, earlier: Mapping[str, Any] | None, ste
     history = earlier.get("requested") or [{"step": 0} | {option: before.get(option) for option in LENGTH}]
     last = {option: history[-1][option] for option in LENGTH}
     return [*history, {"step": step} | now] if last != now else [*history]
+
+
+def processor() -> str:
+    """Return the number of this machine's cores, the name that Linux has for them, and the instructions torch uses."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{os.cpu_count()} x {name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def versions() -> dict[str, str]:
