@@ -59,7 +59,7 @@ class Row(NamedTuple):
 
 SMALL = "by two convolutions, fewer than 100,000 parameters"
 FAST = "experiment=fashion_mnist_fast"
-DEEP = "data=digits data.batch_size=32 optimizer.lr=0.05 scheduler=multi_step scheduler.warmup_steps=100"
+DEEP = "data=digits data.augment.erasing=0 data.batch_size=32 optimizer.lr=0.05 scheduler=multi_step scheduler.warmup_steps=100"
 NARROW = "'model.widths=[8,16,32,64,128,256]'"
 RECIPES = {
     "digits_resnet20": Row("-m seed=1,2,3,4,5"),
@@ -90,7 +90,7 @@ TUTORIALS = {
         "trainer.max_epochs=2 seed=1,2,3",
         gpu_data.mnist,
     ),
-    "degradation": Row(f"-m model=plain20,plain56,resnet20,resnet56 {DEEP} trainer.max_epochs=100 seed=1,2,3"),
+    "degradation": Row(f"-m model=resnet20,resnet56,plain20,plain56 {DEEP} trainer.max_epochs=100 seed=1,2,3"),
     "shortcuts": Row("-m model=resnet20 model.shortcut=A,B,C seed=1,2,3"),
     "preactivation": Row(f"-m model=resnet110,preact_resnet110 {DEEP} trainer.max_epochs=100 seed=1,2,3"),
     "stems": Row(
