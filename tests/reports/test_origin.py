@@ -57,7 +57,7 @@ def test_a_file_that_cannot_be_read_has_no_command(tmp_path):
 
 def test_the_page_begins_with_what_the_runs_are(tmp_path):
     for number in range(2):
-        result = {"device": "cpu", "threads": 2, "precision": "32-true"}
+        result = {"device": "cpu", "processor": f"{2 + number} x A", "threads": 2, "precision": "32-true"}
         folder = make_run(tmp_path / f"{number}_", accuracy=0.5, seed=number, result=result)
         os.utime(folder / "result.json", (1_800_000_000 + 86_400 * number,) * 2)
     write_sweep(tmp_path, "seed=0,1", "outputs=<b>")
@@ -67,7 +67,8 @@ def test_the_page_begins_with_what_the_runs_are(tmp_path):
     assert " to 2027-01-1" in period
     assert facts == {
         "command": ["python src/train.py -m seed=0,1 'outputs=<b>'"],
-        "commit": ["abc"], "device": ["cpu"], "threads": ["2"], "precision": ["32-true"], "versions": ["torch 2.11"],
+        "commit": ["abc"], "device": ["cpu"], "processor": ["2 x A, 3 x A"], "threads": ["2"],
+        "precision": ["32-true"], "versions": ["torch 2.11"],
     }  # fmt: skip
     text = html_page(read_report([tmp_path]))
     assert "<h1>resnet8 on digits: 1 configuration (2 runs)</h1>" in text

@@ -31,6 +31,7 @@ def test_a_run_learns_the_digits_and_records_its_origin(composed, tmp_path):
     assert result["train/images_per_second"] == pytest.approx(12 * 20 * 64 / result["train/seconds"])
     assert {"val/accuracy", "val/loss", "test/loss", "test/f1_macro", "test/calibration_error"} <= result.keys()
     assert len(result["git_commit"].partition("-dirty-")[0]) == 40
+    assert result["processor"].endswith(f", {torch.backends.cpu.get_cpu_capability()}")
 
 
 def test_the_best_weights_by_validation_accuracy_are_tested(composed, tmp_path):
