@@ -59,7 +59,10 @@ class Row(NamedTuple):
 
 SMALL = "by two convolutions, fewer than 100,000 parameters"
 FAST = "experiment=fashion_mnist_fast"
-DEEP = "data=digits data.augment.erasing=0 data.batch_size=32 optimizer.lr=0.05 scheduler=multi_step scheduler.warmup_steps=100"
+DEEP = (
+    "data=digits data.augment.erasing=0 data.batch_size=32 optimizer.lr=0.05 scheduler=multi_step "
+    "scheduler.warmup_steps=100"
+)
 NARROW = "'model.widths=[8,16,32,64,128,256]'"
 RECIPES = {
     "digits_resnet20": Row("-m seed=1,2,3,4,5"),
