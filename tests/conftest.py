@@ -146,6 +146,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     )  # fmt: skip
 
 
+def with_precision(checkpoint: Path, precision: str) -> None:
+    """Let a checkpoint say that its run has computed in another precision, on a CPU."""
+    content = torch.load(checkpoint, weights_only=True)
+    content["reslab"]["config"]["trainer"]["precision"] = precision
+    content["reslab"]["origin"]["precision"] = {"16-mixed": "bf16-mixed"}.get(precision, precision)
+    torch.save(content, checkpoint)
+
+
 @pytest.fixture(scope="session")
 def digit_files(trained: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The test images of `trained` in their order, as <class>/<number>.png in one folder."""

@@ -19,6 +19,7 @@ from reslab.machine import (
     gpus,
     launched_by_slurm,
     processors,
+    refuse_absent_gpu,
     share_of_processors,
     spin_variables,
 )
@@ -190,3 +191,17 @@ def test_a_package_without_its_command_is_called_by_its_file(checkout, monkeypat
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(sys, "argv", ["/there/commands/train.py"])
     assert command("report", "a") == ".venv/bin/python /there/commands/report.py a"
+
+
+def test_a_gpu_of_which_linux_has_no_file_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(machine, "GPU_FILES", (str(tmp_path / "driver"),))
+    line = r"^device=gpu, but torch \d\S+ finds no GPU here: device=cpu runs the same on the CPU$"
+    with pytest.raises(UserError, match=line):
+        refuse_absent_gpu("gpu", "device")
+    for accelerator in ("auto", "cpu"):
+        refuse_absent_gpu(accelerator, "device")
+    (tmp_path / "driver").touch()  # torch knows whether it works
+    refuse_absent_gpu("gpu", "device")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    refuse_absent_gpu("mps", "device")

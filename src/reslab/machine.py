@@ -5,11 +5,13 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from reslab.errors import UserError
 from reslab.text import for_shell
 
+GPUS = {"gpu": "GPU", "cuda": "CUDA GPU", "mps": "Apple GPU (MPS)"}  # by the values of the options that ask for them
 INTERACTIVE_STEP = "4294967290"  # the step of SLURM in which salloc runs a shell: SLURM_INTERACTIVE_STEP in slurm.h
 LIGHTNING_PROCESS = "hydra.job.name=train_ddp_process_"  # Lightning adds it to the command of the processes it starts
 OMP_NUM_THREADS = "OMP_NUM_THREADS"  # the variable of OpenMP, which torch, MKL and oneDNN obey
@@ -66,6 +68,29 @@ def check_processes(devices: object, num_nodes: object) -> None:
 def is_first_process() -> bool:
     """Return whether this process has rank 0, whether Lightning, torchrun or SLURM started it."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+# The files of the drivers of NVIDIA, of WSL, of NVIDIA's embedded boards and of AMD, one of which a GPU on Linux needs.
+GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")
+
+
+def refuse_absent_gpu(accelerator: str, option: str) -> None:
+    """Raise UserError for a GPU that this machine certainly lacks. Commands ask before torch is imported.
+
+    Args:
+        accelerator: the value of the option `trainer.accelerator` or `device`.
+        option: the name of that option.
+    """
+    if accelerator in GPUS and sys.platform == "linux" and not any(map(os.path.exists, GPU_FILES)):
+        raise UserError(no_gpu_line(accelerator, option))
+
+
+def no_gpu_line(accelerator: str, option: str, advice: str = "") -> str:
+    """Say that there is no GPU of a kind; the advice comes before that to take the CPU."""
+    return (
+        f"{option}={accelerator}, but torch {version('torch')} finds no {GPUS[accelerator]} here: {advice}{option}=cpu "
+        "runs the same on the CPU"
+    )
 
 
 def processors() -> int:

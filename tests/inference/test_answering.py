@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from conftest import with_precision
 from hydra import compose
 
 from reslab.errors import UserError
@@ -33,13 +34,6 @@ def probabilities_of(checkpoint, files, **options):
     return torch.cat([batch.probabilities for batch in batches]), sets
 
 
-def with_precision(checkpoint, precision):
-    """Let a checkpoint say that its run has computed in another precision."""
-    content = torch.load(checkpoint, weights_only=True)
-    content["reslab"]["config"]["trainer"]["precision"] = precision
-    torch.save(content, checkpoint)
-
-
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "bf16-true", "64-true"])
 def test_predict_answers_in_the_precision_of_the_run_as_evaluate_does(checkpoint, trained, digit_files, precision):
     with_precision(checkpoint, precision)
@@ -55,6 +49,14 @@ def test_predict_answers_in_the_precision_of_the_run_as_evaluate_does(checkpoint
     else:
         assert difference < 1e-5
         assert to_float32 > 1e-4
+
+
+def test_another_precision_than_that_of_the_run_is_said(checkpoint, digit_files, caplog):
+    content = torch.load(checkpoint, weights_only=True)
+    content["reslab"]["origin"]["precision"] = "bf16-mixed"  # of a GPU, where trainer.precision=auto was this
+    torch.save(content, checkpoint)
+    probabilities_of(checkpoint, digit_files[:2])
+    assert caplog.messages == ["the run computed in bf16-mixed and its network computes in 32-true here"]
 
 
 def test_another_precision_than_that_of_the_calibration_is_said(checkpoint, digit_files, caplog):

@@ -2,11 +2,13 @@
 
 import errno
 import json
+import shutil
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from conftest import with_precision
 from PIL import Image
 
 from reslab.errors import UserError
@@ -23,6 +25,7 @@ from reslab.inference.explained_files import (
     write_explanations,
 )
 from reslab.inference.explanation import grad_cam
+from reslab.inference.prediction import predict
 from reslab.newest import require_checkpoint
 from reslab.run import Run
 
@@ -51,6 +54,22 @@ def test_files_have_the_answers_of_the_test_and_the_maps_of_grad_cam(run, traine
     for heat, of_pixels in zip(heats, maps, strict=True):
         assert heat.shape == (256, 256)
         torch.testing.assert_close(heat[16::32, 16::32], of_pixels, atol=0.05, rtol=0)  # at the pixels' centres
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_the_probabilities_are_those_of_predict_in_the_precision_of_the_run(trained, digit_files, tmp_path, precision):
+    checkpoint = shutil.copy(trained.folder / "checkpoints" / "best.ckpt", tmp_path / "best.ckpt")
+    with_precision(checkpoint, precision)
+    explained = list(Explanations(checkpoint, digit_files[:8], device="cpu"))
+    predicted = [row["classes"][0] for row in predict(checkpoint, digit_files[:8], top=1, device="cpu")]
+    assert [{name: each.row[name] for name in ("class", "probability")} for each in explained] == predicted
+    in_float32 = list(Explanations(trained.folder / "checkpoints" / "best.ckpt", digit_files[:8], device="cpu"))
+    difference = max(float((a.heat - b.heat).abs().max()) for a, b in zip(explained, in_float32, strict=True))
+    assert all(each.heat.dtype == torch.float32 for each in explained)
+    if precision == "64-true":
+        assert difference < 1e-4
+    else:
+        assert 1e-4 < difference < 0.2
 
 
 def test_a_named_class_is_explained_with_its_own_probability(run, trained, digit_files):

@@ -1,8 +1,10 @@
+import csv
 import errno
 import json
 import logging
 
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 
 from reslab.run import Run
 from reslab.training import adapters, ending, fit
@@ -42,6 +44,25 @@ def test_the_result_is_there_before_anything_else(composed, tmp_path, monkeypatc
     waiting = ["answers.safetensors", "logger.csv"]
     assert found == [result | {"unwritten": waiting}] * 2
     assert "unwritten" not in result == json.loads((tmp_path / "result.json").read_text())
+
+
+def test_a_logger_that_fails_in_the_test_gets_the_test_later(composed, tmp_path, monkeypatch, caplog):
+    def log_metrics(self, metrics, step=None):
+        if "test/accuracy" in metrics and not failed:
+            failed.append(step)
+            raise ConnectionError("the server is gone")
+        real(self, metrics, step)
+
+    real, failed = CSVLogger.log_metrics, []
+    monkeypatch.setattr(CSVLogger, "log_metrics", log_metrics)
+    first = fit.train(composed(*QUICK, "logger=csv"))
+    assert (first["status"], first.pop("unwritten"), failed) == ("finished", ["logger.csv"], [first["steps"]])
+    table = tmp_path / "csv" / "metrics.csv"
+    assert "test/accuracy" not in table.read_text()
+    assert fit.train(composed(*QUICK, "logger=csv", f"resume={tmp_path}")) == first
+    with table.open(newline="") as file:
+        tested = [row["test/accuracy"] for row in csv.DictReader(file) if row["test/accuracy"]]
+    assert [float(each) for each in tested] == [first["test/accuracy"]]
 
 
 @pytest.mark.parametrize(

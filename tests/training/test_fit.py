@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 
 import pytest
@@ -48,8 +49,17 @@ def composed_evaluation(checkpoint):
     return compose("evaluate", overrides=[f"checkpoint={checkpoint}", "trainer=cpu"])
 
 
-def test_without_validation_the_last_weights_are_tested(composed, tmp_path):
-    result = fit.train(composed(*QUICK, "data.val_fraction=0"))
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("data.val_fraction=0", "there are no validation images"),
+        ("trainer.limit_val_batches=0", "trainer.limit_val_batches=0 leaves the validation out"),
+    ],
+)
+def test_without_validation_the_last_weights_are_tested(composed, tmp_path, caplog, option, why):
+    caplog.set_level(logging.INFO, "reslab")
+    result = fit.train(composed(*QUICK, option))
+    assert [line for line in caplog.messages if "last weights" in line] == [f"the last weights are tested: {why}"]
     assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
     assert "val/accuracy" not in result
     last = evaluate(composed_evaluation(tmp_path / "checkpoints" / "last.ckpt"))

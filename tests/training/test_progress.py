@@ -86,6 +86,18 @@ def test_the_last_weights_that_are_validated_at_the_end_have_a_line(composed, tm
     fit.train(composed(*QUICK, "trainer.max_steps=30"))
     assert lines_of(caplog)[-1].split()[:1] == ["2"]
     assert f"{Run(tmp_path).metrics[-1]['val/loss']:8.4f}" in lines_of(caplog)[-1]
+    caplog.clear()
+    fit.train(composed(*QUICK, f"resume={tmp_path}", "trainer.max_steps=30"))
+    assert lines_of(caplog) == []  # nothing was left to train
+
+
+@pytest.mark.parametrize("options", [("trainer.max_steps=30",), ("trainer.check_val_every_n_epoch=2",)])
+def test_an_epoch_that_is_validated_after_its_end_has_one_line(composed, tmp_path, caplog, options):
+    caplog.set_level(logging.INFO, "reslab")
+    fit.train(composed(*QUICK, *options))
+    rows = Run(tmp_path).metrics
+    assert [line.split()[0] for line in lines_of(caplog)[1:]] == [f"{row['epoch']:.0f}" for row in rows]
+    assert [epoch_line(row) for row in rows] == [line.removesuffix(" best") for line in lines_of(caplog)[1:]]
 
 
 # the bar

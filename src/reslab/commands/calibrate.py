@@ -3,8 +3,9 @@
 from omegaconf import DictConfig
 
 from reslab.commands.entry import command
-from reslab.inference.options import CALIBRATE_SCHEMA
+from reslab.inference.options import CALIBRATE_SCHEMA, accelerator_of
 from reslab.interruption import signals
+from reslab.machine import refuse_absent_gpu
 from reslab.newest import require_path
 
 HELP = """\
@@ -28,6 +29,7 @@ device      auto, cpu or gpu
 def run_calibrate(config: DictConfig) -> None:
     """Calibrate a network, and print how good its probabilities were and are."""
     require_path(config.checkpoint)
+    refuse_absent_gpu(*accelerator_of(config))
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.printing import print_calibration
         from reslab.inference.calibration import calibrate

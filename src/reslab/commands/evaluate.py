@@ -4,9 +4,9 @@ from omegaconf import DictConfig
 
 from reslab.commands.entry import command
 from reslab.configuration import as_list
-from reslab.inference.options import EVALUATE_SCHEMA
+from reslab.inference.options import EVALUATE_SCHEMA, accelerator_of
 from reslab.interruption import signals
-from reslab.machine import is_first_process
+from reslab.machine import is_first_process, refuse_absent_gpu
 from reslab.newest import require_path
 from reslab.text import printable
 
@@ -45,6 +45,7 @@ def run_evaluate(config: DictConfig) -> None:
     """Test a network and print its scores."""
     for path in as_list(config.checkpoint):
         require_path(path)
+    refuse_absent_gpu(*accelerator_of(config))
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.printing import print_evaluation
         from reslab.inference.evaluation import evaluate

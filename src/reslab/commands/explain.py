@@ -11,6 +11,7 @@ from reslab.commands.resolvers import new_folder
 from reslab.files import require_output_folder
 from reslab.inference.options import EXPLAIN_SCHEMA
 from reslab.interruption import signals
+from reslab.machine import refuse_absent_gpu
 from reslab.newest import require_checkpoint, require_path
 from reslab.text import printable
 
@@ -43,6 +44,7 @@ It needs the package captum: pip install -e '.[explain]'
 def run_explain(config: DictConfig) -> None:
     """Explain images, and write the overlays."""
     require_path(config.checkpoint)
+    refuse_absent_gpu(config.device, "device")
     require_output_folder(config.output or ".")
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.configuration import as_list

@@ -8,6 +8,7 @@ from reslab.commands.entry import command
 from reslab.configuration import as_list
 from reslab.inference.options import PREDICT_SCHEMA
 from reslab.interruption import signals
+from reslab.machine import refuse_absent_gpu
 from reslab.newest import require_checkpoint, require_path
 from reslab.text import printable
 
@@ -43,6 +44,7 @@ def run_predict(config: DictConfig) -> None:
     """Classify images, and print or write the classes."""
     for path in as_list(config.checkpoint):
         require_path(path)
+    refuse_absent_gpu(config.device, "device")
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.commands.printing import print_predictions
         from reslab.inference.ensemble import members_of

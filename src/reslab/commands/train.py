@@ -127,9 +127,10 @@ def suggest_learning_rate(config: "DictConfig") -> None:
 
 
 def log_beginning(config: "DictConfig") -> None:
-    """Log what begins, before the imports that take seconds."""
-    from reslab.machine import is_first_process
+    """Log what begins, before the imports that take seconds. Raise UserError if it needs a GPU that is not there."""
+    from reslab.machine import is_first_process, refuse_absent_gpu
 
+    refuse_absent_gpu(config.trainer.accelerator, "trainer.accelerator")
     if is_first_process():
         log.info("%s on %s: loading …", config.model.name, config.data.name)
 

@@ -12,7 +12,7 @@ from reslab.errors import UserError
 from reslab.inference.conformal import prediction_sets, threshold
 from reslab.inference.ensemble import class_order, mean_logits
 from reslab.inference.loading import Trained, load_classifier
-from reslab.inference.precision import computed_precision, in_precision_of_run
+from reslab.inference.precision import computed_precision, in_precision_of_run, report_other_precision
 from reslab.inference.temperature import stored_calibration, with_temperature
 from reslab.inference.views import with_views
 
@@ -67,6 +67,12 @@ class Answering(NamedTuple):
         return [labels[keep].tolist() for labels, keep in zip(order, kept, strict=True)]
 
 
+def answering_alone(trained: Trained, device: str) -> Answering:
+    """Let one network answer on a device ("cpu", "cuda" or "mps"), in the precision of its run and without a set."""
+    orders = [list(range(len(trained.spec.classes)))]
+    return Answering([trained], [in_precision_of_run(trained, device)], orders)
+
+
 def load_answering(
     checkpoints: Sequence[Path],
     device: str,
@@ -101,6 +107,8 @@ def load_answering(
                 "networks that read images alike; evaluate averages all"
             )
         orders.append(class_order(member.spec.classes, first.spec.classes, str(path)))
+        now = computed_precision(member.config.trainer.precision, device)
+        report_other_precision(member, now, f"the network of {path}" if len(members) > 1 else "its network", " here")
     precisions = [in_precision_of_run(member, device) for member in members]
     if not calibrated and coverage is None:
         return Answering(members, precisions, orders)

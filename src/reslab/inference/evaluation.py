@@ -17,7 +17,8 @@ from reslab.files import output_errors, write_json
 from reslab.inference.conformal import measured_coverage, threshold
 from reslab.inference.ensemble import averaged, members_of
 from reslab.inference.loading import Trained, restore_classifier
-from reslab.inference.precision import computed_precision
+from reslab.inference.options import accelerator_of
+from reslab.inference.precision import computed_precision, report_other_precision
 from reslab.inference.prediction_file import write_answers_table
 from reslab.inference.tables import require_writer
 from reslab.inference.temperature import Calibration, stored_calibration, with_temperature
@@ -178,7 +179,7 @@ def test_network(config: DictConfig, config_dir: str | Path | None = None) -> Ev
     quiet_other_processes()
     if config.device is not None:
         config.trainer.accelerator = config.device
-    require_accelerator(config.trainer.accelerator, "device" if config.device else "trainer.accelerator")
+    require_accelerator(*accelerator_of(config))
     if config.trainer.limit_test_batches == 0:
         raise UserError("trainer.limit_test_batches=0 leaves nothing to test: leave the option out, or give at least 1")
     path = require_checkpoint(config.checkpoint)
@@ -270,9 +271,8 @@ def trainer_config(trained: Trained, config: DictConfig) -> DictConfig:
     """Return the run's configuration with the trainer of the evaluation, in the precision of the run unless given."""
     precision = requested_precision(trained, config)
     now = computed_precision(precision, config.trainer.accelerator)
-    before = trained.classifier.record.get("origin", {}).get("precision", now)
-    if config.trainer.precision is None and before != now:
-        log.warning("the run computed in %s and this test computes in %s: trainer.precision sets it", before, now)
+    if config.trainer.precision is None:
+        report_other_precision(trained, now, "this test", ": trainer.precision sets it")
     trained.config.trainer = {**config.trainer, "precision": precision}
     return trained.config
 

@@ -18,15 +18,15 @@ from reslab.data.thumbnails import write_picture
 from reslab.drawing import literal_text, report_undrawable, shortened
 from reslab.errors import UserError, suggest
 from reslab.files import output_errors, replaced, write_json
+from reslab.inference.answering import Answering, load_answering
 from reslab.inference.explanation import BATCH_SIZE, find_maps, grad_cam, laid_over, overlay, require_captum
-from reslab.inference.loading import Trained, load_classifier
+from reslab.inference.loading import Trained
 from reslab.inference.named_images import Images, find_images
 from reslab.inference.options import EXPLAIN
 from reslab.inference.prediction import choose_device
 from reslab.inference.test_data import LISTED_CLASSES, labels_by_name
 from reslab.options import check_option
 from reslab.text import counted, file_name, valid_text
-from reslab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +95,13 @@ class Explanations:
             check_option(name, value, EXPLAIN[name])
         require_captum()
         self.paths, self.on_error = find_images(images), on_error
-        self.trained = load_classifier(checkpoint, config_dir)
+        self.answering = load_answering(
+            [checkpoint], choose_device(device).type, views=None, calibrated=False, coverage=None, config_dir=config_dir
+        )
+        self.trained = self.answering.first
         self.label = None if class_name is None else label_of(class_name, self.trained.spec.classes)
-        self.trained.classifier.to(choose_device(device))
-        self.layer = find_maps(self.trained.classifier, layer).name
+        with self.answering.precisions[0].forward_context():
+            self.layer = find_maps(self.trained.classifier, layer).name
 
     def __iter__(self) -> Iterator[Explained]:
         paths, unreadable, without = self.paths, list[str](), list[str]()
@@ -111,7 +114,7 @@ class Explanations:
                     unreadable.append(str(error))
             if unreadable and self.on_error == "stop":
                 break
-            for explained in explain_batch(self.trained, read, self.label, self.layer) if read else ():
+            for explained in explain_batch(self.answering, read, self.label, self.layer) if read else ():
                 if not explained.heat.any():
                     without.append(explained.row["image"])
                 yield explained
@@ -162,14 +165,17 @@ def in_overlay_size(image: Image.Image) -> Image.Image:
     return image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BICUBIC)
 
 
-def explain_batch(trained: Trained, read: Sequence[Read], label: int | None, layer: str) -> Iterator[Explained]:
-    """Explain one class of some images, or the predicted class of each."""
-    classifier, classes, fitting = trained.classifier, trained.spec.classes, trained.spec.fitting(training=False)
+def explain_batch(answering: Answering, read: Sequence[Read], label: int | None, layer: str) -> Iterator[Explained]:
+    """Explain one class of some images, or the predicted class of each, with one network as it answers in `predict`."""
+    classifier, spec = answering.first.classifier, answering.first.spec
+    classes, fitting = spec.classes, spec.fitting(training=False)
     squares = torch.stack([each.square for each in read])
-    probabilities = class_probabilities(classifier, squares).cpu()
+    probabilities = answering.probabilities(answering.together(answering.logits(squares)))
     predicted = probabilities.argmax(1)
     labels = predicted if label is None else torch.full_like(predicted, label)
-    for number, heat in enumerate(grad_cam(classifier, squares, labels, layer)):
+    with answering.precisions[0].forward_context():
+        heats = grad_cam(classifier, squares, labels, layer)
+    for number, heat in enumerate(heats):
         picture = read[number].picture
         height, width = picture.shape[1:]
         part = fitting.part_of(width, height, fitting.fit or "crop")
@@ -182,12 +188,6 @@ def explain_batch(trained: Trained, read: Sequence[Read], label: int | None, lay
             "layer": layer,
         }
         yield Explained(row, picture, over, seen > 0)
-
-
-@torch.inference_mode()
-def class_probabilities(classifier: Classifier, images: Tensor) -> Tensor:
-    """Return the probabilities of each class, (N, num_classes), of uint8 images (N, C, H, W), on the device."""
-    return classifier.predict_step(images.to(classifier.device, non_blocking=True), 0).float()
 
 
 # files

@@ -2,6 +2,8 @@
 
 from typing import Any, Literal, get_args
 
+from omegaconf import DictConfig
+
 from reslab.data.options import DATA, OnError
 from reslab.errors import UserError
 from reslab.options import NAME, NULL, PATH, TRUE_OR_FALSE, Kind, Schema, integer, number, one_of, one_or_list
@@ -89,6 +91,13 @@ def check_evaluation(values: dict[str, Any]) -> None:
         raise UserError(
             f"sort={values['sort']} is the order of a table: predictions=<a .csv or .parquet file> names it"
         )
+
+
+def accelerator_of(config: DictConfig) -> tuple[str, str]:
+    """Return the accelerator that a composed conf/evaluate.yaml asks for, and the name of the option that does."""
+    if config.device is not None:
+        return config.device, "device"
+    return config.trainer.accelerator, "trainer.accelerator"
 
 
 EVALUATE_SCHEMA = Schema("evaluate", DATA | TRAINER | EVALUATE, check_evaluation, unnamed=("checkpoint",))

@@ -1,10 +1,14 @@
 """The precision in which a trained network computes: that of its run, as in the tests of the run."""
 
+import logging
+
 import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 
 from reslab.inference.loading import Trained
 from reslab.training.build import resolve_precision
+
+log = logging.getLogger(__name__)
 
 
 def computed_precision(precision: str, accelerator: str) -> str:
@@ -17,6 +21,20 @@ def computed_precision(precision: str, accelerator: str) -> str:
     resolved = resolve_precision(precision, accelerator)
     is_cpu = accelerator == "cpu" or not (torch.cuda.is_available() or torch.mps.is_available())
     return "bf16-mixed" if is_cpu and resolved == "16-mixed" else resolved  # as the Trainer does
+
+
+def report_other_precision(trained: Trained, now: str, what: str, advice: str = "") -> None:
+    """Warn if a network computes in another precision than its run did, e.g. because it was trained on a GPU.
+
+    Args:
+        trained: the network.
+        now: the precision in which it computes.
+        what: that computes in it, for the message.
+        advice: what to do, to follow the message.
+    """
+    before = trained.classifier.record.get("origin", {}).get("precision", now)
+    if before != now:
+        log.warning("the run computed in %s and %s computes in %s%s", before, what, now, advice)
 
 
 def in_precision_of_run(trained: Trained, device: str) -> Precision:

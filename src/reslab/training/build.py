@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from reslab.configuration import as_list, to_dict
 from reslab.data.base import ImageDataModule
 from reslab.errors import RefusedCallError, UserError
+from reslab.machine import no_gpu_line
 from reslab.models.build import build_network, check_evaluated_shape, check_shapes
 from reslab.models.weights import StateDict
 from reslab.models.whitening import whiten_stem
@@ -190,16 +191,22 @@ def build_callbacks(config: DictConfig, data: ImageDataModule, history: History)
     # The limits come first: the other callbacks must know at the last step that it is the last one.
     max_time = None if config.trainer.max_time is None else seconds_of(config.trainer.max_time)
     limits = TrainingLimits(config.trainer.max_steps, max_time)
-    return [limits, history, *chosen, *build_display(config, chosen, history, max_time)]
+    validates = data.splits["val"] is not None and config.trainer.limit_val_batches != 0
+    lines = EpochLines(history, best_of(chosen), validates=validates)
+    return [limits, history, *chosen, *build_display(config, chosen, history, lines, max_time)]
+
+
+def best_of(callbacks: Iterable[Callback]) -> BestCheckpoint | None:
+    """Return the callback that keeps the best checkpoint; None if there is none."""
+    return next((callback for callback in callbacks if isinstance(callback, BestCheckpoint)), None)
 
 
 def build_display(
-    config: DictConfig, chosen: Sequence[Callback], history: History, max_time: float | None
+    config: DictConfig, chosen: Sequence[Callback], history: History, lines: EpochLines, max_time: float | None
 ) -> list[Callback]:
     """Build the callbacks that show what the run does."""
-    best = next((callback for callback in chosen if isinstance(callback, BestCheckpoint)), None)
     pace = Pace(opening_level(), 2 if config.flip_averaging else 1, max_time)
-    display: list[Callback] = [pace, EpochLines(history, best), LoaderWait(opening_level())]
+    display: list[Callback] = [pace, lines, LoaderWait(opening_level())]
     has_own_bar = any(isinstance(callback, LightningProgressBar) for callback in chosen)
     if config.trainer.enable_progress_bar and can_show_bar() and not has_own_bar:
         display.append(ProgressBar(history, pace))
@@ -221,12 +228,7 @@ def require_accelerator(name: str, option: str = "trainer.accelerator") -> None:
     """Raise UserError if there is no such accelerator, before a data set is downloaded for it."""
     cuda, mps = torch.cuda.is_available(), torch.mps.is_available()
     if not {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(name, True):
-        kind = {"cuda": "CUDA GPU", "mps": "Apple GPU (MPS)"}.get(name, "GPU")
-        others = f"{option}=gpu uses the GPU that is there, " if cuda or mps else ""
-        raise UserError(
-            f"{option}={name}, but torch {torch.__version__} finds no {kind} here: {others}{option}=cpu runs the same "
-            "on the CPU"
-        )
+        raise UserError(no_gpu_line(name, option, f"{option}=gpu uses the GPU that is there, " if cuda or mps else ""))
 
 
 def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Sequence[Logger] | None) -> L.Trainer:

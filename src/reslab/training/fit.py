@@ -25,6 +25,7 @@ from reslab.run import FINISHED, LEFT_TO_THE_RUN, Result, Run, canonical, identi
 from reslab.training.adapters import Adapter, open_loggers, run_loggers
 from reslab.training.answers import with_files
 from reslab.training.build import (
+    best_of,
     build_callbacks,
     build_classifier,
     build_data,
@@ -32,7 +33,6 @@ from reslab.training.build import (
     require_accelerator,
 )
 from reslab.training.checkpoints import (
-    BestCheckpoint,
     Resumed,
     any_process,
     interruption_error,
@@ -42,7 +42,7 @@ from reslab.training.checkpoints import (
 )
 from reslab.training.classifier import Classifier
 from reslab.training.distributed import count_over_processes, joined_processes
-from reslab.training.ending import finish
+from reslab.training.ending import finish, without_loggers
 from reslab.training.graph import build_graphs
 from reslab.training.history import History
 from reslab.training.opening import (
@@ -143,11 +143,11 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
     classifier = build_classifier(config, data, resumed.shapes if resumed else None)
     history = History(run)
     callbacks = build_callbacks(config, data, history)
-    best = next((callback for callback in callbacks if isinstance(callback, BestCheckpoint)), None)
+    best = best_of(callbacks)
     lines = next(callback for callback in callbacks if isinstance(callback, EpochLines))
-    for callback in callbacks:
-        if isinstance(callback, LogTextsAndPictures) and is_first_process():
-            callback.adapters = [*adapters.values()]
+    pictures = [callback for callback in callbacks if isinstance(callback, LogTextsAndPictures)]
+    for callback in pictures if is_first_process() else ():
+        callback.adapters = [*adapters.values()]
     folder_update = FolderUpdate(config, run, resumed, chooses_best=best is not None)
     trainer = build_trainer(config, [folder_update, *callbacks], [adapter.logger for adapter in adapters.values()])
     classifier.graphs = graphs = build_graphs(config, classifier, trainer)
@@ -175,14 +175,17 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
             classifier.load_state_dict(read_checkpoint(source)["state_dict"])  # with callbacks=ema, the averages
             folder_update.apply()
             history.write_rows(trainer)  # metrics.csv may have been lost or damaged since
+            lines.shown = len(history.rows)  # before
         if best is not None:
             best.forget_replaced()
         if best is not None and best.best_step is None:  # best.ckpt is of other weights, so the last ones compete again
             history.validated_step = None
-        if validate_last_weights(trainer, classifier, data, history):
+        last = validate_last_weights(trainer, classifier, data, history)
+        if last:
             if best is not None:
                 best.compare_last(trainer, source)
-            lines.show_row(history.rows[-1])
+            lines.shown = min(lines.shown, len(history.rows) - 1)
+        lines.show_rows()
     pruned = was_pruned(trainer)
     stopped = stop_reason(trainer)
     if stopped:
@@ -201,7 +204,8 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
         result["stopped"] = stopped
     if config.test and not pruned:
         chosen = run.best if best is not None and best.best_step is not None else None  # None: the last weights
-        result |= test(trainer, classifier, data, chosen)
+        why = None if chosen else why_last_weights(config, data)
+        result |= test(trainer, classifier, data, chosen, why)
     for name, left_out in data.left_out.items():
         unreadable = count_over_processes(trainer, len(left_out))
         if f"{name}/images" in result and (split := data.splits[name]):
@@ -212,7 +216,7 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
     answers = classifier.answers
     if answers is not None and (split := data.splits["test"]):
         answers = with_files(answers, split, data.root)
-    return finish(run, classifier, adapters, result, answers=answers, pruned=pruned)
+    return finish(run, classifier, adapters, result, last=last, pictures=pictures, answers=answers, pruned=pruned)
 
 
 def refuse_other_classes(data: ImageDataModule, recorded: list[str]) -> None:
@@ -285,18 +289,24 @@ class FolderUpdate(Callback):
             self.run.write_settings(OmegaConf.to_yaml(OmegaConf.merge(self.config, {"resume": None})), overrides)
 
 
-def validate_last_weights(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule, history: History) -> bool:
-    """Validate the last weights where training ended without that, and return whether it did.
+def validate_last_weights(
+    trainer: L.Trainer, classifier: Classifier, data: ImageDataModule, history: History
+) -> dict[str, float]:
+    """Validate the last weights where training ended without that.
 
     A limit may have ended it within an epoch, or trainer.check_val_every_n_epoch have left out the last one.
+
+    Returns:
+        The metrics by name; nothing where the last weights were validated before, or nothing is validated.
     """
     if data.splits["val"] is None or trainer.limit_val_batches == 0 or not history.rows:
-        return False
+        return {}
     if history.validated_step == trainer.global_step:
-        return False
-    trainer.validate(classifier, datamodule=data, verbose=False)
+        return {}
+    with without_loggers(trainer):
+        (metrics,) = trainer.validate(classifier, datamodule=data, verbose=False)
     history.add_validation(trainer, classifier)
-    return True
+    return dict(metrics)
 
 
 @contextmanager
@@ -315,14 +325,37 @@ def memory_advice(config: DictConfig) -> Iterator[None]:
         raise RunError(f"out of memory on the GPU with data.batch_size={size}: {advice}") from error
 
 
-def test(trainer: L.Trainer, classifier: Classifier, data: ImageDataModule, checkpoint: Path | None) -> Result:
-    """Return the test metrics by name; nothing if the data set has no test images."""
+def why_last_weights(config: DictConfig, data: ImageDataModule) -> str:
+    """Say why no validation has chosen the weights of a test."""
+    if data.splits["val"] is None:
+        return "there are no validation images"
+    if data.validate_on_test:
+        return "the validation images are the test images"
+    if config.trainer.limit_val_batches == 0:
+        return "trainer.limit_val_batches=0 leaves the validation out"
+    return "no validation has chosen others"
+
+
+def test(
+    trainer: L.Trainer, classifier: Classifier, data: ImageDataModule, checkpoint: Path | None, why: str | None
+) -> Result:
+    """Return the test metrics by name; nothing if the data set has no test images.
+
+    Args:
+        trainer: the trainer.
+        classifier: the network.
+        data: the data.
+        checkpoint: of the weights to test; None for the last ones.
+        why: to test the last ones.
+    """
     if data.splits["test"] is None:
         log.info("data=%s has no test set, so the network is not tested", data.name)
         return {}
     if trainer.limit_test_batches == 0:
         log.info("trainer.limit_test_batches=0, so the network is not tested")
         return {}
-    classifier.record["step"] = trainer.global_step
-    (metrics,) = trainer.test(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    if checkpoint is None:
+        log.log(opening_level(), "the last weights are tested: %s", why)
+    with without_loggers(trainer):
+        (metrics,) = trainer.test(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     return dict(metrics) | {"test/images": classifier.evaluated_images["test"]}

@@ -33,10 +33,11 @@ class EpochLines(Callback):
     Args:
         history: has the rows.
         best: knows the best validation so far; None in a run that keeps no best checkpoint.
+        validates: whether the run validates.
     """
 
-    def __init__(self, history: History, best: BestCheckpoint | None) -> None:
-        self.history, self.best = history, best
+    def __init__(self, history: History, best: BestCheckpoint | None, *, validates: bool) -> None:
+        self.history, self.best, self.validates = history, best, validates
         self.shown = 0  # rows that have their lines
         self.has_header = False
 
@@ -49,10 +50,13 @@ class EpochLines(Callback):
         self.show_rows()  # of a validation within the epoch: it is known by now whether it was the best
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.show_rows()
+        # An epoch without validation may be the last one, whose weights are validated after the training.
+        if not self.validates or "val/loss" in self.history.rows[-1]:
+            self.show_rows()
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.show_rows()
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if self.has_header:  # without it, a resumed run may not have begun, and its rows had their lines before
+            self.show_rows()
 
     def show_rows(self) -> None:
         """Log the rows that have no lines yet."""

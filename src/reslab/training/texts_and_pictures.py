@@ -49,6 +49,7 @@ class LogTextsAndPictures(Callback):
     def __init__(self, num_images: int, num_mistakes: int) -> None:
         self.num_images, self.num_mistakes = num_images, num_mistakes
         self.mistakes: list[Mistake] = []
+        self.figures: dict[str, Figure] = {}  # of the test, by tag
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.adapters or trainer.global_step:
@@ -80,13 +81,8 @@ class LogTextsAndPictures(Callback):
         with torch.random.fork_rng(devices=[]):
             return make_grid(classifier.augment(images), nrow=8) if len(images) else None
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Classifier)
-        for adapter in self.adapters:
-            adapter.graph(pl_module)
-
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.mistakes = []
+        self.mistakes, self.figures = [], {}
 
     def on_test_batch_end(
         self,
@@ -109,20 +105,19 @@ class LogTextsAndPictures(Callback):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         mistakes = [mistake for of_a_process in gather_by_rank(self.mistakes) for mistake in of_a_process]
         self.mistakes = sorted(mistakes, key=lambda mistake: -mistake[0])[: self.num_mistakes]
-        if not self.adapters:
-            return
-        assert isinstance(pl_module, Classifier)
-        classes = pl_module.record["spec"]["classes"]
-        step = pl_module.record.get("step", 0)
-        figures = {"test/confusion_matrix": confusion_figure(pl_module.confusion, classes)}
-        if self.mistakes:
-            figures["test/most_confident_mistakes"] = mistakes_figure(self.mistakes, classes)
-        report_undrawable(classes, "the pictures show boxes, the table of the classes shows the names")
+
+    def give_figures(self, adapter: Adapter, classifier: Classifier, step: int) -> None:
+        """Give a logger the pictures of the test, once its result is written."""
+        if not self.figures:
+            classes = classifier.record["spec"]["classes"]
+            self.figures["test/confusion_matrix"] = confusion_figure(classifier.confusion, classes)
+            if self.mistakes:
+                self.figures["test/most_confident_mistakes"] = mistakes_figure(self.mistakes, classes)
+            report_undrawable(classes, "the pictures show boxes, the table of the classes shows the names")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")  # the line above has said it
-            for adapter in self.adapters:
-                for tag, figure in figures.items():
-                    adapter.figure(tag, figure, step)
+            for tag, figure in self.figures.items():
+                adapter.figure(tag, figure, step)
 
 
 def class_list(classes: list[str]) -> str:

@@ -1,12 +1,14 @@
 import io
 import logging
 import re
+import shutil
 from base64 import b64decode
 from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
 import torch
+from conftest import with_precision
 from omegaconf import OmegaConf
 from PIL import Image
 from torchvision.io import write_png
@@ -57,7 +59,7 @@ def test_the_pictures_are_the_pixels_of_the_tested_images(composed, caplog):
     assert len(page) < 1_000_000
 
 
-def test_the_overlays_are_those_of_the_tested_weights(composed, monkeypatch):
+def test_the_overlays_are_those_of_the_tested_weights_in_the_precision_of_the_run(composed, tmp_path, monkeypatch):
     pytest.importorskip("captum")
     run = trained(composed(*QUICK))
     answers, step = read_answers(run.answers_file)
@@ -69,6 +71,10 @@ def test_the_overlays_are_those_of_the_tested_weights(composed, monkeypatch):
     for each, (position, image) in zip(heat, sources.items(), strict=True):
         assert overlays[position] == with_heat(image, each)
         assert overlays[position].size == (96, 96)
+    shutil.copy(run.best, tmp_path)
+    with_precision(tmp_path / "best.ckpt", "bf16-mixed")
+    in_bf16 = overlays_of(run, read_checkpoint(tmp_path / "best.ckpt"), step, answers, sources)
+    assert any(in_bf16[position] != overlays[position] for position in sources)
     read = []
     monkeypatch.setattr(checkpoints, "read_checkpoint", lambda path: read.append(path) or read_checkpoint(path))
     assert write_run_page(run).read_text().count('<img class="heat"') == min(24, int((~answers.right).sum()))

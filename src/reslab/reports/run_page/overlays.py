@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from reslab.data.thumbnails import picture_of, thumbnail
+from reslab.inference.answering import Answering, answering_alone
 from reslab.inference.explained_files import explain_batch, read_file
 from reslab.inference.explanation import find_maps, grad_cam, overlay
-from reslab.inference.loading import Trained, restore_classifier
+from reslab.inference.loading import restore_classifier
 from reslab.reports.run_page.pictures import Source
 from reslab.run import Run
 from reslab.training.answers import Answers
@@ -37,27 +38,35 @@ def overlays_of(
     if not sources or find_spec("captum") is None or checkpoint.get("global_step") != step:
         return {}
     trained = restore_classifier(run.chosen_checkpoint()[0], checkpoint, run.config_dir)
+    answering = answering_alone(trained, "cpu")
     predicted = {position: int(answers.predicted[position]) for position in sources}
     files = {position: source for position, source in sources.items() if isinstance(source, str)}
     images = {position: source for position, source in sources.items() if isinstance(source, Tensor)}
-    return of_files(trained, files, predicted) | of_memory(trained, images, predicted)
+    with answering.precisions[0].forward_context():
+        layer = find_maps(trained.classifier).name
+    return of_files(answering, files, predicted, layer) | of_memory(answering, images, predicted, layer)
 
 
-def of_files(trained: Trained, files: Mapping[int, str], predicted: Mapping[int, int]) -> dict[int, Image.Image]:
+def of_files(
+    answering: Answering, files: Mapping[int, str], predicted: Mapping[int, int], layer: str
+) -> dict[int, Image.Image]:
     found: dict[int, Image.Image] = {}
     for label in sorted({predicted[position] for position in files}):
         positions = [position for position in files if predicted[position] == label]
-        read = [read_file(files[position], trained) for position in positions]
-        explained = explain_batch(trained, read, label, find_maps(trained.classifier).name)
+        read = [read_file(files[position], answering.first) for position in positions]
+        explained = explain_batch(answering, read, label, layer)
         found |= {position: thumbnail(each.overlay()) for position, each in zip(positions, explained, strict=True)}
     return found
 
 
-def of_memory(trained: Trained, images: Mapping[int, Tensor], predicted: Mapping[int, int]) -> dict[int, Image.Image]:
+def of_memory(
+    answering: Answering, images: Mapping[int, Tensor], predicted: Mapping[int, int], layer: str
+) -> dict[int, Image.Image]:
     if not images:
         return {}
     classes = torch.tensor([predicted[position] for position in images])
-    heat = grad_cam(trained.classifier, torch.stack(list(images.values())), classes)  # (N, H, W)
+    with answering.precisions[0].forward_context():
+        heat = grad_cam(answering.first.classifier, torch.stack(list(images.values())), classes, layer)  # (N, H, W)
     return {position: with_heat(images[position], each) for position, each in zip(images, heat, strict=True)}
 
 
