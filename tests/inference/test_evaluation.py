@@ -19,10 +19,13 @@ from reslab.configuration import CONF
 from reslab.errors import UserError
 from reslab.inference import evaluation
 from reslab.inference.evaluation import class_table, evaluate
+from reslab.inference.export.share import share
 from reslab.inference.loading import load_classifier
 from reslab.inference.test_data import labels_by_name
+from reslab.run import Run
 from reslab.training import fit
 from reslab.training.build import build_data
+from reslab.training.checkpoints import read_checkpoint
 from reslab.training.confusion import Confusion
 
 
@@ -516,6 +519,22 @@ def test_a_copy_of_the_own_folder_is_pointed_out(test_pets, moved, caplog):
     assert caplog.messages == [
         "48 of the 60 test images have names of images that the network was trained on: "
         f"if {moved} is the run's own folder, test with root={moved} instead of data=imagefolder"
+    ]
+
+
+def test_a_shared_network_is_tested_on_no_image_of_its_training_or_points_them_out(composed, pets, tmp_path, caplog):
+    """It does not say where its data were."""
+    run = Run(shutil.copytree(pets.folder, tmp_path / "run"))
+    run.write_settings(json.dumps(read_checkpoint(run.best)["reslab"]["config"]), [])
+    options = [f"checkpoint={run.folder}", "format=share", f"output={tmp_path / 'shared'}", "verify=false"]
+    share(compose("export", options), lambda shared: "a card")
+    shared = [f"checkpoint={tmp_path / 'shared'}", "trainer=cpu", "data.num_workers=0"]
+    assert evaluate(compose("evaluate", [*shared, f"root={pets.root}"]))["metrics"] == metrics_of_test(pets.result)
+    caplog.clear()
+    assert evaluate(compose("evaluate", [*shared, "data=imagefolder", f"data.root={pets.root}"]))["images"] == 60
+    assert caplog.messages == [
+        "48 of the 60 test images have names of images that the network was trained on: "
+        f"if {pets.root} is the run's own folder, test with root={pets.root} instead of data=imagefolder"
     ]
 
 

@@ -1,6 +1,7 @@
 import logging
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from noise_images import fill
 from reslab.configuration import CONF
 from reslab.data.spec import ImageSpec
 from reslab.data.splits import Split
+from reslab.run import Run
 from reslab.training import fit
 from reslab.training.build import build_data
 from reslab.training.opening import freeze_line, millions, network_line, shared_line, weights_line
@@ -75,7 +77,15 @@ def test_images_that_the_weights_of_another_run_were_trained_on_are_counted(comp
     both = {*train.paths} & {*data.splits["test"].paths}
     assert told == f"{begin} {len(both)} of the 20 test images"
     other = shutil.copytree(photos, tmp_path / "other")
-    assert weights_line(*of_photos(composed, other, 2, f"model.weights={first.folder}"), "") is None
+    elsewhere, data = of_photos(composed, other, 2, f"model.weights={first.folder}")
+    names = {file.relative_to(photos) for file in map(Path, train.paths)}
+    both = names & {file.relative_to(other) for file in map(Path, data.file_splits[1].paths)}
+    told = f"{begin} {len(both)} of the 10 validation images, if the files of the same names in"
+    assert weights_line(elsewhere, data, "") == f"{told} {other} are the same images"
+    content = torch.load(Run(first.folder).best, weights_only=True)
+    content["reslab"]["config"]["data"]["root"] = None  # a shared network does not say where its data were
+    torch.save(content, Run(first.folder).best)
+    assert line()[0] == f"{told} {photos} are the same images"
 
 
 @pytest.mark.parametrize(

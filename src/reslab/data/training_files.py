@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reslab.data.batches import FolderImages
 from reslab.data.images import first_few
-from reslab.data.splits import Split, file_keys, names_within, path_hashes
+from reslab.data.splits import Split, file_keys, hashes, names_within, path_hashes
 from reslab.errors import UserError
 from reslab.text import counted
 
@@ -28,6 +28,28 @@ def are_training_files(paths: Sequence[str | Path], root: Path, training_files: 
         training_files: the record of the run: see `ImageDataModule.training_files`.
     """
     return torch.isin(path_hashes(paths, root, RECORD), training_files)
+
+
+def folder_of_training_files(
+    paths: Sequence[str | Path], root: Path, training_files: Tensor
+) -> tuple[Path, Tensor] | None:
+    """Return the folder in which files have the names of those that a run was trained or validated on.
+
+    It is `root` or the nearest folder above it, because a part of a data set may be a data set of its own.
+
+    Args:
+        paths, root, training_files: as for `are_training_files`.
+
+    Returns:
+        The folder, and bool (N,), which of the files have such names; None if none of them has.
+    """
+    names, inner = names_within(paths, root), root.resolve()
+    for folder in (inner, *inner.parents):
+        outer = os.fsencode(inner.relative_to(folder).as_posix()) + b"/" if folder != inner else b""
+        known = torch.isin(hashes([outer + name for name in names], RECORD), training_files)
+        if known.any():
+            return root if folder == inner else folder, known
+    return None
 
 
 def trained_files(files: Tensor, validated: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ from reslab.data.folders import split_named
 from reslab.data.image_folder import ClassFolders, ImageFolder
 from reslab.data.images import first_few
 from reslab.data.splits import Split
-from reslab.data.training_files import are_training_files, without_training_images
+from reslab.data.training_files import folder_of_training_files, without_training_images
 from reslab.errors import UserError
 from reslab.inference.loading import Trained
 from reslab.inference.options import UnknownClasses
@@ -239,12 +239,14 @@ def without_seen_images(split: Split, data: ImageDataModule, trained: Trained, o
         lists_all = isinstance(data, ImageFolder) and not data.labels and not data.split_folders()
         if lists_all and (gone := len(record) - int(known.sum())):
             log.warning("%s of the images that the network was trained on are no longer in %s", f"{gone:,}", data.root)
-    elif alike := int((are_training_files(split.images.paths, data.root, record) & ~known)[split.indices].sum()):
-        log.warning(
-            "%s of the %s test images have names of images that the network was trained on: if %s is the run's own "
-            "folder, test with root=%s instead of data=%s",
-            f"{alike:,}", f"{len(split):,}", data.root, data.root, data.name,
-        )  # fmt: skip
+    elif (found := folder_of_training_files(split.images.paths, data.root, record)) is not None:
+        folder, named = found
+        if alike := int((named & ~known)[split.indices].sum()):
+            log.warning(
+                "%s of the %s test images have names of images that the network was trained on: if %s is the run's own "
+                "folder, test with root=%s instead of data=%s",
+                f"{alike:,}", f"{len(split):,}", folder, folder, data.name,
+            )  # fmt: skip
     return others, len(split) - len(others)
 
 

@@ -84,16 +84,16 @@ def weights_line(config: DictConfig, data: ImageDataModule, checksum: str) -> st
     if (record := record_of(config.model.weights)) is None:
         return None
     other, files = record["config"]["data"], record.get("training_files")
-    # A shared network does not say where its data were, and other files than its own may have the same names.
-    is_same_place = (
-        files is None if (root := other.get("root")) is None else Path(root).resolve() == data.root.resolve()
-    )
-    if other.get("name") != data.name or not is_same_place:
+    root = other.get("root")  # None: a shared network does not say where its data were
+    is_same_place = root is not None and Path(root).resolve() == data.root.resolve()
+    if other.get("name") != data.name or not (is_same_place or root is None or files is not None):
         return None
     if files is not None:
         if "validation_files" not in record:  # an older version, which does not say what it only validated on
             return None
         known = " and ".join(known_images(data, trained_files(files, record["validation_files"])))
+        if known and not is_same_place:
+            known += f", if the files of the same names in {data.root} are the same images"
     elif record.get("origin", {}).get("data_checksum") != checksum:
         words = [SPLIT_WORDS["val"]] if data.splits["val"] and not data.validate_on_test else []
         if data.fold_split == "test" and any(other.get(name) != config.data[name] for name in ("folds", "fold")):
