@@ -22,9 +22,9 @@ def run(trained, tmp_path):
     return run
 
 
-def shared_of(run, folder=Path("mine"), classes=None, licence=None):
+def shared_of(run, folder=Path("mine"), classes=None, licence=None, overrides=("model=resnet8", "seed=42")):
     spec = ImageSpec([str(digit) for digit in range(10)] if classes is None else classes, 1, 8, [0.31], [0.38])
-    return Shared(run, folder, ["model=resnet8", "seed=42"], spec, 311_000, "359 of 359 test images of digits", licence)
+    return Shared(run, folder, [*overrides], spec, 311_000, "359 of 359 test images of digits", licence)
 
 
 def test_the_card_says_what_the_result_and_the_answers_say(run):
@@ -50,11 +50,36 @@ def test_a_network_of_the_zoo_is_used_by_its_name(run):
     assert str(ZOO) not in made
 
 
-def test_without_answers_the_accuracy_has_its_interval_and_there_is_no_matrix(run):
+def test_without_answers_the_accuracy_has_its_interval_and_the_card_says_why_there_is_no_matrix(run):
+    def values(made):
+        return [line.split(" | ")[:2] for line in made.splitlines() if line.startswith("| test/")]
+
+    with_answers = card(shared_of(run))
     run.answers_file.unlink()
     made = card(shared_of(run))
-    assert "(Wilson)" in made
-    assert "Confusion" not in made
+    assert values(made) == values(with_answers)
+    assert (with_answers.count("(bootstrap)"), made.count("(bootstrap)")) == (2, 0)
+    assert [made.count("(Wilson)"), with_answers.count("(Wilson)")] == [2, 2]
+    assert "## Confusion matrix\n\nThe folder that was shared does not have the answers to single test images" in made
+
+
+@pytest.mark.parametrize(
+    ("theirs", "portable", "missing"),
+    [
+        ("model.weights=/home/me/b.pth", "model.weights='b.pth'", "model.weights='b.pth'"),
+        ("model.weights=outputs/a", "model.weights=outputs/a", "model.weights=outputs/a"),
+        ("model.weights=zoo:digits_resnet8", "model.weights=zoo:digits_resnet8", None),
+        ("model.weights=IMAGENET1K_V1", "model.weights=IMAGENET1K_V1", None),
+        ("model.weights=null", "model.weights=null", None),
+        ("data.labels=/home/me/l.csv", "data.labels='l.csv'", "data.labels='l.csv'"),
+    ],
+)
+def test_the_recipe_says_what_only_the_author_has(run, theirs, portable, missing):
+    run.write_settings(json.dumps(run.config), ["model=resnet8", theirs])
+    made = card(shared_of(run, overrides=["model=resnet8", portable]))
+    assert ("Only the author has what " in made) == (missing is not None)
+    assert missing is None or f"Only the author has what {missing} names: " in made
+    assert "data.root=" not in made
 
 
 def test_the_recipe_promises_no_more_than_the_run_does(run):
@@ -96,7 +121,9 @@ def test_of_many_classes_the_most_frequent_mistakes_are_listed(run):
 
 def test_images_of_ones_own_are_described_by_their_author(run):
     run.result_file.write_text(json.dumps(run.result | {"data": "imagefolder"}))
-    assert "Write here where they come from" in card(shared_of(run))
+    made = card(shared_of(run))
+    assert "Write here where they come from" in made
+    assert "\n\nAdd `data.root=<the folder of the images>`.\n" in made
     run.result_file.write_text(json.dumps(run.result | {"data": "../data/digits"}))
     assert "Write here where they come from" in card(shared_of(run))
 

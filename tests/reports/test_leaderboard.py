@@ -59,6 +59,14 @@ def test_a_line_says_where_images_have_changed_between_runs(tmp_path):
     ]
 
 
+def test_what_a_run_could_not_write_at_its_end_is_said(tmp_path):
+    make_run(tmp_path / "0_x", accuracy=0.5)
+    make_run(tmp_path / "1_x", accuracy=0.5, optimizer__lr=2, result={"unwritten": ["logger.wandb", "<b>"]})
+    assert notes_on_means(read_report([tmp_path])) == [
+        f"job 1: not written: logger.wandb, <b>; resume={tmp_path}/1_x tests again and writes it"
+    ]
+
+
 def test_one_line_says_which_runs_used_a_part_of_the_images(tmp_path):
     for number, used in enumerate((64, 540, 64, 128)):
         make_run(tmp_path / f"{number}_x", accuracy=0.5, optimizer__lr=number, result=result_of(used))

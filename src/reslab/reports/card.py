@@ -3,16 +3,18 @@
 import html
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
-from reslab.configuration import CONF, ZOO
+from reslab.configuration import CONF, ZOO, name_of, unquoted
 from reslab.errors import UserError
 from reslab.inference.export.share import Shared
+from reslab.models.weights import OF_TORCHVISION
 from reslab.reports.configurations import metric_text
 from reslab.reports.entries import Entry, read_entry
-from reslab.reports.run_page.tested import WILSON, AnsweredTest, Metric, require_same_test
+from reslab.reports.run_page.tested import AnsweredTest, metrics_without_answers, require_same_test
 from reslab.reports.settings import requested_text
-from reslab.reports.statistics import PERCENT, proportion_interval
-from reslab.run import UNREADABLE, Result, tested_step
+from reslab.reports.statistics import PERCENT
+from reslab.run import UNREADABLE, Result, read_configuration, tested_step
 from reslab.text import counted, for_shell, printable, valid_text
 from reslab.training.answers import read_answers
 
@@ -35,7 +37,7 @@ def card(shared: Shared) -> str:
         "": introduction(shared, entry.result),
         "Use": use(shared),
         "Metrics": metrics(entry.result, tested),
-        "Confusion matrix": confusion(tested),
+        "Confusion matrix": confusion(tested) if tested else without_answers(entry.result),
         "Images": images(shared),
         "Data": data(entry.result),
         "Recipe": recipe(shared, entry.result),
@@ -98,7 +100,7 @@ def metrics(result: Result, tested: AnsweredTest | None) -> Iterator[str]:
     n = int(result["test/images"])
     yield f"| metric | value | {PERCENT} interval |"
     yield "|---|---|---|"
-    for metric in tested.metrics() if tested else [accuracy(result, n)]:
+    for metric in tested.metrics() if tested else metrics_without_answers(result):
         bounds = metric.interval and f"{metric_text(metric.interval[0])} to {metric_text(metric.interval[1])}"
         yield f"| {metric.name} | {metric_text(metric.value)} | {f'{bounds} ({metric.method})' if bounds else ''} |"
     yield ""
@@ -109,15 +111,18 @@ def metrics(result: Result, tested: AnsweredTest | None) -> Iterator[str]:
     )
 
 
-def accuracy(result: Result, n: int) -> Metric:
-    value = float(result["test/accuracy"])
-    return Metric("test/accuracy", value, proportion_interval(round(value * n), n), WILSON)  # type: ignore[arg-type]
+def without_answers(result: Result) -> Iterator[str]:
+    """Yield why there is no confusion matrix of a test."""
+    if "test/accuracy" in result:
+        yield (
+            "The folder that was shared does not have the answers to single test images (`answers.safetensors`), from "
+            "which the matrix and the other intervals are computed. They stay with the run: sharing the run itself "
+            "gives both."
+        )
 
 
-def confusion(tested: AnsweredTest | None) -> Iterator[str]:
+def confusion(tested: AnsweredTest) -> Iterator[str]:
     """Yield the confusion matrix; of many classes the most frequent mistakes."""
-    if tested is None:
-        return
     names = [text(name) for name in tested.answers.classes]
     if len(names) <= MAX_MATRIX:
         yield f"| true class | {' | '.join(names)} |"
@@ -153,7 +158,7 @@ def numbers(values: list[float]) -> str:
 
 def data(result: Result) -> Iterator[str]:
     """Yield what the file of the data set in conf/ says of it, its source and its licence included."""
-    name, known = result["data"], {file.stem: file for file in (CONF / "data").glob("[!_]*.yaml")}
+    name, known = result["data"], known_data()
     if name == OWN_IMAGES or name not in known:
         yield "Images of the author's own. Write here where they come from and what their licence allows."
         return
@@ -163,9 +168,23 @@ def data(result: Result) -> Iterator[str]:
         yield line.removeprefix("# ")
 
 
+def known_data() -> dict[str, Path]:
+    """Return the files of conf/data by the names of their data sets."""
+    return {file.stem: file for file in (CONF / "data").glob("[!_]*.yaml")}
+
+
 def recipe(shared: Shared, result: Result) -> Iterator[str]:
     """Yield the command that trains the network again, and where it was trained."""
     yield f"    python src/train.py {' '.join(map(for_shell, shared.overrides))}".rstrip()
+    if files := own_files(shared):
+        yield ""
+        yield (
+            f"Only the author has what {' and '.join(map(text, files))} names: ask for it, or leave the option out for "
+            "another network."
+        )
+    if needs_root(result["data"]):
+        yield ""
+        yield "Add `data.root=<the folder of the images>`."
     if "requested" in result:
         yield ""
         yield (
@@ -193,6 +212,24 @@ def recipe(shared: Shared, result: Result) -> Iterator[str]:
         f"The weights were read back and compared with those of the run on {shared.images}: all logits are the same, "
         "bit for bit. `result.json` and `.hydra/` are those of the run."
     )
+
+
+def own_files(shared: Shared) -> list[str]:
+    """Return the overrides of the recipe that name a file or a run on the author's machine."""
+    theirs = set(shared.run.overrides)
+    return [each for each in shared.overrides if each not in theirs or names_own_weights(each)]
+
+
+def names_own_weights(override: str) -> bool:
+    value = unquoted(override.partition("=")[2])
+    published = value == "null" or value.startswith((OF_TORCHVISION, "zoo:", "zoo/"))
+    return name_of(override) == "model.weights" and not published
+
+
+def needs_root(name: str) -> bool:
+    """Return whether a data set is wherever its user says, by its file in conf/data."""
+    file = known_data().get(name)
+    return file is not None and "root" in (options := read_configuration(file)) and options["root"] is None
 
 
 def commit(result: Result) -> str:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reslab.configuration import as_list
-from reslab.errors import UserError, suggest
+from reslab.errors import UserError
 from reslab.newest import meant_run
 from reslab.reports.reading import UnreadableError, brief, checked_config, checked_metrics, checked_result, fold_of
 from reslab.reports.settings import Settings, comparable_settings, requested_text
-from reslab.run import ENDED, FINISHED, PRUNED, UNREADABLE, Result, Run
+from reslab.run import ENDED, FINISHED, PRUNED, UNREADABLE, Result, Run, resume_argument
 from reslab.text import printable
 
 
@@ -59,6 +59,14 @@ class Entry:
         return brief(f"{self.result['status']}: {self.result.get('error', 'no result')}")
 
     @property
+    def unwritten(self) -> str | None:
+        """What could not be written when the run had ended, and how it is written; None if all was written."""
+        names = self.result.get("unwritten")
+        if not names:
+            return None
+        return brief(f"not written: {', '.join(names)}; {resume_argument(self.folder)} tests again and writes it")
+
+    @property
     def location(self) -> str:
         """The folder as printable text."""
         return printable(self.folder)
@@ -94,10 +102,8 @@ def without_garbage_collection() -> Iterator[None]:
 def runs_below(folder: Path) -> list[Run]:
     """Return the runs in natural order of their folders. Raise UserError without any."""
     if not folder.is_dir():
-        siblings = [path.name for path in folder.parent.glob("*/")]
-        advice = "give the folder of a run or a sweep, or a folder that contains some"
-        meant = meant_run(str(folder)) or suggest(folder.name, siblings, advice)
-        raise UserError(printable(f"there is no folder {folder}{meant}"))
+        advice = "; give the folder of a run or a sweep, or a folder that contains some"
+        raise UserError(printable(f"there is no folder {folder}{meant_run(str(folder), otherwise=advice)}"))
     named = folder.resolve() if folder.name in ("", "..") else folder  # a report shows the name of a run's folder
     runs = sorted(Run.below(named), key=lambda run: natural_order(run.folder))
     if not runs:

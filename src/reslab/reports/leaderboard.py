@@ -185,6 +185,7 @@ def notes_on_means(report: Report) -> list[str]:
     if report.superseded:
         names = beginning([report.display_name(entry) for entry in report.superseded])
         lines.append(f"not counted, because a newer run has the same configuration and seed: {names}")
+    lines += [f"{report.display_name(entry)}: {entry.unwritten}" for entry in report.entries if entry.unwritten]
     lines += changed_images_lines(report)
     mixed: dict[str, list[str]] = {}
     for configuration in report.configurations:

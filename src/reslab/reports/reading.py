@@ -95,6 +95,9 @@ def checked_result(run: Run, objectives: list[str]) -> Result:
             check(name not in TEXTS or isinstance(value, str), f"{name} is {json.dumps(value)}, not a text")
             check(name != "seed" or is_integer(value), f"{name} is {json.dumps(value)}, not an integer")
         check_requested(result.get("requested", []))
+        unwritten = result.get("unwritten", [])
+        is_list = isinstance(unwritten, list) and all(isinstance(name, str) for name in unwritten)
+        check(is_list, f"unwritten is {json.dumps(unwritten)}, not a list of names")
         return result
 
 

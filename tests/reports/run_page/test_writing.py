@@ -58,6 +58,17 @@ def test_the_page_needs_no_other_file_and_is_the_same_each_time(tmp_path):
     ]  # fmt: skip
 
 
+def test_what_could_not_be_written_at_the_end_of_the_run_is_said(tmp_path):
+    run = make_tested_run(tmp_path / "run", make_answers())
+    assert "not written" not in Reader(write_run_page(run).read_text()).text
+    run.result_file.write_text(json.dumps(run.result | {"unwritten": ["logger.<b>"]}))
+    line = f"not written: logger.<b>; resume={tmp_path}/run tests again and writes it"
+    assert line in Reader(write_run_page(run).read_text()).text
+    run.result_file.write_text(json.dumps(run.result | {"unwritten": 3}))
+    with pytest.raises(UserError, match="unwritten is 3, not a list of names"):
+        write_run_page(run)
+
+
 def test_names_of_classes_and_files_are_text(tmp_path):
     files = [f"{NASTY[number % 4]}/{number}\udcff.png".replace("</", "<") for number in range(60)]
     run = make_tested_run(tmp_path / "run", make_answers(60, scale=1, classes=NASTY, files=files))

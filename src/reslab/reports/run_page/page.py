@@ -42,6 +42,7 @@ def html_page(entry: Entry, test: TestParts | None, untested: str) -> str:
         f"<h1>{text(title)}</h1>",
         f'<p class="lead">{text(summary(entry))}</p>',
         "" if entry.has_ended else f'<p class="warning">{text(entry.failure)}</p>',
+        f'<p class="warning">{text(entry.unwritten)}</p>' if entry.unwritten else "",
         f'<p class="warning">{text(untested)}</p>' if untested else "",
         test.metrics if test else metrics_section(entry),
         curves_section(entry),

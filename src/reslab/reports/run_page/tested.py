@@ -24,6 +24,7 @@ from reslab.training.confusion import Confusion
 from reslab.training.metrics import BINS, CalibrationError, bins_of
 
 WILSON, BOOTSTRAP = "Wilson", "bootstrap"
+METRICS = ("test/accuracy", "test/top5_accuracy", "test/f1_macro", "test/loss", "test/calibration_error")
 
 
 class Metric(NamedTuple):
@@ -39,6 +40,22 @@ class Metric(NamedTuple):
     value: float
     interval: Interval | None
     method: str
+
+
+def proportion(name: str, value: float, images: int) -> Metric:
+    """Return a metric that is a proportion of the test images, with its interval."""
+    return Metric(name, value, Interval(*proportion_interval(round(value * images), images)), WILSON)
+
+
+def metrics_without_answers(result: Result) -> list[Metric]:
+    """Return the metrics of a test whose answers to the single images are not known. Only accuracies have intervals."""
+    values = {name: float(result[name]) for name in METRICS if name in result}
+    return [
+        proportion(name, value, int(result["test/images"]))
+        if name.endswith("accuracy")
+        else Metric(name, value, None, "")
+        for name, value in values.items()
+    ]
 
 
 class ClassScores(NamedTuple):
@@ -97,17 +114,16 @@ class AnsweredTest:
         """Return the metrics of the test that the result has."""
         n = len(self.answers)
         found = []
-        for name in ("test/accuracy", "test/top5_accuracy", "test/f1_macro", "test/loss", "test/calibration_error"):
+        for name in METRICS:
             if name not in self.result:
                 continue
             value = float(self.result[name])
             if name.endswith("accuracy"):
-                interval, method = Interval(*proportion_interval(round(value * n), n)), WILSON
-            elif name == "test/calibration_error":  # which resampling makes larger
-                interval, method = None, ""
-            else:
-                interval, method = self.bootstrap_interval(name), BOOTSTRAP
-            found.append(Metric(name, value, interval, method if interval else ""))
+                found.append(proportion(name, value, n))
+                continue
+            # Resampling makes the calibration error larger.
+            interval = None if name == "test/calibration_error" else self.bootstrap_interval(name)
+            found.append(Metric(name, value, interval, BOOTSTRAP if interval else ""))
         return found
 
     def bootstrap_interval(self, name: str) -> Interval | None:
