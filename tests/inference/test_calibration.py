@@ -313,9 +313,19 @@ def test_a_network_of_the_zoo_stays_as_it_is(composed):
         calibrate(calibration_of("zoo/digits_resnet8"))
 
 
-@pytest.mark.parametrize(("views", "option"), [([], ""), (["flip", "shifts"], " 'views=[flip,shifts]'")])
-def test_the_command_that_uses_a_calibration_has_its_views(capsys, views, option):
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        (["checkpoint=latest"], ""),
+        (
+            ["checkpoint=a", "views=[flip,shifts]", "data.eval_size=12", "trainer.precision=bf16-mixed", "split=val"],
+            " 'views=[flip,shifts]' data.eval_size=12 trainer.precision=bf16-mixed",
+        ),
+    ],
+)
+def test_the_command_that_uses_a_calibration_has_the_options_of_its_measurement(capsys, monkeypatch, given, options):
+    monkeypatch.setattr("reslab.commands.printing.task_overrides", lambda: given)
     numbers = dict.fromkeys(("loss_before", "loss_after", "calibration_error_before", "calibration_error_after"), 0.1)
-    found = {"temperature": 2.0, "standard_error": 0.1, "images": 9, "checkpoint": "a.ckpt", "views": views} | numbers
+    found = {"temperature": 2.0, "standard_error": 0.1, "images": 9, "checkpoint": "a.ckpt"} | numbers
     print_calibration(found)
-    assert capsys.readouterr().out.splitlines()[-1].endswith(f" a.ckpt calibrated=true{option}")
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f" a.ckpt calibrated=true{options}")

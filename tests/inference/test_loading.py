@@ -438,6 +438,7 @@ def test_a_value_that_is_not_plain_is_refused(content, monkeypatch, value):
     ("name", "value"),
     [
         ("classes", []), ("classes", "ten"), ("classes", [1]), ("channels", "1"), ("channels", 0), ("image_size", 1.5),
+        ("image_size", 10**9), ("eval_size", 10**9), ("resize", 10**9), ("channels", 10**9),
         ("image_size", True), ("mean", [float("nan")]), ("mean", [0.5, 0.5]), ("mean", [2.0]), ("std", [0.0]),
         ("std", 1.0), ("background", [0, 0]), ("background", [0, 0, 256]), ("more", 1),
         ("eval_size", 0), ("resize", 1.5), ("interpolation", "lanczos"), ("fit", "stretch"),

@@ -16,6 +16,7 @@ from reslab.commands.output import is_read
 from reslab.configuration import name_of, own_folders, task_overrides
 from reslab.errors import UserError
 from reslab.files import relative
+from reslab.inference.options import CALIBRATE
 from reslab.machine import command, program
 from reslab.run import PAGE, Result
 from reslab.text import for_shell, printable
@@ -214,8 +215,6 @@ def evaluation_facts(result: dict[str, Any]) -> dict[str, str]:
 @rank_zero_only
 def print_calibration(calibration: dict[str, Any]) -> None:
     """Print a temperature, and the loss and the calibration error of the validation images before and after it."""
-    from reslab.inference.temperature import views_option  # torch
-
     console = Console(markup=False, emoji=False)
     value, error = calibration["temperature"], calibration["standard_error"]
     console.print(
@@ -239,7 +238,8 @@ def print_calibration(calibration: dict[str, Any]) -> None:
     checkpoint = str(calibration["checkpoint"])
     console.print(f"stored in {printable(checkpoint)}", soft_wrap=True, highlight=False)
     own = [f"--config-dir={each}" for each in own_folders(sys.argv[1:])]
-    use = command("evaluate", *own, checkpoint, "calibrated=true", *views_option(calibration["views"]))
+    options = [argument for argument in task_overrides() if name_of(argument) not in CALIBRATE]
+    use = command("evaluate", *own, checkpoint, "calibrated=true", *options)
     console.print(f"use it    {use}", soft_wrap=True, highlight=False)
 
 

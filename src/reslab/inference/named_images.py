@@ -10,7 +10,8 @@ from pathlib import Path
 from reslab.data.images import SYSTEM_FOLDERS, list_images, report_dead_links, report_not_read
 from reslab.data.paths import Paths
 from reslab.errors import UserError
-from reslab.newest import LATEST, require_text
+from reslab.newest import LATEST
+from reslab.run import require_text
 from reslab.text import for_shell
 
 Images = str | Path | Sequence[str | Path]

@@ -2,14 +2,14 @@
 
 import logging
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from torch import Tensor
 
-from reslab.configuration import shown
+from reslab.configuration import name_of, shown, task_overrides
 from reslab.errors import UserError
 from reslab.inference.loading import Trained
 from reslab.machine import command
@@ -17,6 +17,7 @@ from reslab.training.record import CALIBRATION_SCORES
 
 log = logging.getLogger(__name__)
 
+SETTINGS = ("views", "data.eval_size", "data.image_size", "data.resize", "data.interpolation", "data.fit")
 TEMPERATURES = (0.01, 100.0)  # of networks that have learned anything, they are between 0.5 and 5
 
 
@@ -109,9 +110,11 @@ def words(value: Any) -> str:
     return ",".join(value) or "none" if isinstance(value, list) else shown(value)
 
 
-def views_option(names: Sequence[str]) -> list[str]:
-    """Return what a command needs to use these views, which are those of a calibration."""
-    return [f"views=[{','.join(names)}]"] if names else []
+def given_settings() -> list[str]:
+    """Return the arguments of this command that decide what a calibration holds for; none in Python."""
+    if not HydraConfig.initialized():
+        return []
+    return [each for each in task_overrides() if name_of(each) in SETTINGS]
 
 
 def stored_calibration(trained: Trained, checkpoint: Path, precision: str) -> Calibration:
@@ -129,7 +132,8 @@ def stored_calibration(trained: Trained, checkpoint: Path, precision: str) -> Ca
     """
     stored = trained.classifier.record.get("calibration")
     if stored is None:
-        raise UserError(f"{checkpoint} has no calibration: {command('calibrate', str(checkpoint))} adds it")
+        adding = command("calibrate", str(checkpoint), *given_settings())
+        raise UserError(f"{checkpoint} has no calibration: {adding} adds it")
     now = settings(trained)
     if changed := [name for name in now if now[name] != stored[name]]:
         was, is_now = (" ".join(f"{name}={words(values[name])}" for name in changed) for values in (stored, now))
@@ -140,6 +144,6 @@ def stored_calibration(trained: Trained, checkpoint: Path, precision: str) -> Ca
         log.warning(
             "%s was calibrated in %s and computes in %s now: %s calibrates it for that",
             checkpoint, stored["precision"], precision,
-            command("calibrate", str(checkpoint), f"trainer.precision={precision}", *views_option(now["views"])),
+            command("calibrate", str(checkpoint), f"trainer.precision={precision}", *given_settings()),
         )  # fmt: skip
     return Calibration(stored["temperature"], trained.classifier.record[CALIBRATION_SCORES])

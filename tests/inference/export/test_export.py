@@ -1,6 +1,7 @@
 import errno
 import json
 import re
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from reslab.commands.printing import print_export
 from reslab.configuration import ZOO
 from reslab.errors import RunError, UserError
 from reslab.inference.export import export as module
+from reslab.inference.export import quantization
 from reslab.inference.export.comparison import TOLERANCE, Comparison
 from reslab.inference.export.export import export, output_file
 from reslab.inference.export.formats import FORMATS, Format
@@ -71,6 +73,16 @@ def test_an_error_of_reading_is_not_blamed_on_the_output(written, monkeypatch, t
     assert not (tmp_path / "network.pt").exists()
 
 
+def test_a_full_temporary_folder_is_not_blamed_on_the_output(written, monkeypatch):
+    def write_bytes(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(quantization, "onnx_model", lambda network: SimpleNamespace(SerializeToString=lambda: b""))
+    monkeypatch.setattr(quantization.Path, "write_bytes", write_bytes)
+    with pytest.raises(UserError, match=rf"^TMPDIR={tempfile.gettempdir()} cannot be written: No space left on device"):
+        written("int8", "calibration_images=4", "limit=4")
+
+
 def test_a_file_with_another_answer_is_not_left(written, monkeypatch, tmp_path):
     class Wrong(nn.Module):
         def __init__(self, network):
@@ -91,7 +103,8 @@ def test_a_file_with_another_answer_is_not_left(written, monkeypatch, tmp_path):
     assert (tmp_path / "network.pt").read_text() == "what was there before"
 
 
-def test_random_pixels_show_a_wrong_network_too(written):
+def test_random_pixels_show_a_wrong_network_too(written, monkeypatch):
+    monkeypatch.setattr(module, "own_data", None)  # the options of a data set, which is not read
     exported = written("torchscript", "verify=false")
     assert exported.images == "64 images of random pixels"
     assert exported.comparison.difference <= 1e-5
@@ -166,7 +179,10 @@ def restored_with(trained, network):
         (["format=tflite"], "format=tflite must be one of onnx, torch_export, torchscript, int8"),
         (["limit=0"], "limit=0 must be an integer of at least 1"),
         (["verify=false", "format=int8"], "format=int8 needs the images of the run"),
-        (["verify=false", "limit=9"], "limit= is a number of test images"),
+        (["verify=false", "limit=9"], "limit= is a number of test images, and verify=false reads none"),
+        (["verify=false", "root=a"], "root= is the folder of the test images, and verify=false reads none"),
+        (["calibration_images=9"], "calibration_images= is the number of training images that format=int8 reads"),
+        (["format=share", "output=a", "calibration_images=9"], "calibration_images= is the number of training images"),
     ],
 )
 def test_wrong_options(composed, overrides, line):

@@ -87,14 +87,14 @@ def export(config: DictConfig, config_dir: str | Path | None = None) -> Exported
     form, quantizer = FORMATS.get(config.format, FORMATS["onnx"]), None
     batches: Iterable[tuple[Tensor, Tensor | None]] = noise(network.image_shape)
     images = f"{NOISE_IMAGES} images of random pixels"
-    data = own_data(checkpoint_file, config.root)
     if config.verify:
+        data = own_data(checkpoint_file, config.root)
         tested = own_test_data(trained, data, config.limit, checkpoint_file)
         batches = pixel_batches(tested, trained.spec.fitting(training=False))
         images = f"of {tested.found:,} test images of {tested.data.name}"
-    if config.format == "int8":
-        quantizer = Quantizer(calibration_batches(trained, data, config.calibration_images))
-        form = form._replace(write=quantizer.write)
+        if config.format == "int8":
+            quantizer = Quantizer(calibration_batches(trained, data, config.calibration_images))
+            form = form._replace(write=quantizer.write)
     output = output_file(config, trained, checkpoint_file)
     said = metadata(trained, checkpoint_file, checkpoint, config.format, temperature)
     speeds = None

@@ -4,6 +4,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
+from reslab.configuration import CONF
 from reslab.errors import UserError
 from reslab.options import NAME, NULL, PATH, TRUE_OR_FALSE, Schema, integer, one_of
 
@@ -28,7 +31,7 @@ EXPORT = {
 
 
 def check_together(values: dict[str, Any]) -> None:
-    """Raise UserError if the name of the file does not say what is in it, or a limit has no effect."""
+    """Raise UserError if the name of the file does not say what is in it, or an option has no effect."""
     kind, output = values["format"], values["output"]
     if kind == SHARE:
         check_shared(values)
@@ -36,13 +39,16 @@ def check_together(values: dict[str, Any]) -> None:
         raise UserError("license= is for the card that format=share writes")
     if output is not None and not output.endswith(ENDINGS.get(kind, "")):
         raise UserError(f"output={output}: the name of a file of format={kind} ends in {ENDINGS[kind]}")
-    if values["limit"] is not None and not values["verify"]:
-        raise UserError("limit= is a number of test images, and verify=false reads none: leave one of them out")
-
     if kind == "int8" and not values["verify"]:
         raise UserError(
             "format=int8 needs the images of the run, also for the accuracy that it keeps: leave verify out"
         )
+    for name, what in {"limit": "a number of test images", "root": "the folder of the test images"}.items():
+        if values[name] is not None and not values["verify"]:
+            raise UserError(f"{name}= is {what}, and verify=false reads none: leave one of them out")
+    in_conf = yaml.safe_load((CONF / "export.yaml").read_bytes())
+    if kind != "int8" and values["calibration_images"] != in_conf["calibration_images"]:
+        raise UserError("calibration_images= is the number of training images that format=int8 reads: leave it out")
 
 
 def check_shared(values: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from reslab.files import output_errors
 from reslab.inference.export.formats import onnx_model, onnx_session, write_model
 from reslab.inference.export.latency import medians
 from reslab.inference.export.metadata import Metadata
@@ -48,7 +49,7 @@ class Quantizer:
 
         model = onnx_model(network)
         self.float32 = model.SerializeToString()
-        with tempfile.TemporaryDirectory() as folder:
+        with output_errors(tempfile.gettempdir(), "TMPDIR"), tempfile.TemporaryDirectory() as folder:
             names = ("float32.onnx", "prepared.onnx", "quantized.onnx")
             float32, prepared, quantized = (str(Path(folder, name)) for name in names)
             Path(float32).write_bytes(self.float32)
