@@ -133,6 +133,11 @@ def test_a_folder_for_a_data_set_is_answered_with_imagefolder(line_of, tmp_path)
             ["optimizer.lr=0,01"],
             "optimizer.lr=0,01: a decimal number has a point, optimizer.lr=0.01; -m trains two runs",
         ),
+        (
+            ["data.batch_size=1,024"],
+            "data.batch_size=1,024: an integer has no separators, data.batch_size=1024; -m trains a run for each of "
+            "several values",
+        ),
         (["~foo"], "there is no option foo; --cfg job shows all options"),
         (["~trainer.max_epoch"], "there is no option trainer.max_epoch: did you mean trainer.max_epochs?"),
         (["seed=0,1"], "seed=0,1 has several values: -m trains a run for each, and seed=[0,1] is a list"),

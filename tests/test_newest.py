@@ -13,11 +13,15 @@ from reslab.newest import find_checkpoint, located, refuse_zoo, require_checkpoi
         ("outputs/resnet8", ": did you mean outputs/resnet8-digits?"),
         ("photos", ""),
         ("LATEST", ": did you mean latest?"),
+        ("my_run", ": did you mean 'my run'?"),
+        ("outputs/resnet8-digits/bst.ckpt", ": did you mean outputs/resnet8-digits/best.ckpt?"),
     ],
 )
 def test_what_does_not_exist_is_looked_for_among_all_runs(tmp_path, monkeypatch, path, meant):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs" / "resnet8-digits").mkdir(parents=True)
+    (tmp_path / "outputs" / "resnet8-digits" / "best.ckpt").touch()
+    (tmp_path / "my run").mkdir()
     with pytest.raises(UserError) as caught:
         require_path(path)
     assert str(caught.value) == f"checkpoint={path} does not exist{meant}"

@@ -225,6 +225,10 @@ def composition_line(text: str, config_name: str, overrides: Sequence[str]) -> s
         known = defaults(config_name, overrides)
         if (option := name.lstrip("+")) not in known and name == option and "hydra" not in name:
             return option_line(name, known)
+        may_be_integer = option in known and isinstance(known[option], int | None)
+        if may_be_integer and re.fullmatch(r"-?[1-9]\d{0,2}(,\d{3})+", value):
+            plain = f"{name}={value.replace(',', '')}"
+            return f"{ambiguous[1]}: an integer has no separators, {plain}; -m trains a run for each of several values"
         if isinstance(known.get(option), float) and re.fullmatch(r"-?\d+,\d+", value):
             return f"{ambiguous[1]}: a decimal number has a point, {name}={value.replace(',', '.')}; -m trains two runs"
         return f"{ambiguous[1]} has several values: -m trains a run for each, and {name}=[{value}] is a list"

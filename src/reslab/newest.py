@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reslab.configuration import ZOO
 from reslab.errors import UserError, nearest, suggest
-from reslab.run import SWEEP_FILE, Run
+from reslab.run import LAST, SWEEP_FILE, WEIGHTS, Run, require_text
 from reslab.text import for_shell
 
 log = logging.getLogger(__name__)
@@ -67,12 +67,6 @@ def refuse_zoo(path: Path, advice: str) -> None:
         raise UserError(f"{path} is in the zoo, which stays as it is: {advice}")
 
 
-def require_text(path: object, what: str) -> None:
-    """Raise UserError for what Python programs may pass in place of a path."""
-    if not isinstance(path, str | Path):
-        raise UserError(f"{what} is a path (str or Path), not of type {type(path).__name__}")
-
-
 def require_checkpoint(path: str | Path) -> Path:
     """Return the checkpoint that a path stands for: see `find_checkpoint`.
 
@@ -109,24 +103,33 @@ def not_found(path: str | Path, outputs: str = "outputs") -> str:
     )
 
 
-def meant_run(path: str, outputs: str = "outputs") -> str:
-    """Return what a path may stand for, as a question: `latest`, or a folder beside it; "" where none is near.
+def meant_run(path: str, outputs: str = "outputs", otherwise: str = "") -> str:
+    """Return what a path may stand for, as a question: `latest`, or what is beside it; `otherwise` if none is near.
 
-    A name alone may stand for a folder in that of all runs.
+    A name alone may also stand for a folder in that of all runs.
     """
     if nearest(path, [LATEST]):
         return f": did you mean {LATEST}?"
     parent, name = os.path.split(path.rstrip(os.sep))
-    place = parent or outputs
-    near = [for_shell(os.path.join(place, known)) for known in nearest(name, folders_in(place))]  # noqa: PTH118
-    return f": did you mean {' or '.join(near)}?" if near else ""
+    near = [
+        for_shell(os.path.join(place, known))  # noqa: PTH118
+        for place in ([parent] if parent else ["", outputs])
+        for known in nearest(name, folders_in(place or os.curdir, with_checkpoints=True))
+    ]
+    return f": did you mean {' or '.join(near)}?" if near else otherwise
 
 
-def folders_in(folder: str) -> list[str]:
-    """Return the names of the folders in a folder, sorted; none if it cannot be read."""
+def folders_in(folder: str, *, with_checkpoints: bool = False) -> list[str]:
+    """Return the names of the folders in a folder, or also those of checkpoints, sorted; none if it is unreadable."""
     with suppress(OSError), os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir())
+        named = (entry.name for entry in entries if entry.is_dir() or (with_checkpoints and is_checkpoint(entry.name)))
+        return sorted(named)
     return []
+
+
+def is_checkpoint(name: str) -> bool:
+    """Return whether the name of a file is that of a checkpoint."""
+    return name.endswith((Path(LAST).suffix, Path(WEIGHTS).suffix))
 
 
 def find_checkpoint(path: str | Path) -> Path | None:

@@ -123,6 +123,7 @@ class Run:
     """
 
     def __init__(self, folder: str | Path, config_dir: str | Path | None = None) -> None:
+        require_text(folder, "the folder of a run")
         self.folder, self.config_dir = Path(folder), config_dir
         self.checkpoints = self.folder / "checkpoints"
         self.last, self.previous, self.best = (self.checkpoints / name for name in (LAST, PREVIOUS, BEST))
@@ -411,6 +412,7 @@ class Run:
         """
         from reslab.inference.explained_files import Explanations, write_explanations  # torch
 
+        require_text(output, "output")
         explained = Explanations(
             self.checkpoint(), images, class_name=class_name, layer=layer, on_error=on_error, device=device,
             config_dir=self.config_dir,
@@ -454,7 +456,9 @@ class Run:
         """
         from reslab.inference.evaluation import evaluate  # torch
         from reslab.inference.options import EVALUATE_SCHEMA
+        from reslab.options import NAME, NULL, check_option
 
+        check_option("data", data, NAME | NULL)
         given = {
             "checkpoint": self.checkpoint(), "split": split, "views": views, "calibrated": calibrated,
             "coverage": coverage, "unknown_classes": unknown_classes, "predictions": predictions, "device": device,
@@ -541,10 +545,17 @@ class Run:
         return export(config, self.config_dir).path
 
 
+def require_text(path: object, what: str) -> None:
+    """Raise UserError for what Python programs may pass in place of a path."""
+    if not isinstance(path, str | Path):
+        raise UserError(f"{what} is a path (str or Path), not of type {type(path).__name__}")
+
+
 def checked_config_dir(config_dir: str | Path | None) -> str | None:
     """Return the user's own folder of configuration, with `~` expanded. Raise UserError if there is no such folder."""
     if config_dir is None:
         return None
+    require_text(config_dir, "config_dir")
     folder = os.path.expanduser(config_dir)  # noqa: PTH111  # Path would drop a slash at the end
     if not os.path.isdir(folder):
         raise UserError(f"config_dir={config_dir}: there is no such folder")

@@ -831,7 +831,7 @@ def test_a_folder_that_does_not_exist_is_answered_with_the_nearest_one(tmp_path,
         UserError, match=f"^{option}=nowhere does not exist; {option}=latest takes the newest run below"
     ):
         resumed_command_line([f"{option}=nowhere"])
-    with pytest.raises(UserError, match=r"does not exist: did you mean 2026-01-31_12-00-00\?$"):
+    with pytest.raises(UserError, match=r"does not exist: did you mean outputs/2026-01-31_12-00-00\?$"):
         resumed_command_line([f"{option}=outputs/2026-01-31_12-00-01"])
 
 

@@ -21,9 +21,9 @@ from reslab.configuration import (
     unquoted,
     without_plus,
 )
-from reslab.errors import NothingLeftToDo, UserError, suggest
+from reslab.errors import NothingLeftToDo, UserError
 from reslab.machine import is_first_process
-from reslab.newest import folder_of_runs, is_latest, newest_first, not_found
+from reslab.newest import folder_of_runs, is_latest, meant_run, newest_first, not_found
 from reslab.run import ENDINGS, SETTINGS_ERRORS, Run, differences, older_options, resume_argument
 from reslab.sweeps.folder import Sweep
 from reslab.sweeps.options import PRUNING
@@ -242,9 +242,9 @@ def named_folder(option: str, given: Mapping[str, str]) -> Path:
     if is_latest(asked) and not newest_first(path):
         raise UserError(f"{option}={not_found(asked, str(path))}")
     if not os.path.isdir(path):
-        siblings = [each.name for each in path.parent.iterdir()] if os.path.isdir(path.parent) else []
-        advice = suggest(path.name, siblings, f"{option}=latest takes the newest run below outputs")
-        raise UserError(f"{option}={asked} does not exist{advice}")
+        otherwise = f"; {option}=latest takes the newest run below outputs"
+        meant = meant_run(str(path), given.get("outputs", "outputs"), otherwise)
+        raise UserError(f"{option}={asked} does not exist{meant}")
     if Run(path).hydra_folder.is_dir() or Sweep(path).exists:
         return path
     newest = next(iter(newest_first(path)), path)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reslab.configuration import nodes
-from reslab.data.options import DATA
+from reslab.data.options import DATA, MAX_SIDE
 from reslab.data.spec import ImageSpec
 from reslab.errors import UserError
 from reslab.options import FRACTION, GROUP, LIKE_DEFAULT, NULL, POSITIVE, Kind, check_option, integer, list_of, one_of
@@ -21,11 +21,11 @@ FILES = ("training_files", "validation_files")  # entries that are tensors of ha
 CALIBRATION_SCORES = "calibration_scores"  # an entry that is a tensor: see inference/conformal.py
 # The options that say how long a run trains.
 LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+MAX_CHANNELS = 1024  # of an image; hyperspectral ones have some hundreds. A file that says more is not of a run
 # The parts of a record and of its checkpoint, as far as a later command uses them, by their dotted names.
 KINDS = {
     "epoch": integer(0),
     "global_step": integer(0),
-    "reslab.step": integer(0),
     "reslab.config": GROUP,
     "reslab.config.model": GROUP,
     "reslab.config.data": GROUP,
@@ -43,8 +43,8 @@ KINDS = {
 }
 SPEC = {
     "classes": list_of(TEXT),
-    "channels": integer(1),
-    "image_size": integer(1),
+    "channels": integer(1, MAX_CHANNELS),
+    "image_size": integer(1, MAX_SIDE),
     "mean": list_of(FRACTION),
     "std": list_of(POSITIVE),
     "background": DATA["data.background"],
@@ -60,7 +60,7 @@ CALIBRATION = {
     "standard_error": POSITIVE,
     "images": integer(1),
     "views": list_of(one_of(*get_args(View))) | one_of([]),
-    "size": integer(1),
+    "size": integer(1, MAX_SIDE),
     "resize": DATA["data.resize"],
     "interpolation": DATA["data.interpolation"],
     "fit": DATA["data.fit"],
@@ -187,4 +187,6 @@ def is_spec(value: Any) -> bool:
     known = {field.name for field in fields(ImageSpec)}
     if not isinstance(value, dict) or not known - NEWER <= value.keys() <= known:
         return False
-    return all(SPEC[name].allows(each) for name, each in value.items()) and len(value["mean"]) == len(value["std"])
+    if not all(SPEC[name].allows(each) for name, each in value.items()):
+        return False
+    return len(value["mean"]) == len(value["std"]) <= MAX_CHANNELS
