@@ -5,7 +5,7 @@
 Each program trains two epochs in a process of its own, on a pseudo-terminal so that progress bars are drawn. The
 second epoch is measured. All compute in fp32 except `reslab auto`, which has ResLab's default precision for the
 machine. `plain + malloc` is the plain loop with the allocator's settings that ResLab makes
-(reslab.training.process.keep_freed_memory). Each round measures all programs in turn. Peak memory is that of the main
+(reslab.memory.keep_freed_memory). Each round measures all programs in turn. Peak memory is that of the main
 process. The script writes benchmarks/results/overhead.json.
 """
 

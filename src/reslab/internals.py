@@ -172,6 +172,14 @@ def shut_down_workers(loader: "DataLoader[Any]") -> None:
     loader._iterator = None
 
 
+def has_workers(loader: "DataLoader[Any]") -> bool:
+    """Return whether the worker processes of a DataLoader with `persistent_workers=True` have been started.
+
+    torch.utils.data.DataLoader._iterator: the loader makes it, and they start, at the first iteration.
+    """
+    return loader._iterator is not None
+
+
 def has_hooks(modules: "Iterable[torch.nn.Module]") -> bool:
     """Return whether one of the modules has a hook: a CUDA graph replays what hooks compute, not their Python.
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from reslab.data.images import UnreadableImageError, report_unreadable
-from reslab.internals import shut_down_workers
+from reslab.internals import has_workers, shut_down_workers
 from reslab.interruption import blocked, leave_to_main_process
+from reslab.memory import return_freed_memory
 
 Batch = tuple[Tensor, Tensor]  # uint8 images (N, C, H, W), int64 labels (N,)
 NumberedBatch = tuple[Tensor, Tensor, Tensor]  # also the images' numbers in their split's list, int64 (N,)
@@ -270,10 +271,15 @@ class FolderLoader(BatchLoader):
         shut_down_workers(self.loader)
 
 
-class SignalSafeLoader(DataLoader[Any]):
-    """A DataLoader whose worker processes leave signals to the main process from their beginning."""
+class ForkingLoader(DataLoader[Any]):
+    """A DataLoader for worker processes that are forked from one that trains.
+
+    They leave signals to it from their beginning, and do not keep what the step before has freed.
+    """
 
     def __iter__(self) -> Any:
+        if self.num_workers and not has_workers(self):
+            return_freed_memory()
         with blocked():
             return super().__iter__()
 
@@ -283,7 +289,7 @@ def make_data_loader(images: Dataset[Any], batches: Iterable[list[SeededIndex]],
 
     It draws nothing from torch's global generator.
     """
-    return SignalSafeLoader(
+    return ForkingLoader(
         images,
         batch_size=None,  # each element of the sampler is a batch already
         sampler=batches,

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from reslab.data.base import ImageDataModule
-from reslab.data.batches import FolderImages, SignalSafeLoader
+from reslab.data.batches import FolderImages, ForkingLoader
 from reslab.data.splits import SplitName
 from reslab.data_checks.facts import Files, Seen, look_at_memory
 from reslab.internals import shut_down_workers
@@ -100,7 +100,7 @@ def parts_of_files(images: Images) -> Iterator[Seen]:
 def in_processes(dataset: Any, count: int, num_workers: int) -> Iterator[Any]:
     """Yield `dataset[batch]` for batches of positions, in order, from worker processes."""
     batches = [list(part) for part in np.split(np.arange(count), range(FILES_AT_ONCE, count, FILES_AT_ONCE))]
-    loader = SignalSafeLoader(
+    loader = ForkingLoader(
         dataset,
         batch_size=None,  # each element of the sampler is a batch already
         sampler=batches,

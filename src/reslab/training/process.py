@@ -1,18 +1,15 @@
 """Settings of the process that trains: warnings, memory, the precision of matrix products, seeds."""
 
-import ctypes
 import logging
-import sys
 import warnings
 
 import lightning as L
 import torch
 
 from reslab.machine import is_first_process
+from reslab.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the names in glibc's malloc.h
 
 
 def prepare_process(seed: int) -> None:
@@ -46,15 +43,3 @@ def quiet_other_processes() -> None:
     if not is_first_process():
         logging.getLogger("reslab").setLevel(logging.ERROR)
         logging.getLogger("reslab.data.images").setLevel(logging.WARNING)
-
-
-def keep_freed_memory() -> None:
-    """Keep freed blocks of up to 1 GiB for the next step.
-
-    glibc would return them to the system, and each page would cost a fault again: 5 to 10% of a step on a CPU
-    (benchmarks/README.md). Other C libraries have no mallopt.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_TRIM_THRESHOLD, 2**30)
-        mallopt(M_MMAP_THRESHOLD, 2**30)
