@@ -36,6 +36,7 @@ def finish(
     adapters: Mapping[str, Adapter],
     result: Result,
     *,
+    epoch: int,
     last: Mapping[str, float],
     pictures: Sequence[LogTextsAndPictures],
     answers: Answers | None,
@@ -51,6 +52,7 @@ def finish(
         classifier: its network.
         adapters: its loggers by their names.
         result: the content of result.json without its status.
+        epoch: the number of complete epochs, by which Lightning's loggers call the points at the end.
         last: the metrics of the last weights if they were validated after the training, which no logger knows.
         pictures: the callbacks that have pictures of the test.
         answers: those of the test; None if they are not kept.
@@ -62,7 +64,7 @@ def finish(
     Raises:
         OSError: result.json cannot be written.
     """
-    give = partial(give_end, classifier, result, last, pictures)
+    give = partial(give_end, classifier, result, epoch, last, pictures)
     parts = {f"logger.{name}": partial(give, adapter) for name, adapter in adapters.items()}
     if answers is not None:
         write = partial(write_answers, run.answers_file, answers, tested_step(result))
@@ -89,6 +91,7 @@ def finish(
 def give_end(
     classifier: Classifier,
     result: Result,
+    epoch: int,
     last: Mapping[str, float],
     pictures: Sequence[LogTextsAndPictures],
     adapter: Adapter,
@@ -100,7 +103,7 @@ def give_end(
     tested = {name: result[name] for name in TEST_METRICS if name in result}
     for points in (last, tested):
         if points:
-            adapter.logger.log_metrics({"epoch": result["epochs"], **points}, step=steps)
+            adapter.logger.log_metrics({"epoch": epoch, **points}, step=steps)
     if tested:
         for each in pictures:
             each.give_figures(adapter, classifier, steps)

@@ -216,7 +216,10 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
     answers = classifier.answers
     if answers is not None and (split := data.splits["test"]):
         answers = with_files(answers, split, data.root)
-    return finish(run, classifier, adapters, result, last=last, pictures=pictures, answers=answers, pruned=pruned)
+    return finish(
+        run, classifier, adapters, result, epoch=trainer.current_epoch, last=last, pictures=pictures, answers=answers,
+        pruned=pruned,
+    )  # fmt: skip
 
 
 def refuse_other_classes(data: ImageDataModule, recorded: list[str]) -> None:
