@@ -210,7 +210,7 @@ def recipes_table(names: list[str], results: dict[str, list[Record]]) -> tuple[l
 def expected_table(names: list[str], results: dict[str, list[Record]]) -> tuple[list[str], list[list[str]]]:
     header, rows = recipes_table(names, results)
     shown = {"command": "command", "test": "test accuracy", "seconds": "seconds", "n": "n"}
-    return [*shown.values()], [[row[header.index(name)] for name in shown] for row in rows]
+    return [*shown.values()], [[row[header.index(name)] or "not measured" for name in shown] for row in rows]
 
 
 def configurations_table(names: list[str], results: dict[str, list[Record]]) -> tuple[list[str], list[list[str]]]:

@@ -50,6 +50,25 @@ def test_a_network_of_the_zoo_is_used_by_its_name(run):
     assert str(ZOO) not in made
 
 
+@pytest.mark.parametrize(
+    ("model", "overrides", "options"),
+    [
+        ("resnet8", ["seed=1"], "model=resnet8"),
+        (
+            "resnet8_fast",
+            ["experiment=a", "model.widths=[16, 64]", "model.freeze=2"],
+            "model=resnet8_fast 'model.widths=[16, 64]'",
+        ),
+        ("resnet8", ["model=resnet20", "model.weights=b.pth"], "model=resnet20"),
+        ("own", ["+model.depth=3"], "'model=…' +model.depth=3"),
+    ],
+)
+def test_the_command_that_trains_on_has_a_network_of_the_same_shapes(run, model, overrides, options):
+    run.result_file.write_text(json.dumps(run.result | {"model": model}))
+    made = card(shared_of(run, overrides=overrides))
+    assert f"    python src/train.py {options} model.weights=mine data=…\n" in made
+
+
 def test_without_answers_the_accuracy_has_its_interval_and_the_card_says_why_there_is_no_matrix(run):
     def values(made):
         return [line.split(" | ")[:2] for line in made.splitlines() if line.startswith("| test/")]

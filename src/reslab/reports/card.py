@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from reslab.configuration import CONF, ZOO, name_of, unquoted
+from reslab.configuration import CONF, ZOO, has_prefix, name_of, unquoted
 from reslab.errors import UserError
 from reslab.inference.export.share import Shared
 from reslab.models.weights import OF_TORCHVISION
@@ -20,6 +20,7 @@ from reslab.training.answers import read_answers
 
 MAX_MATRIX = 20  # classes whose confusion matrix is read in a terminal; of more, the most frequent mistakes are listed
 MAX_PAIRS = 20
+NO_SHAPE = ("model.weights", "model.freeze", "model.layer_decay")  # options that change no tensor's shape
 OWN_IMAGES = "imagefolder"  # the data set that is any folder of images
 
 
@@ -35,7 +36,7 @@ def card(shared: Shared) -> str:
     tested = answered_test(entry, shared)
     sections = {
         "": introduction(shared, entry.result),
-        "Use": use(shared),
+        "Use": use(shared, entry.result),
         "Metrics": metrics(entry.result, tested),
         "Confusion matrix": confusion(tested) if tested else without_answers(entry.result),
         "Images": images(shared),
@@ -70,7 +71,7 @@ def introduction(shared: Shared, result: Result) -> Iterator[str]:
     )
 
 
-def use(shared: Shared) -> list[str]:
+def use(shared: Shared, result: Result) -> list[str]:
     """Return how a reader uses the network, which the zoo has by name."""
     is_in_zoo = shared.folder.absolute().parent == ZOO
     name = f"zoo/{shared.folder.name}" if is_in_zoo else shared.folder.name
@@ -78,7 +79,7 @@ def use(shared: Shared) -> list[str]:
     return [
         f"    python src/predict.py {for_shell(name)} photo.png",
         f"    python src/evaluate.py {for_shell(name)}",
-        f"    python src/train.py {for_shell(model_of(shared))} {for_shell(f'model.weights={weights}')} data=…",
+        f"    python src/train.py {model_of(shared, result)} {for_shell(f'model.weights={weights}')} data=…",
         "",
         "In Python:",
         "",
@@ -88,8 +89,14 @@ def use(shared: Shared) -> list[str]:
     ]
 
 
-def model_of(shared: Shared) -> str:
-    return next((each for each in shared.overrides if each.startswith("model=")), "model=…")
+def model_of(shared: Shared, result: Result) -> str:
+    """Return the options of a network that takes the weights."""
+    of_the_model = (each for each in shared.overrides if has_prefix(name_of(each), ("model",)))
+    options = [each for each in of_the_model if name_of(each) not in NO_SHAPE]
+    if not any(name_of(each) == "model" for each in options):
+        known = (CONF / "model" / f"{result['model']}.yaml").is_file()
+        options.insert(0, f"model={result['model'] if known else '…'}")
+    return " ".join(for_shell(each) for each in options)
 
 
 def metrics(result: Result, tested: AnsweredTest | None) -> Iterator[str]:
@@ -197,7 +204,7 @@ def recipe(shared: Shared, result: Result) -> Iterator[str]:
         device = f"{text(result.get('processor', device))}, {counted(result['threads'], 'thread')}"
     same_weights = (
         " The same command gives the same weights with the same versions, number of threads and kind of processor."
-        if result.get("device") == "cpu" and "requested" not in result
+        if "processor" in result and result["device"] == "cpu" and "requested" not in result
         else ""
     )
     versions = ", ".join(f"{text(name)} {text(version)}" for name, version in result.get("versions", {}).items())
@@ -210,7 +217,7 @@ def recipe(shared: Shared, result: Result) -> Iterator[str]:
     yield ""
     yield (
         f"The weights were read back and compared with those of the run on {shared.images}: all logits are the same, "
-        "bit for bit. `result.json` and `.hydra/` are those of the run."
+        "bit for bit. `result.json` and `.hydra/` are those of the run, without its folders and loggers."
     )
 
 
