@@ -185,7 +185,7 @@ def portable_overrides(overrides: Iterable[str]) -> list[str]:
     kept = []
     for override in overrides:
         name, _, value = override.partition("=")
-        if has_prefix(name_of(override), OF_A_MACHINE) and name != "logger":  # which loggers is no secret
+        if has_prefix(name_of(override), OF_A_MACHINE):
             continue
         path = unquoted(value)
         if (portable := without_folders(path)) != path:
