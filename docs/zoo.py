@@ -34,8 +34,8 @@ that trains the network again. The weights are under the licence of ResLab, MIT.
 TAIL = """
 The accuracy is that of one seed. Where several were trained ([reproductions.md](../reproductions.md)), it is the seed
 of the best validation accuracy, and among equals of the lowest validation loss. The interval says where the accuracy
-would be with other images of this kind, not with other seeds. [models.md](../models.md#the-zoo) says what is in a folder,
-and how to make one of a network of your own. `python docs/zoo.py` writes this page.
+would be with other images of this kind, not with other seeds. [models.md](../models.md#the-zoo) says what is in a
+folder, and how to make one of a network of your own. `python docs/zoo.py` writes this page.
 """
 
 
