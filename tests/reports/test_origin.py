@@ -32,11 +32,27 @@ def test_a_sweep_has_one_command_and_a_run_its_own(tmp_path):
     assert commands(read_entries([tmp_path / "sweep"])) == ["python src/train.py -m seed=0,1 model=resnet8"]
 
 
-def test_a_run_that_was_resumed_with_another_length_has_the_command_that_it_began_with(tmp_path):
+def test_a_run_that_was_resumed_with_another_length_has_the_command_that_it_began_with_and_says_so(tmp_path):
     lengths = [{"step": 0, "trainer.max_epochs": 2, "trainer.max_time": None}, {"step": 40, "trainer.max_epochs": 1}]
     folder = make_run(tmp_path / "run", accuracy=0.5, result={"requested": lengths})
     write_overrides(folder, "model=resnet8", "trainer.max_epochs=1")
-    assert commands(read_entries([tmp_path])) == ["python src/train.py model=resnet8 trainer.max_epochs=2"]
+    facts = origin(read_entries([tmp_path]))
+    assert facts["command"] == ["python src/train.py model=resnet8 trainer.max_epochs=2"]
+    assert facts["resumed"] == [
+        "with another length: max_epochs=2, from step 40 max_epochs=1; the command by itself gives other weights"
+    ]
+
+
+def test_equal_lengths_of_resumed_runs_are_one_line_with_their_number(tmp_path):
+    for number, epochs in enumerate((3, 3, 4, None)):
+        lengths = [{"step": 0, "trainer.max_epochs": 2}, {"step": 40, "trainer.max_epochs": epochs}]
+        result = {"requested": lengths} if epochs else {}
+        make_run(tmp_path / f"{number}_", accuracy=0.5, seed=number, result=result)
+    three, four = origin(read_entries([tmp_path]))["resumed"]
+    assert "from step 40 max_epochs=3; " in three
+    assert three.endswith("weights  (2 runs)")
+    assert "from step 40 max_epochs=4; " in four
+    assert four.endswith("other weights")
 
 
 def test_of_many_commands_some_are_shown(tmp_path):

@@ -28,11 +28,22 @@ def origin(entries: Sequence[Entry]) -> dict[str, list[str]]:
     facts = {
         "ended": [" to ".join(period)],
         "command": commands(entries),
+        "resumed": resumptions(entries),
         "commit": [joined.get("git_commit", "")],
         **{name: [joined.get(name, "")] for name in ("device", *OF_A_CPU, "precision")},
         "versions": [", ".join(versions)],
     }
     return {name: lines for name, lines in facts.items() if any(lines)}
+
+
+def resumptions(entries: Iterable[Entry]) -> list[str]:
+    """Return with which other lengths runs were resumed, which no command has."""
+    found = Counter(entry.settings["resumed"] for entry in entries if "resumed" in entry.settings)
+    return [
+        f"with another length: {text}; the command by itself gives other weights"
+        + (f"  ({runs} runs)" if runs > 1 else "")
+        for text, runs in found.items()
+    ]
 
 
 def provenance(entries: Iterable[Entry]) -> dict[str, list[str]]:
