@@ -9,7 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 PARTS = ("state_dict", "last_weights", "optimizer_states", "lr_schedulers")
-APART = (".result.folder", ".result.git_commit")
+APART = (".result.ended", ".result.folder", ".result.git_commit")
 Outcome = dict[str, Any]
 
 

@@ -1,6 +1,7 @@
 """Whether a configuration would be the same run, also where the saved one is older than some options."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,34 @@ def test_settings_with_a_path_of_any_bytes_are_read_again(tmp_path: Path) -> Non
     saved.config_file.write_text("seed: [1")
     with pytest.raises(yaml.YAMLError):
         _ = saved.config
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xff\xfe{not json", "it is not text"),
+        (b'{"status":', "it is not JSON: Expecting value in line 1, column 11"),
+        (b"", "it is not JSON: Expecting value in line 1, column 1"),
+        (b"[" * 100_000, "it nests too deeply"),
+        (b"[1]", "it is not a result with a status"),
+        (b'{"test/accuracy": 1}', "it is not a result with a status"),
+    ],
+)
+def test_a_damaged_result_is_unreadable_and_not_absent(tmp_path: Path, content: bytes, reason: str) -> None:
+    """A program that reads many runs must not take a finished one for one that was never finished."""
+    saved = Run(tmp_path)
+    assert saved.result == {"status": "unfinished"}
+    saved.result_file.write_bytes(content)
+    assert saved.result == {"status": "unreadable", "error": f"result.json: {reason}"}
+    assert (saved.status, saved.has_ended, saved.has_failed) == ("unreadable", False, False)
+
+
+def test_a_result_that_an_editor_has_marked_as_utf_8_is_read(tmp_path: Path) -> None:
+    Run(tmp_path).result_file.write_text('{"status": "finished"}', encoding="utf-8-sig")
+    assert Run(tmp_path).status == "finished"
+
+
+def test_a_failure_has_its_time(tmp_path: Path) -> None:
+    before = time.time()
+    Run(tmp_path).fail("broken")
+    assert before - 0.001 <= Run(tmp_path).ended_at <= time.time()

@@ -4,8 +4,10 @@ import csv
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +89,8 @@ BENCHMARK_FILE = "benchmark.json"  # the result of a benchmark, whose folder has
 FINISHED, PRUNED = "finished", "pruned"
 ENDED = (FINISHED, PRUNED)  # the statuses of a run that has nothing left to do
 ENDINGS = {FINISHED: "has finished", PRUNED: "was pruned"}
-UNREADABLE = "unreadable"  # the status in a report of a run whose files cannot be read
+UNFINISHED = "unfinished"  # the status of a run without a result
+UNREADABLE = "unreadable"  # the status of a run with a damaged result, and in a report with other damaged files
 # What reading the settings of a run can raise if its process was killed while it wrote them.
 SETTINGS_ERRORS = (OSError, yaml.YAMLError, KeyError, TypeError)
 # The largest sizes of the files of a run, in bytes. A configuration and a result have a few thousand.
@@ -100,8 +103,7 @@ SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten tim
 class Run:
     """One training run, read from its folder.
 
-    Nothing is read before it is asked for. The folder of a run that was killed can be read too: a result that is
-    missing or incomplete counts as absent.
+    Nothing is read before it is asked for. The folder of a run that was killed can be read too.
 
     Args:
         folder: where the run is, e.g. outputs/resnet20-digits/2026-01-31_12-00-00. It need not exist.
@@ -184,12 +186,12 @@ class Run:
 
     @property
     def result(self) -> Result:
-        """What result.json holds; only a status, "unfinished", where there is none or an incomplete one."""
+        """What result.json holds: see `read_result`."""
         return read_result(self.folder)
 
     @property
     def status(self) -> str:
-        """finished, pruned, failed, interrupted or unfinished."""
+        """finished, pruned, failed, interrupted or unfinished; unreadable if result.json is damaged."""
         return str(self.result["status"])
 
     @property
@@ -202,13 +204,20 @@ class Run:
         return self.status == "failed"
 
     @property
-    def trained_at(self) -> float:
-        """When its weights were last saved, in seconds since 1970; without them, when its result was written; else 0.
+    def ended_at(self) -> float:
+        """When its training ended: see `ended_by`."""
+        return self.ended_by(self.result)
 
-        A resumed run that has nothing left to train writes a result, and saves no weights.
+    def ended_by(self, result: Mapping[str, Any]) -> float:
+        """Return when the training of a run ended, by its result, in seconds since 1970.
+
+        The result of an older version does not say it. Then it is the time of the file of its last weights, or without
+        them of its result; 0 without both, and for a network that was shared, whose files have the time of the copy.
         """
+        if (recorded := recorded_time(result)) is not None:
+            return recorded
         times = [file.stat().st_mtime for file in (self.last, self.result_file) if file.is_file()]
-        return times[0] if times else 0.0
+        return times[0] if times and not self.is_shared else 0.0
 
     @property
     def has_begun(self) -> bool:
@@ -242,7 +251,8 @@ class Run:
     def fail(self, error: str, *, interrupted: bool = False) -> None:
         """Write why the run has no results."""
         status = "interrupted" if interrupted else "failed"
-        write_json(self.result_file, {"status": status, "error": error, "folder": str(self.folder)})
+        result = {"status": status, "error": error, "ended": time_text(time.time()), "folder": str(self.folder)}
+        write_json(self.result_file, result)
 
     def reopen(self) -> None:
         """Remove the result and let the log be written, because training has begun or has resumed."""
@@ -658,12 +668,54 @@ def tested_step(result: Mapping[str, Any]) -> Any:
 
 
 def read_result(folder: Path) -> Result:
-    """Return the result.json of a run or a sweep; only a status where there is none or an incomplete one."""
+    """Return the result.json of a run or a sweep.
+
+    Returns:
+        Where there is none, only a status, "unfinished"; for a damaged one "unreadable" and the reason as "error".
+
+    Raises:
+        OSError: it cannot be opened, or is not a file of the usual size.
+    """
+    file = Run(folder).result_file
     try:
-        result = json.loads(plain_bytes(Run(folder).result_file, MAX_SETTINGS_SIZE))
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-        result = None
-    return result if isinstance(result, dict) and "status" in result else {"status": "unfinished"}
+        return parsed_result(plain_bytes(file, MAX_SETTINGS_SIZE))
+    except (FileNotFoundError, NotADirectoryError):
+        return {"status": UNFINISHED}
+    except ValueError as error:
+        return {"status": UNREADABLE, "error": f"{file.name}: {error}"}
+
+
+def parsed_result(content: bytes) -> Result:
+    """Return what the bytes of a result.json hold. Raises ValueError with the reason if that is no result."""
+    try:
+        result = json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not text") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("it nests too deeply") from error
+    if not isinstance(result, dict) or "status" not in result:
+        raise ValueError("it is not a result with a status")
+    return result
+
+
+def time_text(seconds: float) -> str:
+    """Return a moment, in seconds since 1970, as ISO 8601 writes it.
+
+    Example:
+        >>> time_text(1_800_000_000.5)
+        '2027-01-15T08:00:00.500+00:00'
+    """
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def recorded_time(result: Mapping[str, Any]) -> float | None:
+    """Return the moment that a result has as its end, in seconds since 1970; None if it does not say it."""
+    try:
+        return datetime.fromisoformat(result["ended"]).timestamp()
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

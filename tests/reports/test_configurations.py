@@ -7,6 +7,7 @@ from reslab.reports.configurations import group_by_settings, images_of, seconds_
 from reslab.reports.entries import read_entries
 from reslab.reports.settings import differing_settings
 from reslab.reports.statistics import Statistics, with_interval
+from reslab.run import Run
 
 
 def test_runs_of_one_configuration_differ_only_in_the_seed(tmp_path):
@@ -126,6 +127,28 @@ def test_a_run_is_as_new_as_its_weights(tmp_path):
         os.utime(folder / "result.json", (0, 3_000 - number))
     (configuration,) = group_by_settings(read_entries([tmp_path]))
     assert [entry.result["val/accuracy"] for entry in configuration.entries] == [1 / 4]
+
+
+def test_a_run_ended_when_its_result_says_whatever_the_files_say(tmp_path):
+    """A copy of a run, e.g. a clone of its repository, has files of the time of the copy."""
+    for number in range(2):
+        result = {"ended": f"2027-01-15T08:00:0{number}.500+00:00"}
+        folder = make_run(tmp_path / f"{number}_", accuracy=number / 4, result=result)
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "last.ckpt").touch()
+        os.utime(folder / "checkpoints" / "last.ckpt", (0, 2_000_000_000 - number))
+        os.utime(folder / "result.json", (0, 2_000_000_000 - number))
+    assert [entry.ended_at for entry in read_entries([tmp_path])] == [1_800_000_000.5, 1_800_000_001.5]
+    (configuration,) = group_by_settings(read_entries([tmp_path]))
+    assert [entry.result["val/accuracy"] for entry in configuration.entries] == [1 / 4]
+
+
+def test_files_of_a_shared_network_do_not_say_when_its_run_ended(tmp_path):
+    folder = make_run(tmp_path / "shared", accuracy=0.5)
+    (folder / "weights.safetensors").touch()
+    assert Run(folder).ended_at == 0
+    (folder / "weights.safetensors").unlink()
+    assert Run(folder).ended_at == (folder / "result.json").stat().st_mtime
 
 
 def test_a_number_is_the_same_with_and_without_a_decimal_point(tmp_path):

@@ -20,11 +20,15 @@ from reslab.run import Run
 PAIRS = [f"{new}: &{new} [*{old}, *{old}]" for old, new in pairwise("abcdefghijklmnopqrstuvwxyz")]
 LAUGHS = "\n".join(["seed: 1", "a: &a [x, x]", *PAIRS])  # z stands for 2**26 values
 CONTENT = [
-    ("result.json", "{", "result.json: Expecting property name"),
+    (
+        "result.json",
+        "{",
+        "result.json: it is not JSON: Expecting property name",
+    ),
     ("result.json", "7", "result.json: it is not a result with a status"),
     ("result.json", "{}", "result.json: it is not a result with a status"),
-    ("result.json", b'{"status": "\xff"}', "result.json: 'utf-8' codec can't decode"),
-    ("result.json", "[" * 100_000, "result.json: maximum recursion depth exceeded"),
+    ("result.json", b'{"status": "\xff"}', "result.json: it is not text"),
+    ("result.json", "[" * 100_000, "result.json: it nests too deeply"),
     ("result.json", " " * 300_000, "result.json: it is larger than 256 KB"),
     ("metrics.csv", "step,val/accuracy\n20,0.5", "metrics.csv: row 1 has no epoch"),
     ("metrics.csv", "epoch,val/accuracy\n0,0.5\nnan,0.5", "metrics.csv: row 2: epoch is nan"),
@@ -50,6 +54,8 @@ RESULTS = [
     ({"val/images": {}}, "val/images is {}, not a number"),
     ({"parameters": "many"}, 'parameters is "many", not a number'),
     ({"test/loss": 10**400}, "test/loss is too large for a number"),
+    ({"ended": "yesterday"}, 'ended is "yesterday", not a date and time'),
+    ({"ended": 1800000000}, "ended is 1800000000, not a date and time"),
     ({"seed": "1"}, 'seed is "1", not an integer'),
     ({"status": ["finished"]}, 'status is ["finished"], not a text'),
     ({"error": 1}, "error is 1, not a text"),

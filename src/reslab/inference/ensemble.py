@@ -45,7 +45,7 @@ def runs_of_sweep(folder: str | Path) -> list[str]:
     finished = [run for run in runs if run.status == FINISHED and run.has_checkpoint]
     if not finished:
         raise UserError(f"checkpoint={folder}: the sweep has no finished run with a checkpoint")
-    if others := [run.folder.name for run in runs if run not in finished]:
+    if others := [f"{run.folder.name} ({run.status})" for run in runs if run not in finished]:
         log.warning("left out runs of the sweep that are not finished: %s", first_few(others))
     log.info("%s is a sweep: the probabilities of its %d finished runs are averaged", folder, len(finished))
     return [str(run.folder) for run in finished]

@@ -108,7 +108,7 @@ def group_by_settings(entries: Iterable[Entry]) -> list[Configuration]:
         if entry.is_finished:
             group = groups.setdefault(canonical(entry.settings), {})
             which = entry.seed, entry.fold
-            group[which] = max(entry, group.get(which, entry), key=lambda each: each.trained_at)
+            group[which] = max(entry, group.get(which, entry), key=lambda each: each.ended_at)
     found = [Configuration(next(iter(group.values())).settings, list(group.values())) for group in groups.values()]
     return sorted(found, key=lambda configuration: ranking_key(mean_accuracies(configuration)), reverse=True)
 

@@ -25,7 +25,7 @@ class Entry:
         settings: those that the result depends on, by dotted name; empty where they cannot be read.
         result: the final metrics and the status; without a result only the status and perhaps an error.
         metrics: one row for each validation and each end of an epoch.
-        trained_at: see `Run.trained_at`.
+        ended_at: see `Run.ended_by`.
         objectives: the metrics that the run's search optimizes.
         fold: the fold of a cross-validation that the run was tested or validated on.
     """
@@ -35,7 +35,7 @@ class Entry:
     seed: int | None
     result: Result
     metrics: list[dict[str, float]]
-    trained_at: float = 0.0
+    ended_at: float = 0.0
     objectives: Sequence[str] = ()
     fold: int | None = None
 
@@ -135,7 +135,7 @@ def read_entry(run: Run) -> Entry:
             config["seed"],
             result,
             checked_metrics(run),
-            run.trained_at,
+            run.ended_by(result),
             objectives,
             fold_of(config),
         )

@@ -18,7 +18,7 @@ MAX_COMMANDS = 5  # in a report; more would push its table out of sight
 
 def origin(entries: Sequence[Entry]) -> dict[str, list[str]]:
     """Return what a reader must know to judge and to repeat the runs, each as lines of text."""
-    ended = [entry.trained_at for entry in entries if entry.trained_at]
+    ended = [entry.ended_at for entry in entries if entry.ended_at]
     dates = [time.strftime("%Y-%m-%d %H:%M", time.localtime(end)) for end in sorted(ended)]
     period = dict.fromkeys((*dates[:1], *dates[-1:]))
     found = provenance(entry for entry in entries if entry.has_ended)

@@ -12,7 +12,7 @@ from typing import Any
 
 from reslab.configuration import as_list
 from reslab.files import plain_bytes
-from reslab.run import MAX_SETTINGS_SIZE, Result, Run
+from reslab.run import MAX_SETTINGS_SIZE, UNFINISHED, Result, Run, parsed_result, recorded_time
 from reslab.text import printable
 
 # The numbers in a result, besides the metrics, whose names have a slash.
@@ -83,10 +83,8 @@ def checked_result(run: Run, objectives: list[str]) -> Result:
         try:
             content = plain_bytes(run.result_file, MAX_SETTINGS_SIZE)
         except FileNotFoundError:
-            return {"status": "unfinished"}
-        result = json.loads(content)
-        check(isinstance(result, dict) and "status" in result, "it is not a result with a status")
-        result = plain(result, "")
+            return {"status": UNFINISHED}
+        result: Result = plain(parsed_result(content), "")
         for name, value in result.items():
             if value is None and name in MAY_BE_NULL:
                 continue
@@ -94,6 +92,8 @@ def checked_result(run: Run, objectives: list[str]) -> Result:
                 check(is_number(value), f"{name} is {json.dumps(value)}, not a number")
             check(name not in TEXTS or isinstance(value, str), f"{name} is {json.dumps(value)}, not a text")
             check(name != "seed" or is_integer(value), f"{name} is {json.dumps(value)}, not an integer")
+        if "ended" in result:
+            check(recorded_time(result) is not None, f"ended is {json.dumps(result['ended'])}, not a date and time")
         check_requested(result.get("requested", []))
         unwritten = result.get("unwritten", [])
         is_list = isinstance(unwritten, list) and all(isinstance(name, str) for name in unwritten)

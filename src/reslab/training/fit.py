@@ -1,6 +1,7 @@
 """One run, from its composed configuration to its result: train, test the best weights, write the result."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,7 +22,7 @@ from reslab.errors import RunError, UserError
 from reslab.files import sole_user
 from reslab.interruption import signals
 from reslab.machine import is_first_process
-from reslab.run import FINISHED, LEFT_TO_THE_RUN, Result, Run, canonical, identity
+from reslab.run import FINISHED, LEFT_TO_THE_RUN, Result, Run, canonical, identity, time_text
 from reslab.training.adapters import Adapter, open_loggers, run_loggers
 from reslab.training.answers import with_files
 from reslab.training.build import (
@@ -168,10 +169,10 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
         open_loggers(adapters, config, classifier, resumed)
         checkpoint = resumed.checkpoint if resumed else None
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        source = run.last  # the checkpoint of the last weights
+        source, ended_at = run.last, time.time()  # the checkpoint of the last weights, and when they were reached
         if resumed and not folder_update.is_done:  # nothing was left to train, and Lightning has called no hook
             log.info("nothing is left to train: the run has ended at step %d", resumed.step)
-            source = resumed.checkpoint
+            source, ended_at = resumed.checkpoint, run.ended_at or ended_at
             classifier.load_state_dict(read_checkpoint(source)["state_dict"])  # with callbacks=ema, the averages
             folder_update.apply()
             history.write_rows(trainer)  # metrics.csv may have been lost or damaged since
@@ -195,7 +196,7 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
     result: Result = {name: value for name, value in metrics.items() if name.startswith(("train/", "val/"))}
     result |= {"epochs": history.epochs, "steps": trainer.global_step, "best_step": best_step}
     result |= {"train/seconds": history.train_seconds, "train/images_per_second": history.images_per_second}
-    result["graph"] = graphs.outcome
+    result |= {"graph": graphs.outcome, "ended": time_text(ended_at)}
     if data.fold_split:
         result["fold_split"] = data.fold_split
     if len(lengths) > 1:

@@ -41,6 +41,7 @@ def test_a_job_that_was_restarted_too_often_fails_with_one_line(slurm_task, tmp_
     with pytest.raises(RunError, match=f"^{line}$"):
         slurm_task(max_requeues=1)()
     result = json.loads((tmp_path / "result.json").read_text())
+    assert result.pop("ended")[10] == "T"
     assert result == {"status": "failed", "error": line, "folder": str(tmp_path)}
 
 

@@ -22,7 +22,7 @@ from reslab.inference.export.images import NOISE_IMAGES, noise, own_data, own_te
 from reslab.inference.loading import Trained, load_classifier, restore_classifier
 from reslab.models.weights import save_safetensors
 from reslab.newest import require_checkpoint
-from reslab.run import FINISHED, SETTINGS_ERRORS, Run, tested_step
+from reslab.run import FINISHED, SETTINGS_ERRORS, UNREADABLE, Run, tested_step
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.classifier import Classifier
 
@@ -130,7 +130,8 @@ def finished_run(path: Path, checkpoint: Mapping[str, Any]) -> Run:
     if not run.has_settings:
         raise UserError(f"{path} is not in the folder of a run: format=share needs its settings and its result")
     if run.status != FINISHED:
-        raise UserError(f"{run.folder} is {run.status}: only a finished run has a result to share")
+        reason = f" ({run.result['error']})" if run.status == UNREADABLE else ""
+        raise UserError(f"{run.folder} is {run.status}{reason}: only a finished run has a result to share")
     step, tested = checkpoint.get("global_step"), tested_step(run.result)
     if step != tested:
         raise UserError(
