@@ -58,6 +58,15 @@ def test_a_name_that_the_zoo_does_not_have_is_one_line(find, name, words):
     assert words in str(raised.value)
 
 
+@pytest.mark.parametrize("find", [require_run, require_checkpoint])
+def test_an_empty_folder_that_hides_the_zoo_is_said_to_do_so(tmp_path, monkeypatch, find):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "zoo" / "digits_resnet8").mkdir(parents=True)
+    with pytest.raises(UserError, match="folder of yours comes before the network of the zoo, which is zoo:digits_"):
+        find("zoo/digits_resnet8")
+    assert find("zoo:digits_resnet8").is_relative_to(ZOO)
+
+
 def test_the_zoo_stays_as_it_is(tmp_path):
     refuse_zoo(tmp_path, "")
     with pytest.raises(UserError, match="is in the zoo, which stays as it is: copy it"):

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from reslab import run
 from reslab.configuration import CONF, flatten, shown
+from reslab.errors import UserError
 from reslab.run import ABSENT, COUNT_BATCHES, Run, canonical, differences
 from reslab.sweeps.jobs import job_identity
 from reslab.training.options import TRAINER
@@ -141,3 +142,8 @@ def test_a_failure_has_its_time(tmp_path: Path) -> None:
     before = time.time()
     Run(tmp_path).fail("broken")
     assert before - 0.001 <= Run(tmp_path).ended_at <= time.time()
+
+
+def test_a_folder_to_share_is_written_by_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^format=share is for the command: python src/export.py <run> format=share"):
+        Run(tmp_path).export("share")  # type: ignore[arg-type]

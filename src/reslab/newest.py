@@ -40,7 +40,8 @@ def require_run(folder: str | Path) -> Path:
     if is_latest(path) or not os.path.lexists(path):
         raise UserError(not_found(path))
     what = "is not a run's checkpoint" if is_file else "holds no run"
-    raise UserError(f"{path} {what}: {run.overrides_file.relative_to(run.folder)} is missing")
+    missing = run.overrides_file.relative_to(run.folder)
+    raise UserError(f"{path} {what}: {missing} is missing{hidden_network(path)}")
 
 
 def located(path: str | Path) -> str:
@@ -63,8 +64,19 @@ def located(path: str | Path) -> str:
 
 def refuse_zoo(path: Path, advice: str) -> None:
     """Raise UserError for a place within the zoo, which is a part of ResLab and stays as it is."""
-    if path.resolve().is_relative_to(ZOO.resolve()):
+    if is_in_zoo(path):
         raise UserError(f"{path} is in the zoo, which stays as it is: {advice}")
+
+
+def is_in_zoo(path: Path) -> bool:
+    return path.resolve().is_relative_to(ZOO.resolve())
+
+
+def hidden_network(path: str | Path) -> str:
+    """Return, as the end of a message, that a path of the user's own hides a network of the zoo; "" if it does not."""
+    name = str(path).removeprefix("zoo/").rstrip("/")
+    is_hidden = name != str(path) and os.path.lexists(path) and name in folders_in(str(ZOO))
+    return f"; this folder of yours comes before the network of the zoo, which is zoo:{name}" if is_hidden else ""
 
 
 def require_checkpoint(path: str | Path) -> Path:
@@ -81,7 +93,8 @@ def require_checkpoint(path: str | Path) -> Path:
         if runs := list(Run.below(folder)):
             are_lost = any(run.lost_checkpoints for run in runs)
             raise UserError(f"checkpoint={path}: its runs have no checkpoint{'s any more' if are_lost else ' yet'}")
-        raise UserError(f"checkpoint={path}: neither a checkpoint nor the folder of a run that has one")
+        what = "neither a checkpoint nor the folder of a run that has one"
+        raise UserError(f"checkpoint={path}: {what}{hidden_network(path)}")
     return found
 
 

@@ -540,9 +540,13 @@ class Run:
                 file cannot be written.
             RunError: the network cannot be exported, or the file gives other answers. No file is left then.
         """
-        from reslab.inference.export.options import ENDINGS, EXPORT_SCHEMA, require_packages
+        from reslab.inference.export.options import ENDINGS, EXPORT_SCHEMA, SHARE, require_packages
         from reslab.options import check_option, one_of
 
+        if format == SHARE:
+            raise UserError(
+                f"format={SHARE} is for the command: python src/export.py <run> format={SHARE} output=<a new folder>"
+            )
         check_option("format", format, one_of(*ENDINGS))
         given = {
             "checkpoint": self.checkpoint(), "format": format, "output": output, "root": root, "verify": verify,

@@ -329,7 +329,7 @@ OTHERS = [
     ("predict", "checkpoint=RUN images=file output=a.txt", "output=a.txt must be a file whose name ends in .csv or .parquet or .json, or be null"),
     ("evaluate", "RUN split=val coverage=0.9",
      "split=val: the calibration was fitted on these images, so that they cannot test it: leave split out"),
-    ("evaluate", "RUN views=mirror", "views=mirror must be none or one of flip, shifts, crops, or a list of these, or be null"),
+    ("evaluate", "RUN views=mirror", "views=mirror must be none, flip, shifts, crops or a list of these copies, or be null"),
     ("evaluate", "RUN coverage=1", "coverage=1 must be a number above 0 and below 1, or be null"),
     ("evaluate", "RUN coverage=0.9", "RUN/checkpoints/best.ckpt has no calibration: "),
     ("evaluate", "RUN split=train", "split=train must be one of test, val"),

@@ -79,6 +79,14 @@ def test_the_command_compares(sweep, no_torch):
     assert not (sweep / "report.html").exists()
 
 
+def test_a_damaged_result_is_reported_once(tmp_path, capsys):
+    folder = make_run(tmp_path / "run", accuracy=0.5)
+    (folder / "result.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(UserError, match=r"/run: unreadable: result.json: it is not text$"):
+        report([str(folder)])
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

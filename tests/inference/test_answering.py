@@ -121,7 +121,7 @@ def test_views_are_averaged(trained, digit_files):
         logits = views.mean_logits(trained.images, trained.classifier.preprocess, trained.classifier.network)
     probabilities, _ = probabilities_of(best, digit_files, views=["flip", "shifts"])
     torch.testing.assert_close(probabilities, logits.softmax(1), atol=1e-5, rtol=1e-4)
-    with pytest.raises(UserError, match=r"^views=mirror must be none or one of flip, shifts, crops"):
+    with pytest.raises(UserError, match=r"^views=mirror must be none, flip, shifts, crops or a list of these copies"):
         probabilities_of(best, digit_files, views="mirror")
 
 

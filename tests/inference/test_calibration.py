@@ -311,6 +311,8 @@ def test_a_calibration_that_calibrate_would_not_write_is_refused(calibrated):
 def test_a_network_of_the_zoo_stays_as_it_is(composed):
     with pytest.raises(UserError, match="is in the zoo, which stays as it is: copy the network's folder"):
         calibrate(calibration_of("zoo/digits_resnet8"))
+    with pytest.raises(UserError, match="has no calibration, and the zoo stays as it is: copy the network's folder"):
+        evaluation.evaluate(evaluation_of("zoo/digits_resnet8", "coverage=0.9"))
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def test_the_class_table_is_sklearns():
     confusion = Confusion.of_codes([torch.from_numpy(6 * true + predicted)], 6)
     table = class_table(confusion, list("abcdef"))
     assert_classes(table, true, predicted, list("abcdef"))
+    assert all(type(row["images"]) is int for row in table)
     assert table[5] == {"class": "f", "images": 0, "precision": 0, "recall": 0, "f1": 0}
 
 

@@ -163,6 +163,7 @@ def test_the_sheet_shows_the_first_images_with_names_of_any_script(tmp_path, cap
 def test_a_title_has_the_class_and_the_predicted_one_if_it_is_another():
     assert sheet_title(explained().row) == "cat 50.0%\na.png"
     assert sheet_title(explained(predicted="dog").row) == "cat 50.0%, predicted dog\na.png"
+    assert sheet_title(explained().row | {"image": "two\nlines.png"}) == "cat 50.0%\ntwo\\nlines.png"
     long = sheet_title(explained("x" * 400, "y" * 400).row | {"class": "z" * 400})
     assert [len(line) for line in long.splitlines()] == [44, 44]
 

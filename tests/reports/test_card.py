@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from reslab.configuration import ZOO
 from reslab.data.spec import ImageSpec
 from reslab.errors import UserError
 from reslab.inference.export.share import Shared
-from reslab.reports.card import card, text
+from reslab.reports.card import card, images, text
 from reslab.run import Run
 from reslab.training.answers import Answers, read_answers, write_answers
 
@@ -156,3 +157,22 @@ def test_images_of_ones_own_are_described_by_their_author(run):
 )  # fmt: skip
 def test_text_of_a_stranger_is_only_text(raw, shown):
     assert text(raw) == shown
+
+
+@pytest.mark.parametrize(
+    ("channels", "stored", "kind", "last"),
+    [
+        (1, 1, "grey", ""),
+        (3, 3, "RGB", ""),
+        (3, 1, "grey", ", then repeated to three channels"),
+        (
+            1, 3, "RGB",
+            ", then added to one channel with the weights 0.299, 0.587, 0.114; a grey image is repeated to RGB before",
+        ),
+    ],
+)  # fmt: skip
+def test_the_card_describes_the_images_as_they_are_normalised(run, channels, stored, kind, last):
+    spec = ImageSpec(["a", "b"], channels, 8, [0.5] * stored, [0.25] * stored)
+    mean, std = (", ".join([number] * stored) for number in ("0.5000", "0.2500"))
+    described = f"from 0 to 1 with mean {mean} and standard deviation {std} subtracted and divided{last}; `predict`"
+    assert f"8x8 pixels, {kind}, {described} does it." in "".join(images(replace(shared_of(run), spec=spec)))

@@ -35,7 +35,7 @@ CONTENT = [
     ("metrics.csv", "epoch,step\n0,0.5", "metrics.csv: row 1: step is 0.5"),
     ("metrics.csv", "epoch,val/accuracy\n0,high", "metrics.csv: line 2: could not convert string to float: 'high'"),
     ("metrics.csv", "epoch,val/accuracy\n0,0.5,0.7", "metrics.csv: line 2 has 3 cells, and there are 2 columns"),
-    ("metrics.csv", b"epoch\n\xff", "metrics.csv: 'utf-8' codec can't decode"),
+    ("metrics.csv", b"epoch\n\xff", "metrics.csv: it is not text"),
     (".hydra/config.yaml", "a: [", "config.yaml: while parsing"),
     (".hydra/config.yaml", "", "config.yaml: it is not a configuration"),
     (".hydra/config.yaml", "model: {name: resnet8}", "config.yaml: it has no seed"),

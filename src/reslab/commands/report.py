@@ -13,7 +13,7 @@ from reslab.commands.output import lasting_streams
 from reslab.errors import UserError, option_line
 from reslab.interruption import signals
 from reslab.newest import folder_of_runs, is_latest, located, newest_first, not_found, refuse_zoo
-from reslab.run import PAGE, Run
+from reslab.run import PAGE, UNREADABLE, Run
 from reslab.sweeps.folder import Sweep
 from reslab.text import printable
 
@@ -85,15 +85,17 @@ def report(arguments: list[str]) -> None:
     place = Path(outputs[-1]).expanduser() if outputs else common_folder(folders)
     refuse_zoo(place, "output=<folder> writes the report elsewhere, and a network's README.md is its card")
     draws = bool(outputs) and is_picture(place)
+    is_page = len(folders) == 1 and not draws and Run(folders[0]).hydra_folder.is_dir()
     found = read_report(folders)
-    print_report(found)
+    if not (is_page and found.entries[0].result["status"] == UNREADABLE):  # `write_run_page` says that
+        print_report(found)
     if draws:
         from reslab.reports.curves_picture import write_curves
 
         write_curves(found, place)
         print(f"learning curves: {printable(place)}")
         return
-    if len(folders) == 1 and Run(folders[0]).hydra_folder.is_dir():
+    if is_page:
         print(f"report: {printable(write_run_page(Run(folders[0]), place))}")
         return
     write_report(found, place)

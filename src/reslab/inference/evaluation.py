@@ -324,10 +324,11 @@ def class_table(confusion: Confusion, classes: list[str]) -> list[dict[str, Any]
     Returns:
         One row per class. A score is 0 if the class has no images or was never predicted.
     """
+    counts = confusion.by_true_class().tolist()
     numbers = confusion.right(), confusion.by_true_class(), confusion.by_predicted_class()
     right, images, predicted = (each.double() for each in numbers)
     precision = torch.where(predicted > 0, right / predicted, 0)
     recall = torch.where(images > 0, right / images, 0)
     f1 = torch.where(right > 0, 2 * right / (images + predicted), 0)
-    columns = zip(classes, images.tolist(), precision.tolist(), recall.tolist(), f1.tolist(), strict=True)
+    columns = zip(classes, counts, precision.tolist(), recall.tolist(), f1.tolist(), strict=True)
     return [dict(zip(("class", "images", "precision", "recall", "f1"), row, strict=True)) for row in columns]

@@ -26,7 +26,7 @@ from reslab.inference.options import EXPLAIN
 from reslab.inference.prediction import choose_device
 from reslab.inference.test_data import LISTED_CLASSES, labels_by_name
 from reslab.options import check_option
-from reslab.text import counted, file_name, valid_text
+from reslab.text import counted, file_name, printable, valid_text
 
 log = logging.getLogger(__name__)
 
@@ -254,4 +254,4 @@ def sheet_title(row: Mapping[str, Any]) -> str:
     name, percent = row["class"], f"{row['probability']:.1%}"
     other = "" if row["predicted"] == name else f", predicted {shortened(row['predicted'], TITLE_COLUMNS // 3)}"
     room = TITLE_COLUMNS - len(f" {percent}{other}")
-    return f"{shortened(name, room)} {percent}{other}\n{shortened(row['image'], TITLE_COLUMNS)}"
+    return f"{shortened(name, room)} {percent}{other}\n{shortened(printable(row['image']), TITLE_COLUMNS)}"

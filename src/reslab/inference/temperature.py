@@ -13,6 +13,7 @@ from reslab.configuration import name_of, shown, task_overrides
 from reslab.errors import UserError
 from reslab.inference.loading import Trained
 from reslab.machine import command
+from reslab.newest import is_in_zoo
 from reslab.training.record import CALIBRATION_SCORES
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,9 @@ def stored_calibration(trained: Trained, checkpoint: Path, precision: str) -> Ca
         UserError: it has none, or one for other views or sizes.
     """
     stored = trained.classifier.record.get("calibration")
+    if stored is None and is_in_zoo(checkpoint):
+        advice = "copy the network's folder, and calibrate and use the copy"
+        raise UserError(f"{checkpoint} has no calibration, and the zoo stays as it is: {advice}")
     if stored is None:
         adding = command("calibrate", str(checkpoint), *given_settings())
         raise UserError(f"{checkpoint} has no calibration: {adding} adds it")

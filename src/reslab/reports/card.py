@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reslab.configuration import CONF, ZOO, has_prefix, name_of, unquoted
+from reslab.data.preprocessing import GREY_WEIGHTS
 from reslab.errors import UserError
 from reslab.inference.export.share import Shared
 from reslab.models.weights import OF_TORCHVISION
@@ -151,10 +152,16 @@ def images(shared: Shared) -> Iterator[str]:
     """Yield what the network takes."""
     spec = shared.spec
     size = spec.size_in_evaluation
-    kind = {1: "grey", 3: "RGB"}.get(spec.channels, f"{spec.channels} channels")
+    stored = len(spec.mean)
+    kind = {1: "grey", 3: "RGB"}.get(stored, f"{stored} channels")
+    if stored == 3 and spec.channels == 1:
+        weights = ", ".join(map(str, GREY_WEIGHTS))
+        last = f", then added to one channel with the weights {weights}; a grey image is repeated to RGB before"
+    else:
+        last = ", then repeated to three channels" if stored == 1 and spec.channels == 3 else ""
     yield (
         f"{size}x{size} pixels, {kind}, from 0 to 1 with mean {numbers(spec.mean)} and standard deviation "
-        f"{numbers(spec.std)} subtracted and divided; `predict` does it. {len(spec.classes):,} classes: "
+        f"{numbers(spec.std)} subtracted and divided{last}; `predict` does it. {len(spec.classes):,} classes: "
         f"{', '.join(map(text, spec.classes))}."
     )
 

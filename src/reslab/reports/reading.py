@@ -36,6 +36,8 @@ def reasons(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is not text"
         raise UnreadableError(brief(f"{path.name}: {' '.join(reason.split())}")) from error
 
 

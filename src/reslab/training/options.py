@@ -33,7 +33,10 @@ from reslab.options import (
 from reslab.run import current_name
 
 View = Literal["flip", "shifts", "crops"]  # copies of an image whose logits are averaged: see views.py
-VIEWS = one_of("none") | one_or_list(one_of(*get_args(View)))
+VIEWS = Kind(
+    f"none, {', '.join(get_args(View))} or a list of these copies",
+    (one_of("none") | one_or_list(one_of(*get_args(View)))).allows,
+)
 
 BATCHES = integer(1) | Kind(  # 1 is one batch, 1.0 is all of them
     "a fraction above 0.0 and up to 1.0", lambda value: isinstance(value, float) and 0 < value <= 1

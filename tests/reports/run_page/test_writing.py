@@ -127,7 +127,10 @@ def test_without_the_data_set_a_line_says_why_there_are_no_pictures(tmp_path):
 
 
 def test_a_run_without_answers_and_one_without_a_result_have_a_page(tmp_path):
-    page = write_run_page(Run(make_run(tmp_path / "old", accuracy=0.5, curve=[(0.5, 0.5)]))).read_text()
+    images = {"test/images": 10_000, "val/images": 143}
+    page = write_run_page(Run(make_run(tmp_path / "old", accuracy=0.5, curve=[(0.5, 0.5)], result=images))).read_text()
+    assert "<th>test/images</th><td>10,000</td>" in page
+    assert "<th>val/images</th><td>143</td>" in page
     assert "There is no answers.safetensors" in page
     assert re.findall("<h2>(.*?)</h2>", page) == ["Result", "Learning curves", "Provenance", "Settings"]
     assert "<script" not in page

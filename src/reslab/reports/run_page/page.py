@@ -73,7 +73,11 @@ def summary(entry: Entry) -> str:
 
 def metrics_section(entry: Entry) -> str:
     """Return the metrics of the result, where no answers say how far they may be off."""
-    facts = {name: [metric_text(value)] for name, value in entry.result.items() if name.startswith(("test/", "val/"))}
+    facts = {
+        name: [f"{value:,.0f}" if "/images" in name else metric_text(value)]
+        for name, value in entry.result.items()
+        if name.startswith(("test/", "val/"))
+    }
     return f"<h2>Result</h2>{facts_table(facts)}" if facts else ""
 
 
