@@ -176,3 +176,14 @@ def test_the_card_describes_the_images_as_they_are_normalised(run, channels, sto
     mean, std = (", ".join([number] * stored) for number in ("0.5000", "0.2500"))
     described = f"from 0 to 1 with mean {mean} and standard deviation {std} subtracted and divided{last}; `predict`"
     assert f"8x8 pixels, {kind}, {described} does it." in "".join(images(replace(shared_of(run), spec=spec)))
+
+
+def test_the_card_says_what_the_calibration_is(run):
+    assert "calibration," not in card(shared_of(run))
+    stored = {
+        "temperature": 1.25, "standard_error": 0.0625, "images": 143, "views": ["flip"],
+        "calibration_error_before": 0.1, "calibration_error_after": 0.02,
+    }  # fmt: skip
+    made = card(replace(shared_of(run), calibration=stored))
+    assert "## Calibration\n\nThe weights have a calibration, for the views flip: the temperature 1.2500 with" in made
+    assert "fitted on 143 validation images, on which it changed the calibration error from 0.1000 to 0.0200." in made

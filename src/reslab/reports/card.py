@@ -39,6 +39,7 @@ def card(shared: Shared) -> str:
         "": introduction(shared, entry.result),
         "Use": use(shared, entry.result),
         "Metrics": metrics(entry.result, tested),
+        "Calibration": calibrated(shared),
         "Confusion matrix": confusion(tested) if tested else without_answers(entry.result),
         "Images": images(shared),
         "Data": data(entry.result),
@@ -116,6 +117,20 @@ def metrics(result: Result, tested: AnsweredTest | None) -> Iterator[str]:
     yield (
         f"{counted(n, 'test image')}, {right:,} right. An interval says where the metric of the same network would be "
         "with other images of this kind; other seeds are not in it."
+    )
+
+
+def calibrated(shared: Shared) -> Iterator[str]:
+    """Yield what `calibrate` has stored with the weights, if it has, and what uses it."""
+    if (stored := shared.calibration) is None:
+        return
+    yield (
+        f"The weights have a calibration, for the views {', '.join(stored['views']) or 'none'}: the temperature "
+        f"{stored['temperature']:.4f} with the standard error {stored['standard_error']:.4f}, fitted on "
+        f"{counted(stored['images'], 'validation image')}, on which it changed the calibration error from "
+        f"{metric_text(stored['calibration_error_before'])} to {metric_text(stored['calibration_error_after'])}. "
+        "`calibrated=true` of `predict`, `evaluate` and `export` divides the logits by it, and `coverage=` of "
+        "`predict` and `evaluate` gives sets of classes. The metrics above are those without it."
     )
 
 

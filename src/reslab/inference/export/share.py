@@ -48,6 +48,7 @@ class Shared:
         size: of the weights, in bytes.
         images: on what the weights were compared with the run's network, in words.
         licence: of the weights; None if it is not stated.
+        calibration: what `calibrate` has stored with them (`record.CALIBRATION`); None without one.
     """
 
     run: Run
@@ -57,6 +58,7 @@ class Shared:
     size: int
     images: str
     licence: str | None
+    calibration: Mapping[str, Any] | None = None
 
 
 def share(config: DictConfig, card: Callable[[Shared], str]) -> Shared:
@@ -92,7 +94,8 @@ def share(config: DictConfig, card: Callable[[Shared], str]) -> Shared:
         write_run(written, run, checkpoint, licence)
         count = compare(trained.classifier, load_classifier(written.weights).classifier, batches)
         size, images = written.weights.stat().st_size, f"{count:,} {images}" if config.verify else images
-        shared = Shared(run, output, written.overrides, trained.spec, size, images, licence)
+        stored = checkpoint["reslab"].get("calibration")
+        shared = Shared(run, output, written.overrides, trained.spec, size, images, licence, stored)
         write_text(partial / CARD, card(shared))
     return shared
 
