@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import sys
 
 import numpy as np
@@ -14,7 +15,16 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, InterpolationKeyError
 
 from reslab.configuration import nodes
-from reslab.errors import RefusedCallError, UserError, group_and_choice, is_mistake, one_line, suggest, visible
+from reslab.errors import (
+    RefusedCallError,
+    UserError,
+    group_and_choice,
+    is_mistake,
+    mistakes_as_user_errors,
+    one_line,
+    suggest,
+    visible,
+)
 from reslab.training.build import build_optimizer
 
 
@@ -391,3 +401,12 @@ def test_a_network_of_ones_own_without_a_name_is_told_to_have_one(composed, tmp_
     with pytest.raises(InterpolationKeyError) as error:
         _ = OmegaConf.create({"folder": "${model.name}", "model": config.model}).folder
     assert one_line(error.value, "config").startswith("the file of model= has no name: add a line `name: …`")
+
+
+@pytest.mark.parametrize("mistake", [True, False])
+def test_a_python_program_gets_a_mistake_as_one_error(mistake):
+    cause = UserError("model.widths=[] must be a list") if mistake else RuntimeError("a failure")
+    raised = InstantiationException("Error in call") if mistake else cause
+    raised.__cause__ = cause if mistake else None
+    with pytest.raises(type(cause), match=f"^{re.escape(str(cause))}$"), mistakes_as_user_errors():
+        raise raised

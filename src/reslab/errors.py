@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,17 @@ def one_line(error: BaseException, config_name: str, overrides: Sequence[str] | 
         What is wrong, and where a name is wrong the nearest right ones.
     """
     return printable(description(error, config_name, sys.argv[1:] if overrides is None else overrides))
+
+
+@contextmanager
+def mistakes_as_user_errors() -> Iterator[None]:
+    """Raise UserError for what else the user can fix, as the commands print it. Python programs then know one error."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not is_mistake(error):
+            raise
+        raise UserError(one_line(error, "config", ())) from error
 
 
 def line_before_job(error: BaseException, config_name: str, overrides: Sequence[str] | None = None) -> str:

@@ -23,6 +23,9 @@ LATEST = "latest"  # in place of a folder: the newest run
 def require_run(folder: str | Path) -> Path:
     """Return the folder of the run that a path stands for: its own, that of its checkpoint, or the newest run below it.
 
+    A folder that has lost its settings is still that of a run if it has a checkpoint, which holds what a trained
+    network needs.
+
     Raises:
         UserError: there is none.
     """
@@ -33,15 +36,14 @@ def require_run(folder: str | Path) -> Path:
     path = located(path)
     is_file = os.path.isfile(path)
     run = Run.of_checkpoint(path) if is_file else Run(path)
-    if run.has_settings:
+    if (problem := run.settings_problem) is None or run.has_checkpoint:
         return run.folder
     if not is_file and (newest := newest_run(path)):
         return newest.folder
     if is_latest(path) or not os.path.lexists(path):
         raise UserError(not_found(path))
     what = "is not a run's checkpoint" if is_file else "holds no run"
-    missing = run.overrides_file.relative_to(run.folder)
-    raise UserError(f"{path} {what}: {missing} is missing{hidden_network(path)}")
+    raise UserError(f"{path} {what}: {problem}{hidden_network(path)}")
 
 
 def located(path: str | Path) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from reslab.configuration import flatten, has_prefix, name_of, shown
-from reslab.errors import UserError
+from reslab.errors import UserError, mistakes_as_user_errors
 from reslab.files import plain_bytes, write_csv, write_json, write_text, write_waiting_lines
 from reslab.text import for_shell
 
@@ -172,10 +172,31 @@ class Run:
     @property
     def has_settings(self) -> bool:
         """Whether all settings were written, so that the run can be resumed. A full disk leaves an empty file."""
+        return self.settings_problem is None
+
+    @property
+    def settings_problem(self) -> str | None:
+        """What the settings lack, e.g. `.hydra/overrides.yaml is missing`; None if all were written."""
+        for file in (self.overrides_file, self.config_file):
+            name = file.relative_to(self.folder)
+            if not os.path.lexists(file):
+                return f"{name} is missing"
+            try:
+                settings = self.overrides if file == self.overrides_file else self.config
+            except SETTINGS_ERRORS:
+                settings = None
+            if not (isinstance(settings, list) or (isinstance(settings, dict) and settings)):
+                return f"{name} is damaged"
+        return None
+
+    @property
+    def settings_version(self) -> tuple[int, int] | None:
+        """What differs once the settings are written again, as they are when the run has resumed; None without any."""
         try:
-            return isinstance(self.config, dict) and len(self.config) > 0 and isinstance(self.overrides, list)
-        except SETTINGS_ERRORS:
-            return False
+            written = self.overrides_file.stat()
+        except OSError:
+            return None
+        return written.st_ino, written.st_mtime_ns
 
     def write_settings(self, config: str, overrides: Sequence[str]) -> None:
         """Write the configuration (as YAML) and the command line."""
@@ -333,6 +354,7 @@ class Run:
 
     # the trained network
 
+    @mistakes_as_user_errors()
     def classifier(self) -> "Classifier":
         """Return the network with its best weights.
 
@@ -349,6 +371,7 @@ class Run:
 
         return load_classifier(self.checkpoint(), self.config_dir).classifier
 
+    @mistakes_as_user_errors()
     def predict(
         self,
         images: str | Path | Sequence[str | Path],
@@ -393,6 +416,7 @@ class Run:
             device=device, views=views, calibrated=calibrated, coverage=coverage, config_dir=self.config_dir,
         )  # fmt: skip
 
+    @mistakes_as_user_errors()
     def explain(
         self,
         images: str | Path | Sequence[str | Path],
@@ -429,6 +453,7 @@ class Run:
         )  # fmt: skip
         return write_explanations(explained, Path(output))
 
+    @mistakes_as_user_errors()
     def evaluate(
         self,
         *,
@@ -479,6 +504,7 @@ class Run:
         choices = [] if data is None else [f"data={data}"]
         return evaluate(EVALUATE_SCHEMA.compose(given, choices, self.config_dir), self.config_dir)
 
+    @mistakes_as_user_errors()
     def calibrate(
         self,
         *,
@@ -509,6 +535,7 @@ class Run:
         }  # fmt: skip
         return calibrate(CALIBRATE_SCHEMA.compose(given, config_dir=self.config_dir), self.config_dir)
 
+    @mistakes_as_user_errors()
     def export(
         self,
         format: "FormatName" = "onnx",

@@ -153,25 +153,47 @@ def test_a_mistake_before_training_leaves_other_files(tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [notes]
 
 
-@pytest.mark.parametrize("moment", ["build_data", "on_fit_start"])
-def test_a_signal_before_training_leaves_nothing(tmp_path, monkeypatch, moment, capsys):
+@pytest.fixture
+def interrupted_train(monkeypatch, capsys):
+    """Start the command in this process, send it SIGTERM at a moment of a run, and return the last line of stderr."""
+
     def interrupt(*_):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    owner = fit if moment == "build_data" else fit.Classifier
-    original = getattr(owner, moment)
-    monkeypatch.setattr(owner, moment, lambda *given, **named: interrupt() or original(*given, **named))
-    monkeypatch.setattr(sys, "argv", ["train.py", *QUICK, "logger=tensorboard", f"outputs={tmp_path}/outputs"])
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # Hydra adds some
+    def train_until(moment, *arguments):
+        owner = fit if moment == "build_data" else fit.Classifier
+        original = getattr(owner, moment)
+        monkeypatch.setattr(owner, moment, lambda *given, **named: interrupt() or original(*given, **named))
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        monkeypatch.setattr(logging.getLogger(), "handlers", [])  # Hydra adds some
+        with pytest.raises(SystemExit) as ended:
+            train.main()
+        assert ended.value.code == 143
+        return capsys.readouterr().err.splitlines()[-1]
+
     before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
-    with pytest.raises(SystemExit) as ended:
-        train.main()
+    yield train_until
     signals.caught = None
     for number, handler in before.items():
         signal.signal(number, handler)
-    assert ended.value.code == 143
-    assert capsys.readouterr().err.splitlines()[-1] == "interrupted (SIGTERM); nothing was saved yet"
+
+
+@pytest.mark.parametrize("moment", ["build_data", "on_fit_start"])
+def test_a_signal_before_training_leaves_nothing(tmp_path, interrupted_train, moment):
+    said = interrupted_train(moment, *QUICK, "logger=tensorboard", f"outputs={tmp_path}/outputs")
+    assert said == "interrupted (SIGTERM); nothing was saved yet"
     assert list(tmp_path.rglob("*")) == [tmp_path / "outputs"]
+
+
+@pytest.mark.parametrize("moment", ["build_data", "on_fit_start"])
+def test_a_signal_before_a_run_resumes_is_reported_and_leaves_its_result(tmp_path, interrupted_train, moment):
+    """The settings of the run lack what the command adds, so `resume=` alone would have nothing left to do."""
+    run = reslab.train(*QUICK, f"hydra.run.dir={tmp_path}/run")
+    before = run.result
+    said = interrupted_train(moment, f"resume={run.folder}", "trainer.max_epochs=2")
+    assert said == "interrupted (SIGTERM) before the run resumed; the same command resumes it"
+    assert run.result == before
+    assert "SIGTERM leaves the result of the run as it is" in (run.folder / "train.log").read_text()
 
 
 def test_only_a_new_run_that_a_mistake_or_a_signal_ends_before_it_trains_leaves_nothing(tmp_path, composed):

@@ -82,6 +82,20 @@ def test_what_holds_no_run_is_one_line(tmp_path, folder, line):
         reslab.load(folder)
 
 
+def test_a_folder_that_has_lost_its_settings_is_a_run_while_it_has_a_checkpoint(tmp_path):
+    run = reslab.Run(tmp_path / "run")
+    run.write_settings("seed: 1\n", ["seed=1"])
+    for file in (run.config_file, run.overrides_file):
+        file.write_bytes(b"\xff\x00")
+        name = file.name.replace(".", r"\.")
+        with pytest.raises(reslab.UserError, match=rf"run holds no run: \.hydra/{name} is damaged$"):
+            reslab.load(run.folder)
+    run.weights.touch()
+    assert reslab.load(run.folder).folder == reslab.load(run.weights).folder == run.folder
+    shutil.rmtree(run.hydra_folder)  # only weights.safetensors is left
+    assert reslab.load(run.folder).checkpoint() == run.weights
+
+
 @pytest.mark.parametrize("value", [3, None, b"outputs"])
 def test_a_folder_that_is_no_path_is_one_line(value):
     with pytest.raises(reslab.UserError, match=r"^the folder of a run is a path \(str or Path\), not of type \w+$"):

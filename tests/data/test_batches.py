@@ -326,6 +326,11 @@ def test_the_main_process_ends_a_worker_by_sigterm(folder):
     assert worker.exitcode == 0
 
 
+def test_more_workers_than_processors_are_the_choice_of_the_user(folder, recwarn):
+    FolderLoader(folder, BatchOrder(torch.arange(11), 4), num_workers=1000)
+    assert not recwarn.list
+
+
 def test_a_killed_worker_is_reported_in_one_line(folder):
     folder.read = lambda path, seed: os.kill(os.getpid(), signal.SIGKILL)
     with pytest.raises(RuntimeError) as caught:

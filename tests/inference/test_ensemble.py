@@ -63,6 +63,9 @@ def test_classes_are_matched_by_name():
     for other in (["x", "y"], ["x", "y", "w"], ["x", "y", "z", "w"]):
         with pytest.raises(UserError, match=r"^b does not know the same classes as the first .* knows (z|z, w|w)$"):
             class_order(other, ["x", "y", "z"], "b")
+    assert class_order(["x", "x", "y"], ["x", "x", "y"], "b") == [0, 1, 2]
+    with pytest.raises(UserError, match=r"^b does not know the same .* no mean: several classes have one name$"):
+        class_order(["x", "y", "x"], ["x", "x", "y"], "b")
 
 
 @pytest.fixture

@@ -531,6 +531,9 @@ def test_a_shared_network_is_tested_on_no_image_of_its_training_or_points_them_o
     share(compose("export", options), lambda shared: "a card")
     shared = [f"checkpoint={tmp_path / 'shared'}", "trainer=cpu", "data.num_workers=0"]
     assert evaluate(compose("evaluate", [*shared, f"root={pets.root}"]))["metrics"] == metrics_of_test(pets.result)
+    line = r"^a shared network does not say where the images of data=imagefolder are: set root=…$"
+    with pytest.raises(UserError, match=line):
+        evaluate(compose("evaluate", shared))
     caplog.clear()
     assert evaluate(compose("evaluate", [*shared, "data=imagefolder", f"data.root={pets.root}"]))["images"] == 60
     assert caplog.messages == [

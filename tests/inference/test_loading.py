@@ -402,6 +402,20 @@ def test_hydras_own_keys_are_those_of_conf(content, monkeypatch, group, name, va
         load(monkeypatch, content)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("widths", [10**6] * 3, r"model\.widths=\[1000000, 1000000, 1000000\] must be .*"),
+        ("shortcut", "D", r"model\.shortcut=D must be .*"),
+        ("depth", 3, r"there is no option model\.depth.*"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_one_line(content, monkeypatch, name, value, problem):
+    content["reslab"]["config"]["model"][name] = value
+    with pytest.raises(UserError, match=rf"^x\.ckpt describes a network that cannot be built: {problem}$"):
+        load(monkeypatch, content)
+
+
 def shared_twice(record):
     part = []
     record["a"], record["b"] = part, part

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import sqlite3
 import struct
 from pathlib import Path
@@ -14,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from omegaconf import OmegaConf
 
-from reslab.errors import UserError
+from reslab.errors import Interrupted, UserError
 from reslab.run import Run
 from reslab.training import adapters, fit
 from reslab.training.checkpoints import read_checkpoint
@@ -73,6 +74,17 @@ def test_a_logger_that_cannot_end_hides_no_error_and_the_others_end(composed, mo
     assert caplog.messages == [
         f"logger.{name} could not be closed: the server is gone" for name in ("tensorboard", "csv")
     ]
+
+
+def test_a_finished_run_stays_finished_where_a_signal_ends_it_before_it_resumes(composed, monkeypatch):
+    ended, config = [], composed("logger=csv")
+    monkeypatch.setattr(adapters.Adapter, "close", lambda self, error: ended.append(error))
+    for finished in (False, True):
+        if finished:
+            Run(config.folder).finish({})
+        with pytest.raises(Interrupted), adapters.run_loggers(config, None):
+            raise Interrupted(signal.SIGTERM)
+    assert [type(error) for error in ended] == [Interrupted, type(None)]
 
 
 def test_the_adapter_of_a_class_is_that_of_its_nearest_base():

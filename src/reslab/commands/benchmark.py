@@ -39,8 +39,8 @@ value or a list; every combination is measured in a process of its own.
   benchmark.memory_limit_mb=4000   a limit for each case
 
 benchmark.mode=inference measures a trained network's use instead: size, FLOPs,
-milliseconds and images/s of one image and of the best batch, with torch and,
-in float32 and with 8 bits, with ONNX Runtime.
+milliseconds and images/s of one image and of the best batch, with torch (eager)
+and with ONNX Runtime in float32 (onnx) and with 8 bits (int8).
   benchmark.runtimes=[eager,onnx,int8]
   benchmark.inference_batches=[1,8,64]
 

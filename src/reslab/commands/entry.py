@@ -173,16 +173,19 @@ def recorded_failure(
     schema: Schema, run: Run, in_sweep: bool, config: DictConfig, continued_by: Callable[[Path], str]
 ) -> Iterator[None]:
     """Record an error or a signal in the folder of the run, unless the run leaves none."""
+    settings = run.settings_version
     try:
         yield
     except (Exception, Interrupted) as raised:
+        resumes = bool(OmegaConf.select(config, "resume"))
+        has_resumed = not resumes or run.settings_version != settings
         error = raised if schema is not TRAINING_SCHEMA or in_sweep else disk_error(raised, run) or raised
         is_kept = in_sweep or not leaves_nothing(error, run, config)
         if is_kept:
-            has_begun = run.has_begun and not OmegaConf.select(config, "resume")
+            has_begun = run.has_begun and not resumes
             record_failure(error, schema.config_name, run, records_mistakes=in_sweep or has_begun)
         if isinstance(error, Interrupted) and schema is TRAINING_SCHEMA and not in_sweep:
-            print_interruption(error, run, is_kept, continued_by)
+            print_interruption(error, run, is_kept, continued_by, has_resumed=has_resumed)
         if error is raised:
             raise
         raise error from raised
@@ -214,7 +217,7 @@ def record_failure(error: BaseException, config_name: str, run: Run, records_mis
     if is_further_process(sys.argv):
         return  # the first process of the run records it
     if isinstance(error, Interrupted) and run.has_ended:
-        log.debug("%s came after the end of the run", error)
+        log.debug("%s leaves the result of the run as it is", error)
         return
     log.debug("the run failed", exc_info=error)  # the log file shows this level, the terminal does not
     if not run.hydra_folder.is_dir() or run.has_ended:  # other commands have no folder of their own
@@ -229,11 +232,21 @@ def record_failure(error: BaseException, config_name: str, run: Run, records_mis
 
 
 def print_interruption(
-    error: Interrupted, run: Run, is_kept: bool, continued_by: Callable[[Path], str] = resuming_command
+    error: Interrupted,
+    run: Run,
+    is_kept: bool,
+    continued_by: Callable[[Path], str] = resuming_command,
+    *,
+    has_resumed: bool = True,
 ) -> None:
-    """Print what continues a run whose folder is kept. A signal after the end of a run has interrupted nothing."""
+    """Print what continues a run whose folder is kept. A signal after the end of a run has interrupted nothing.
+
+    The settings of a run that has not resumed yet lack the options that are given with `resume=`.
+    """
     if is_first_process() and not is_kept:
         print(f"interrupted ({error}); nothing was saved yet", file=sys.stderr)
+    elif is_first_process() and not has_resumed:
+        print(f"interrupted ({error}) before the run resumed; the same command resumes it", file=sys.stderr)
     elif is_first_process() and not run.has_ended:
         line = continued_by(relative(run.folder))
         what = "this continues the run" if can_continue(run) else "nothing was saved yet, and this starts the run again"

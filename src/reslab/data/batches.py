@@ -277,6 +277,9 @@ class ForkingLoader(DataLoader[Any]):
     They leave signals to it from their beginning, and do not keep what the step before has freed.
     """
 
+    def check_worker_number_rationality(self) -> None:
+        """Leave the number to the user, whom torch would warn twice. Training says which number may be faster."""
+
     def __iter__(self) -> Any:
         if self.num_workers and not has_workers(self):
             return_freed_memory()

@@ -75,9 +75,10 @@ def class_order(classes: Sequence[str], of_first: Sequence[str], member: str) ->
         return order
     other = [name for name, label in zip(of_first, order, strict=True) if label < 0]
     other += [name for name, label in zip(classes, labels_by_name(classes, of_first), strict=True) if label < 0]
+    why = f"only one of them knows {first_few(other, LISTED_CLASSES)}" if other else "several classes have one name"
     raise UserError(
         f"{member} does not know the same classes as the first checkpoint, so that their probabilities have no mean: "
-        f"only one of them knows {first_few(other, LISTED_CLASSES)}"
+        f"{why}"
     )
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from reslab.configuration import CONF, nodes, own_folders
 from reslab.data.images import WHITE
 from reslab.data.spec import ImageSpec
-from reslab.errors import UserError
+from reslab.errors import RunError, UserError, is_mistake, one_line
 from reslab.models.build import build_network
 from reslab.models.weights import StateDict, is_state_dict, listed, mismatches, not_finite
 from reslab.run import read_configuration
@@ -62,7 +63,8 @@ def load_classifier(path: Path, config_dir: str | Path | None = None) -> Trained
 
     Raises:
         UserError: the file is not a complete checkpoint of ResLab with finite weights, or it names a class that no file
-            in conf/ names.
+            in conf/ names, or a network that cannot be.
+        RunError: there is too little memory for the network.
     """
     return restore_classifier(path, read_checkpoint(path), config_dir)
 
@@ -74,7 +76,11 @@ def restore_classifier(path: Path, checkpoint: dict[str, Any], config_dir: str |
     spec = ImageSpec(**record["spec"])
     state = checkpoint.get("state_dict")
     restored = state if is_state_dict(state) else {}
-    network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size, restored)
+    try:
+        network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size, restored)
+    except InstantiationException as error:
+        kind = UserError if is_mistake(error) else RunError  # there may be too little memory
+        raise kind(f"{path} describes a network that cannot be built: {one_line(error, 'config', ())}") from error
     network.to(memory_format=torch.channels_last)  # as in training, so that results are equal to the last bit
     classifier = Classifier(network, spec, flip_averaging=config.flip_averaging)
     classifier.record = record

@@ -66,11 +66,20 @@ def files_below(folder: Path) -> Sequence[str]:
 
 
 def files_of_glob(pattern: str) -> Iterator[str]:
-    """Yield the files that a glob matches, but not those in a folder of the system that it does not name."""
+    """Yield the files that a glob matches, and the images below each folder that it matches, as a shell names them.
+
+    Those in a folder of the system that it does not name are left out.
+    """
+    read = set[Path]()
     unnamed = SYSTEM_FOLDERS - {part.lower() for part in Path(pattern).parts}
     for name in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207
-        if os.path.isfile(name) and unnamed.isdisjoint(Path(name.lower()).parts):
+        if not unnamed.isdisjoint(Path(name.lower()).parts):
+            continue
+        if os.path.isfile(name):
             yield name
+        elif os.path.isdir(name) and read.isdisjoint(Path(name).parents):  # `**` also matches the folders in it
+            read.add(Path(name))
+            yield from files_below(Path(name))
 
 
 def why_no_image(pattern: str, following: str | Path) -> str:

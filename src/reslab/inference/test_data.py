@@ -121,6 +121,11 @@ def folder_of_own_data(trained: Trained, config: DictConfig) -> Path:
     if names_data(config) and config.root is not None:
         raise UserError(f"root= is the folder of the run's own data set: data={config.data.name} takes data.root=")
     moved = None if names_data(config) else config.root or config.data.root
+    is_known = moved or names_data(config) or trained.classifier.record["config"]["data"]["root"] is not None
+    if not is_known and issubclass(get_class(trained.config.data._target_), ImageFolder):
+        raise UserError(
+            f"a shared network does not say where the images of data={trained.config.data.name} are: set root=…"
+        )
     return Path(moved or trained.config.data.root)
 
 
@@ -309,6 +314,8 @@ def labels_by_name(classes: Sequence[str], known: Sequence[str]) -> list[int]:
         >>> labels_by_name(["dog", "cat", "7"], ["cat", "7 - seven"])
         [-1, 0, 1]
     """
+    if list(classes) == list(known):  # several of them may have one name
+        return list(range(len(known)))
     labels = {short_name(name): label for label, name in enumerate(known)}
     labels |= {name: label for label, name in enumerate(known)}
     return [labels.get(name, labels.get(short_name(name), -1)) for name in classes]

@@ -26,6 +26,7 @@ from reslab.errors import Interrupted, UserError
 from reslab.files import relative
 from reslab.machine import is_first_process
 from reslab.options import check_made
+from reslab.run import Run
 from reslab.training.checkpoints import Resumed
 from reslab.training.classifier import Classifier
 from reslab.training.hparams import Settings, add_hparams, run_settings
@@ -328,7 +329,8 @@ def run_loggers(config: DictConfig, resumed: Resumed | None) -> Iterator[dict[st
     try:
         yield adapters
     except BaseException as error:
-        ended_by = error
+        # A finished run stays finished, whether the error came after its end or before it has resumed.
+        ended_by = None if Run(config.folder).has_ended else error
         raise
     finally:
         for name, adapter in adapters.items():
