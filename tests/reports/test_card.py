@@ -70,6 +70,13 @@ def test_the_command_that_trains_on_has_a_network_of_the_same_shapes(run, model,
     assert f"    python src/train.py {options} model.weights=mine data=…\n" in made
 
 
+def test_the_test_of_a_network_of_ones_own_images_names_their_folder(run):
+    for data, root in (("imagefolder", " root=…"), ("digits", "")):
+        run.result_file.write_text(json.dumps(run.result | {"data": data}))
+        made = card(shared_of(run))
+        assert f"    python src/evaluate.py mine{root}\n" in made
+
+
 def test_without_answers_the_accuracy_has_its_interval_and_the_card_says_why_there_is_no_matrix(run):
     def values(made):
         return [line.split(" | ")[:2] for line in made.splitlines() if line.startswith("| test/")]

@@ -77,10 +77,11 @@ def use(shared: Shared, result: Result) -> list[str]:
     """Return how a reader uses the network, which the zoo has by name."""
     is_in_zoo = shared.folder.absolute().parent == ZOO
     name = f"zoo/{shared.folder.name}" if is_in_zoo else shared.folder.name
+    root = " root=…" if result.get("data") == "imagefolder" else ""  # nothing else says where the images are
     weights = name.replace("zoo/", "zoo:", 1) if is_in_zoo else name
     return [
         f"    python src/predict.py {for_shell(name)} photo.png",
-        f"    python src/evaluate.py {for_shell(name)}",
+        f"    python src/evaluate.py {for_shell(name)}{root}",
         f"    python src/train.py {model_of(shared, result)} {for_shell(f'model.weights={weights}')} data=…",
         "",
         "In Python:",
