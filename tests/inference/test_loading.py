@@ -406,8 +406,8 @@ def test_hydras_own_keys_are_those_of_conf(content, monkeypatch, group, name, va
     ("name", "value", "problem"),
     [
         ("widths", [10**6] * 3, r"model\.widths=\[1000000, 1000000, 1000000\] must be .*"),
-        ("shortcut", "D", r"model\.shortcut=D must be .*"),
-        ("depth", 3, r"there is no option model\.depth.*"),
+        ("shortcut", "Z", r"model\.shortcut=Z must be .*"),
+        ("depth", 3, r"model: ResNet\.__init__\(\) got an unexpected .* 'depth'"),
     ],
 )
 def test_a_network_that_cannot_be_built_is_one_line(content, monkeypatch, name, value, problem):
