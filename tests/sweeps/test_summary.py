@@ -36,6 +36,17 @@ def test_a_sweep_without_seeds_ends_with_one_row_per_job(sweep, capsys):
     ]
 
 
+def test_the_folder_of_a_sweep_is_printed_as_a_shell_takes_it(tmp_path, capsys):
+    folder = tmp_path / "my sweep, <b>"
+    make_run(folder / "0_model=resnet8", accuracy=0.5)
+    (folder / "multirun.yaml").write_text("")
+    print_summary(Sweep(folder), planned=1)
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"sweep:  '{folder}' (report.html, report.csv, runs.csv)",
+        f"curves: tensorboard --logdir '{folder}'",
+    ]
+
+
 def test_jobs_that_have_not_begun_are_counted(sweep, capsys):
     print_summary(sweep, planned=6)
     assert "2 of 6 jobs have not begun" in capsys.readouterr().out.splitlines()

@@ -238,7 +238,7 @@ def test_a_terminal_without_a_character_shows_the_rest(tmp_path, no_torch):
     ascii_only = no_torch | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = run("train", "-m", *STOPS[:-1], "hydra.sweep.dir=größe", cwd=tmp_path, **ascii_only)
     assert done.returncode == 1
-    assert "sweep:  gr??e (report.html, report.csv, runs.csv)" in done.stdout.splitlines()
+    assert "sweep:  'gr??e' (report.html, report.csv, runs.csv)" in done.stdout.splitlines()
 
 
 def test_a_sweep_that_another_process_runs_is_left_alone(tmp_path, no_torch):

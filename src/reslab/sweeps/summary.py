@@ -47,7 +47,7 @@ def print_summary(sweep: Sweep, planned: int, status: str = "finished", unrecord
 
         if report is not None:
             write_report(report, sweep.folder)
-            print(f"sweep:  {printable(for_shell(str(sweep.folder)))} ({', '.join(FILES)})")
+            print(f"sweep:  {for_shell(str(sweep.folder))} ({', '.join(FILES)})")
     print(f"curves: tensorboard --logdir {for_shell(str(sweep.folder))}")
     failed += unrecorded
     with suppress(OSError):  # a full disk may be why jobs failed
