@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 
@@ -146,7 +147,14 @@ def test_the_coverage_of_the_test_images_is_measured(calibrated, tmp_path):
         "single": (sets.sum(1) == 1).double().mean().item(),
     }
     assert json.loads(output.read_text()) == result
-    both = evaluation.evaluate(evaluation_of(calibrated.folder, "coverage=0.9", "calibrated=true"))
+    table = tmp_path / "images.csv"
+    options = ("coverage=0.9", "calibrated=true", f"predictions={table}")
+    both = evaluation.evaluate(evaluation_of(calibrated.folder, *options))
+    with table.open() as file:
+        written = [json.loads(row["set"]) for row in csv.DictReader(file)]
+    assert [{*map(int, names)} for names in written] == [{*each.nonzero().ravel().tolist()} for each in sets]
+    firsts = zip(written, answers.predicted.tolist(), strict=True)
+    assert all(int(names[0]) == predicted for names, predicted in firsts if names)
     assert both["sets"] == result["sets"]  # which do not depend on the temperature
 
 

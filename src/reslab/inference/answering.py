@@ -9,7 +9,7 @@ from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor
 
 from reslab.errors import UserError
-from reslab.inference.conformal import prediction_sets, threshold
+from reslab.inference.conformal import ordered_sets, threshold
 from reslab.inference.ensemble import class_order, mean_logits
 from reslab.inference.loading import Trained, load_classifier
 from reslab.inference.precision import computed_precision, in_precision_of_run, report_other_precision
@@ -60,11 +60,7 @@ class Answering(NamedTuple):
 
     def sets(self, logits: Tensor) -> list[list[int]] | None:
         """Return the labels in the set of each image, the most probable first, of what `together` returns."""
-        if self.limit is None:
-            return None
-        order = logits.sort(dim=1, descending=True, stable=True).indices
-        kept = prediction_sets(logits, self.limit).gather(1, order)
-        return [labels[keep].tolist() for labels, keep in zip(order, kept, strict=True)]
+        return None if self.limit is None else ordered_sets(logits, self.limit)
 
 
 def answering_alone(trained: Trained, device: str) -> Answering:

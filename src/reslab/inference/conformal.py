@@ -68,6 +68,13 @@ def prediction_sets(logits: Tensor, limit: float) -> Tensor:  # float (N, C) -> 
     return class_scores(logits) <= limit
 
 
+def ordered_sets(logits: Tensor, limit: float) -> list[list[int]]:
+    """Return the labels in the set of each image, the most probable first. Arguments as for `prediction_sets`."""
+    order = logits.sort(dim=1, descending=True, stable=True).indices
+    kept = prediction_sets(logits, limit).gather(1, order)
+    return [labels[keep].tolist() for labels, keep in zip(order, kept, strict=True)]
+
+
 def measured_coverage(logits: Tensor, labels: Tensor, limit: float) -> dict[str, float]:
     """Return what the sets of labelled images are like.
 

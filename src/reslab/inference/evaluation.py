@@ -14,7 +14,7 @@ from reslab.data.base import ImageDataModule
 from reslab.data.options import check_sizes
 from reslab.errors import UserError
 from reslab.files import output_errors, write_json
-from reslab.inference.conformal import measured_coverage, threshold
+from reslab.inference.conformal import measured_coverage, ordered_sets, threshold
 from reslab.inference.ensemble import averaged, members_of
 from reslab.inference.loading import Trained, restore_classifier
 from reslab.inference.options import accelerator_of
@@ -48,12 +48,14 @@ class Evaluation(NamedTuple):
         answers: the logits of each image; None if they are too many to be kept, and in all processes but the first.
         data: the data set. Its test split has the tested images.
         trained: the network, with the views and the sizes of the test; None for several networks.
+        sets: with `coverage`, the labels in the set of each image, the most probable first.
     """
 
     result: dict[str, Any]
     answers: Answers | None
     data: ImageDataModule
     trained: Trained | None
+    sets: list[list[int]] | None = None
 
 
 def evaluate(config: DictConfig, config_dir: str | Path | None = None) -> dict[str, Any]:
@@ -114,7 +116,7 @@ def write_evaluation(evaluation: Evaluation, config: DictConfig) -> None:
             f"predictions={config.predictions} would have more than {MAX_NUMBERS:,} probabilities: "
             "trainer.limit_test_batches tests fewer images"
         )
-    write_answers_table(Path(config.predictions), evaluation.answers, config.sort)
+    write_answers_table(Path(config.predictions), evaluation.answers, config.sort, evaluation.sets)
 
 
 def test_ensemble(config: DictConfig, members: Sequence[str], config_dir: str | Path | None) -> Evaluation:
@@ -245,8 +247,10 @@ def with_calibration(evaluation: Evaluation, calibration: Calibration, config: D
     result, answers = evaluation.result, evaluation.answers
     if answers is None:
         raise UserError("calibrated and coverage need the logits of all images, which are too many to keep in memory")
+    sets = None
     if config.coverage is not None:
         limit = threshold(calibration.scores, config.coverage)
+        sets = ordered_sets(answers.logits, limit)
         measured = measured_coverage(answers.logits, answers.labels, limit)
         result["sets"] = {"asked": config.coverage, "calibration_images": len(calibration.scores)} | measured
     if config.calibrated:
@@ -256,7 +260,7 @@ def with_calibration(evaluation: Evaluation, calibration: Calibration, config: D
         result["uncalibrated"] = {name: value for name, value in result["metrics"].items() if name in changed}
         result["metrics"] |= {name: value for name, value in after.items() if name in changed}
         result["temperature"] = calibration.temperature
-    return evaluation._replace(answers=answers)
+    return evaluation._replace(answers=answers, sets=sets)
 
 
 def warn_of_other_step(path: Path, step: int, config: DictConfig) -> None:

@@ -81,14 +81,19 @@ def columns_of(batch: Predicted, classes: Sequence[str], top: Top) -> Columns:
         names = (PREDICTED, PROBABILITY) if rank == 1 else (f"class_{rank}", f"{PROBABILITY}_{rank}")
         columns |= zip(names, ([classes[label] for label in labels], probabilities), strict=True)
     if batch.sets is not None:
-        columns[SET] = [json.dumps([classes[label] for label in labels], ensure_ascii=False) for labels in batch.sets]
+        columns[SET] = set_column(batch.sets, classes)
     return columns | (probability_columns(classes, batch.probabilities) if top == "all" else {})
+
+
+def set_column(sets: list[list[int]], classes: Sequence[str]) -> list[str]:
+    """Return the names of the classes in the set of each image, as JSON."""
+    return [json.dumps([classes[label] for label in labels], ensure_ascii=False) for labels in sets]
 
 
 # evaluate
 
 
-def write_answers_table(output: Path, answers: Answers, sort: Sort) -> None:
+def write_answers_table(output: Path, answers: Answers, sort: Sort, sets: list[list[int]] | None = None) -> None:
     """Write a row per image of a test: path, true and predicted class, probability, loss, and that of all classes.
 
     Every value follows the rules of the test's metrics: see `Answers`.
@@ -97,6 +102,7 @@ def write_answers_table(output: Path, answers: Answers, sort: Sort) -> None:
         output: a .csv or a .parquet file.
         answers: what the network answered.
         sort: "loss" for the highest loss first, "none" for the order of the data set.
+        sets: the labels in the set of each image; None for no column of them.
 
     Raises:
         UserError: the file cannot be written.
@@ -106,15 +112,17 @@ def write_answers_table(output: Path, answers: Answers, sort: Sort) -> None:
         order = answers.losses.argsort(descending=True, stable=True)  # NaN comes first
     with table_file(output, "predictions") as write:
         for positions in order.split(ROW_GROUP_BYTES // 4 // len(answers.classes) + 1):
-            write(columns_of_answers(answers.at(positions)))
+            chosen = None if sets is None else [sets[position] for position in positions.tolist()]
+            write(columns_of_answers(answers.at(positions), chosen))
 
 
-def columns_of_answers(answers: Answers) -> Columns:
+def columns_of_answers(answers: Answers, sets: list[list[int]] | None) -> Columns:
     classes, names = answers.classes, {TRUE: answers.labels, PREDICTED: answers.predicted}
     return {
         PATH: answers.names,
         **{name: [classes[label] for label in labels.tolist()] for name, labels in names.items()},
         PROBABILITY: answers.confidence,
         LOSS: answers.losses,
+        **({} if sets is None else {SET: set_column(sets, classes)}),
         **probability_columns(classes, answers.probabilities),
     }
