@@ -175,7 +175,7 @@ def test_another_kind_of_output_is_refused_before_any_work(composed):
     config = compose("predict", overrides=["checkpoint=none", "images=none", "output=classes.txt"])
     with pytest.raises(
         UserError,
-        match=r"^output=classes\.txt must be a file whose name ends in \.csv or \.parquet or \.json, or be null$",
+        match=r"^output=classes\.txt must be a file whose name ends in \.csv, \.parquet or \.json, or be left out$",
     ):
         PREDICT_SCHEMA.check(config)
 

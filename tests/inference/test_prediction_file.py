@@ -172,7 +172,7 @@ def test_a_limit_and_unreadable_files_leave_the_rows_of_the_tested_images(compos
         (["sort=loss"], "sort=loss is the order of a table: predictions=<a .csv or .parquet file> names it"),
         (
             ["predictions=a.json"],
-            "predictions=a.json must be a file whose name ends in .csv or .parquet, or be null",
+            "predictions=a.json must be a file whose name ends in .csv or .parquet, or be left out",
         ),
         (["predictions=a.csv", "sort=path"], "sort=path must be one of none, loss"),
     ],

@@ -17,9 +17,10 @@ DEVICE = one_of("auto", "cpu", "gpu", "cuda", "mps")
 
 
 def file_of(*endings: str) -> Kind:
-    """Paths with one of these endings."""
-    words = f"a file whose name ends in {' or '.join(endings)}"
-    return Kind(words, lambda value: PATH.allows(value) and value.endswith(endings), is_path=True)
+    """Paths with one of these endings, and null for no file."""
+    listed = " or ".join(filter(None, [", ".join(endings[:-1]), endings[-1]]))
+    words = f"a file whose name ends in {listed}, or be left out"
+    return Kind(words, lambda value: value is None or (PATH.allows(value) and value.endswith(endings)), is_path=True)
 
 
 COVERAGE = number("above 0 and below 1", lambda value: 0 < value < 1)
@@ -38,8 +39,8 @@ EVALUATE = {
     "checkpoint": one_or_list(PATH),
     "root": PATH | NULL,
     "device": DEVICE | NULL,
-    "output": file_of(".json") | NULL,
-    "predictions": file_of(".csv", ".parquet") | NULL,
+    "output": file_of(".json"),
+    "predictions": file_of(".csv", ".parquet"),
     "sort": one_of(*get_args(Sort)),
 }
 PREDICT = {
@@ -53,7 +54,7 @@ PREDICT = {
     "num_workers": DATA["data.num_workers"],
     "on_error": one_of(*get_args(OnError)),
     "device": DEVICE,
-    "output": file_of(".csv", ".parquet", ".json") | NULL,
+    "output": file_of(".csv", ".parquet", ".json"),
 }
 
 CALIBRATE = {
