@@ -182,6 +182,7 @@ def test_a_file_that_begins_with_an_underscore_is_no_choice(line_of):
     assert "_data" not in line_of("data=_dat")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "key", "nearest"),
     [
@@ -232,6 +233,7 @@ def test_lightnings_own_word_for_a_mistake_is_one():
     assert not is_mistake(RuntimeError("a"))
 
 
+@pytest.mark.slow
 def test_an_option_like_no_other(line_of):
     assert line_of("xyzzyx=1") == "there is no option xyzzyx; --cfg job shows all options"
 

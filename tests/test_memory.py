@@ -43,6 +43,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
 def test_freed_memory_is_kept_for_the_next_step():
     """A process of its own measures it, because the heap of this one holds what other tests have left."""

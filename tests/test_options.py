@@ -56,6 +56,7 @@ CHOICES = [f"{group}={name}" for group in GROUPS for name in names(group)]
 MODELS = ["model=resnet20", "model=resnet50d", "model=resnext29_8x64d", "model=six_block", "model=timm"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "choice"),
     [*(("config", choice) for choice in CHOICES + MODELS), ("benchmark", "trainer=cpu"), ("evaluate", "data=svhn"),
@@ -301,6 +302,7 @@ def check_examples(answers, count):
     return counts
 
 
+@pytest.mark.slow
 def test_any_options_train_or_are_one_line(answers):
     assert sum(check_examples(answers, 8).values()) == 8
 
@@ -346,6 +348,7 @@ def own_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "line"),
     [

@@ -182,10 +182,13 @@ class Run:
             if not os.path.lexists(file):
                 return f"{name} is missing"
             try:
-                settings = self.overrides if file == self.overrides_file else self.config
+                if file == self.overrides_file:
+                    is_whole = isinstance(self.overrides, list)
+                else:
+                    is_whole = isinstance(self.config, dict) and len(self.config) > 0
             except SETTINGS_ERRORS:
-                settings = None
-            if not (isinstance(settings, list) or (isinstance(settings, dict) and settings)):
+                is_whole = False
+            if not is_whole:
                 return f"{name} is damaged"
         return None
 

@@ -17,6 +17,7 @@ def test_every_combination_is_a_case_once(config):
     ]
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_without_torch(tmp_path, no_torch, config):
     done = run("benchmark", "benchmark.devices=[cpu,cuda]", cwd=tmp_path, **no_torch)
     line = "error: benchmark.devices=['cpu', 'cuda'] must be one of auto, cpu, gpu, or a list of these\n"
@@ -25,12 +26,14 @@ def test_a_mistake_is_one_line_without_torch(tmp_path, no_torch, config):
         read_cases(config("resume=a"))
 
 
+@pytest.mark.slow
 def test_there_are_enough_synthetic_images_for_a_batch(config):
     case = Case("cpu", "auto", "channels_last", False, "auto", 100)
     assert training_settings(config(), case, 1, 2)["data"]["num_images"] == 100
     assert training_settings(config(), replace(case, batch_size=10), 1, 2)["data"]["num_images"] == 64
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_cases_with_graphs_are_left_out_with_one_line(config, caplog, monkeypatch):
     options = ("benchmark.compile=[false,true]", "benchmark.graph=[false,true]")
     four = [(False, False), (False, True), (True, False), (True, True)]

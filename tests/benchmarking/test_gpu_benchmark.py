@@ -51,6 +51,7 @@ def run_dry(results, *arguments):
 # the rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["speed", "recipes", "fidelity", "disk"])
 def test_every_command_line_is_one_that_train_accepts(composed, machine, monkeypatch, tmp_path, part):
     """The commands of a GPU are composed and checked, and not run."""

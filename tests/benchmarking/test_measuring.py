@@ -103,6 +103,7 @@ def test_a_gpu_is_timed_by_events_and_synchronised_once(monkeypatch):
     assert calls == ["record"] * 9 + ["synchronize"]
 
 
+@pytest.mark.slow
 def test_a_case_is_measured_in_its_own_precision_and_memory_format(config, monkeypatch):
     inputs, classifiers = [], []
     build = measuring.build_classifier
@@ -137,6 +138,7 @@ def test_percentiles_are_the_10th_the_50th_and_the_90th():
     assert percentiles(torch.arange(11.0).flip(0)) == {"median": 5, "p10": 1, "p90": 9}
 
 
+@pytest.mark.slow
 def test_the_steps_of_a_benchmark_are_replayed_with_graph_true(config, monkeypatch):
     """The recorder is that of machines without a GPU. A graph is one part of a step."""
     recorders = []

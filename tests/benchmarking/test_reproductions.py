@@ -38,6 +38,7 @@ FAKE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_train_accepts_every_job_of_a_row(composed, name):
     words = shlex.split(ROWS[name].options)

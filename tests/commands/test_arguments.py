@@ -87,6 +87,7 @@ def test_each_value_is_quoted_by_itself(argument, quoted):
     assert quote_if_needed(argument, {**TRAINING_SCHEMA.kinds, **PREDICT_SCHEMA.kinds}) == quoted
 
 
+@pytest.mark.slow
 def test_a_path_with_a_comma_that_exists_is_one_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("photos odd, 100%=", "a,b", "a", "a,c"):
@@ -137,6 +138,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_hydra_makes_it(tmp_path,
         check_places([f"{name}=a,b"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schema", "argument", "line"),
     [
@@ -240,6 +242,7 @@ def test_equal_values_are_a_mistake_of_a_sweep_only(typed):
         hydra_arguments_of([*typed, "-m"], TRAINING_SCHEMA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "line"),
     [

@@ -410,6 +410,7 @@ def check(answer, line):
     assert status == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "line"),
     sampled(OPTIONS, every=6),
@@ -423,6 +424,7 @@ def test_a_mistake_in_an_option_leaves_the_run_as_it_was(run, trained_run, monke
     assert contents(trained_run) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "line"), sampled(RESUMED, every=2))
 def test_a_mistake_on_resuming_changes_no_byte_of_the_run(run, trained_run, arguments, line):
     before = contents(trained_run)
@@ -433,6 +435,7 @@ def test_a_mistake_on_resuming_changes_no_byte_of_the_run(run, trained_run, argu
     assert contents(trained_run) == before
 
 
+@pytest.mark.slow
 def test_a_failure_before_a_run_has_resumed_leaves_its_result(run, trained_run, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("the disk is gone")
@@ -445,6 +448,7 @@ def test_a_failure_before_a_run_has_resumed_leaves_its_result(run, trained_run, 
     assert "the disk is gone" in (trained_run / "train.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "line"), sampled(LATER, every=3))
 def test_what_is_found_later_is_one_line_too(run, trained_run, tmp_path, arguments, line):
     before = contents(trained_run)
@@ -461,6 +465,7 @@ def test_a_mistake_in_the_folder_of_an_unfinished_run_is_no_result_of_it(run, tm
     assert [path.name for path in tmp_path.iterdir()] == [".hydra"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arguments", "line"), sampled(OTHERS, every=3))
 def test_the_other_commands(run, trained_run, tmp_path, name, arguments, line):
     before = contents(trained_run)

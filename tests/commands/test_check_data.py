@@ -11,6 +11,7 @@ from reslab.commands.check_data import refuse_names
 from reslab.errors import UserError
 
 
+@pytest.mark.slow
 def test_the_exit_status_says_whether_two_splits_share_images(tmp_path):
     """Two commands in processes of their own, since their status is what a script sees."""
     generator = np.random.default_rng(0)

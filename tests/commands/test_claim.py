@@ -86,6 +86,7 @@ def test_ctrl_c_while_a_folder_is_waited_for_changes_no_byte_of_it(tmp_path, oth
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_only_if_it_was_not_finished_meanwhile(tmp_path, other):
     run = reslab.train(*QUICK, f"hydra.run.dir={tmp_path}/begun")
     run.result_file.unlink()
@@ -98,6 +99,7 @@ def test_a_run_is_resumed_only_if_it_was_not_finished_meanwhile(tmp_path, other)
     assert contents(run.folder) == before | {run.result_file: b'{"status": "finished"}'}
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_left_without_a_run_is_taken(tmp_path, other):
     other(lambda: None)
     run = reslab.train(*QUICK, "seed=2", f"hydra.run.dir={tmp_path}/run")
@@ -109,6 +111,7 @@ def rename_and_replace(folder):
     (folder / ".hydra").mkdir(parents=True)  # of another run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "move",
     [
@@ -135,6 +138,7 @@ def test_a_folder_that_disappears_ends_the_run_and_is_not_made_again(tmp_path, m
         assert [path.name for path in folder.rglob("*")] == [".hydra"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", ["data.batch_size=0", "data.root=nowhere"], ids=["option", "data"])
 def test_a_mistake_before_training_leaves_nothing(tmp_path, monkeypatch, mistake):
     monkeypatch.chdir(tmp_path)
@@ -185,6 +189,7 @@ def test_a_signal_before_training_leaves_nothing(tmp_path, interrupted_train, mo
     assert list(tmp_path.rglob("*")) == [tmp_path / "outputs"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["build_data", "on_fit_start"])
 def test_a_signal_before_a_run_resumes_is_reported_and_leaves_its_result(tmp_path, interrupted_train, moment):
     """The settings of the run lack what the command adds, so `resume=` alone would have nothing left to do."""
@@ -206,6 +211,7 @@ def test_only_a_new_run_that_a_mistake_or_a_signal_ends_before_it_trains_leaves_
     assert not leaves_nothing(signal_error, run, composed())
 
 
+@pytest.mark.slow
 def test_a_mistake_that_ends_a_run_which_has_begun_is_recorded(tmp_path, monkeypatch):
     def broken(*_):
         raise UserError("a.jpg cannot be read")

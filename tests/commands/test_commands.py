@@ -44,6 +44,7 @@ def test_help_shows_examples(tmp_path, no_torch, command, example):
         assert "model: _resnet" not in done.stdout  # it is no choice, only what all others start from
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "arguments", "line"),
     [
@@ -140,6 +141,7 @@ def test_evaluate_finds_the_same_accuracy(trained_by_command):
     assert [row["class"] for row in evaluation["classes"]] == list("0123456789")
 
 
+@pytest.mark.slow
 def test_predict_writes_the_classes_of_the_same_images(trained_by_command, digit_files):
     _, cwd, folder = trained_by_command
     images = digit_files[0].parents[1]
@@ -205,6 +207,7 @@ def sweep(tmp_path_factory):
     return done, folder
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failed_job_and_tells_it(sweep):
     done, folder = sweep
     assert done.returncode == 1
@@ -382,6 +385,7 @@ def test_a_summary_makes_no_folder_and_no_log(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_summary_of_a_sweep_is_refused_before_it_begins(tmp_path):
     done = run("train", "-m", "model=resnet8,resnet20", "summary=true", cwd=tmp_path)
     assert done.returncode == 2

@@ -74,6 +74,7 @@ def test_a_command_gets_its_arguments_and_its_file_as_the_script(monkeypatch, ca
     assert sys.argv == before
 
 
+@pytest.mark.slow
 def test_the_help_of_a_command_is_that_of_its_script():
     by_name = subprocess.run([*RESLAB, "train", "--help"], capture_output=True, text=True, check=True)
     by_file = subprocess.run(

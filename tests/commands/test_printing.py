@@ -78,6 +78,7 @@ def test_a_named_data_set_needs_no_files_for_a_summary(composed, monkeypatch, na
     assert input_shape(composed(f"data={name}")) == SHAPES[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "synthetic", pytest.param("fashion_mnist", marks=needs_fashion_mnist)])
 @pytest.mark.parametrize("options", [(), ("data.channels=3", "data.image_size=40")])
 def test_a_summary_without_files_is_that_with_files(composed, name, options):

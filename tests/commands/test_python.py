@@ -30,6 +30,7 @@ def own_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [reslab, reslab.run])
 def test_the_examples_of_the_public_functions(module):
     failures, examples = doctest.testmod(module)
@@ -37,6 +38,7 @@ def test_the_examples_of_the_public_functions(module):
     assert examples >= 3
 
 
+@pytest.mark.slow
 def test_a_run_from_python_is_the_run_of_the_command(tmp_path, composed):
     run = reslab.train(*QUICK, "trainer.max_epochs=2", "data.augment.erasing=0.5")
     fit.train(composed(*QUICK, "trainer.max_epochs=2", "data.augment.erasing=0.5", f"folder={tmp_path}/composed"))
@@ -46,6 +48,7 @@ def test_a_run_from_python_is_the_run_of_the_command(tmp_path, composed):
     assert "[reslab.training.progress][INFO]     2  " in (run.folder / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_is_loaded_as_the_commands_find_it(tmp_path, monkeypatch):
     first, second = reslab.train(*QUICK), reslab.train(*QUICK)
     os.utime(first.config_file, (1, 1))
@@ -112,6 +115,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(monkeypatch):
         run_hydra(TRAINING_SCHEMA, lambda config: pytest.fail("it trains"))
 
 
+@pytest.mark.slow
 def test_predictions_take_the_options_of_the_command(tmp_path, monkeypatch):
     run = reslab.train(*QUICK)
     (tmp_path / "images").mkdir()
@@ -140,6 +144,7 @@ def own_copy(trained, tmp_path):
     return reslab.Run(shutil.copytree(trained.folder, tmp_path / "run"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", ["Evaluate and calibrate", "Export"])
 def test_the_examples_of_the_document_run(own_copy, heading):
     page = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
@@ -148,6 +153,7 @@ def test_the_examples_of_the_document_run(own_copy, heading):
     exec(example, {"run": own_copy})
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_that_of_the_run_and_of_the_command(trained, own_copy, tmp_path):
     assert own_copy.evaluate(device="cpu", predictions="p.csv")["metrics"] == {
         name: trained.result[name] for name in trained.result if name.startswith("test/") and "images" not in name
@@ -189,18 +195,21 @@ def test_a_wrong_argument_is_one_line(trained, call, line):
         call(reslab.Run(trained.folder))
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_raises_an_error_of_the_api():
     with pytest.raises(reslab.RunError, match=r"optimizer\.lr"):
         reslab.train(*QUICK, "optimizer.lr=1e20", "optimizer.weight_decay=0")
     assert {"RunError", "UserError"} <= set(reslab.__all__)
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_second_have_their_own_folders():
     first, second = reslab.train(*QUICK), reslab.train(*QUICK)
     assert first.folder != second.folder
     assert equal(last_weights(first.folder), last_weights(second.folder))
 
 
+@pytest.mark.slow
 def test_a_run_from_python_can_be_resumed():
     run = reslab.train(*QUICK)
     longer = reslab.train(f"resume={run.folder}", "trainer.max_epochs=3")
@@ -246,6 +255,7 @@ def test_a_failure_is_raised_as_it_is_and_recorded(tmp_path, monkeypatch):
     assert (run.status, run.result["error"]) == ("failed", "ZeroDivisionError: in a step")
 
 
+@pytest.mark.slow
 def test_an_interrupt_saves_the_run_and_is_pythons_own(tmp_path, monkeypatch, capsys):
     handler = signal.getsignal(signal.SIGINT)
     step = fit.Classifier.training_step
@@ -268,6 +278,7 @@ def test_an_interrupt_saves_the_run_and_is_pythons_own(tmp_path, monkeypatch, ca
     assert signals.caught is None
 
 
+@pytest.mark.slow
 def test_the_programs_own_logging_stays(capsys):
     before = logging.root.handlers[:], logging.getLogger("reslab").handlers[:]
     reslab.train(*QUICK)
@@ -300,6 +311,7 @@ class Own(Digits):
 OWN = {"own.py": OWN_CLASS, "mine/data/own.yaml": "defaults: [digits]\n_target_: own.Own\nname: own\nknob: 3\n"}
 
 
+@pytest.mark.slow
 def test_a_class_of_the_users_own_is_trained_and_used_with_its_folder_of_configuration(tmp_path, monkeypatch):
     for name, text in OWN.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -318,6 +330,7 @@ def test_a_class_of_the_users_own_is_trained_and_used_with_its_folder_of_configu
     assert again.result["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_a_folder_of_configuration_that_does_not_exist_is_refused(tmp_path):
     run = reslab.train(*QUICK)
     for use in (

@@ -18,6 +18,7 @@ def sweep(tmp_path):
     return make_sweep(tmp_path / "sweep")
 
 
+@pytest.mark.slow
 def test_the_command_does_not_need_torch(sweep, no_torch):
     done = run("report", "sweep", cwd=sweep.parent, **no_torch)
     assert (done.returncode, done.stderr) == (0, "")
@@ -28,6 +29,7 @@ def test_the_command_does_not_need_torch(sweep, no_torch):
     assert (sweep.parent / "there" / "report.csv").read_text().splitlines()[1].startswith("1,2,2,0.6,")
 
 
+@pytest.mark.slow
 def test_a_report_on_several_folders_is_written_into_their_common_folder(sweep, no_torch):
     first, second = (path.name for path in sorted(sweep.glob("*resnet8")))
     (sweep / "report.csv").write_text("an earlier report")
@@ -58,6 +60,7 @@ def test_latest_is_the_newest_run_or_sweep_not_a_job_of_it(tmp_path, monkeypatch
         report(["oldest"])
 
 
+@pytest.mark.slow
 def test_the_report_of_one_run_is_its_page(sweep, no_torch):
     done = run("report", "sweep/0_resnet8", cwd=sweep.parent, **no_torch)
     assert (done.returncode, done.stderr) == (0, "")
@@ -107,6 +110,7 @@ def test_a_mistake_is_one_line(sweep, no_torch, arguments, line):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line + "\n")
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error_and_the_report_is_written(sweep, no_torch):
     read, write = os.pipe()
     os.close(read)
@@ -117,6 +121,7 @@ def test_a_closed_pipe_is_no_error_and_the_report_is_written(sweep, no_torch):
     assert (sweep / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argument", ["sweep", "--help"])
 def test_a_full_disk_behind_the_output_is_one_line(sweep, no_torch, argument):
     command, here = [sys.executable, SRC / "report.py", argument], sweep.parent
@@ -140,6 +145,7 @@ def test_ctrl_c_prints_no_traceback(sweep, no_torch):
         assert process.stderr.read() == "interrupted (SIGINT)\n"
 
 
+@pytest.mark.slow
 def test_characters_that_the_terminal_cannot_show_do_not_stop_the_report(sweep, no_torch):
     """The name of the folder is not text, and the terminal has no ±. report.csv has the name as it is."""
     folder = sweep.rename(os.fsdecode(os.fsencode(sweep.parent) + b"/\xff"))
@@ -158,6 +164,7 @@ def test_help_shows_examples(tmp_path, no_torch):
     assert "  python src/report.py outputs/resnet20-digits versus outputs/resnet32-digits" in done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_tilde_is_the_home_folder(sweep, no_torch):
     done = run("report", "~/sweep", "output=~/there", cwd=sweep.parent, HOME=str(sweep.parent), **no_torch)
     assert (done.returncode, done.stderr) == (0, "")
@@ -192,6 +199,7 @@ def test_latest_is_the_newest_run(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "report: outputs/resnet8-digits/a/run.html"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf", "PDF"])
 def test_an_output_with_the_suffix_of_a_picture_is_the_learning_curves(sweep, tmp_path, capsys, suffix):
     pictures = [tmp_path / f"{name}.{suffix}" for name in ("one", "two")]

@@ -130,6 +130,7 @@ def test_kills_of_each_recipe(tmp_path, recipe):
     print(f"{recipe}: {survived} kills survived in {runs} runs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_step_and_ends_the_run(tmp_path, number, status):
     whole, parts = folders(tmp_path)
@@ -212,6 +213,7 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "broken"), [(damage_nothing, []), (truncate, ["last.broken"]), (flip_a_bit, ["last.broken"])]
 )
@@ -228,6 +230,7 @@ def test_more_epochs_and_a_broken_checkpoint(tmp_path, damage, broken):
     assert [path.name for path in (run_folder / "checkpoints").glob("*.broken")] == broken
 
 
+@pytest.mark.slow
 def test_a_run_that_max_steps_ended_within_an_epoch_goes_on_there(tmp_path):
     whole, parts = folders(tmp_path)
     arguments = ("scheduler=constant", *TINY)
@@ -248,6 +251,7 @@ def resumed(composed, folder, *overrides):
     return fit.train(composed(*TRAINED, f"folder={folder}", f"resume={folder}", *overrides))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_moved_goes_on_with_its_best_weights(composed, trained, copied):
     before = best_state(trained.folder)
     result = resumed(composed, copied)  # nothing is left to train
@@ -372,6 +376,7 @@ def test_weights_that_are_lost_are_not_written(composed, tmp_path, overrides, to
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(composed, tmp_path):
     fit.train(composed(*TRAINED, "scheduler=constant", "trainer.max_epochs=1", "test=false"))
     path = tmp_path / "checkpoints" / "last.ckpt"
@@ -385,6 +390,7 @@ def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(composed, tmp_
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path):
     whole, parts = folders(tmp_path)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", parts], check=False).returncode:
@@ -442,6 +448,7 @@ def test_a_checkpoint_stands_for_its_run(tmp_path):
     assert resumed_command_line([f"resume={best}"]) == ["seed=3", *place]
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_keeps_its_network(tmp_path):
     """The configuration of an older run lacks the options that model=resnet9 sets since."""
     folder = make_run(tmp_path, ["model=resnet9", "seed=3"])
@@ -455,6 +462,7 @@ def test_a_run_of_an_older_version_keeps_its_network(tmp_path):
     assert asked[:6] == [*older, "model=resnet9", "seed=3", "model.pooling=max"]
 
 
+@pytest.mark.slow
 def test_an_older_run_keeps_what_it_said_of_its_logger(tmp_path):
     """Its options had no `tensorboard.` in their names when there was one logger only."""
     now = composed("config", ["logger.tensorboard.group_by=split"], [])
@@ -490,6 +498,7 @@ def test_an_older_run_keeps_what_it_said_of_its_pictures(tmp_path):
     assert identity(now) == identity(today)
 
 
+@pytest.mark.slow
 def test_an_option_that_an_older_version_did_not_list_needs_its_plus_no_longer(tmp_path, monkeypatch):
     now = composed("config", ["optimizer=adam", "optimizer.eps=1e-5", "callbacks=early_stopping"], [])
     folder = tmp_path / "outputs" / "a" / "1"
@@ -520,6 +529,7 @@ def test_a_run_of_ones_own_model_asks_for_its_folder_of_configuration(tmp_path):
         assert "model=tiny" in resumed_command_line([f"{option}={folder}", f"--config-dir={tmp_path}/mine"])
 
 
+@pytest.mark.slow
 def test_auto_is_the_newest_unfinished_run_of_the_same_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     asked = ["model=resnet8", "seed=3", "resume=auto"]
@@ -695,6 +705,7 @@ def test_the_flags_of_a_resumed_run_stay_together_at_the_end(tmp_path, monkeypat
 # a run's folder may come from a stranger
 
 
+@pytest.mark.slow
 def test_what_the_user_gives_or_trusts_is_taken(tmp_path):
     mine = ["+callbacks.mine._target_=my.Callback", "+callbacks.mine.path=/x"]
     folder = make_run(tmp_path / "run", ["seed=3", *mine])
@@ -739,6 +750,7 @@ def test_trust_and_from_are_checked(arguments, line):
         resumed_command_line(arguments)
 
 
+@pytest.mark.slow
 def test_the_folder_that_is_named_decides_where_a_resumed_run_is(tmp_path):
     """None of the saved overrides makes another run's folder the one that is written to."""
     other = make_run(tmp_path / "other", ["seed=1"], "finished")
@@ -759,6 +771,7 @@ def test_the_folder_that_is_named_decides_where_a_resumed_run_is(tmp_path):
     assert resumed_command_line([f"resume={sweep}"]) == [f"hydra.sweep.dir='{sweep}'", "seed=1,2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torn", ["", "\0" * 99, "[seed=3", "{}", "- 3\n"])
 @pytest.mark.parametrize("name", ["overrides.yaml", "config.yaml"])
 def test_settings_that_were_cut_off_are_refused(tmp_path, name, torn):
@@ -777,6 +790,7 @@ def test_settings_of_which_a_part_was_lost_are_refused(tmp_path):
         resumed_command_line([f"resume={folder}"])
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_in_a_new_folder(tmp_path):
     whole, parts = folders(tmp_path)
     run(whole, *TINY, *RECIPES["sgd"], "trainer.max_epochs=1")
@@ -793,6 +807,7 @@ def make_settings(folder, when):
     os.utime(Run(folder).config_file, (when, when))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["resume", "from"])
 def test_a_folder_of_runs_names_its_newest_run(tmp_path, monkeypatch, capsys, option):
     monkeypatch.chdir(tmp_path)

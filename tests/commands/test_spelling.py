@@ -66,6 +66,7 @@ def test_a_tilde_in_an_argument_without_a_name_is_the_home_folder(monkeypatch):
     assert hydra_arguments_of(["~/run"], EVALUATE_SCHEMA) == ["checkpoint='/home/me/run'"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schema", "typed", "line"),
     [

@@ -43,6 +43,7 @@ KEPT_IN_A_SWEEP = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", REFUSED)
 @pytest.mark.parametrize("source", ["resume", "from"])
 def test_a_saved_override_that_could_run_code_is_refused(tmp_path, source, override):

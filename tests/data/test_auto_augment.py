@@ -79,6 +79,7 @@ def test_operations_magnitudes_and_signs_are_drawn_as_torchvision_draws_them(spa
         assert within_six_deviations(int((moved < 0).sum()), len(moved), 0.5) if is_signed else (moved >= 0).all()
 
 
+@pytest.mark.slow
 def test_images_after_randaugment_are_distributed_as_torchvisions():
     """The operations that a white pixel in black survives are told apart by where it is and what it became."""
     n = 6000

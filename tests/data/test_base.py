@@ -203,6 +203,7 @@ def test_overfitting_does_not_shuffle_and_sees_all_classes(composed, limit):
     assert sorted(indices_of(loader).tolist()) == sorted(data.splits["train"].indices.tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "spread"), [(1, True), (9, True), (10, False), (11, False), (0.5, True), (0.99, True), (1.0, False)]
 )
@@ -287,6 +288,7 @@ def global_generators():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

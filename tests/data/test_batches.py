@@ -224,6 +224,7 @@ def test_the_order_of_an_epoch_is_copied_to_the_device_once():
     assert copies.count == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", [0, 1, 3, 5])
 def test_a_loader_resumed_in_an_epoch_yields_exactly_the_remaining_batches(make_loader, seen):
     uninterrupted = list(make_loader(epoch=4))

@@ -91,6 +91,7 @@ def test_blends_in_turn_are_torchvisions_in_every_order(channels):
     assert greatest_difference(colors.blend_in_turn(images, orders, factors), torch.stack(expected)) <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strengths", [(0.4, 0.3, 0.5, 0.1), (0.4, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.3), (2.0, 0.0, 1.0, 0.5)]
 )

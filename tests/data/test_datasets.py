@@ -252,6 +252,7 @@ def serve_cifar10(folder, address, monkeypatch):
 SERVED = {"mnist": serve_mnist, "cifar10": serve_cifar10}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERVED)
 def test_missing_files_are_downloaded_and_unpacked_once(composed, tmp_path, monkeypatch, server, name):
     folder, address = server
@@ -273,6 +274,7 @@ def test_a_download_with_a_wrong_checksum_is_an_error(composed, tmp_path, monkey
         read(composed, tmp_path / "root", f"data={name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERVED)
 def test_an_interrupted_download_is_an_error_and_is_repeated(composed, tmp_path, monkeypatch, server, name):
     folder, address = server
@@ -306,6 +308,7 @@ def header(path):
     path.write_bytes(path.read_bytes()[:6])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [cut, emptied, text, header])
 @pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
 def test_a_broken_unpacked_file_is_renamed_and_downloaded_again(composed, tmp_path, monkeypatch, server, file, spoil):
@@ -355,6 +358,7 @@ def pipe(path):
     os.mkfifo(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [cut, pipe])
 @pytest.mark.parametrize("name", FILES)
 def test_a_broken_file_is_named_and_not_used_again(composed, tmp_path, monkeypatch, no_network, name, spoil):
@@ -415,6 +419,7 @@ def test_an_interrupted_unpacking_of_imagenette_leaves_no_folder(composed, tmp_p
     assert (len(data.splits["train"]), len(data.splits["test"])) == (10, 10)
 
 
+@pytest.mark.slow
 def test_one_of_two_processes_downloads_and_the_other_waits(composed, tmp_path, monkeypatch, server):
     folder, address = server
     pixels = serve_mnist(folder, address, monkeypatch)
@@ -541,6 +546,7 @@ def test_synthetic_images_are_fixed_and_its_labels_balanced(composed):
 # every file in conf/data, also one that a user adds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names("data"))
 def test_every_configuration_builds_its_data_module(composed, tmp_path, name):
     config = composed(f"data={name}", f"data.root={tmp_path}")
@@ -550,6 +556,7 @@ def test_every_configuration_builds_its_data_module(composed, tmp_path, name):
     assert data.augmentation()(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 3, 32, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names("data"))
 def test_every_data_set_is_read_or_asks_for_its_files_in_one_line(composed, tmp_path, no_network, name):
     try:

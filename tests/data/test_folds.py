@@ -15,6 +15,7 @@ def digits(composed, *overrides):
     return build_data(composed("data=digits", *overrides), ("fit", "test"))
 
 
+@pytest.mark.slow
 def test_every_image_of_a_data_set_without_test_images_is_tested_once(composed):
     tests = [digits(composed, "data.folds=5", f"data.fold={fold}").splits for fold in range(5)]
     assert [len(splits["test"]) for splits in tests] == pytest.approx([359] * 5, abs=2)
@@ -47,6 +48,7 @@ def test_the_fold_is_the_test_set_where_there_is_no_other(composed, overrides, s
     assert build_data(composed(*overrides), ()).fold_split == split
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folders", [("",), ("train",)])
 def test_the_fold_is_the_test_set_of_folders_without_one(composed, tmp_path, folders):
     fill(tmp_path / folders[0], {"cat": 20, "dog": 10})
@@ -61,6 +63,7 @@ def test_the_fold_is_the_test_set_of_folders_without_one(composed, tmp_path, fol
     assert sorted(tested) == sorted(map(str, tmp_path.rglob("*.png")))
 
 
+@pytest.mark.slow
 def test_the_fold_is_the_validation_split_where_test_images_exist(composed, tmp_path):
     fill(tmp_path / "train", {"cat": 20, "dog": 10})
     fill(tmp_path / "test", {"cat": 1, "dog": 2})
@@ -75,6 +78,7 @@ def test_the_fold_is_the_validation_split_where_test_images_exist(composed, tmp_
     assert sorted(validated) == sorted(map(str, (tmp_path / "train").rglob("*.png")))
 
 
+@pytest.mark.slow
 def test_a_fold_has_whole_groups(composed, tmp_path):
     for patient in range(10):
         fill(tmp_path / ("cat", "dog")[patient % 2], {f"p{patient}": 3})
@@ -116,6 +120,7 @@ def test_folds_and_groups_that_cannot_be_are_one_line(composed, tmp_path, overri
     assert re.search(message, one_line(error.value, "config"))
 
 
+@pytest.mark.slow
 def test_folds_and_other_ways_to_validate_are_refused_together(composed, tmp_path):
     for name in ("train", "val"):
         fill(tmp_path / name, {"cat": 4, "dog": 4})

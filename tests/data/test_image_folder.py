@@ -294,6 +294,7 @@ def unsorted_validation(root):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prepare", "overrides", "message"),
     [
@@ -351,6 +352,7 @@ def test_statistics_and_sizes_that_cannot_be_computed_must_be_given(composed, tm
 # in memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("layout", ["train and test", "class folders"])
 def test_images_in_memory_are_those_on_disk(composed, tmp_path, layout, num_workers):
@@ -382,6 +384,7 @@ def test_statistics_in_memory_are_those_of_the_training_images(composed, tmp_pat
     assert data.spec.mean == pytest.approx((train.double() / 255).mean((0, 2, 3)).tolist(), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", ["data.augment.scale=0.3", "data.augment.randaugment=9", "data.augment.trivial_augment=true"]
 )
@@ -663,6 +666,7 @@ def train_images(data):
     return pixels_and_labels(data.train_dataloader())[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["null", "0.3"])
 def test_only_training_images_are_augmented_for_any_number_of_workers(composed, tmp_path, scale):
     fill(tmp_path, {"cat": 10, "dog": 10}, size=(24, 32))
@@ -677,6 +681,7 @@ def test_only_training_images_are_augmented_for_any_number_of_workers(composed, 
         assert torch.equal(*(pixels_and_labels(getattr(each, loader)())[0] for each in (data, off)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names("data"))
 def test_the_readers_of_every_data_set_in_class_folders(composed, tmp_path, name):
     if not issubclass(get_class(composed(f"data={name}").data._target_), ClassFolders):
@@ -753,6 +758,7 @@ def test_a_wrong_magnitude_is_reported_in_one_line(composed, tmp_path, magnitude
         build(composed, tmp_path, f"data.augment.randaugment={magnitude}")
 
 
+@pytest.mark.slow
 def test_the_weights_do_not_depend_on_the_number_of_workers(composed, tmp_path):
     fill(tmp_path / "photos", {"cat": 10, "dog": 10}, size=(24, 32))
     weights = []
@@ -771,6 +777,7 @@ def test_the_weights_do_not_depend_on_the_number_of_workers(composed, tmp_path):
         torch.testing.assert_close(other, weights[0], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @needs_shared_data
 def test_cifar10_as_an_image_folder(composed, tmp_path):
     with tarfile.open(Path(SHARED_DATA) / "cifar10-jpeg.tar.xz") as archive:

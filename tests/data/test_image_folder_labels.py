@@ -115,6 +115,7 @@ def test_a_column_per_class_is_no_column_of_labels(composed, photos):
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_with_another_label(composed, photos, tmp_path):
     root, _, rows = photos
     options = (

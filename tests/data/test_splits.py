@@ -220,6 +220,7 @@ def test_an_added_or_removed_file_moves_at_most_the_one_at_each_boundary_of_its_
         assert len(files(after["test"]) & old_training) <= 3  # one in each class
 
 
+@pytest.mark.slow
 def test_the_split_does_not_depend_on_where_the_root_is_nor_on_how_it_is_given(composed, tmp_path, monkeypatch):
     fill_with_colors(tmp_path / "here", {"cat": 20, "dog": 20})
     names = []
@@ -359,6 +360,7 @@ def test_pixel_statistics_equal_numpys_in_double_precision(shape):
         assert std == pytest.approx(pixels.std((0, 2, 3)), rel=1e-12)
 
 
+@pytest.mark.slow
 @needs_fashion_mnist
 def test_the_statistics_of_fashion_mnist_are_those_of_the_images_that_train(composed, tmp_path):
     data = build_data(composed("data=fashion_mnist", f"data.root={tmp_path}", "seed=1"), ("fit",))

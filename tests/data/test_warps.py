@@ -35,6 +35,7 @@ def test_a_window_that_is_enlarged_is_within_a_level_of_torchvisions(size):
     assert torch.equal(result[4], images[4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "columns", "aspect"), [(100, 100, (3 / 4, 4 / 3)), (100, 20, (0.9, 1.1))])
 def test_windows_are_distributed_as_torchvisions_are(rows, columns, aspect):
     torch.manual_seed(0)

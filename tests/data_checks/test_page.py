@@ -88,6 +88,7 @@ def test_the_page_loads_nothing_and_runs_nothing(written):
 NAMES = ["<script>alert(1)<b>", "100% $HOME ${x} {y}", "a&b \"q\" 'z'", "🐈", "two\nlines\x1b[31m"]
 
 
+@pytest.mark.slow
 def test_names_are_shown_as_they_are(check_config, planted, tmp_path):
     for name in NAMES:
         shutil.copytree(planted / "train" / "dog", tmp_path / "data" / name)

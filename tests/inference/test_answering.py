@@ -34,6 +34,7 @@ def probabilities_of(checkpoint, files, **options):
     return torch.cat([batch.probabilities for batch in batches]), sets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "bf16-true", "64-true"])
 def test_predict_answers_in_the_precision_of_the_run_as_evaluate_does(checkpoint, trained, digit_files, precision):
     with_precision(checkpoint, precision)
@@ -59,6 +60,7 @@ def test_another_precision_than_that_of_the_run_is_said(checkpoint, digit_files,
     assert caplog.messages == ["the run computed in bf16-mixed and its network computes in 32-true here"]
 
 
+@pytest.mark.slow
 def test_another_precision_than_that_of_the_calibration_is_said(checkpoint, digit_files, caplog):
     record = read_checkpoint(checkpoint)["reslab"]
     assert record["calibration"]["precision"] == "32-true"
@@ -79,6 +81,7 @@ def test_another_precision_than_that_of_the_calibration_is_said(checkpoint, digi
     assert caplog.messages == []
 
 
+@pytest.mark.slow
 def test_the_temperature_divides_the_logits(checkpoint, trained, digit_files):
     record = read_checkpoint(checkpoint)["reslab"]
     with torch.inference_mode():
@@ -92,6 +95,7 @@ def test_the_temperature_divides_the_logits(checkpoint, trained, digit_files):
     assert not torch.allclose(plain, probabilities, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_sets_are_those_of_the_scores(checkpoint, trained, digit_files, tmp_path):
     with torch.inference_mode():
         logits = trained.classifier.evaluation_logits(trained.images)
@@ -125,6 +129,7 @@ def test_views_are_averaged(trained, digit_files):
         probabilities_of(best, digit_files, views="mirror")
 
 
+@pytest.mark.slow
 def test_the_mean_of_two_networks(composed, trained, digit_files, tmp_path):
     fit.train(
         composed(

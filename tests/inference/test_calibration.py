@@ -99,6 +99,7 @@ def same(first, second):
     return first == second and type(first) is type(second)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_a_calibrated_checkpoint_as_from_the_original(composed, run, tmp_path):
     weights = []
     for name in ("plain", "calibrated"):
@@ -115,6 +116,7 @@ def test_a_run_resumes_from_a_calibrated_checkpoint_as_from_the_original(compose
     assert "calibration" not in read_checkpoint(tmp_path / "calibrated" / "checkpoints" / "last.ckpt")["reslab"]
 
 
+@pytest.mark.slow
 def test_a_calibrated_test_changes_probabilities_and_no_answer(calibrated, tmp_path):
     plain = evaluation.test_network(evaluation_of(calibrated.folder))
     scaled = evaluation.test_network(evaluation_of(calibrated.folder, "calibrated=true"))
@@ -130,6 +132,7 @@ def test_a_calibrated_test_changes_probabilities_and_no_answer(calibrated, tmp_p
     assert scaled.result["classes"] == plain.result["classes"]
 
 
+@pytest.mark.slow
 def test_the_coverage_of_the_test_images_is_measured(calibrated, tmp_path):
     output = tmp_path / "evaluation.json"
     result = evaluation.evaluate(evaluation_of(calibrated.folder, "coverage=0.9", f"output={output}"))
@@ -202,6 +205,7 @@ def test_two_processes_calibrate_and_test_as_one(calibrated, run, tmp_path):
     assert len(json.loads((tmp_path / "three.json").read_text())["members"]) == 2
 
 
+@pytest.mark.slow
 def test_a_calibration_for_other_views_replaces_the_first_one(calibrated):
     result = calibrate(calibration_of(calibrated.folder, "views=[shifts,flip]"))
     assert result["views"] == ["flip", "shifts"]
@@ -262,6 +266,7 @@ def folder_run(composed, digit_files, tmp_path):
     return folder, Run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_files_that_a_run_validated_on_are_known_where_they_are_now(folder_run, tmp_path):
     folder, run = folder_run
     moved = tmp_path / "elsewhere"
@@ -304,6 +309,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 def test_a_calibration_that_calibrate_would_not_write_is_refused(calibrated):
     content = calibrated.best.read_bytes()
     for change in CHANGES.values():

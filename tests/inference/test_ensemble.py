@@ -89,6 +89,7 @@ def others(composed, trained, tmp_path):
     return tmp_path / "sweep"
 
 
+@pytest.mark.slow
 def test_the_mean_of_two_runs(run, others, tmp_path, capsys):
     paths = [others / name / "checkpoints" / "best.ckpt" for name in ("0", "1")]
     result = run(f"checkpoint=[{paths[0]},{paths[1]}]", f"output={tmp_path}/a.json")
@@ -119,6 +120,7 @@ def test_an_ensemble_of_one_is_the_network_to_the_last_bit(run, trained):
     assert run(f"checkpoint=[{path}]") == run(f"checkpoint={path}")
 
 
+@pytest.mark.slow
 def test_images_that_a_member_was_trained_on_are_left_out(composed, run, trained, digit_files, tmp_path):
     """The second run is one on a part of the files that the first one is tested on."""
     folder = digit_files[0].parents[1]

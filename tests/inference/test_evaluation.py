@@ -301,6 +301,7 @@ def answers(pets, root, names):
     return np.array([name for _, name in files]), np.array(PETS)[logits.argmax(1)]
 
 
+@pytest.mark.slow
 def test_own_class_folders_are_tested_on_the_images_of_the_runs_test(test_pets, pets):
     own = metrics_of_test(pets.result)
     for options in ((), (f"root={pets.root}",), ("data=imagefolder", f"data.root={pets.root}/../{pets.root.name}")):
@@ -322,6 +323,7 @@ def test_a_test_fraction_that_is_given_is_obeyed(test_pets, tmp_path):
     assert test_pets(*other_images(tmp_path, *PETS), "data.test_fraction=0.5")["images"] == 18
 
 
+@pytest.mark.slow
 def test_another_size_must_be_asked_for(test_pets, pets, tmp_path, caplog):
     options = other_images(tmp_path, *PETS)
     assert test_pets(*options)["image_size"] == 16
@@ -398,6 +400,7 @@ def test_no_known_class_is_one_line(test_pets, tmp_path):
         test_pets(*other_images(tmp_path, "dog"), "unknown_classes=skip")
 
 
+@pytest.mark.slow
 def test_classes_are_matched_by_position_on_request(run, renamed, trained):
     with pytest.raises(UserError, match=r"does not know d0, d1, d2, .* of data=imagefolder"):
         run(*renamed)
@@ -523,6 +526,7 @@ def test_a_copy_of_the_own_folder_is_pointed_out(test_pets, moved, caplog):
     ]
 
 
+@pytest.mark.slow
 def test_a_shared_network_is_tested_on_no_image_of_its_training_or_points_them_out(composed, pets, tmp_path, caplog):
     """It does not say where its data were."""
     run = Run(shutil.copytree(pets.folder, tmp_path / "run"))
@@ -585,6 +589,7 @@ def test_the_own_class_folders_of_an_older_run_are_refused(test_pets, pets, tmp_
     assert result["images"] == 36
 
 
+@pytest.mark.slow
 def test_a_part_of_the_own_folder_is_tested_if_it_was_not_in_the_training(tmp_path):
     for number, name in enumerate(PETS):
         write_images(tmp_path / "images" / "train" / name, 10, seed=number)

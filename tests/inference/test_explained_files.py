@@ -147,6 +147,7 @@ def test_an_image_without_evidence_is_named(run, trained, digit_files, caplog, m
     assert caplog.messages == [f"nothing in the maps of 1 image speaks for the class: {digit_files[0]}"]
 
 
+@pytest.mark.slow
 def test_the_sheet_shows_the_first_images_with_names_of_any_script(tmp_path, caplog):
     caplog.set_level("INFO")
     many = (explained(f"{number}.png") for number in range(SHEET_IMAGES + 5))

@@ -117,6 +117,7 @@ def test_batches_and_the_state_of_the_classifier_make_no_difference(network):
     assert grad_cam(classifier, images[:0], classes[:0]).shape == (0, 32, 32)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_has_the_same_maps(network):
     classifier = with_statistics(Classifier(network("resnet8"), SPEC))
     images, classes = batch(), torch.tensor([0, 1, 2])
@@ -231,6 +232,7 @@ def test_a_map_that_is_laid_over_twice_as_many_pixels_is_that_map_enlarged():
 # its layer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [name for name in names("model") if name not in HUGE])
 def test_every_variant_has_maps_before_its_pooling(network, model):
     with torch.device("meta"):

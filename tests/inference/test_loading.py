@@ -126,6 +126,7 @@ def test_no_checkpoint_is_one_line(tmp_path, asked, says):
 # what is loaded
 
 
+@pytest.mark.slow
 def test_the_loaded_classifier_has_the_outputs_of_the_trained_one(trained):
     classifier, config, spec = load_classifier(require_checkpoint(trained.folder))
     assert not classifier.training
@@ -326,6 +327,7 @@ def elsewhere(config, call):
     config["data"]["augment"] = "${optimizer}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [at_data, within_data, at_model, within_model, elsewhere])
 @pytest.mark.parametrize("target", ["os.system", "reslab.training.subprocess.getoutput", "${oc.env:PATH}"])
 def test_a_checkpoint_with_an_unknown_class_in_its_configuration_is_refused(
@@ -369,6 +371,7 @@ def load(monkeypatch, content):
     return trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", CALLS)
 def test_no_value_of_a_record_is_called_or_computed(content, monkeypatch, form):
     """Each value that is used is refused in the place of another one; the others do not count."""

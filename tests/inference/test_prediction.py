@@ -120,6 +120,7 @@ def test_the_batch_size_changes_nothing(run, digit_files):
         assert first["classes"][0]["probability"] == pytest.approx(second["classes"][0]["probability"], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_worker_processes_change_nothing(run, digit_files, tmp_path, caplog, num_workers):
     bad = list(write_bad(tmp_path / "bad").values())
@@ -194,6 +195,7 @@ def test_a_wrong_argument_is_one_line(run, digit_files, option, value, words):
         run(digit_files[0], **{option: value})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD)
 def test_an_unreadable_image_is_one_line(run, digit_files, tmp_path, kind):
     path = write_bad(tmp_path)[kind]

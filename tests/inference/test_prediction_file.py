@@ -146,6 +146,7 @@ def test_the_printed_metrics_are_those_of_the_file(composed, trained, tmp_path, 
     assert sorted(table["path"]) == sorted(f"test {index}" for index in range(359))
 
 
+@pytest.mark.slow
 def test_a_limit_and_unreadable_files_leave_the_rows_of_the_tested_images(composed, trained, digit_files, tmp_path):
     folder, path = tmp_path / "images", tmp_path / "predictions.csv"
     for file in digit_files[:30]:

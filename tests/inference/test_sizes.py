@@ -106,6 +106,7 @@ def padded(path):
     return square
 
 
+@pytest.mark.slow
 def test_predictions_equal_those_of_the_preset(run, photos):
     paths = sorted(photos.rglob("*.jpg"))
     expected = logits_of(run, paths).softmax(1)
@@ -114,6 +115,7 @@ def test_predictions_equal_those_of_the_preset(run, photos):
         assert [found["china"], found["flower"]] == pytest.approx(probabilities.tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_run_and_evaluate_test_the_images_of_the_preset(run, photos, composed):
     result = evaluate(compose("evaluate", [f"checkpoint={run.run.folder}", "trainer=cpu"]))
     assert (result["image_size"], result["resize"]) == (36, None if run.pads else 40)
@@ -138,6 +140,7 @@ def wide_digits(root):
     return sorted(root.rglob("*.png"))
 
 
+@pytest.mark.slow
 def test_the_borders_of_other_images_are_those_of_the_training_and_transparent_parts_white(composed, tmp_path):
     folder, root = tmp_path / "run", tmp_path / "images"
     root.mkdir()
@@ -154,6 +157,7 @@ def test_the_borders_of_other_images_are_those_of_the_training_and_transparent_p
     assert result["metrics"]["test/loss"] == pytest.approx(loss, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_borders_of_the_mean_are_those_of_the_run_in_other_images_too(photos, composed, tmp_path):
     more = ("data.fit=pad", "data.background=null", "data.resize=null")
     model = ("model=resnet8", "model.widths=[8,8,8]", "trainer.max_epochs=1", "logger=none")
@@ -180,6 +184,7 @@ def test_the_classifier_takes_images_of_the_size_as_they_are_and_fits_others(run
         assert (classifier.preprocess(pixels) - exact).abs().max() < 1.1 / 255 / 0.224  # levels of files are rounded
 
 
+@pytest.mark.slow
 def test_evaluate_takes_other_sizes_and_refuses_those_that_contradict(run, composed, caplog):
     if run.pads:
         with pytest.raises(

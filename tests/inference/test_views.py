@@ -19,6 +19,7 @@ def run(composed, trained):
     )
 
 
+@pytest.mark.slow
 def test_flip_is_flip_averaging_to_the_last_bit(run, trained, tmp_path):
     checkpoint = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
     checkpoint["reslab"]["config"]["flip_averaging"] = True
@@ -33,6 +34,7 @@ def test_flip_is_flip_averaging_to_the_last_bit(run, trained, tmp_path):
     assert (none.result["views"], none.result["flip_averaging"]) == ([], False)
 
 
+@pytest.mark.slow
 def test_the_logits_of_all_copies_are_averaged(run, trained):
     answers = run("views=[flip,shifts]").answers
     copies = [copy for images in (trained.images, trained.images.flip(3)) for copy in shifted(images)]
@@ -42,6 +44,7 @@ def test_the_logits_of_all_copies_are_averaged(run, trained):
     assert len(copies) == 18
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [[], "files"])
 def test_crops_are_cut_out_of_the_resized_image(run, trained, data, digit_files):
     """The digits have 8 x 8 pixels. They are enlarged to 12, and the network takes squares of 8, or of 10."""

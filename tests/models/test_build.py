@@ -63,6 +63,7 @@ def test_stem_width(composed: Compose, override: str, channels: int) -> None:
     assert network.conv1.out_channels == network.bn1.num_features == network.layer1[0].conv1.in_channels == channels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [

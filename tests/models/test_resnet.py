@@ -106,6 +106,7 @@ def randomise_norms(network: nn.Module) -> None:
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), (IMAGENET_PARAMETERS | TIMM_PARAMETERS | CIFAR_PARAMETERS).items())
 def test_parameter_count(build: Build, name: str, count: int) -> None:
     classes, size = (10, 32) if name in CIFAR_PARAMETERS else (1000, 224)
@@ -119,6 +120,7 @@ def test_parameter_count_rounds_to_that_of_the_paper(build: Build, name: str, mi
         assert round(count_parameters(build(name)) / 1e6, 1) == millions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "shapes"),
     [
@@ -145,6 +147,7 @@ def test_channels_and_pixels_of_each_stage(build: Build, name: str, size: int, s
     assert [output.shape for output in seen] == [(2, channels, pixels, pixels) for channels, pixels in shapes]
 
 
+@pytest.mark.slow
 def test_six_block_is_six_basic_blocks_and_one_linear_layer(build: Build) -> None:
     network = build("six_block", channels=1, size=28)
     widths = [1, 64, 128, 256, 512, 1024, 2048]
@@ -179,6 +182,7 @@ def test_equals_torchvision(build: Build, name: str) -> None:
     assert_same_function(ours, torchvision.models.get_model(name, num_classes=10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "timm_name"), TIMM.items())
 def test_equals_timm(build: Build, name: str, timm_name: str) -> None:
     with torch.device("meta"):
@@ -247,6 +251,7 @@ def test_shortcut_d_averages(build: Build) -> None:
     torch.testing.assert_close(shortcut(x), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shortcut", "zero_paddings", "projections", "norms"),
     [
@@ -524,6 +529,7 @@ def test_stochastic_depth_skips_the_block_sample_by_sample(build: Build) -> None
     assert skipped.float().mean().item() == pytest.approx(0.2, abs=0.04)  # three standard deviations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shortcut", ["A", "B", "D"])
 @pytest.mark.parametrize("name", ["resnet20", "preact_resnet18", "resnet9"])
 def test_gradients_stay_channels_last(build: Build, name: str, shortcut: str) -> None:

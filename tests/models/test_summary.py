@@ -79,6 +79,7 @@ def test_equal_blocks_are_folded_and_different_ones_are_not():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [60, 80, 200])
 @pytest.mark.parametrize("model", ["resnet18", "resnet50", "resnext50_32x4d", "six_block"])
 def test_table_and_drawing_fit_the_terminal(model, width):
@@ -89,6 +90,7 @@ def test_table_and_drawing_fit_the_terminal(model, width):
     assert ("A wider terminal shows the types of the layers too." in lines) == (width == 60)
 
 
+@pytest.mark.slow
 def test_a_drawing_says_that_blocks_are_skipped_in_training():
     line = "in training, blocks are skipped at random: stochastic depth"
     for model, is_said in (("resnet110_stochastic_depth", True), ("resnet110", False)):
@@ -171,6 +173,7 @@ def traced_steps(block):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "options"), VARIANTS)
 def test_the_legend_states_the_order_that_the_blocks_have(model, options):
     made = network(model, **options)
@@ -183,6 +186,7 @@ def test_the_legend_states_the_order_that_the_blocks_have(model, options):
     assert later == any(moved for _, moved in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options", "expected"),
     [
@@ -215,6 +219,7 @@ def test_the_legend_of_a_variant(model, options, expected):
     assert ("+: both paths are added" in drawn) == (model != "plain20")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", ["resnet9", "resnet18", "preact_resnet18", "resnet50d", "resnext50_32x4d", "six_block"]
 )
@@ -283,6 +288,7 @@ def test_timms_networks_are_drawn_too():
     assert sum("global average pooling" in line for line in drawn) == 1
 
 
+@pytest.mark.slow
 def test_a_compiled_network_is_not_compiled_for_its_table(composed):
     config = composed("model=resnet8", "compile=true")
     classifier = build.build_classifier(config, build.build_data(config, ("fit",)))

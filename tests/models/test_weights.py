@@ -75,6 +75,7 @@ def test_every_kind_of_file(composed: Compose, state: StateDict, tmp_path: Path,
     assert_equal(build_network(composed("model=resnet8", f"model.weights={path}").model, 3, 10, 32), state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classifier", ["fc", "linear"])
 @pytest.mark.parametrize(
     "prefix",
@@ -253,6 +254,7 @@ def test_weights_that_are_not_finite_are_refused(
     assert str(raised.value) == f"model.weights: {path} holds weights that are not finite ({key}): use another file"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "stem"), [("resnet34", 7), ("resnet50", 3), ("preact_resnet18", 7)])
 def test_the_variant_of_the_weights_is_named(composed: Compose, tmp_path: Path, model: str, stem: int) -> None:
     published = build_network(composed(f"model={model}").model, 3, 5, 224 if stem == 7 else 32).state_dict()
@@ -262,6 +264,7 @@ def test_the_variant_of_the_weights_is_named(composed: Compose, tmp_path: Path, 
     assert str(raised.value) == f"{path} has the weights of model={model}, which do not fit model=resnet18"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".pth", ".ckpt", ".th"])
 @pytest.mark.parametrize(
     ("content", "reason"),
@@ -380,6 +383,7 @@ def test_a_file_that_is_not_weights(network: nn.Module, tmp_path: Path, content:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [1, 3, 10, 1000, 0.5, -30, -1])
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 def test_a_file_cut_short(network: nn.Module, state: StateDict, tmp_path: Path, kind: str, kept: float) -> None:
@@ -411,6 +415,7 @@ OPEN = f"{open.__module__}.open"  # of the module io until Python 3.12, of _io s
 REFUSED = {"TorchScript": "TorchScript", "another class": "decimal.Decimal"}  # where it is not the trap
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".pth", ".th", ".pt", ".ckpt", ".pkl", ".bin", ".tar", ""])
 @pytest.mark.parametrize("kind", MALICIOUS)
 def test_no_code_in_a_file_runs(network: nn.Module, state: StateDict, tmp_path: Path, kind: str, ending: str) -> None:
@@ -484,6 +489,7 @@ def test_weights_that_torchvision_does_not_have(network: nn.Module, name: str, w
         load(network, weights, name)
 
 
+@pytest.mark.slow
 def test_a_download_is_loaded_and_stays_in_the_cache(resnet18: nn.Module, hub: Path, published: StateDict) -> None:
     load(resnet18, "IMAGENET1K_V1", "resnet18")
     assert_equal(resnet18, published)
@@ -500,6 +506,7 @@ def test_weights_in_the_cache_are_not_downloaded(
     assert_equal(resnet18, weights)
 
 
+@pytest.mark.slow
 def test_the_stem_is_that_of_the_weights_unless_it_is_given(composed: Compose, hub: Path, published: StateDict) -> None:
     options = "model=resnet18", "model.weights=IMAGENET1K_V1"
     network = build_network(composed(*options).model, 3, 1000, 32)
@@ -576,6 +583,7 @@ def test_no_code_in_the_cache_runs(resnet18: nn.Module, hub: Path, tmp_path: Pat
 # --- CIFAR-10's published weights -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_shared_data
 @pytest.mark.parametrize(
     ("model", "file", "right"), [("resnet20", "resnet20-12fca82f.th", 932), ("resnet56", "resnet56-4bfd9763.th", 943)]
@@ -615,6 +623,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     assert str(error.value) == f"model.weights: {path} is not a file of weights ({part})"
 
 
+@pytest.mark.slow
 def test_a_damaged_file_in_the_cache_is_one_line(resnet18: nn.Module, hub: Path, published: StateDict) -> None:
     load(resnet18, "IMAGENET1K_V1", "resnet18")
     flip_a_bit_of_a_weight(hub / Path(V1.url).name)

@@ -63,6 +63,7 @@ def test_a_spreadsheet_computes_no_cell(tmp_path):
 HUGE = (1e300, -1e300, 1.7e308, 5e-324, float("inf"), float("nan"), 0, 1, -1, 10**300)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("metric", ["val/accuracy", "val/loss"])
 def test_huge_numbers_end_no_report(tmp_path, metric, capsys):

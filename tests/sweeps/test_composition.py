@@ -27,6 +27,7 @@ def composed_by_hydra(context, sweep, number, overrides):
     return config.hydra.sweep.subdir, {name: value for name, value in to_dict(config).items() if name != "hydra"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swept", SWEPT.values(), ids=SWEPT)
 def test_a_job_is_what_hydra_composes_for_it_alone(sweep_config, swept):
     context, sweep = sweep_config()
@@ -40,6 +41,7 @@ def test_a_job_is_what_hydra_composes_for_it_alone(sweep_config, swept):
         assert job.config == OmegaConf.create(job.options)
 
 
+@pytest.mark.slow
 def test_jobs_that_differ_in_values_only_are_composed_once(sweep_config, monkeypatch):
     context, sweep = sweep_config()
     loader, composed = context.config_loader, []

@@ -77,6 +77,7 @@ def test_a_truth_value_does_not_stand_for_the_job_of_a_number(tmp_path, saved, n
         holds_its_result(job)
 
 
+@pytest.mark.slow
 def test_only_the_jobs_that_have_not_ended_are_launched_and_those_that_have_begun_are_resumed(sweep_jobs):
     jobs = sweep_jobs(GroupLauncher())
     folders = {}
@@ -99,6 +100,7 @@ def test_only_the_jobs_that_have_not_ended_are_launched_and_those_that_have_begu
     assert [results[number]["status"] for number in range(7)] == statuses
 
 
+@pytest.mark.slow
 def test_a_job_of_a_search_from_before_the_pruning_callback_has_ended(sweep_jobs):
     jobs = sweep_jobs(RecordingLauncher())
     begin(jobs.compose(0, ["seed=0"]), "finished")
@@ -126,6 +128,7 @@ def test_a_job_that_was_killed_while_it_wrote_its_settings_is_launched(sweep_job
     assert jobs.launcher.launched == [[0]]
 
 
+@pytest.mark.slow
 def test_the_name_of_a_jobs_folder_must_begin_with_its_number(sweep_jobs):
     for name in ("run_${hydra.job.num}", "${hydra.job.num}/run", "${seed}_x"):
         jobs = sweep_jobs(RecordingLauncher(), f"hydra.sweep.subdir={name}")
@@ -135,6 +138,7 @@ def test_the_name_of_a_jobs_folder_must_begin_with_its_number(sweep_jobs):
     assert jobs.compose(0, ["seed=5"]).folder.name == "0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["0_seed=5", "0_seed=5_sweep.stop_on_failure=true", "0_another_version"])
 @pytest.mark.parametrize("option", [[], ["sweep.stop_on_failure=true"]])
 def test_a_job_keeps_its_folder_whatever_its_name_says_of_the_sweep(sweep_jobs, tmp_path, name, option):
@@ -148,6 +152,7 @@ def test_a_job_keeps_its_folder_whatever_its_name_says_of_the_sweep(sweep_jobs, 
     assert jobs.sweep.jobs_by_number().keys() == {0}
 
 
+@pytest.mark.slow
 def test_a_job_that_is_older_than_an_option_does_what_it_did(sweep_jobs, monkeypatch):
     """conf/ gives the option another value today than what the job did without it."""
     jobs = sweep_jobs(RecordingLauncher())
@@ -168,6 +173,7 @@ def launched_threads(jobs):
     return [overrides[-1] for _, group in jobs.launcher.launched for overrides in group]
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_sweep_keep_the_number_of_threads_that_it_has_recorded(sweep_jobs, monkeypatch):
     jobs = sweep_jobs(GroupLauncher())
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -183,6 +189,7 @@ def test_the_jobs_of_a_sweep_keep_the_number_of_threads_that_it_has_recorded(swe
     assert launched_threads(resumed) == ["threads=3"]
 
 
+@pytest.mark.slow
 def test_a_job_that_has_begun_keeps_its_threads(sweep_jobs, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("reslab.training.threads.chosen_threads", lambda trainer: 3)
@@ -207,6 +214,7 @@ def test_a_record_without_a_number_of_threads_counts_as_that_of_an_older_version
     assert Sweep(tmp_path).threads is None
 
 
+@pytest.mark.slow
 def test_jobs_with_new_values_wait_for_one_composition_of_each_kind(sweep_jobs, monkeypatch):
     jobs, composed = sweep_jobs(RecordingLauncher()), []
     compose = jobs.composer.config_loader.load_sweep_config

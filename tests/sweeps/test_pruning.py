@@ -49,6 +49,7 @@ def started(folder):
     return callback, trainer
 
 
+@pytest.mark.slow
 def test_a_trial_that_falls_behind_is_pruned_and_its_result_says_so(tmp_path, caplog):
     caplog.set_level("INFO")
     folder = begin_search(tmp_path)
@@ -61,6 +62,7 @@ def test_a_trial_that_falls_behind_is_pruned_and_its_result_says_so(tmp_path, ca
     assert "stopped after epoch 1 of 3: it fell behind the other trials of its search" in caplog.messages
 
 
+@pytest.mark.slow
 def test_a_trial_that_falls_behind_in_its_last_epoch_is_finished(tmp_path):
     folder = begin_search(tmp_path)
     result = fit.train(job_config(folder, **{"trainer.max_epochs": 1}))
@@ -70,6 +72,7 @@ def test_a_trial_that_falls_behind_in_its_last_epoch_is_finished(tmp_path):
     assert "stopped" not in result
 
 
+@pytest.mark.slow
 def test_a_trial_that_keeps_up_is_the_same_run_as_without_a_search(tmp_path):
     alone = fit.train(job_config(tmp_path / "alone", **{"trainer.max_epochs": 2}))
     folder = begin_search(tmp_path / "search", finished=0)
@@ -83,6 +86,7 @@ def test_a_trial_that_keeps_up_is_the_same_run_as_without_a_search(tmp_path):
     assert kept["val/accuracy"] == pytest.approx(max(reported.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["median", "halving"])
 def test_an_epoch_that_is_trained_again_is_reported_once_and_has_the_same_answer(tmp_path, pruner):
     folder = begin_search(tmp_path, pruner)
@@ -103,6 +107,7 @@ def test_the_pruner_is_asked_again_if_the_run_was_killed_between_the_report_and_
     assert open_study(tmp_path).trials[5].intermediate_values == {1: 0.5}
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_that_was_killed_before_its_result_is_pruned_when_it_is_resumed(tmp_path):
     folder = begin_search(tmp_path)
     first = fit.train(job_config(folder))
@@ -145,6 +150,7 @@ def test_the_password_of_a_shared_database_is_not_in_a_jobs_configuration(tmp_pa
     assert "secret" not in jobs.sweep.record_file.read_text()
 
 
+@pytest.mark.slow
 def test_a_search_with_a_pruner_adds_the_callback_to_its_jobs_and_not_to_the_names_of_their_folders(
     tmp_path, sweep_jobs
 ):

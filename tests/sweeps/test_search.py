@@ -13,6 +13,7 @@ from reslab.sweeps.search import Search
 from reslab.sweeps.study import open_study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "number"), [("tpe", 13), ("random", 5), ("qmc", 5), ("grid", 5)])
 def test_a_search_that_is_interrupted_again_and_again_has_the_trials_of_one_that_is_not(tmp_path, sampler, number):
     grid = {"x": IntDistribution(0, 6), "kind": SPACE["kind"]}
@@ -42,6 +43,7 @@ def test_a_trial_that_was_interrupted_between_two_parameters_keeps_the_first(tmp
     assert values == [accuracy(params)["val/accuracy"]]
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_while_it_asked_for_trials_asks_for_the_rest_of_the_group(tmp_path, monkeypatch):
     options = {"trials": 16, "n_jobs": 2}
     make_search(tmp_path / "uninterrupted", **options).run(FakeJobs(accuracy))
@@ -61,6 +63,7 @@ def test_a_search_that_was_killed_while_it_asked_for_trials_asks_for_the_rest_of
     assert trials(tmp_path / "interrupted") == trials(tmp_path / "uninterrupted")
 
 
+@pytest.mark.slow
 def test_the_trials_depend_on_the_seed(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         make_search(tmp_path / name, trials=2, seed=seed).run(FakeJobs(accuracy))
@@ -68,6 +71,7 @@ def test_the_trials_depend_on_the_seed(tmp_path):
     assert trials(tmp_path / "a") != trials(tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_tpe_finds_the_best_values_and_prints_them(tmp_path, capsys):
     make_search(tmp_path, trials=25).run(FakeJobs(accuracy))
     best = open_study(tmp_path).best_trial
@@ -104,6 +108,7 @@ def test_optunas_dashboard_reads_the_search(tmp_path):
     assert shown == [({name: str(value) for name, value in params.items()}, values) for params, values in expected]
 
 
+@pytest.mark.slow
 def test_a_grid_is_searched_once(tmp_path):
     space = {"x": FloatDistribution(0, 0.2, step=0.1), "k": IntDistribution(1, 3, step=2), "kind": SPACE["kind"]}
     make_search(tmp_path, space, sampler="grid", trials=100).run(jobs := FakeJobs(accuracy))

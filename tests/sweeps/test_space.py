@@ -58,6 +58,7 @@ def test_of_two_overrides_with_one_name_the_later_one_counts():
         read_space(["a=1"], None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "message"),
     [

@@ -31,6 +31,7 @@ def test_the_order_of_the_overrides_does_not_make_a_search_different(tmp_path):
     assert [number for number, _, _, _ in trials(tmp_path)] == [0, 1]
 
 
+@pytest.mark.slow
 def test_several_objectives_have_the_directions_of_their_names(tmp_path, capsys):
     def result(values):
         x = float(values["x"])
@@ -90,6 +91,7 @@ def test_a_database_that_is_missing_is_made_again_from_the_results(tmp_path, cap
     assert capsys.readouterr().out.startswith(line)
 
 
+@pytest.mark.slow
 def test_optunas_tools_read_the_database(tmp_path):
     make_search(tmp_path, trials=25).run(FakeJobs(accuracy))
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/search.db")
@@ -122,6 +124,7 @@ def test_a_connection_waits_a_minute_for_another_process(tmp_path):
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
 
 
+@pytest.mark.slow
 def test_a_database_that_is_in_use_is_not_said_to_be_broken(tmp_path, held):
     search = make_search(tmp_path, trials=3)
     search.start_trial(0)
@@ -135,6 +138,7 @@ def test_a_database_that_is_in_use_is_not_said_to_be_broken(tmp_path, held):
     assert make_search(tmp_path, trials=3).study.trials[0].number == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 2])
 def test_a_search_whose_database_is_held_has_all_its_trials_when_it_is_resumed(tmp_path, held, number):
     others = []

@@ -131,6 +131,7 @@ def test_params_are_overrides_by_name(sweep_config):
 # mistakes
 
 
+@pytest.mark.slow
 def test_a_mistake_leaves_no_folder(tmp_path, no_torch):
     done = run("train", "-m", "model=resnet8,resnet88", cwd=tmp_path, **no_torch)
     line = "error: model=resnet88 does not exist: did you mean resnet8 or resnet18 or resnet9?\n"
@@ -138,6 +139,7 @@ def test_a_mistake_leaves_no_folder(tmp_path, no_torch):
     assert list(tmp_path.rglob("*")) in ([], [tmp_path / "outputs"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mistake", "line"),
     [
@@ -169,6 +171,7 @@ def test_a_mistake_leaves_the_files_of_an_existing_folder(tmp_path, no_torch):
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 
 
+@pytest.mark.slow
 def test_a_mistake_leaves_a_sweep_that_is_resumed(tmp_path, no_torch):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "multirun.yaml").write_text(
@@ -211,6 +214,7 @@ def test_a_mistake_on_resuming_a_sweep_changes_no_byte(tmp_path, no_torch, mista
 # failures
 
 
+@pytest.mark.slow
 def test_the_command_of_a_sweep_with_failed_jobs_ends_with_status_1_and_a_report(tmp_path, no_torch):
     """Each job has a mistake of its own, so both begin."""
     done = run(
@@ -225,6 +229,7 @@ def test_the_command_of_a_sweep_with_failed_jobs_ends_with_status_1_and_a_report
     assert json.loads((tmp_path / "sweep" / "result.json").read_text()) == {"status": "failed", "jobs": 2, "failed": 2}
 
 
+@pytest.mark.slow
 def test_a_sweep_that_a_failure_stops_prints_how_to_resume_it(tmp_path, no_torch):
     done = run("train", "-m", *STOPS, cwd=tmp_path, **no_torch)
     assert done.returncode == 1
@@ -234,6 +239,7 @@ def test_a_sweep_that_a_failure_stops_prints_how_to_resume_it(tmp_path, no_torch
     assert json.loads((tmp_path / "sweep" / "result.json").read_text()) == {"status": "failed", "jobs": 1, "failed": 1}
 
 
+@pytest.mark.slow
 def test_a_terminal_without_a_character_shows_the_rest(tmp_path, no_torch):
     ascii_only = no_torch | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = run("train", "-m", *STOPS[:-1], "hydra.sweep.dir=größe", cwd=tmp_path, **ascii_only)
@@ -241,6 +247,7 @@ def test_a_terminal_without_a_character_shows_the_rest(tmp_path, no_torch):
     assert "sweep:  'gr??e' (report.html, report.csv, runs.csv)" in done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_another_process_runs_is_left_alone(tmp_path, no_torch):
     run("train", "-m", *STOPS, cwd=tmp_path, **no_torch)
     before = {path: path.read_bytes() for path in (tmp_path / "sweep").rglob("*") if path.is_file()}

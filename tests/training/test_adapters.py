@@ -53,6 +53,7 @@ def resumed_at(step, record):
     return adapters.Resumed(Path("last.ckpt"), step, record, {}, [])
 
 
+@pytest.mark.slow
 def test_an_id_that_the_options_give_is_not_recorded(composed):
     config = composed(*QUICK, "trainer.max_epochs=1", "logger=csv", "logger.csv.version=v1.0", "page=false")
     assert "test/accuracy" in fit.train(config)  # the test has read the checkpoint
@@ -116,6 +117,7 @@ def test_the_table_of_the_run_is_not_written_over(composed, tmp_path):
 # CSV
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_its_table(composed, tmp_path):
     """What was written after the checkpoint is written anew, also where the last line was cut off."""
     options = ("model=resnet8", "trainer=cpu", "logger=csv", "trainer.log_every_n_steps=6", "test=false")
@@ -132,6 +134,7 @@ def test_a_resumed_run_continues_its_table(composed, tmp_path):
     assert [row["step"] for row in Run(tmp_path).metrics] == [20, 40]  # its own table
 
 
+@pytest.mark.slow
 def test_the_table_ends_with_the_test_and_the_result(composed, tmp_path):
     result = fit.train(composed(*QUICK, "logger=[csv,tensorboard]"))
     rows = table(tmp_path)
@@ -259,6 +262,7 @@ def test_an_offline_run_of_wandb_has_everything_and_is_continued(tmp_path, no_wa
     assert [each["trainer/global_step"] for each in points if "val/accuracy" in each] == [59]
 
 
+@pytest.mark.slow
 def test_wandb_without_a_key_is_one_line_and_no_prompt(composed, tmp_path, no_wandb_account, monkeypatch):
     import wandb
 

@@ -112,6 +112,7 @@ def test_a_run_keeps_the_answers_behind_its_metrics(trained):
     assert torch.equal(found.labels, trained.labels[found.indices])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory", ["true", "false"])
 def test_the_answers_of_a_folder_name_its_files(composed, tmp_path, in_memory):
     root = tmp_path / "photos"

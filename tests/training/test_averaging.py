@@ -42,6 +42,7 @@ def run(config, monkeypatch):
     return recorder.states, torch.load(f"{config.folder}/checkpoints/last.ckpt", weights_only=True), result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "decays"),
     [
@@ -68,6 +69,7 @@ def test_the_average_follows_its_recursion(composed, monkeypatch, options, decay
     assert not torch.allclose(expected, states[-1][name].float())  # the loop's last values, of the linear layer's bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every_steps", [1, 2])
 @pytest.mark.parametrize("copied_epochs", [0, 1, 2])
 def test_the_average_is_that_of_torchvisions_recipe(composed, monkeypatch, every_steps, copied_epochs):
@@ -102,6 +104,7 @@ def test_updates_count_optimizer_steps(composed, monkeypatch):
     torch.testing.assert_close(checkpoint["state_dict"]["network.fc.bias"], expected)
 
 
+@pytest.mark.slow
 def test_the_average_is_validated_saved_and_tested(composed, monkeypatch, tmp_path):
     options = (
         "model=resnet8",
@@ -127,12 +130,14 @@ def test_the_average_is_validated_saved_and_tested(composed, monkeypatch, tmp_pa
     assert last["test/loss"] != pytest.approx(metrics["test/loss"], rel=0.01)
 
 
+@pytest.mark.slow
 def test_without_validation_the_last_average_is_tested(composed, monkeypatch, tmp_path):
     _, _, result = run(composed(*EMA, "data.val_fraction=0", "test=true"), monkeypatch)
     metrics = evaluate(compose("evaluate", [f"checkpoint={tmp_path}", "trainer=cpu"]))["metrics"]
     assert metrics == {name: result[name] for name in metrics}
 
 
+@pytest.mark.slow
 def test_averaging_changes_no_step_of_the_training(composed, monkeypatch, tmp_path):
     with_average, _, _ = run(composed(*EMA, f"folder={tmp_path}/with"), monkeypatch)
     without, _, _ = run(composed(*EMA, f"folder={tmp_path}/without", "callbacks=default"), monkeypatch)

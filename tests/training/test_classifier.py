@@ -74,6 +74,7 @@ def flat(tensors):
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_gradients_are_clipped_by_their_common_norm(composed, precision):
     step = (*PLAIN_STEP, f"trainer.precision={precision}")
@@ -140,6 +141,7 @@ def test_every_batch_of_a_run_has_its_own_number(composed, numbers, options, tot
     assert numbers == list(range(total))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accumulated", "steps", "batches", "more_steps", "all_batches"),
     [(1, 4, 4, 5, 5), (2, 3, 5, 5, 8)],  # two batches and the third one are the two steps of an epoch
@@ -295,6 +297,7 @@ def test_the_learning_rate_follows_the_schedule_at_every_step(composed):
     assert rates == pytest.approx([0.5, 0.5, 0.5, 0.05, 0.005, 0.005])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulated", [2, 3, 4])
 def test_an_incomplete_accumulation_is_the_mean_of_its_batches(composed, tmp_path, accumulated):
     """Plain SGD: the step's gradient is the difference of the weights, whatever the rate."""
@@ -322,6 +325,7 @@ def test_the_steps_of_an_epoch_average_over_the_batches_that_they_have(composed,
     assert factors == [1, 1, 2] * 2  # three batches are a step of two and a step of one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
 def test_gradients_are_clipped_as_asked(composed, tmp_path, algorithm):
     """One step of plain SGD with rate 1: the weights move by the clipped gradient."""

@@ -31,6 +31,7 @@ def warnings_of(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
+@pytest.mark.slow
 def test_the_result_is_there_before_anything_else(composed, tmp_path, monkeypatch):
     """A server may not answer for minutes, in which the job is killed."""
     found = []
@@ -46,6 +47,7 @@ def test_the_result_is_there_before_anything_else(composed, tmp_path, monkeypatc
     assert "unwritten" not in result == json.loads((tmp_path / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_logger_that_fails_in_the_test_gets_the_test_later(composed, tmp_path, monkeypatch, caplog):
     def log_metrics(self, metrics, step=None):
         if "test/accuracy" in metrics and not failed:
@@ -65,6 +67,7 @@ def test_a_logger_that_fails_in_the_test_gets_the_test_later(composed, tmp_path,
     assert [float(each) for each in tested] == [first["test/accuracy"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "error", "line"),
     [

@@ -49,6 +49,7 @@ def test_the_test_ends_where_the_loss_is_four_times_its_lowest():
     assert Curve([1.0, 2.0], [1.0, math.inf]).is_over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("optimizer=adamw", "trainer.accumulate_grad_batches=2", "callbacks=ema")])
 def test_a_network_is_tested_with_its_optimizer_and_without_its_schedule(composed, tmp_path, options):
     config = composed(*SMALL, *options, "scheduler=multi_step", "trainer.max_epochs=1", "find_lr=true")
@@ -62,6 +63,7 @@ def test_a_network_is_tested_with_its_optimizer_and_without_its_schedule(compose
     assert range_test(config) == curve
 
 
+@pytest.mark.slow
 def test_a_rate_at_which_everything_is_lost_ends_the_test(composed):
     curve = range_test(composed(*SMALL, "optimizer.momentum=0.99", "model.logit_scale=100", "data.batch_size=16"))
     assert len(curve.rates) < STEPS
@@ -90,6 +92,7 @@ def test_the_curve_is_a_table_and_a_picture(tmp_path):
     assert axes.get_legend_handles_labels()[1][-1] == f"suggestion: {suggested(curve):g}"
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_line_to_paste_and_leaves_no_run(composed, tmp_path, monkeypatch, capsys):
     config = composed(*SMALL, "find_lr=true", f"outputs={tmp_path}/outputs")
     overrides = ["data=digits", "find_lr=true", "optimizer.lr=7"]

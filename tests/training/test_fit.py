@@ -35,6 +35,7 @@ def test_a_run_learns_the_digits_and_records_its_origin(composed, tmp_path):
     assert result["processor"].endswith(f", {torch.backends.cpu.get_cpu_capability()}")
 
 
+@pytest.mark.slow
 def test_the_best_weights_by_validation_accuracy_are_tested(composed, tmp_path):
     result = fit.train(composed(*QUICK, "trainer.max_epochs=5", "optimizer.lr=0.4", "scheduler=constant"))
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
@@ -49,6 +50,7 @@ def composed_evaluation(checkpoint):
     return compose("evaluate", overrides=[f"checkpoint={checkpoint}", "trainer=cpu"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "why"),
     [
@@ -66,6 +68,7 @@ def test_without_validation_the_last_weights_are_tested(composed, tmp_path, capl
     assert last["metrics"]["test/accuracy"] == result["test/accuracy"]
 
 
+@pytest.mark.slow
 def test_watching_the_test_set_still_tests_the_last_weights(composed, tmp_path):
     config = composed(*QUICK, "data.val_fraction=0", "data.validate_on_test=true", "trainer.max_epochs=4")
     result = fit.train(config)
@@ -104,6 +107,7 @@ def test_a_seed_determines_every_bit_and_loggers_change_none(composed, tmp_path)
     assert first["seed"] == 42
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_a_run_that_no_longer_improves_and_says_so(composed, tmp_path, caplog):
     options = (
         *QUICK, "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-12",
@@ -176,6 +180,7 @@ def step(config):
 DEBUG = ("trainer=debug", "trainer.accelerator=cpu", "logger=none", "data.batch_size=8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names("data"))
 def test_every_data_set_takes_a_step(composed, monkeypatch, name):
     monkeypatch.setattr(ImageDataModule, "_read_or_download", stand_in)
@@ -208,6 +213,7 @@ def test_every_experiment_takes_a_step(composed, monkeypatch, name):
     step(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(names("trainer")) - {"gpu", "overfit"}))
 def test_every_trainer_preset_takes_a_step(composed, name):
     config = composed(
@@ -217,6 +223,7 @@ def test_every_trainer_preset_takes_a_step(composed, name):
     step(config)
 
 
+@pytest.mark.slow
 def test_the_overfit_preset_reaches_a_training_accuracy_of_1(composed):
     config = composed(
         "model=resnet8", "trainer=overfit", "trainer.accelerator=cpu", "logger=none", "test=false", "data.augment=null"
@@ -226,6 +233,7 @@ def test_the_overfit_preset_reaches_a_training_accuracy_of_1(composed):
     assert result["train/accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_need_the_weights_that_it_began_with(composed, trained, tmp_path):
     weights = tmp_path / "weights.ckpt"
     weights.write_bytes(Run(trained.folder).best.read_bytes())
@@ -241,6 +249,7 @@ def test_a_resumed_run_does_not_need_the_weights_that_it_began_with(composed, tr
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["data.in_memory=true", "data.augment.scale=null"]])
 def test_a_resumed_run_tests_no_image_that_it_was_trained_on(composed, tmp_path, options, caplog):
     """Added images move one from the training to the test."""
@@ -270,6 +279,7 @@ def test_a_resumed_run_tests_no_image_that_it_was_trained_on(composed, tmp_path,
     assert again["metrics"] == pytest.approx({name: result[name] for name in again["metrics"]})
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_tested_again(composed, tmp_path, caplog):
     options = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=2")
     first = fit.train(composed(*options))

@@ -53,6 +53,7 @@ def test_the_frozen_part_stays_as_it_was_with_its_statistics(recorded):
     assert moved(weights[0], weights[2]) == set(HEAD)
 
 
+@pytest.mark.slow
 def test_the_norms_train_if_they_are_asked_to(recorded):
     weights = recorded("model.freeze=true", "model.train_norms=true", "trainer.max_epochs=2").weights
     changed = moved(weights[0], weights[1])
@@ -60,6 +61,7 @@ def test_the_norms_train_if_they_are_asked_to(recorded):
     assert not any("conv" in name for name in changed)
 
 
+@pytest.mark.slow
 def test_after_the_frozen_epochs_everything_trains_under_one_schedule(recorded):
     options = ("scheduler=cosine", "trainer.max_epochs=3")
     frozen, whole = recorded("model.freeze=1", *options), recorded(*options)
@@ -70,6 +72,7 @@ def test_after_the_frozen_epochs_everything_trains_under_one_schedule(recorded):
     assert moved(frozen.weights[1], frozen.weights[2]) == frozen.weights[1].keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [10, 20, 30, 45])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_resumed_run_trains_what_the_uninterrupted_one_does(composed, tmp_path, steps, optimizer):
@@ -106,6 +109,7 @@ def test_what_the_network_itself_keeps_frozen_stays_so():
         assert network.head[0].training == (epoch == 2)
 
 
+@pytest.mark.slow
 def test_a_run_that_an_older_version_froze_is_refused(composed, tmp_path):
     options = (*QUICK, "model.freeze=1", "trainer.max_epochs=1")
     fit.train(composed(*options))

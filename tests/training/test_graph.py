@@ -50,11 +50,13 @@ def both(composed, monkeypatch, tmp_path, recorders):
     return train
 
 
+@pytest.mark.slow
 def test_a_replayed_step_computes_what_the_plain_loop_does(both):
     recorder = both("trainer.max_epochs=2", "data.augment.crop=1", "data.augment.erasing=0.5", "model.dropout=0.2")
     assert (recorder.recorded, recorder.replayed) == (1, 2 * 12 - 3)
 
 
+@pytest.mark.slow
 def test_each_kind_of_step_has_its_graph(both):
     """Twelve batches are two optimizer steps of five and one of two: the first batch of each and the later ones."""
     recorder = both("trainer.max_epochs=4", "trainer.accumulate_grad_batches=5", "model.dropout=0.2")
@@ -62,6 +64,7 @@ def test_each_kind_of_step_has_its_graph(both):
     assert (recorder.recorded, recorder.replayed) == (4, 27)
 
 
+@pytest.mark.slow
 def test_the_result_says_whether_steps_were_replayed(composed, recorders, tmp_path):
     assert fit.train(composed(*SMALL, "trainer=cpu", "trainer.max_steps=4"))["graph"] is True
     assert (
@@ -113,6 +116,7 @@ def lines_of_graphs(caplog):
     ]
 
 
+@pytest.mark.slow
 def test_only_who_asked_for_a_graph_sees_why_there_is_none(composed, caplog, tmp_path):
     with caplog.at_level(logging.INFO, "reslab.training.graph"):
         assert fit.train(composed(*SMALL, "trainer=cpu", "trainer.max_steps=1"))["graph"] == "the device is cpu"
@@ -146,6 +150,7 @@ def test_a_resumed_run_in_graphs_ends_as_an_uninterrupted_one_of_the_plain_loop(
     assert sum(recorder.replayed for recorder in recorders) > 10
 
 
+@pytest.mark.slow
 def test_a_batch_of_another_size_runs_eagerly(both, monkeypatch):
     batches = MemoryLoader.batches
 
@@ -159,6 +164,7 @@ def test_a_batch_of_another_size_runs_eagerly(both, monkeypatch):
     assert (recorder.recorded, recorder.replayed) == (2, 22)
 
 
+@pytest.mark.slow
 def test_gradients_of_eager_and_replayed_batches_add_up(both, monkeypatch):
     """The first batch of an optimizer step, a later one and the last one run eagerly in turn."""
     run = StepGraphs.run
@@ -172,6 +178,7 @@ def test_gradients_of_eager_and_replayed_batches_add_up(both, monkeypatch):
     assert both("trainer.max_epochs=4", "trainer.accumulate_grad_batches=3", "mixup=0.2", "cutmix=1").replayed > 5
 
 
+@pytest.mark.slow
 def test_a_step_that_cannot_be_recorded_runs_eagerly_with_one_line(both, monkeypatch, caplog):
     def fail(self, step):
         self.without_effect(step, [])

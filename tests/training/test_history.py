@@ -27,6 +27,7 @@ def logged(composed, tmp_path, monkeypatch, *options, name="step/loss"):
     return points
 
 
+@pytest.mark.slow
 def test_a_logged_step_is_the_mean_of_the_steps_since_the_last_one(composed, tmp_path, monkeypatch):
     each = logged(composed, tmp_path, monkeypatch, "trainer.log_every_n_steps=1")
     sixth = logged(composed, tmp_path, monkeypatch, "trainer.log_every_n_steps=6")
@@ -49,17 +50,20 @@ def test_a_logged_step_is_the_mean_of_the_steps_since_the_last_one(composed, tmp
     assert sixth[0][1]["step/learning_rate"] == each[5][1]["step/learning_rate"]
 
 
+@pytest.mark.slow
 def test_points_are_numbered_by_optimizer_steps(composed, tmp_path, monkeypatch):
     options = ("trainer.accumulate_grad_batches=3", "trainer.log_every_n_steps=6")
     points = logged(composed, tmp_path, monkeypatch, *options)
     assert [step for step, _ in points] == [1, 3, 5, 6, 8, 10, 12, 13]  # 20 batches are seven steps
 
 
+@pytest.mark.slow
 def test_an_epoch_that_max_steps_ends_is_a_point_one_step_later(composed, tmp_path, monkeypatch):
     points = logged(composed, tmp_path, monkeypatch, "trainer.max_steps=27", name="loss/train")
     assert [step for step, _ in points] == [19, 27]
 
 
+@pytest.mark.slow
 def test_metrics_csv_has_one_row_per_epoch(composed, tmp_path):
     result = fit.train(composed(*QUICK, "trainer.max_epochs=3", "logger=none"))
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
@@ -73,6 +77,7 @@ def test_metrics_csv_has_one_row_per_epoch(composed, tmp_path):
     assert sum(float(row["train/epoch_seconds"]) for row in rows) == pytest.approx(result["train/seconds"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_continues_with_its_epochs_from_1(composed, tmp_path):
     """Older versions numbered the epochs from 0, in metrics.csv and in the rows that a checkpoint holds."""
     fit.train(composed(*QUICK, "logger=none"))

@@ -47,6 +47,7 @@ def assert_speaks_of_its_best_checkpoint(result, config, folder):
         assert result[name] == float(row[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "steps", "validated"),
     [
@@ -91,6 +92,7 @@ def test_each_row_is_of_one_moment_and_the_result_of_the_best(composed, tmp_path
     assert result["val/images"] == 143  # round(0.1 * n) of each class
 
 
+@pytest.mark.slow
 def test_the_last_row_measures_the_last_weights(composed, tmp_path):
     config = composed(*DIGITS, *RESTLESS, "trainer.max_steps=27")
     fit.train(config)
@@ -107,6 +109,7 @@ def clock(monkeypatch):
     monkeypatch.setattr("reslab.training.limits.time.monotonic", lambda: float(next(ticks)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_max_time_ends_a_run_after_a_whole_optimizer_step(composed, tmp_path, caplog):
     caplog.set_level("INFO")
@@ -127,6 +130,7 @@ def test_max_time_ends_a_run_after_a_whole_optimizer_step(composed, tmp_path, ca
     assert equal(resumed, last_weights(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_the_validation_at_a_limit_changes_nothing_in_a_run_that_is_resumed(composed, tmp_path):
     options = (*DIGITS, *RESTLESS, "trainer.max_epochs=3", "test=true")
     whole = fit.train(composed(*options, f"folder={tmp_path}/whole"))
@@ -141,6 +145,7 @@ def test_the_validation_at_a_limit_changes_nothing_in_a_run_that_is_resumed(comp
     assert not Run(parts).best_before_end.exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_last_validation_repeats_it(composed, tmp_path, monkeypatch):
     options = (*DIGITS, *RESTLESS, "trainer.max_steps=27", "test=true")
     whole = fit.train(composed(*options, f"folder={tmp_path}/whole"))
@@ -173,6 +178,7 @@ def test_every_checkpoint_continues_to_the_same_weights(composed, tmp_path, opti
         assert rows[0] == rows[1], checkpoint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validation", [(), ("data.val_fraction=0",), ("trainer.check_val_every_n_epoch=2",)])
 def test_more_steps_after_a_complete_epoch(composed, tmp_path, validation):
     options = (*DIGITS, *RESTLESS, *validation)
@@ -184,6 +190,7 @@ def test_more_steps_after_a_complete_epoch(composed, tmp_path, validation):
     assert equal(last_weights(tmp_path / "whole"), last_weights(parts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "done"), [("max_steps=5", "27 steps"), ("max_epochs=1", "3 epochs")])
 def test_less_than_was_trained_is_refused(composed, tmp_path, option, done):
     limit = "trainer.max_steps=27" if "steps" in option else "trainer.max_epochs=3"
@@ -208,6 +215,7 @@ def test_the_best_of_several_validations(mode, scores, best):
     assert checkpoint.best_step == best
 
 
+@pytest.mark.slow
 def test_evaluate_measures_what_the_run_has_tested(composed, tmp_path):
     for number, options in enumerate(
         [("trainer.max_steps=27",), ("data.validate_on_test=true", "trainer.max_epochs=3"), ("callbacks=ema",)]
@@ -221,6 +229,7 @@ def test_evaluate_measures_what_the_run_has_tested(composed, tmp_path):
         assert result["test/images"] == again["images"] == 359
 
 
+@pytest.mark.slow
 def test_early_stopping_is_not_forgotten(composed, tmp_path, monkeypatch):
     options = (*DIGITS, "callbacks=early_stopping", "callbacks.early_stopping.patience=2", "test=true")
     options = (*options, "optimizer.lr=0.5", "scheduler=constant", "trainer.max_epochs=12")
@@ -243,6 +252,7 @@ def test_early_stopping_is_not_forgotten(composed, tmp_path, monkeypatch):
         assert {name: result[name] for name in same} == {name: whole[name] for name in same}, kill_at
 
 
+@pytest.mark.slow
 def test_more_patience_lets_a_stopped_run_continue(composed, tmp_path):
     options = (*DIGITS, "callbacks=early_stopping", "optimizer.lr=0.5", "scheduler=constant", "trainer.max_epochs=9")
     stopped = fit.train(composed(*options, "callbacks.early_stopping.patience=1"))
@@ -259,6 +269,7 @@ def test_no_checkpoint_holds_a_value_that_is_not_finite(composed, tmp_path, opti
     assert list((tmp_path / "checkpoints").glob("*.ckpt")) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_was_resumed_for_longer_says_so(composed, tmp_path):
     options = (*DIGITS, "trainer.max_epochs=1")
     assert "requested" not in fit.train(composed(*options))
@@ -310,6 +321,7 @@ def test_the_result_of_a_fold_says_which_split_it_is(composed, options, fold_spl
     assert result.get("fold_split") == fold_split
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("callbacks=ema",), ("trainer.check_val_every_n_epoch=2",), ()])
 def test_a_run_with_nothing_left_to_train_has_the_same_result_again(composed, tmp_path, options):
     options = (*DIGITS, *RESTLESS, *options, "test=true", "trainer.max_epochs=3")
@@ -322,6 +334,7 @@ def test_a_run_with_nothing_left_to_train_has_the_same_result_again(composed, tm
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["previous.ckpt", "best.ckpt"])
 def test_an_earlier_checkpoint_with_nothing_left_to_train_is_tested_itself(composed, tmp_path, name):
     options = (*DIGITS, *RESTLESS, "trainer.max_epochs=4", "data.val_fraction=0.1")
@@ -336,6 +349,7 @@ def test_an_earlier_checkpoint_with_nothing_left_to_train_is_tested_itself(compo
     assert_speaks_of_its_best_checkpoint(result, composed(*options), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_validation_within_an_epoch_is_not_left_out_by_a_resumed_run(composed, tmp_path):
     options = (*DIGITS, *RESTLESS, "trainer.max_epochs=1", "+trainer.val_check_interval=5")
     whole = fit.train(composed(*options, f"folder={tmp_path}/whole"))
@@ -347,6 +361,7 @@ def test_a_validation_within_an_epoch_is_not_left_out_by_a_resumed_run(composed,
         assert (result["best_step"], result["val/loss"]) == (whole["best_step"], whole["val/loss"])
 
 
+@pytest.mark.slow
 def test_another_monitor_keeps_the_best_checkpoint_until_a_better_one(composed, tmp_path):
     options = (*DIGITS, *RESTLESS, "trainer.max_epochs=3")
     before = fit.train(composed(*options))
@@ -381,6 +396,7 @@ def test_what_a_run_cannot_do_is_refused_before_training(composed, tmp_path, opt
     assert not (tmp_path / "metrics.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_overwritten_by_a_process_that_waited_for_it(composed, tmp_path):
     fit.train(composed(*DIGITS, "trainer.max_epochs=1"))
     before = (tmp_path / "result.json").read_bytes()

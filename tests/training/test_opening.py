@@ -17,6 +17,7 @@ from reslab.training.build import build_data
 from reslab.training.opening import freeze_line, millions, network_line, shared_line, weights_line
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_trains_as_soon_as_it_is_known(composed, caplog):
     caplog.set_level(logging.INFO, "reslab")
     fit.train(composed("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", "logger=none", "threads=1"))
@@ -57,6 +58,7 @@ def test_parameters_are_written_as_papers_do():
     assert [millions(number) for number in (910, 272_474, 25_557_032)] == ["910", "0.27 M", "25.6 M"]
 
 
+@pytest.mark.slow
 def test_images_that_the_weights_of_another_run_were_trained_on_are_counted(composed, tmp_path):
     fill(photos := tmp_path / "photos", {"a": 20, "b": 20})
     first, data = of_photos(composed, photos, 1)
@@ -110,6 +112,7 @@ def of_photos(composed, photos, seed, *overrides):
     return config, build_data(config, ("fit", "test"))
 
 
+@pytest.mark.slow
 def test_of_images_in_memory_another_division_is_named(composed, tmp_path):
     first = composed("model=resnet8", "trainer=cpu", "trainer.max_steps=1", "logger=none", "threads=1")
     same = fit.train(first)["data_checksum"]

@@ -117,6 +117,7 @@ def test_durations_have_the_unit_that_suits_them():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_announces_how_long_it_takes_once(composed, caplog):
     caplog.set_level(logging.INFO, "reslab")
     fit.train(composed("model=resnet8", "trainer=cpu", "trainer.max_epochs=2", "test=false", "logger=none"))

@@ -53,6 +53,7 @@ def lines_of(caplog):
     return [each.getMessage() for each in caplog.records if each.name == "reslab.training.progress"]
 
 
+@pytest.mark.slow
 def test_each_epoch_logs_one_line_and_marks_the_best_so_far(composed, tmp_path, caplog):
     caplog.set_level(logging.INFO, "reslab")
     fit.train(composed(*QUICK))
@@ -65,6 +66,7 @@ def test_each_epoch_logs_one_line_and_marks_the_best_so_far(composed, tmp_path, 
     assert marks[0]
 
 
+@pytest.mark.slow
 def test_validations_within_an_epoch_have_lines_with_their_marks(composed, tmp_path, caplog):
     caplog.set_level(logging.INFO, "reslab")
     fit.train(composed(*QUICK, "+trainer.val_check_interval=0.5", "trainer.max_epochs=1"))
@@ -73,6 +75,7 @@ def test_validations_within_an_epoch_have_lines_with_their_marks(composed, tmp_p
     assert lines[0].endswith(" best")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_repeats_no_line(composed, tmp_path, caplog):
     fit.train(composed(*QUICK))
     caplog.set_level(logging.INFO, "reslab")
@@ -81,6 +84,7 @@ def test_a_resumed_run_repeats_no_line(composed, tmp_path, caplog):
     assert [line.split()[0] for line in lines_of(caplog)] == ["epoch", "4"]
 
 
+@pytest.mark.slow
 def test_the_last_weights_that_are_validated_at_the_end_have_a_line(composed, tmp_path, caplog):
     caplog.set_level(logging.INFO, "reslab")
     fit.train(composed(*QUICK, "trainer.max_steps=30"))
@@ -91,6 +95,7 @@ def test_the_last_weights_that_are_validated_at_the_end_have_a_line(composed, tm
     assert lines_of(caplog) == []  # nothing was left to train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("trainer.max_steps=30",), ("trainer.check_val_every_n_epoch=2",)])
 def test_an_epoch_that_is_validated_after_its_end_has_one_line(composed, tmp_path, caplog, options):
     caplog.set_level(logging.INFO, "reslab")

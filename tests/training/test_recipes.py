@@ -107,6 +107,7 @@ def photographs(tmp_path):
     return tmp_path / "imagenet"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_recipe_takes_a_step(composed, photographs, name):
     config = composed(f"experiment={name}", f"data.root={photographs}", *SMALL)
@@ -119,6 +120,7 @@ def test_a_recipe_takes_a_step(composed, photographs, name):
 # fine-tuning
 
 
+@pytest.mark.slow
 def test_fine_tuning_takes_a_step_of_the_classifier_alone(composed, photographs):
     config = composed("experiment=finetune", f"data.root={photographs}", *SMALL)
     first = build_classifier(config, build_data(config, ("fit",))).network.state_dict()

@@ -40,6 +40,7 @@ def test_multi_step_divides_exactly_at_the_papers_iterations():
     assert schedules.multi_step(48_000, 64_000, [0.5, 0.75], 0.1, 400) == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["constant", "cosine", "multi_step", "one_cycle"])
 @pytest.mark.parametrize("total_steps", [1, 2, 3, 10])
 def test_every_schedule_stays_between_zero_and_the_peak_even_for_tiny_runs(composed, name, total_steps):

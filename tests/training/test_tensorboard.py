@@ -33,6 +33,7 @@ def test_the_tags_and_the_files_of_a_run(tmp_path, group_by, tags):
     assert [file.name.partition(".")[0] for file in tmp_path.iterdir()] == ["events"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group_by", ["metric", "split"])
 def test_a_resumed_run_has_one_point_per_epoch(composed, tmp_path, group_by):
     """Where step 27 ended the first part, its unfinished epoch was a point, which the resumed run replaces."""

@@ -73,6 +73,7 @@ def test_these_images_are_shown(events, trained):
     assert picture(events, "train/augmented_images").shape == (82, 82, 3)  # 8 x 8 images of 8 pixels, 2 between
 
 
+@pytest.mark.slow
 def test_the_grid_of_memory_images(composed, tmp_path):
     config = composed(*SHORT, "data.augment=null", "callbacks.texts_and_pictures.num_images=10")
     fit.train(config)
@@ -96,6 +97,7 @@ def test_the_grid_of_files_and_no_graph_of_a_deep_network(composed, digit_files,
     assert events.Tags()["graph"] is False
 
 
+@pytest.mark.slow
 def test_reports_change_no_bit_of_the_weights(composed, trained, tmp_path):
     fit.train(composed(*TRAINED, "logger=none", "~callbacks.texts_and_pictures", "test=false"))
     assert equal(last_weights(tmp_path), last_weights(trained.folder))

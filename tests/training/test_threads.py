@@ -49,6 +49,7 @@ def test_more_threads_than_processors_are_kept_with_a_warning(composed, threads_
     ]
 
 
+@pytest.mark.slow
 def test_the_processes_of_a_run_divide_the_processors(composed, threads_of_torch, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(machine, "processors", lambda: 8)

@@ -130,6 +130,7 @@ def test_images_in_memory_are_not_waited_for_and_nothing_is_measured(clock, monk
     assert not wait.is_measuring
 
 
+@pytest.mark.slow
 def test_a_run_on_image_files_is_measured(composed, tmp_path, monkeypatch, caplog):
     for number in range(12):
         folder = tmp_path / "images" / "train" / "ab"[number % 2]

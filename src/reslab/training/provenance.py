@@ -65,7 +65,7 @@ def requested_lengths(config: DictConfig, earlier: Mapping[str, Any] | None, ste
 
 def processor() -> str:
     """Return the number of this machine's cores, the name that Linux has for them, and the instructions torch uses."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     return f"{os.cpu_count()} x {name}, {torch.backends.cpu.get_cpu_capability()}"

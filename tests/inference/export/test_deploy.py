@@ -148,6 +148,7 @@ def test_pixels_that_torch_resizes_differ_by_a_level(classify, models, photos, t
     assert '"resized_by": "torch"' in metadata(trained, files[0], {}, "onnx")["preprocessing"]
 
 
+@pytest.mark.slow
 def test_the_program_gives_the_answers_of_predict(classify, trained, digit_files, tmp_path):
     checkpoint = trained.folder / "checkpoints" / "best.ckpt"
     loaded = load_classifier(checkpoint)

@@ -36,6 +36,7 @@ def trained(config):
     return run
 
 
+@pytest.mark.slow
 def test_the_pictures_are_the_pixels_of_the_tested_images(composed, caplog):
     run = trained(composed(*QUICK))
     answers, _ = read_answers(run.answers_file)
@@ -59,6 +60,7 @@ def test_the_pictures_are_the_pixels_of_the_tested_images(composed, caplog):
     assert len(page) < 1_000_000
 
 
+@pytest.mark.slow
 def test_the_overlays_are_those_of_the_tested_weights_in_the_precision_of_the_run(composed, tmp_path, monkeypatch):
     pytest.importorskip("captum")
     run = trained(composed(*QUICK))
@@ -85,6 +87,7 @@ def test_the_overlays_are_those_of_the_tested_weights_in_the_precision_of_the_ru
     assert '<img class="heat"' not in write_run_page(run).read_text()
 
 
+@pytest.mark.slow
 def test_files_are_found_by_their_names_and_others_are_refused(composed, tmp_path):
     root = tmp_path / "images"
     for number in range(24):
@@ -111,6 +114,7 @@ def test_files_are_found_by_their_names_and_others_are_refused(composed, tmp_pat
     assert answers.files[0] in page
 
 
+@pytest.mark.slow
 def test_a_data_set_with_other_images_gives_no_pictures(composed):
     run = trained(composed(*QUICK))
     answers, _ = read_answers(run.answers_file)

@@ -33,6 +33,7 @@ def test_a_class_with_one_mistake_may_have_had_none():
     assert [high for _, high in intervals_of(scores, np.array([60 / 61, 60 / 61]), highest=1)] == [1, 1]
 
 
+@pytest.mark.slow
 def test_the_f1_scores_of_resamples_are_those_of_drawn_images():
     """Resampling pairs of classes and resampling images give the same distribution; scikit-learn scores the images."""
     random = np.random.default_rng(2)

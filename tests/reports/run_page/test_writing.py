@@ -99,6 +99,7 @@ def test_the_cells_have_all_images_and_say_how_many(tmp_path):
         assert (true, predicted) == (int(answers.labels[position]), int(answers.predicted[position]))
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_have_a_table_of_pairs(tmp_path):
     answers = make_answers(3000, 1000, scale=3)
     page = write_run_page(make_tested_run(tmp_path / "run", answers)).read_text()

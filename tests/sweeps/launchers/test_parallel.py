@@ -83,6 +83,7 @@ def test_a_job_that_cannot_be_started_is_the_only_one_that_fails(launch, tmp_pat
         _ = returned[0].return_value
 
 
+@pytest.mark.slow
 def test_a_job_that_succeeds_without_a_result_has_failed(launch, results, tmp_path):
     (job,) = launch(11)
     error = f"it ended without a result, see {tmp_path}/sweep/0_model=resnet8_seed=11/output.txt"
@@ -91,6 +92,7 @@ def test_a_job_that_succeeds_without_a_result_has_failed(launch, results, tmp_pa
         launch(11, 11, 11, 3, stop_on_failure=True)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_out_of_time_saves_and_has_failed(launch, results):
     saved, finished = launch(6, 3, launcher=ParallelLauncher(n_jobs=1, timeout_min=0.05))
     assert [saved.status.name, finished.status.name] == ["FAILED", "COMPLETED"]
@@ -155,6 +157,7 @@ def processes_of(folder):
     return [line for line in found if str(folder) in line and not line.startswith("Z")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("twice", [False, True])
 def test_a_job_that_hangs_is_killed_with_all_its_processes(launch, interrupted, monkeypatch, twice):
     monkeypatch.setattr(commands, "SAVING_SECONDS", 3600 if twice else 0.2)
@@ -165,6 +168,7 @@ def test_a_job_that_hangs_is_killed_with_all_its_processes(launch, interrupted, 
     assert not (folder.parent / "1_model=resnet8_seed=3").exists()
 
 
+@pytest.mark.slow
 def test_a_job_that_hangs_is_killed_when_it_is_out_of_time(launch, results, monkeypatch, tmp_path):
     monkeypatch.setattr(commands, "SAVING_SECONDS", 0.2)
     launch(12, 3, launcher=ParallelLauncher(n_jobs=1, timeout_min=0.03))
