@@ -150,6 +150,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, m
         require_output_folder(f"{tmp_path}/new")
 
 
+@pytest.mark.slow
 def test_no_file_is_read_or_written_in_the_encoding_of_the_locale():
     found = [
         f"{path.relative_to(SRC)}:{node.lineno}"

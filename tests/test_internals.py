@@ -19,6 +19,7 @@ from reslab.commands import resolvers  # noqa: F401  # conf/ uses them
 from reslab.configuration import initialized_hydra
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, False])
 def test_shut_down_workers(finished: bool) -> None:
     before = set(multiprocessing.active_children())

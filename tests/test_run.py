@@ -39,6 +39,7 @@ def without(config: dict[str, Any], name: str) -> dict[str, Any]:
     return config | {group: without(config[group], rest)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHER)
 def test_an_older_run_is_one_with_the_value_that_does_what_it_did(name: str) -> None:
     now = configuration()

@@ -128,6 +128,7 @@ def test_a_case_is_measured_in_its_own_precision_and_memory_format(config, monke
     assert (metrics.images, metrics.sums.dtype) == (32, torch.float64)
 
 
+@pytest.mark.slow
 def test_an_error_is_a_row(config):
     refused = measured(config("model.shortcut=X"))
     assert refused == {"status": "refused", "error": "model.shortcut=X must be one of A, B, C, D, none"}

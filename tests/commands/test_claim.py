@@ -148,6 +148,7 @@ def test_a_mistake_before_training_leaves_nothing(tmp_path, monkeypatch, mistake
         assert list(tmp_path.rglob("*")) == [tmp_path / "outputs"]
 
 
+@pytest.mark.slow
 def test_a_mistake_before_training_leaves_other_files(tmp_path):
     notes = tmp_path / "run" / "notes.txt"
     notes.parent.mkdir()
@@ -182,6 +183,7 @@ def interrupted_train(monkeypatch, capsys):
         signal.signal(number, handler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["build_data", "on_fit_start"])
 def test_a_signal_before_training_leaves_nothing(tmp_path, interrupted_train, moment):
     said = interrupted_train(moment, *QUICK, "logger=tensorboard", f"outputs={tmp_path}/outputs")
@@ -201,6 +203,7 @@ def test_a_signal_before_a_run_resumes_is_reported_and_leaves_its_result(tmp_pat
     assert "SIGTERM leaves the result of the run as it is" in (run.folder / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_only_a_new_run_that_a_mistake_or_a_signal_ends_before_it_trains_leaves_nothing(tmp_path, composed):
     run, signal_error = Run(tmp_path), Interrupted(signal.SIGTERM)
     assert leaves_nothing(signal_error, run, composed())

@@ -19,6 +19,7 @@ QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=1", FP32)
 # without torch
 
 
+@pytest.mark.slow
 def test_torch_is_imported_by_what_needs_it(tmp_path, no_torch):
     assert run("train", cwd=tmp_path, **no_torch).returncode == 99  # so the next tests can fail
 
@@ -219,6 +220,7 @@ def test_a_sweep_goes_on_after_a_failed_job_and_tells_it(sweep):
     ) == 3  # two panels of curves, and the effect of the batch size
 
 
+@pytest.mark.slow
 def test_a_sweeps_table_has_every_job_by_validation_accuracy(sweep):
     _, folder = sweep
     rows = list(csv.DictReader((folder / "runs.csv").open()))

@@ -31,6 +31,7 @@ def printed(tmp_path, redirections=""):
 LINES, ERRORS = "a line\n" * 2, "an error\n" * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirections", "status", "out", "err"),
     [

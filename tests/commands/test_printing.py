@@ -92,6 +92,7 @@ def test_a_summary_refuses_weights_that_do_not_exist(composed, weights):
         print_summary(composed("model=resnet50", "data=synthetic", f"model.weights={weights}"))
 
 
+@pytest.mark.slow
 def test_a_summary_shows_the_stem_of_the_weights_without_a_download(composed, capsys):
     small = ("model=resnet18", "data=synthetic", "data.image_size=32")
     print_summary(composed(*small))

@@ -105,6 +105,7 @@ def test_a_folder_that_is_no_path_is_one_line(value):
         reslab.load(value)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="the system has no /proc")
 def test_a_folder_that_cannot_be_made_is_one_line(monkeypatch):
     line = r"/proc/run cannot be made (No such file or directory): hydra.run.dir=<folder> is another place"
@@ -166,6 +167,7 @@ def test_an_evaluation_is_that_of_the_run_and_of_the_command(trained, own_copy, 
         own_copy.evaluate(data="imagefolder", root="nowhere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "line"),
     [
@@ -216,6 +218,7 @@ def test_a_run_from_python_can_be_resumed():
     assert (longer.folder, longer.result["epochs"]) == (run.folder, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
@@ -234,6 +237,7 @@ def test_a_mistake_is_a_user_error(overrides, line):
         reslab.train(*QUICK, *overrides)
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_folder_of_configuration_is_a_user_error(tmp_path):
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "tiny.yaml").write_text("_target_: torch.nn.Linear\nname: tiny\nwidth: 3\n")
@@ -244,6 +248,7 @@ def test_a_mistake_in_a_folder_of_configuration_is_a_user_error(tmp_path):
         reslab.train("model=broken", config_dir="mine")
 
 
+@pytest.mark.slow
 def test_a_failure_is_raised_as_it_is_and_recorded(tmp_path, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("in a step")

@@ -158,6 +158,7 @@ def test_characters_that_the_terminal_cannot_show_do_not_stop_the_report(sweep, 
     assert "↕".encode() in (folder / "report.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_help_shows_examples(tmp_path, no_torch):
     done = run("report", "--help", cwd=tmp_path, **no_torch, PYTHONOPTIMIZE="2")
     assert (done.returncode, done.stderr) == (0, "")

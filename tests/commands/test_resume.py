@@ -426,6 +426,7 @@ def make_run(folder, overrides, status=None, config_dir=None):
     return folder
 
 
+@pytest.mark.slow
 def test_resume_stands_for_the_runs_own_arguments(tmp_path):
     folder = make_run(tmp_path / "0_seed=3", ["model=resnet8", "seed=3", "trainer.max_epochs=2"])
     place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
@@ -519,6 +520,7 @@ def test_an_option_that_an_older_version_did_not_list_needs_its_plus_no_longer(t
     ]
 
 
+@pytest.mark.slow
 def test_a_run_of_ones_own_model_asks_for_its_folder_of_configuration(tmp_path):
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "tiny.yaml").write_text("defaults: [resnet8]\nname: tiny\n")
@@ -719,6 +721,7 @@ def test_what_the_user_gives_or_trusts_is_taken(tmp_path):
     assert resumed_command_line([f"from={folder}", "trust=true", "seed=4"]) == [*mine, "seed=4"]
 
 
+@pytest.mark.slow
 def test_the_run_of_a_search_is_resumed_and_repeated_outside_of_it(tmp_path):
     folder = make_run(tmp_path / "run", ["seed=3", PRUNING_OVERRIDE])
     place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
@@ -864,4 +867,4 @@ def test_weights_without_an_optimizer_are_not_resumed(name):
 
 
 def test_a_network_of_the_zoo_is_trained_again_by_its_own_command():
-    assert resumed_command_line(["from=zoo/digits_resnet8", "seed=3"]) == ["model=resnet8", "data=digits", "seed=3"]
+    assert resumed_command_line(["from=zoo/digits_resnet8", "seed=3"]) == ["model=resnet8", "seed=3"]

@@ -33,6 +33,7 @@ def pretend_trainer(world_size=1, rank=0, overfit_batches=0, limit_val_batches=1
 # splits
 
 
+@pytest.mark.slow
 def test_a_tenth_of_every_class_is_kept_for_validation_and_the_seed_chooses_it(composed):
     chosen = []
     for seed in (1, 1, 2):

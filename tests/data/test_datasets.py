@@ -171,6 +171,7 @@ def assert_reads(data, pixels):
         assert data.splits[split].indices.tolist() == list(range(len(labels)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", LAYOUTS)
 def test_pixels_labels_and_classes_are_read_from_the_files(composed, tmp_path, monkeypatch, overrides):
     writer, num_classes, first, last = LAYOUTS[overrides]
@@ -264,6 +265,7 @@ def test_missing_files_are_downloaded_and_unpacked_once(composed, tmp_path, monk
     assert_reads(read(composed, root, f"data={name}"), pixels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SERVED)
 def test_a_download_with_a_wrong_checksum_is_an_error(composed, tmp_path, monkeypatch, server, name):
     folder, address = server
@@ -398,6 +400,7 @@ def test_a_broken_file_of_debian_is_reported_in_one_line(composed, tmp_path, mon
         read(composed, tmp_path / "root", "data=fashion_mnist")
 
 
+@pytest.mark.slow
 def test_an_interrupted_unpacking_of_imagenette_leaves_no_folder(composed, tmp_path, monkeypatch, server):
     folder, address = server
     for path in [f"{split}/{wnid}" for split in ("train", "val") for wnid in datasets.Imagenette._WNID_TO_CLASS]:
@@ -498,6 +501,7 @@ def test_without_a_network_one_line_names_the_files_the_folder_and_the_options(
 # real files
 
 
+@pytest.mark.slow
 @needs_fashion_mnist
 def test_fashion_mnist_from_debian(composed, tmp_path):
     assert FashionMNIST.debian_folder == FASHION_MNIST

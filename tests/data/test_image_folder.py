@@ -46,6 +46,7 @@ def test_the_folders_train_val_and_test_become_the_splits(composed, tmp_path):
         assert [data.classes[label] for label in labels] == [name for _, name in expected]
 
 
+@pytest.mark.slow
 def test_other_names_of_the_splits_are_used(composed, tmp_path):
     for split, number in (("Training", 3), ("Validation", 2), ("Testing", 1)):
         fill(tmp_path / split, {"cat": number, "dog": number + 1})
@@ -564,6 +565,7 @@ def test_unreadable_images_are_left_out_of_a_test_set(composed, tmp_path):
     assert kept(data, "test", good) == list(good)[-4:-2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "count"), [(("data.in_memory=true",), 6), ((), 6), (("data.batch_size=4",), 4)])
 def test_a_split_without_any_readable_image_is_an_error(composed, tmp_path, options, count):
     for path in fill(tmp_path / "train", {"cat": 3, "dog": 3}):
@@ -638,6 +640,7 @@ def test_a_folder_without_permission_is_reported_in_one_line(composed, open_fold
     assert line == f"UserError: data=imagefolder: [Errno 13] Permission denied: '{open_folder / closed}'"
 
 
+@pytest.mark.slow
 def test_a_file_without_permission_counts_as_unreadable(composed, open_folder):
     (closed, *_) = fill(open_folder / "train", {"cat": 3, "dog": 3})
     closed.chmod(0)

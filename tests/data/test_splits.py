@@ -318,6 +318,7 @@ def test_the_order_keeps_the_proportions_of_unequal_classes():
             assert abs(int((order[:length] == label).sum()) - length * size / 960) < 1 + 5 * size / 960
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["1", "0.1"])
 def test_limited_validation_and_test_see_every_class_as_often_as_it_is_there(composed, tmp_path, monkeypatch, limit):
     """The images come sorted by class, and their first batch would be of one class."""

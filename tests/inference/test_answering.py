@@ -118,6 +118,7 @@ def test_the_sets_are_those_of_the_scores(checkpoint, trained, digit_files, tmp_
         assert [json.loads(row["set"]) for row in csv.DictReader(file)] == [row["set"] for row in rows]
 
 
+@pytest.mark.slow
 def test_views_are_averaged(trained, digit_files):
     best = trained.folder / "checkpoints" / "best.ckpt"
     with torch.inference_mode():

@@ -115,6 +115,7 @@ def test_the_mean_of_two_runs(run, others, tmp_path, capsys):
     assert f"{paths[1]} (epoch " in printed.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_one_is_the_network_to_the_last_bit(run, trained):
     path = trained.folder / "checkpoints" / "best.ckpt"
     assert run(f"checkpoint=[{path}]") == run(f"checkpoint={path}")

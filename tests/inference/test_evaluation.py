@@ -125,6 +125,7 @@ def test_two_processes_count_print_and_write_as_one(run, trained, renamed, tmp_p
     ]
 
 
+@pytest.mark.slow
 def test_the_result_says_which_weights_were_tested(run, trained):
     for name in ("best.ckpt", "last.ckpt"):
         path = trained.folder / "checkpoints" / name
@@ -310,6 +311,7 @@ def test_own_class_folders_are_tested_on_the_images_of_the_runs_test(test_pets, 
         assert (result["images"], result["found"], result["image_size"]) == (12, 12, 16)  # a fifth of each class
 
 
+@pytest.mark.slow
 def test_images_of_another_root_are_tested_without_exception_at_the_size_of_the_network(test_pets, pets, tmp_path):
     result = test_pets(*other_images(tmp_path, *PETS))
     true, predicted = answers(pets, tmp_path, PETS)
@@ -619,6 +621,7 @@ def test_a_part_of_the_own_folder_is_tested_if_it_was_not_in_the_training(tmp_pa
 # where the data set is
 
 
+@pytest.mark.slow
 def test_a_data_set_that_moved_is_found_at_root(test_pets, pets, moved, monkeypatch, tmp_path):
     gone = pets.root.rename(pets.root.with_name("gone"))
     try:

@@ -56,6 +56,7 @@ def test_files_have_the_answers_of_the_test_and_the_maps_of_grad_cam(run, traine
         torch.testing.assert_close(heat[16::32, 16::32], of_pixels, atol=0.05, rtol=0)  # at the pixels' centres
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_the_probabilities_are_those_of_predict_in_the_precision_of_the_run(trained, digit_files, tmp_path, precision):
     checkpoint = shutil.copy(trained.folder / "checkpoints" / "best.ckpt", tmp_path / "best.ckpt")

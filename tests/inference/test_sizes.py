@@ -172,6 +172,7 @@ def test_borders_of_the_mean_are_those_of_the_run_in_other_images_too(photos, co
     assert tested["metrics"]["test/loss"] == pytest.approx(result["test/loss"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_classifier_takes_images_of_the_size_as_they_are_and_fits_others(run, photos):
     classifier = run.run.classifier()
     with Image.open(photos / "china" / "0.jpg") as image:

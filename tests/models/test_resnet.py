@@ -190,6 +190,7 @@ def test_equals_timm(build: Build, name: str, timm_name: str) -> None:
     assert_same_function(ours, timm.create_model(timm_name, num_classes=10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zero_init", [False, True])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_initial_weights_equal_those_of_torchvision(build: Build, name: str, zero_init: bool) -> None:
@@ -202,6 +203,7 @@ def test_initial_weights_equal_those_of_torchvision(build: Build, name: str, zer
 # --- every file in conf/model, also one that a user adds --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "channels"),
     [
@@ -288,6 +290,7 @@ def test_only_a_network_with_shortcuts_passes_the_image_around_its_blocks(
     assert logits[0].equal(network.fc.bias) != sees_the_image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet20", "resnet50", "resnet50d", "se_resnet50", "preact_resnet18", "wrn_16_8"])
 def test_zero_init_makes_every_block_its_shortcut(build: Build, name: str) -> None:
     network = build(name, "model.zero_init_residual=true").eval()
@@ -357,6 +360,7 @@ def test_the_order_of_operations_in_a_block(
         torch.testing.assert_close(block(argument.clone()), expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet20", "wrn_28_10"])
 def test_a_network_is_its_stem_its_stages_and_its_head(build: Build, name: str) -> None:
     """The norm and the ReLU follow the stem in 2015, and precede the last pooling in 2016."""
@@ -460,6 +464,7 @@ def preactivation_2016(state: dict[str, Tensor], x: Tensor, stem_stride: int, la
     return F.linear(x, state["fc.weight"], state["fc.bias"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "stem_stride", "layers", "count"),
     [
@@ -493,6 +498,7 @@ def test_without_it_the_first_shortcut_begins_before_the_norm(build: Build) -> N
     torch.testing.assert_close(block(x.clone()), out + x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["preact_resnet164", "wrn_16_8"])
 def test_a_first_block_with_a_projection_has_a_common_activation_in_either_order(build: Build, name: str) -> None:
     """These networks are the paper's without the option: a projection takes the activated input."""

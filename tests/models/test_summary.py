@@ -55,6 +55,7 @@ def test_the_layers_are_in_the_order_of_the_data():
     assert found == ["conv1", "bn1", "maxpool", "layer1", "layer2", "layer3", "layer4", "global_pool", "fc"]
 
 
+@pytest.mark.slow
 def test_the_six_blocks_have_the_shapes_of_the_tutorial():
     root = layers(network("six_block", channels=1, image_size=28), 1, 28)
     assert [row.output for row in rows(root) if row.name.startswith("layer") and "." not in row.name] == SIX_BLOCKS

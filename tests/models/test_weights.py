@@ -544,6 +544,7 @@ def test_a_run_stands_for_its_best_weights(
     assert_equal(network, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
@@ -560,6 +561,7 @@ def test_without_a_network(
         load(resnet18, "IMAGENET1K_V1", "resnet18")
 
 
+@pytest.mark.slow
 def test_a_download_with_another_checksum(
     resnet18: nn.Module, hub: Path, published: StateDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

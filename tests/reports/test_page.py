@@ -35,6 +35,7 @@ class Page(HTMLParser):
             self.rows[-1].append(values["data-value"])
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_other_file_and_is_well_formed(sweep):
     text = html_page(read_report([sweep]))
     parsed = Page(text)

@@ -99,6 +99,7 @@ def test_an_epoch_that_is_trained_again_is_reported_once_and_has_the_same_answer
     assert open_study(tmp_path).trials[5].intermediate_values == {1: 0.5, 2: pytest.approx(0.6)}
 
 
+@pytest.mark.slow
 def test_the_pruner_is_asked_again_if_the_run_was_killed_between_the_report_and_the_answer(tmp_path):
     callback, trainer = started(begin_search(tmp_path))
     callback.trial.report(0.5, 1)

@@ -87,6 +87,7 @@ def test_trials_that_are_as_good_as_the_best_are_named(tmp_path, capsys):
     assert "best:   job 0, val/accuracy=0.5 (as good: 1, 2, 3): x=" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_optunas_dashboard_reads_the_search(tmp_path):
     dashboard = pytest.importorskip("optuna_dashboard")
     make_search(tmp_path, trials=2).run(FakeJobs(accuracy))
@@ -117,6 +118,7 @@ def test_a_grid_is_searched_once(tmp_path):
     assert searched == {(x, kind, k) for x in (0, 0.1, 0.2) for kind in "ab" for k in (1, 3)}
 
 
+@pytest.mark.slow
 def test_the_number_of_trials_includes_those_before_and_n_jobs_run_at_once(tmp_path):
     jobs = FakeJobs(accuracy)
     for number in (5, 5, 8):

@@ -18,6 +18,7 @@ def test_the_database_is_in_the_folder_whatever_its_name_is(tmp_path, name):
     assert len(trials(tmp_path / name)) == 1
 
 
+@pytest.mark.slow
 def test_a_different_search_is_refused(tmp_path):
     make_search(tmp_path, trials=1).run(FakeJobs(accuracy))
     for change in ({"space": {"x": FloatDistribution(0, 2)}}, {"fixed": ["seed=1"]}, {"objectives": ["val/loss"]}):
@@ -74,6 +75,7 @@ def test_a_database_that_cannot_be_opened_is_one_line(tmp_path, url, reason):
     assert str(refused.value) == f"hydra.sweeper.storage cannot be opened: {reason}"
 
 
+@pytest.mark.slow
 def test_a_database_that_is_missing_is_made_again_from_the_results(tmp_path, capsys):
     make_search(tmp_path, trials=3).run(FakeJobs(accuracy))
     before = trials(tmp_path)

@@ -164,6 +164,7 @@ def test_a_mistake_in_any_job_is_reported_before_the_first(tmp_path, no_torch, m
     assert {path.name for path in tmp_path.rglob("*")} in ({"notes"}, {"notes", "outputs"})
 
 
+@pytest.mark.slow
 def test_a_mistake_leaves_the_files_of_an_existing_folder(tmp_path, no_torch):
     (tmp_path / "notes").write_text("mine")
     done = run("train", "-m", "model=resnet8,resnet88", f"hydra.sweep.dir={tmp_path}", cwd=tmp_path, **no_torch)
@@ -182,6 +183,7 @@ def test_a_mistake_leaves_a_sweep_that_is_resumed(tmp_path, no_torch):
     assert (tmp_path / "sweep" / "multirun.yaml").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mistake", "line"),
     [

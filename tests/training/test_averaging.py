@@ -95,6 +95,7 @@ def test_the_average_is_that_of_torchvisions_recipe(composed, monkeypatch, every
             torch.testing.assert_close(checkpoint["state_dict"][f"network.{name}"], expected.data)
 
 
+@pytest.mark.slow
 def test_updates_count_optimizer_steps(composed, monkeypatch):
     options = ("trainer.accumulate_grad_batches=2", "callbacks.ema.every_steps=2", "callbacks.ema.warmup=false")
     states, checkpoint, _ = run(composed(*EMA, *options, "callbacks.ema.decay=0.7"), monkeypatch)

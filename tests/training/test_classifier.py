@@ -125,6 +125,7 @@ def numbers(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "total"),
     [

@@ -187,6 +187,7 @@ def test_every_data_set_takes_a_step(composed, monkeypatch, name):
     step(composed(*DEBUG, "model=resnet8", f"data={name}", "data.root=unused", "data.image_size=32"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "scheduler"),
     [  # one_cycle is the schedule that changes more of an optimizer than its rate
@@ -199,6 +200,7 @@ def test_every_optimizer_and_schedule_takes_a_step(composed, optimizer, schedule
     step(composed(*DEBUG, "model=resnet8", f"optimizer={optimizer}", f"scheduler={scheduler}"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [  # the widest networks take 5 to 17 s

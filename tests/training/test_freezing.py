@@ -48,6 +48,7 @@ def moved(before, after):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
+@pytest.mark.slow
 def test_the_frozen_part_stays_as_it_was_with_its_statistics(recorded):
     weights = recorded("model.freeze=true", "trainer.max_epochs=3").weights
     assert moved(weights[0], weights[2]) == set(HEAD)

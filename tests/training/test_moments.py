@@ -295,6 +295,7 @@ def test_a_metric_that_will_not_exist_is_refused_before_training(composed, tmp_p
     assert not (tmp_path / "metrics.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["mixup=1", "cutmix=1"])
 def test_the_accuracy_of_mixed_images_has_a_name_of_its_own(composed, tmp_path, mixing):
     result = fit.train(composed(*DIGITS, "trainer.max_epochs=1", mixing))
@@ -304,6 +305,7 @@ def test_the_accuracy_of_mixed_images_has_a_name_of_its_own(composed, tmp_path, 
     assert {"train/loss", "train/mixed_top5_accuracy", "val/accuracy"} <= result.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 2, 3])
 def test_a_limited_validation_says_how_many_images_it_used(composed, batches):
     limits = (f"trainer.limit_val_batches={batches}", f"trainer.limit_test_batches={batches}")
@@ -373,6 +375,7 @@ def test_another_monitor_keeps_the_best_checkpoint_until_a_better_one(composed, 
     assert result["val/loss"] == min([before["val/loss"], *later])
 
 
+@pytest.mark.slow
 def test_a_limit_of_no_test_batches_is_no_test(composed):
     result = fit.train(composed(*DIGITS, "trainer.max_epochs=1", "test=true", "trainer.limit_test_batches=0"))
     assert result["status"] == "finished"

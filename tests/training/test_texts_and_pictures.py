@@ -82,6 +82,7 @@ def test_the_grid_of_memory_images(composed, tmp_path):
     assert np.array_equal(picture(read_events(tmp_path), "train/augmented_images"), expected)
 
 
+@pytest.mark.slow
 def test_the_grid_of_files_and_no_graph_of_a_deep_network(composed, digit_files, tmp_path, monkeypatch):
     monkeypatch.setattr("reslab.training.adapters.GRAPH_LAYERS", 10)
     config = composed(
@@ -191,6 +192,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 def test_names_of_classes_are_drawn_as_they_are():
     images = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
     figures = [confusion_figure(all_right(len(NAMES)), NAMES)]

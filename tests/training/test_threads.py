@@ -16,6 +16,7 @@ def threads_of_torch():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "record", "number"),
     [

@@ -44,6 +44,7 @@ def data_of(page):
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_other_file_and_is_the_same_each_time(tmp_path):
     run = make_tested_run(tmp_path / "run", make_answers())
     page = write_run_page(run).read_text()
@@ -58,6 +59,7 @@ def test_the_page_needs_no_other_file_and_is_the_same_each_time(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_could_not_be_written_at_the_end_of_the_run_is_said(tmp_path):
     run = make_tested_run(tmp_path / "run", make_answers())
     assert "not written" not in Reader(write_run_page(run).read_text()).text

@@ -15,6 +15,7 @@ from reslab.sweeps.launchers.parallel import ParallelLauncher
 from reslab.sweeps.summary import SweepFailed
 
 
+@pytest.mark.slow
 def test_jobs_run_two_at_a_time_each_with_its_share(launch, results, tmp_path):
     returned = launch(1, 2, 3)
     assert [job.return_value for job in returned] == [[0.1], [0.2], [0.3]]
@@ -34,6 +35,7 @@ def test_jobs_divide_the_threads(monkeypatch, script):
     assert ParallelLauncher(n_jobs=2).threads() == 3
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_or_is_killed_leaves_the_others_alone(launch):
     returned = launch(4, 5, 3, 7)
     assert [job.status.name for job in returned] == ["FAILED", "FAILED", "COMPLETED", "FAILED"]
@@ -45,6 +47,7 @@ def test_a_job_that_fails_or_is_killed_leaves_the_others_alone(launch):
         _ = returned[3].return_value
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_before_it_began_is_in_the_report_and_can_be_resumed(launch, tmp_path):
     launch(5)
     (entry,) = read_report([tmp_path / "sweep"]).not_finished
@@ -74,6 +77,7 @@ def test_a_job_whose_folder_disappears_is_the_only_one_that_fails(launch, result
     assert [result["status"] for result in results()] == ["failed", "finished"]
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_be_started_is_the_only_one_that_fails(launch, tmp_path):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "0_model=resnet8_seed=1").touch()
@@ -142,6 +146,7 @@ def interrupted(tmp_path, monkeypatch):
         signal.signal(number, handler)
 
 
+@pytest.mark.slow
 def test_after_a_signal_the_running_jobs_save_and_no_other_begins(launch, tmp_path, interrupted, capfd):
     interrupted(6, "result.json")
     with pytest.raises(Interrupted):
