@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from reslab.training.provenance import processor
-
 
 def images_per_second(batches: Iterable[Any]) -> float:
     """Return the speed from the end of the first batch to the last one, so that the start of workers does not count."""
@@ -33,6 +31,8 @@ def ratios(ours: Sequence[float], others: Sequence[float]) -> dict[str, float]:
 
 def write_results(script: str, results: dict[str, Any], packages: Sequence[str]) -> None:
     """Write the results, the machine and the versions of packages to benchmarks/results/<name of the script>.json."""
+    from reslab.training.provenance import processor  # torch and Lightning, which a measurement may not have imported
+
     machine = {
         "cpu": processor(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

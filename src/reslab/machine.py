@@ -12,6 +12,8 @@ from reslab.errors import UserError
 from reslab.text import for_shell
 
 GPUS = {"gpu": "GPU", "cuda": "CUDA GPU", "mps": "Apple GPU (MPS)"}  # by the values of the options that ask for them
+# The files of the drivers of NVIDIA, of WSL, of NVIDIA's embedded boards and of AMD, one of which a GPU on Linux needs.
+GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")
 INTERACTIVE_STEP = "4294967290"  # the step of SLURM in which salloc runs a shell: SLURM_INTERACTIVE_STEP in slurm.h
 LIGHTNING_PROCESS = "hydra.job.name=train_ddp_process_"  # Lightning adds it to the command of the processes it starts
 OMP_NUM_THREADS = "OMP_NUM_THREADS"  # the variable of OpenMP, which torch, MKL and oneDNN obey
@@ -68,10 +70,6 @@ def check_processes(devices: object, num_nodes: object) -> None:
 def is_first_process() -> bool:
     """Return whether this process has rank 0, whether Lightning, torchrun or SLURM started it."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-
-
-# The files of the drivers of NVIDIA, of WSL, of NVIDIA's embedded boards and of AMD, one of which a GPU on Linux needs.
-GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")
 
 
 def refuse_absent_gpu(accelerator: str, option: str) -> None:

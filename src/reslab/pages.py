@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from reslab.text import printable, valid_text
+from reslab.text import visible
 
 PNG = b"\x89PNG"
 STYLE = """
@@ -50,7 +50,7 @@ for (const header of headers) header.onclick = () => {
 
 def text(value: object) -> str:
     """Return a text that a page shows as it is, whatever characters it holds."""
-    return escape(valid_text(printable(value)))
+    return escape(visible(value))
 
 
 def document(title: str, content: str, style: str, script: str = "") -> str:

@@ -42,6 +42,11 @@ def valid_text(text: str) -> str:
     return SURROGATES.sub(escaped_surrogate, text)
 
 
+def visible(text: object) -> str:
+    """Return a text of one line that can be encoded: `printable` and `valid_text` in one."""
+    return valid_text(printable(text))
+
+
 def escaped_surrogate(found: re.Match[str]) -> str:
     number = ord(found[0])
     return rf"\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else rf"\u{number:04x}"

@@ -151,7 +151,7 @@ class CornerNetwork(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preactivation", ["false", pytest.param("true", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("preactivation", ["false", "true"])
 def test_a_trained_network_sees_the_square_that_makes_the_class(network, preactivation):
     """The class of an image is the corner of its bright square; a network of local features cannot look elsewhere."""
     torch.manual_seed(0)

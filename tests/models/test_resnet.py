@@ -207,7 +207,7 @@ def test_initial_weights_equal_those_of_torchvision(build: Build, name: str, zer
 @pytest.mark.parametrize(
     ("name", "channels"),
     [
-        *(pytest.param(name, 3, marks=pytest.mark.slow if name in HEAVY else ()) for name in names("model")),
+        *((name, 3) for name in names("model")),
         *((name, 1) for name in ("resnet20", "resnet50d", "resnet8_fast", "six_block", "timm")),  # each stem
     ],
 )

@@ -71,7 +71,7 @@ def test_the_command_that_trains_on_has_a_network_of_the_same_shapes(run, model,
 
 
 def test_the_test_of_a_network_of_ones_own_images_names_their_folder(run):
-    for data, root in (("imagefolder", " root=…"), ("digits", "")):
+    for data, root in (("imagefolder", " root=…"), ("imagenet", " root=…"), ("digits", "")):
         run.result_file.write_text(json.dumps(run.result | {"data": data}))
         made = card(shared_of(run))
         assert f"    python src/evaluate.py mine{root}\n" in made

@@ -188,14 +188,8 @@ def test_every_data_set_takes_a_step(composed, monkeypatch, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("optimizer", "scheduler"),
-    [  # one_cycle is the schedule that changes more of an optimizer than its rate
-        pytest.param(each, schedule, marks=[pytest.mark.slow] * (each != "sgd" and schedule != "one_cycle"))
-        for each in names("optimizer")
-        for schedule in names("scheduler")
-    ],
-)
+@pytest.mark.parametrize("optimizer", names("optimizer"))
+@pytest.mark.parametrize("scheduler", names("scheduler"))
 def test_every_optimizer_and_schedule_takes_a_step(composed, optimizer, scheduler):
     step(composed(*DEBUG, "model=resnet8", f"optimizer={optimizer}", f"scheduler={scheduler}"))
 
@@ -203,11 +197,7 @@ def test_every_optimizer_and_schedule_takes_a_step(composed, optimizer, schedule
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [  # the widest networks take 5 to 17 s
-        pytest.param(name, marks=[pytest.mark.slow] * ("resnet50" in name or name == "six_block"))
-        for name in names("experiment")
-        if name != "finetune"  # its weights are downloaded
-    ],
+    [name for name in names("experiment") if name != "finetune"],  # its weights are downloaded
 )
 def test_every_experiment_takes_a_step(composed, monkeypatch, name):
     monkeypatch.setattr(ImageDataModule, "_read_or_download", stand_in)

@@ -3,12 +3,11 @@
 import re
 from typing import Any
 
-import yaml
-
 from reslab.configuration import CONF
 from reslab.data.options import DATA
 from reslab.errors import UserError
 from reslab.options import NULL, TRUE_OR_FALSE, Schema, between, integer, one_of, one_or_list
+from reslab.run import read_configuration
 from reslab.training.options import PRECISIONS, RUN, TRAINING_SCHEMA
 
 # The names that users write, with the names that torch has for them.
@@ -49,7 +48,7 @@ def check_together(values: dict[str, Any]) -> None:
     """Raise UserError for values that are wrong only in combination."""
     TRAINING_SCHEMA.check_together(values)
     (other,) = OF_MODE.keys() - {values["benchmark.mode"]}
-    in_conf = yaml.safe_load((CONF / "benchmark.yaml").read_bytes())["benchmark"]
+    in_conf = read_configuration(CONF / "benchmark.yaml")["benchmark"]
     for name in OF_MODE[other]:
         reference = re.fullmatch(r"\$\{(.+)\}", str(in_conf[name]))
         if values[f"benchmark.{name}"] != (values[reference[1]] if reference else in_conf[name]):

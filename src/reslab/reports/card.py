@@ -16,7 +16,7 @@ from reslab.reports.run_page.tested import AnsweredTest, metrics_without_answers
 from reslab.reports.settings import requested_text
 from reslab.reports.statistics import PERCENT
 from reslab.run import UNREADABLE, Result, read_configuration, tested_step
-from reslab.text import counted, for_shell, printable, valid_text
+from reslab.text import counted, for_shell, printable, visible
 from reslab.training.answers import read_answers
 
 MAX_MATRIX = 20  # classes whose confusion matrix is read in a terminal; of more, the most frequent mistakes are listed
@@ -77,7 +77,7 @@ def use(shared: Shared, result: Result) -> list[str]:
     """Return how a reader uses the network, which the zoo has by name."""
     is_in_zoo = shared.folder.absolute().parent == ZOO
     name = f"zoo/{shared.folder.name}" if is_in_zoo else shared.folder.name
-    root = " root=…" if result.get("data") == "imagefolder" else ""  # nothing else says where the images are
+    root = " root=…" if needs_root(result["data"]) else ""
     weights = name.replace("zoo/", "zoo:", 1) if is_in_zoo else name
     return [
         f"    python src/predict.py {for_shell(name)} photo.png",
@@ -280,4 +280,4 @@ def text(value: object) -> str:
         >>> print(text("a|b <i>"))
         a\|b &lt;i&gt;
     """
-    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(printable(valid_text(str(value))), quote=False))
+    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(visible(value), quote=False))

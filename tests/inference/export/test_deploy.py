@@ -113,7 +113,7 @@ def photos(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     "sizes",
     [

@@ -4,11 +4,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from reslab.configuration import CONF
 from reslab.errors import UserError
 from reslab.options import NAME, NULL, PATH, TRUE_OR_FALSE, Schema, integer, one_of
+from reslab.run import read_configuration
 
 # The formats, each with the ending of its files.
 FormatName = Literal["onnx", "torch_export", "torchscript", "int8"]
@@ -46,7 +45,7 @@ def check_together(values: dict[str, Any]) -> None:
     for name, what in {"limit": "a number of test images", "root": "the folder of the test images"}.items():
         if values[name] is not None and not values["verify"]:
             raise UserError(f"{name}= is {what}, and verify=false reads none: leave one of them out")
-    in_conf = yaml.safe_load((CONF / "export.yaml").read_bytes())
+    in_conf = read_configuration(CONF / "export.yaml")
     if kind != "int8" and values["calibration_images"] != in_conf["calibration_images"]:
         raise UserError("calibration_images= is the number of training images that format=int8 reads: leave it out")
 

@@ -17,7 +17,7 @@ from reslab.reports.run_page.page import TestParts
 from reslab.reports.run_page.resampling import Interval, resamples_of
 from reslab.reports.run_page.tested import AnsweredTest, ClassScores
 from reslab.reports.statistics import PERCENT
-from reslab.text import printable, valid_text
+from reslab.text import visible
 
 MAX_MATRIX = 40  # classes of a confusion matrix that is read cell by cell
 NAME_COLUMNS = 48  # of the name of a class or a file below a picture; the mouse shows the whole name
@@ -209,7 +209,7 @@ def caption(tested: AnsweredTest, position: int) -> list[tuple[str, str, str]]:
 
 
 def brief(name: str) -> str:
-    return shortened(valid_text(printable(name)), NAME_COLUMNS)
+    return shortened(visible(name), NAME_COLUMNS)
 
 
 def displayed_size(picture: Image.Image) -> tuple[int, int]:
@@ -297,14 +297,14 @@ def page_data(test: ShownTest) -> dict[str, Any]:
         picture = test.pictures.get(position)
         size = (*displayed_size(picture), is_tiny(picture)) if picture else None
         true, predicted = int(answers.labels[position]), int(answers.predicted[position])
-        name = valid_text(printable(names[position]))
+        name = visible(names[position])
         lines = caption(tested, position)
         images.append([position, true, predicted, lines, name, brief(name), size])
         if picture and position not in in_page:
             pictures[position] = data_uri(encoded(picture))
     mistakes = (confusion.by_true_class() - confusion.right()).tolist()
     return {
-        "classes": [valid_text(printable(name)) for name in answers.classes],
+        "classes": [visible(name) for name in answers.classes],
         "mistakes": mistakes,
         "counts": {f"{true}-{predicted}": count for true, predicted, count in pairs},
         "images": images,
