@@ -437,6 +437,14 @@ def test_mnists_names_of_the_digits_are_those_of_other_data_sets():
     assert labels_by_name(["1", "1 - one"], ["1 - one", "1"]) == [1, 0]  # the same name counts first
 
 
+@pytest.mark.parametrize("known", [["dog", "cat", "dog"], ["7 - seven", "7 - sept"]])
+def test_a_name_of_several_classes_is_no_label(known):
+    assert labels_by_name(known, known) == list(range(len(known)))
+    assert labels_by_name(["cow"], known) == [-1]
+    with pytest.raises(UserError, match=r"^several classes of the network have the name (dog|7):"):
+        labels_by_name(["cow", "dog", "7"], known)
+
+
 @pytest.mark.parametrize("name", ["on_error=skip", "test_fraction=0.3"])
 def test_options_of_other_data_sets_are_one_line(run, name):
     with pytest.raises(UserError, match=rf"^data=digits has no option data\.{name.split('=')[0]}$"):

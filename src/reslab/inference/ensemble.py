@@ -70,12 +70,15 @@ def class_order(classes: Sequence[str], of_first: Sequence[str], member: str) ->
     Raises:
         UserError: the members do not know the same classes.
     """
-    order = labels_by_name(of_first, classes)
-    if len(classes) == len(of_first) and sorted(order) == list(range(len(classes))):
+    repeated = list(classes) != list(of_first) and any(len({*names}) < len(names) for names in (classes, of_first))
+    order = [] if repeated else labels_by_name(of_first, classes)
+    if sorted(order) == list(range(len(classes))):
         return order
-    other = [name for name, label in zip(of_first, order, strict=True) if label < 0]
-    other += [name for name, label in zip(classes, labels_by_name(classes, of_first), strict=True) if label < 0]
-    why = f"only one of them knows {first_few(other, LISTED_CLASSES)}" if other else "several classes have one name"
+    why = "several classes have one name"
+    if not repeated:
+        other = [name for name, label in zip(of_first, order, strict=True) if label < 0]
+        other += [name for name, label in zip(classes, labels_by_name(classes, of_first), strict=True) if label < 0]
+        why = f"only one of them knows {first_few(other, LISTED_CLASSES)}"
     raise UserError(
         f"{member} does not know the same classes as the first checkpoint, so that their probabilities have no mean: "
         f"{why}"

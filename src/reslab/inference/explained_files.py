@@ -126,7 +126,7 @@ class Explanations:
 
 
 def label_of(name: str, classes: Sequence[str]) -> int:
-    """Return the number of a class; `0` is also `0 - zero`. Raise UserError if the network does not know it."""
+    """Return the number of a class; `0` is also `0 - zero`. Raise UserError if not exactly one has the name."""
     (label,) = labels_by_name([name], classes)
     if label < 0:
         raise UserError(

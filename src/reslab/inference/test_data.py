@@ -3,7 +3,7 @@
 import inspect
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -274,7 +274,7 @@ def with_labels_of_network(
         The images, and how many of other classes were left out.
 
     Raises:
-        UserError: the network does not know a class that has test images, or none that has.
+        UserError: the network does not know a class that has test images, or none that has, or has several of its name.
     """
     if unknown_classes == "by_position":
         if len(data.classes) != len(known):
@@ -310,15 +310,31 @@ def labels_by_name(classes: Sequence[str], known: Sequence[str]) -> list[int]:
 
     MNIST calls its classes "0 - zero" to "9 - nine"; other data sets call them "0" to "9", which is the same.
 
+    Raises:
+        UserError: several of the `known` classes have the name of one of `classes`, and the two lists differ.
+
     Example:
         >>> labels_by_name(["dog", "cat", "7"], ["cat", "7 - seven"])
         [-1, 0, 1]
     """
     if list(classes) == list(known):  # several of them may have one name
         return list(range(len(known)))
-    labels = {short_name(name): label for label, name in enumerate(known)}
-    labels |= {name: label for label, name in enumerate(known)}
-    return [labels.get(name, labels.get(short_name(name), -1)) for name in classes]
+    whole, short = labels_of(known), labels_of(map(short_name, known))
+    found = [whole.get(name) or short.get(short_name(name), [-1]) for name in classes]
+    if several := [name for name, labels in zip(classes, found, strict=True) if len(labels) > 1]:
+        raise UserError(
+            f"several classes of the network have the name {first_few(several, LISTED_CLASSES)}: which one is meant is "
+            "not known"
+        )
+    return [label for (label,) in found]
+
+
+def labels_of(names: Iterable[str]) -> dict[str, list[int]]:
+    """Return where each name stands."""
+    labels: dict[str, list[int]] = {}
+    for label, name in enumerate(names):
+        labels.setdefault(name, []).append(label)
+    return labels
 
 
 def short_name(name: str) -> str:
