@@ -45,7 +45,7 @@ def test_train_accepts_every_job_of_a_row(composed, name):
     overrides = OverridesParser.create().parse_overrides(words[words[0] == "-m" :])
     jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
     assert len(jobs) == {"-m": len(jobs)}.get(words[0], 1) > 0
-    for job in jobs:
+    for job in {frozenset(each for each in job if not each.startswith("seed=")) for job in jobs}:
         TRAINING_SCHEMA.check(composed(*job))
 
 

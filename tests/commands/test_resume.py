@@ -213,32 +213,37 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
+CONSTANT = ("scheduler=constant", *TINY)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The outcome of a run with CONSTANT."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run(folder, *CONSTANT)
+    return outcome(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "broken"), [(damage_nothing, []), (truncate, ["last.broken"]), (flip_a_bit, ["last.broken"])]
 )
-def test_more_epochs_and_a_broken_checkpoint(tmp_path, damage, broken):
+def test_more_epochs_and_a_broken_checkpoint(tmp_path, uninterrupted, damage, broken):
     """A broken one is set aside and the one before it taken."""
-    whole, parts = folders(tmp_path)
-    arguments = ("scheduler=constant", *TINY)
-    run(whole, *arguments)
-    run(parts, *arguments, "trainer.max_epochs=2")
-    (run_folder,) = parts.glob("outputs/*/*")
+    run(tmp_path, *CONSTANT, "trainer.max_epochs=2")
+    (run_folder,) = tmp_path.glob("outputs/*/*")
     damage(run_folder / "checkpoints" / "last.ckpt")
-    run(parts, f"resume={run_folder}", "trainer.max_epochs=3")
-    assert_same(outcome(whole), outcome(parts))
+    run(tmp_path, f"resume={run_folder}", "trainer.max_epochs=3")
+    assert_same(uninterrupted, outcome(tmp_path))
     assert [path.name for path in (run_folder / "checkpoints").glob("*.broken")] == broken
 
 
 @pytest.mark.slow
-def test_a_run_that_max_steps_ended_within_an_epoch_goes_on_there(tmp_path):
-    whole, parts = folders(tmp_path)
-    arguments = ("scheduler=constant", *TINY)
-    run(whole, *arguments)
-    run(parts, *arguments, "trainer.max_steps=27")
-    (run_folder,) = parts.glob("outputs/*/*")
-    run(parts, f"resume={run_folder}", "trainer.max_steps=-1")
-    assert_same(outcome(whole), outcome(parts))
+def test_a_run_that_max_steps_ended_within_an_epoch_goes_on_there(tmp_path, uninterrupted):
+    run(tmp_path, *CONSTANT, "trainer.max_steps=27")
+    (run_folder,) = tmp_path.glob("outputs/*/*")
+    run(tmp_path, f"resume={run_folder}", "trainer.max_steps=-1")
+    assert_same(uninterrupted, outcome(tmp_path))
 
 
 @pytest.fixture
