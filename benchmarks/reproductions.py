@@ -17,6 +17,7 @@ import shlex
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from gpu_data import ROOT, MissingDataError
 from gpu_runs import Machine, OutOfTimeError, RowError
 
 from reslab.run import Run
+from reslab.text import counted
 
 RESULTS = ROOT / "benchmarks" / "results" / "reproductions.json"
 WORK = ROOT / "outputs" / "reproductions"
@@ -63,6 +65,7 @@ DEEP = (
     "data=digits data.augment.erasing=0 data.batch_size=32 optimizer.lr=0.05 scheduler=multi_step "
     "scheduler.warmup_steps=100"
 )
+STEMS = "-m model=resnet18 'model.widths=[16,32,64,128]'"
 NARROW = "'model.widths=[8,16,32,64,128,256]'"
 RECIPES = {
     "digits_resnet20": Row("-m seed=1,2,3,4,5"),
@@ -97,9 +100,10 @@ TUTORIALS = {
     "shortcuts": Row("-m model=resnet20 model.shortcut=A,B,C seed=1,2,3"),
     "preactivation": Row(f"-m model=resnet110,preact_resnet110 {DEEP} trainer.max_epochs=100 seed=1,2,3"),
     "stems": Row(
-        "-m model=resnet18 'model.widths=[16,32,64,128]' model.stem=imagenet,cifar data=fashion_mnist "
-        "trainer.max_epochs=2 seed=1,2,3",
-        gpu_data.fashion_mnist,
+        f"{STEMS} model.stem=imagenet,cifar data=fashion_mnist trainer.max_epochs=2 seed=1,2,3", gpu_data.fashion_mnist
+    ),
+    "stems_longer": Row(
+        f"{STEMS} model.stem=imagenet data=fashion_mnist trainer.max_epochs=12 seed=1,2,3", gpu_data.fashion_mnist
     ),
     "fashion_mnist_resnet18": Row("experiment=fashion_mnist_resnet18", gpu_data.fashion_mnist),
     "mnist_resnet50": Row("experiment=mnist_resnet50 trainer.accelerator=cpu", gpu_data.mnist),
@@ -189,7 +193,19 @@ def block(words: list[str], results: dict[str, list[Record]]) -> str:
         "recipes": recipes_table, "expected": expected_table, "configurations": configurations_table,
         "epochs": epochs_table,
     }  # fmt: skip
-    return markdown(*tables[kind](names, results))
+    runs = [run for name in names or RECIPES for run in results.get(name, [])]
+    return "\n\n".join([markdown(*tables[kind](names, results)), *machines(runs)])
+
+
+def machines(runs: list[Record]) -> list[str]:
+    """Return a line that says what the runs ran on, or none if nothing ran."""
+    places = Counter(
+        f"{counted(run['threads'], 'thread')} of {run['processor']} ({run['precision']}), "
+        + ", ".join(f"{name} {run['versions'][name]}" for name in ("python", "torch", "lightning"))
+        for run in runs
+    )
+    numbered = [f"{counted(count, 'run')} on {place}" for place, count in places.items()]
+    return [f"{'; '.join(numbered)}."] if runs else []
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -219,13 +235,13 @@ def configurations_table(names: list[str], results: dict[str, list[Record]]) -> 
     groups: dict[tuple[str, ...], list[Record]] = {}
     for run in runs:
         groups.setdefault(tuple(run["options"]), []).append(run)
-    common = set.intersection(*map(set, groups)) if groups else set()
+    common = set.intersection(*map(set, groups)) if len(groups) > 1 else set()
     rows = [
         [f"`{' '.join(each for each in options if each not in common)}`", str(len(group)), last_training_error(group),
-         accuracy(group, "val"), accuracy(group, "test"), spread(group, "train/seconds")]
+         accuracy(group, "val"), accuracy(group, "test")]
         for options, group in groups.items()
     ]  # fmt: skip
-    return ["network", "n", "training error, last epoch, %", "validation", "test", "seconds"], rows
+    return ["network", "n", "training error, last epoch, %", "validation", "test"], rows
 
 
 def epochs_table(names: list[str], results: dict[str, list[Record]]) -> tuple[list[str], list[list[str]]]:

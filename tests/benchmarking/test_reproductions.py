@@ -16,14 +16,20 @@ from reproductions import RECIPES, ROWS, TUTORIALS, block, filled
 
 from reslab.training.options import TRAINING_SCHEMA
 
+MACHINE = {
+    "threads": 1, "processor": "a processor", "precision": "32-true",
+    "versions": {"python": "3.11.7", "torch": "2.15.0", "torchvision": "0.29.2", "lightning": "2.6.6"},
+}  # fmt: skip
 FAKE = {
     "digits_resnet20": [
-        {"options": [], "seed": 1, "val/accuracy": 0.5, "test/accuracy": 0.25, "train/seconds": 10.0, "by_epoch": {}},
-        {"options": [], "seed": 2, "val/accuracy": 0.7, "test/accuracy": 0.75, "train/seconds": 30.0, "by_epoch": {}},
+        {"options": [], "seed": 1, "val/accuracy": 0.5, "test/accuracy": 0.25, "train/seconds": 10.0, "by_epoch": {},
+         **MACHINE},
+        {"options": [], "seed": 2, "val/accuracy": 0.7, "test/accuracy": 0.75, "train/seconds": 30.0, "by_epoch": {},
+         **MACHINE, "threads": 2},
     ],
     "six_block": [
         {
-            "options": [], "seed": 42, "val/accuracy": 0.5, "test/accuracy": 0.25, "train/seconds": 1234.0,
+            "options": [], "seed": 42, "val/accuracy": 0.5, "test/accuracy": 0.25, "train/seconds": 1234.0, **MACHINE,
             "by_epoch": {
                 "epoch": [1.0, 2.0], "train/loss": [2.0, 1.5], "train/accuracy": [0.5, 0.625],
                 "val/accuracy": [0.25, 0.375], "train/epoch_seconds": [1233.6, 1000.0],
@@ -32,7 +38,7 @@ FAKE = {
     ],
     "shortcuts": [
         {"options": ["model=resnet20", f"model.shortcut={shortcut}"], "seed": seed, "val/accuracy": 0.5 * seed,
-         "test/accuracy": 0.25, "train/seconds": 1.0 * seed, "by_epoch": {"train/accuracy": [0.5, 0.9]}}
+         "test/accuracy": 0.25, "train/seconds": 1.0 * seed, "by_epoch": {"train/accuracy": [0.5, 0.9]}, **MACHINE}
         for shortcut in "AB" for seed in (1, 2)
     ],
 }  # fmt: skip
@@ -65,18 +71,28 @@ def test_recipes_are_means_and_deviations():
     lines = block(["recipes", "digits_resnet20"], FAKE).splitlines()
     assert lines[0] == "| command | n | validation | test | published | seconds |"
     command = "`python src/train.py -m seed=1,2,3,4,5`"
-    assert lines[2:] == [f"| {command} | 2 | 0.6000 ± 0.1414 | 0.5000 ± 0.3536 | not known | 20 (10 to 30) |"]
-    assert block(["expected", "digits_resnet20"], FAKE).splitlines() == [
+    assert lines[2:3] == [f"| {command} | 2 | 0.6000 ± 0.1414 | 0.5000 ± 0.3536 | not known | 20 (10 to 30) |"]
+    assert block(["expected", "digits_resnet20"], FAKE).splitlines()[:3] == [
         "| command | test accuracy | seconds | n |", "|---|---|---|---|",
         f"| {command} | 0.5000 ± 0.3536 | 20 (10 to 30) | 2 |",
     ]  # fmt: skip
     assert block(["recipes"], {}).count("| 0 | not measured |  |") == len(RECIPES)
 
 
+def test_a_table_names_every_machine():
+    place = "a processor (32-true), python 3.11.7, torch 2.15.0, lightning 2.6.6"
+    assert block(["recipes", "digits_resnet20"], FAKE).splitlines()[3:] == [
+        "",
+        f"1 run on 1 thread of {place}; 1 run on 2 threads of {place}.",
+    ]
+    lines = block(["configurations", "shortcuts"], FAKE).splitlines()
+    assert lines[4:] == ["", f"4 runs on 1 thread of {place}."]
+
+
 def test_configurations_are_known_by_what_differs():
-    assert block(["configurations", "shortcuts"], FAKE).splitlines()[2:] == [
-        "| `model.shortcut=A` | 2 | 10.0 ± 0.0 | 0.7500 ± 0.3536 | 0.2500 ± 0.0000 | 2 (1 to 2) |",
-        "| `model.shortcut=B` | 2 | 10.0 ± 0.0 | 0.7500 ± 0.3536 | 0.2500 ± 0.0000 | 2 (1 to 2) |",
+    assert block(["configurations", "shortcuts"], FAKE).splitlines()[2:4] == [
+        "| `model.shortcut=A` | 2 | 10.0 ± 0.0 | 0.7500 ± 0.3536 | 0.2500 ± 0.0000 |",
+        "| `model.shortcut=B` | 2 | 10.0 ± 0.0 | 0.7500 ± 0.3536 | 0.2500 ± 0.0000 |",
     ]
 
 
@@ -85,7 +101,8 @@ def test_epochs_are_those_of_one_run():
     assert filled(page, FAKE) == (
         "a\n<!-- reproductions: epochs six_block -->\n"
         "| epoch | training loss | training accuracy | validation accuracy | seconds |\n|---|---|---|---|---|\n"
-        "| 1 | 2.0000 | 0.5000 | 0.2500 | 1,234 |\n| 2 | 1.5000 | 0.6250 | 0.3750 | 1,000 |\n<!-- end -->\nb\n"
+        "| 1 | 2.0000 | 0.5000 | 0.2500 | 1,234 |\n| 2 | 1.5000 | 0.6250 | 0.3750 | 1,000 |\n\n"
+        "1 run on 1 thread of a processor (32-true), python 3.11.7, torch 2.15.0, lightning 2.6.6.\n<!-- end -->\nb\n"
     )
 
 
