@@ -35,8 +35,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "reproductions.json"
 WORK = ROOT / "outputs" / "reproductions"
 NOT_PRINTED = ("seed=", "threads=", "outputs=", "resume=", "hydra.")
 RESULT = (
-    "seed", "val/accuracy", "test/accuracy", "test/loss", "train/seconds", "epochs", "parameters", "precision",
-    "processor", "threads", "versions", "git_commit",
+    "seed", "val/accuracy", "test/accuracy", "test/loss", "best_step", "train/seconds", "epochs", "parameters",
+    "precision", "processor", "threads", "versions", "git_commit",
 )  # fmt: skip
 EPOCH = ("epoch", "train/loss", "train/accuracy", "val/accuracy", "train/epoch_seconds")
 PAGES = [ROOT / "README.md", ROOT / "docs" / "reproductions.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
