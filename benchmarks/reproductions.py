@@ -189,11 +189,12 @@ def block(words: list[str], results: dict[str, list[Record]]) -> str:
             `configurations` or `epochs` and the name of one row.
     """
     kind, *names = words
+    names = names or [*RECIPES]
     tables = {
         "recipes": recipes_table, "expected": expected_table, "configurations": configurations_table,
         "epochs": epochs_table,
     }  # fmt: skip
-    runs = [run for name in names or RECIPES for run in results.get(name, [])]
+    runs = [run for name in names for run in results.get(name, [])]
     return "\n\n".join([markdown(*tables[kind](names, results)), *machines(runs)])
 
 
@@ -215,7 +216,7 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 def recipes_table(names: list[str], results: dict[str, list[Record]]) -> tuple[list[str], list[list[str]]]:
     rows = []
-    for name in names or RECIPES:
+    for name in names:
         runs, row = results.get(name, []), ROWS[name]
         reached = [accuracy(runs, "val"), accuracy(runs, "test")] if runs else ["not measured", ""]
         command = f"`python src/train.py {row.options}`"

@@ -12,7 +12,7 @@ from torch import Tensor
 from reslab.configuration import as_list
 from reslab.data.images import first_few
 from reslab.errors import UserError
-from reslab.inference.test_data import LISTED_CLASSES, labels_by_name
+from reslab.inference.test_data import LISTED_CLASSES, positions_by_name
 from reslab.newest import require_checkpoint
 from reslab.run import FINISHED, SWEEP_FILE, Run
 from reslab.training.answers import Answers
@@ -70,15 +70,11 @@ def class_order(classes: Sequence[str], of_first: Sequence[str], member: str) ->
     Raises:
         UserError: the members do not know the same classes.
     """
-    repeated = list(classes) != list(of_first) and any(len({*names}) < len(names) for names in (classes, of_first))
-    order = [] if repeated else labels_by_name(of_first, classes)
-    if sorted(order) == list(range(len(classes))):
-        return order
-    why = "several classes have one name"
-    if not repeated:
-        other = [name for name, label in zip(of_first, order, strict=True) if label < 0]
-        other += [name for name, label in zip(classes, labels_by_name(classes, of_first), strict=True) if label < 0]
-        why = f"only one of them knows {first_few(other, LISTED_CLASSES)}"
+    found, back = positions_by_name(of_first, classes), positions_by_name(classes, of_first)
+    if sorted(found) == [[position] for position in range(len(classes))]:
+        return [position for (position,) in found]
+    other = [name for name, positions in zip((*of_first, *classes), (*found, *back), strict=True) if not positions]
+    why = f"only one of them knows {first_few(other, LISTED_CLASSES)}" if other else "several classes have one name"
     raise UserError(
         f"{member} does not know the same classes as the first checkpoint, so that their probabilities have no mean: "
         f"{why}"

@@ -3,7 +3,8 @@
 import inspect
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -317,24 +318,27 @@ def labels_by_name(classes: Sequence[str], known: Sequence[str]) -> list[int]:
         >>> labels_by_name(["dog", "cat", "7"], ["cat", "7 - seven"])
         [-1, 0, 1]
     """
-    if list(classes) == list(known):  # several of them may have one name
-        return list(range(len(known)))
-    whole, short = labels_of(known), labels_of(map(short_name, known))
-    found = [whole.get(name) or short.get(short_name(name), [-1]) for name in classes]
-    if several := [name for name, labels in zip(classes, found, strict=True) if len(labels) > 1]:
+    found = positions_by_name(classes, known)
+    if several := [name for name, positions in zip(classes, found, strict=True) if len(positions) > 1]:
         raise UserError(
             f"several classes of the network have the name {first_few(several, LISTED_CLASSES)}: which one is meant is "
             "not known"
         )
-    return [label for (label,) in found]
+    return [positions[0] if positions else -1 for positions in found]
 
 
-def labels_of(names: Iterable[str]) -> dict[str, list[int]]:
-    """Return where each name stands."""
-    labels: dict[str, list[int]] = {}
-    for label, name in enumerate(names):
-        labels.setdefault(name, []).append(label)
-    return labels
+def positions_by_name(classes: Sequence[str], known: Sequence[str]) -> list[list[int]]:
+    """Return, for each of `classes`, where its name stands among the `known` ones.
+
+    Where the two are equal, each class is at its own position, even if several have one name.
+    """
+    if list(classes) == list(known):
+        return [[position] for position in range(len(known))]
+    whole, short = defaultdict(list), defaultdict(list)
+    for position, name in enumerate(known):
+        whole[name].append(position)
+        short[short_name(name)].append(position)
+    return [whole[name] or short[short_name(name)] for name in classes]
 
 
 def short_name(name: str) -> str:
