@@ -7,15 +7,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import SqueezeExcitation, StochasticDepth
 
+from reslab.models.convolution import Conv2d
 from reslab.models.options import BASE_WIDTH, EXPANSION, REDUCTION, BlockKind, Shortcut
 
 
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, groups=groups, bias=False)
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> Conv2d:
+    return Conv2d(in_channels, out_channels, 3, stride, padding=1, groups=groups, bias=False)
 
 
-def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> Conv2d:
+    return Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
 
 def basic_convolutions(in_channels: int, width: int, stride: int) -> list[nn.Conv2d]:
