@@ -43,10 +43,7 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C', H', W')
         if not (self.training and x.device.type == "cpu" and self.groups == 1 and self.weight.numel() >= MIN_WEIGHTS):
             return super().forward(x)
-        rows, columns = (
-            window(length, *of_axis)
-            for length, *of_axis in zip(x.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
-        )
+        rows, columns = map(window, x.shape[2:], self.kernel_size, self.stride, map(int, self.padding))
         if rows.positions * columns.positions > MAX_POSITIONS:
             return super().forward(x)
         x, weight = x.permute(0, 2, 3, 1), self.weight.permute(0, 2, 3, 1)  # the order in memory of channels_last
