@@ -156,7 +156,7 @@ def measure(work: Work, device: torch.device, as_graph: bool, steps: int, warmup
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     milliseconds = Loop(work, device, as_graph).milliseconds(steps, warmup_steps)
-    return {"step_ms": milliseconds, "peak_mb": torch.cuda.max_memory_allocated() / 2**20}
+    return {"step_ms": milliseconds, "peak_mb": torch.cuda.max_memory_reserved() / 2**20}
 
 
 def main() -> None:

@@ -84,7 +84,11 @@ def versions() -> dict[str, str]:
 
 def source(root: Path = ROOT) -> str:
     """Return a hash of the files that decide what is measured: results do not change it, and it needs no git."""
-    files = [*root.glob("src/**/*.py"), *root.glob("conf/**/*.yaml"), *root.glob("benchmarks/gpu*.py")]
+    patterns = (
+        "src/**/*.py", "conf/**/*.yaml", "benchmarks/gpu*.py", "tests/gpu/*.py", "tests/conftest.py",
+        "tests/recorded_steps.py",
+    )  # fmt: skip
+    files = [file for pattern in patterns for file in root.glob(pattern)]
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes() + b"\0")

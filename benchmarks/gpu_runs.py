@@ -134,7 +134,7 @@ class Machine:
 
     def ratio_to_plain(self, name: str, kind: str, step_ms: float) -> dict[str, float]:
         """Return how many times as fast a step is as that of the plain loop; nothing where that has failed."""
-        with suppress(RowError, OutOfTimeError):
+        with suppress(RowError):
             return {"ratio": self.plain_step(name, kind)["step_ms"] / step_ms}
         return {}
 

@@ -249,15 +249,17 @@ def test_a_record_says_where_and_how_it_was_measured(tmp_path, machine):
 
 
 def test_the_source_changes_with_what_is_measured_and_not_with_results(tmp_path):
-    for folder in ("src", "conf", "benchmarks/results"):
+    for folder in ("src", "conf", "benchmarks/results", "tests/gpu"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "src" / "a.py").write_text("1")
     before = gpu_results.source(tmp_path)
     (tmp_path / "benchmarks" / "results" / "gpu_speed.json").write_text("{}")
     (tmp_path / "benchmarks" / "README.md").write_text("text")
     assert gpu_results.source(tmp_path) == before
-    (tmp_path / "src" / "a.py").write_text("2")
-    assert gpu_results.source(tmp_path) != before
+    for file in ("src/a.py", "tests/gpu/test_graph.py"):
+        (tmp_path / file).write_text("2")
+        assert gpu_results.source(tmp_path) != before
+        before = gpu_results.source(tmp_path)
 
 
 def test_a_machine_without_a_gpu_is_one_line(monkeypatch, capsys, tmp_path):

@@ -146,7 +146,7 @@ def test_the_steps_of_a_benchmark_are_replayed_with_graph_true(config, monkeypat
 
     def make(config, classifier, trainer):
         recorders.append(Reexecution(classifier.network))
-        return StepGraphs(classifier, None, recorders[-1])
+        return StepGraphs(classifier, None, lambda: recorders[-1])
 
     assert measured(config("graph=true"))["graph"] == "the device is cpu"
     monkeypatch.setattr(measuring, "build_graphs", make)

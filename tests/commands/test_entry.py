@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import weakref
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -21,6 +22,7 @@ from reslab.commands.entry import (
     checked_task,
     command_line,
     fail,
+    forget_variables,
     print_interruption,
     record_failure,
     recorded_failure,
@@ -61,6 +63,34 @@ def test_the_exit_status_tells_mistakes_from_failures(capsys, error, line, statu
     assert shown.err.splitlines()[0] == line
     assert len(shown.err.splitlines()) == lines  # a failure also tells how to see the traceback
     assert "the run's log" not in shown.err  # there is none
+
+
+def test_the_error_of_a_job_keeps_nothing_that_the_job_has_made():
+    class Network:
+        pass
+
+    alive = weakref.WeakSet()
+
+    def step():
+        activations = Network()
+        alive.add(activations)
+        raise MemoryError
+
+    def job():
+        network = Network()
+        alive.add(network)
+        try:
+            step()
+        except MemoryError as error:
+            raise RunError("out of memory") from error
+
+    try:
+        job()
+    except RunError as error:
+        kept = error
+    assert len(alive) == 2
+    forget_variables(kept)
+    assert len(alive) == 0
 
 
 def test_a_failure_names_the_log_of_its_run(capsys, tmp_path, monkeypatch):

@@ -440,9 +440,12 @@ def test_an_array_that_is_on_the_gpu_stays_there_however_little_memory_is_free(c
     data.trainer = pretend_trainer()
     data.trainer.strategy.root_device = torch.device("cuda", 0)
     images, copy = data.splits["train"].images, torch.empty(1, device="meta")
-    free = [10 * images.nbytes, images.nbytes]
+    free, kept = [10 * images.nbytes, images.nbytes, images.nbytes], [0, 0, 2 * images.nbytes]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free.pop(0), 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 1000 + kept.pop(0))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1000)
     assert data._resident_device(images).type == "cuda"
     assert data._resident_device(images).type == "cpu"  # too little is left
+    assert data._resident_device(images).type == "cuda"  # what the job before has freed counts
     data.copies[id(images)] = copy
     assert data._resident_device(images) == copy.device

@@ -51,22 +51,23 @@ def test_a_run_that_ends_anywhere_and_is_resumed_has_the_weights_of_one_that_doe
     """It is interrupted within the second epoch and at the end of the third."""
     options = (*DIGITS, *DETERMINISTIC, *RANDOM, "trainer.max_epochs=4", f"graph={graph}")
     fit.train(composed(*options, f"folder={tmp_path}/whole"))
-    order, parts = BatchOrder.__iter__, tmp_path / "parts"
+    batches_of, parts = BatchOrder.batches_of, tmp_path / "parts"
     for batches in (14, 16):
         left = iter(range(batches))
 
-        def stopping(self, left=left):
-            for batch in order(self):
+        def stopping(self, order, left=left):
+            for batch in batches_of(self, order):
                 if self.shuffle and next(left, None) is None:
                     raise KilledError
                 yield batch
 
         resume = [f"resume={parts}"] if parts.exists() else []
         with monkeypatch.context() as patch:
-            patch.setattr(BatchOrder, "__iter__", stopping)
+            patch.setattr(BatchOrder, "batches_of", stopping)
             with pytest.raises(KilledError):
                 fit.train(composed(*options, f"folder={parts}", *resume))
-    fit.train(composed(*options, f"folder={parts}", f"resume={parts}"))
+    result = fit.train(composed(*options, f"folder={parts}", f"resume={parts}"))
+    assert result["graph"] == (graph == "true" or "graph=false")
     assert equal(last_weights(tmp_path / "whole"), last_weights(parts))
 
 

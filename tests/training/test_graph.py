@@ -1,7 +1,7 @@
 """The training step in graphs, whose recorder runs it again in Python here; tests/gpu/test_graph.py has CUDA's own."""
 
 import logging
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from unittest.mock import Mock
 
@@ -9,10 +9,11 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from recorded_steps import MATRIX, PARTS, SMALL, Reexecution, assert_equal, numbers_of
+from torch import nn
 
 from reslab.data.batches import MemoryLoader
 from reslab.training import fit, graph
-from reslab.training.graph import SHORT_RUN, CudaRecorder, StepGraphs, reason_for_eager
+from reslab.training.graph import SHORT_RUN, CudaRecorder, Inputs, Recording, StepGraphs, reason_for_eager
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def recorders(monkeypatch):
 
     def build(config, classifier, trainer):
         made.append(Reexecution(classifier.network))
-        return StepGraphs(classifier, None, made[-1])
+        return StepGraphs(classifier, None, lambda: made[-1])
 
     monkeypatch.setattr(fit, "build_graphs", build)
     return made
@@ -125,13 +126,48 @@ def test_only_who_asked_for_a_graph_sees_why_there_is_none(composed, caplog, tmp
     assert lines_of_graphs(caplog) == ["training steps run eagerly: the device is cpu"]
 
 
-def test_graphs_are_freed_when_training_ends(composed, recorders, monkeypatch):
-    made = []
-    build = fit.build_graphs
+@pytest.mark.parametrize("fails", [False, True])
+def test_graphs_are_freed_when_training_ends(composed, recorders, monkeypatch, fails):
+    made, parts = [], []
+    build, run = fit.build_graphs, Recording.run
     monkeypatch.setattr(fit, "build_graphs", lambda *arguments: made.append(build(*arguments)) or made[0])
-    fit.train(composed(*SMALL, "trainer=cpu", "trainer.max_steps=5"))
-    assert recorders[0].replayed == 2
+
+    def failing(self, *arguments):
+        parts.append(len(made[0].recordings))
+        if fails and len(parts) == 2:
+            raise ZeroDivisionError
+        return run(self, *arguments)
+
+    monkeypatch.setattr(Recording, "run", failing)
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+        fit.train(composed(*SMALL, "trainer=cpu", "trainer.max_steps=5"))
+    assert parts == [1, 1]
     assert made[0].recordings == {}
+
+
+def test_graphs_do_not_share_memory_with_those_that_were_freed_before():
+    """The memory of a pool without graphs is gone in torch 2.11, and a capture into it fails."""
+    network, recorders = nn.Linear(1, 1), []
+
+    def record(step):
+        recorders[-1].append("recorded")
+        return (lambda: None), step()
+
+    def new_recorder():
+        recorders.append([])
+        return record
+
+    graphs = StepGraphs(network, None, new_recorder)
+
+    def step(inputs):
+        loss = network(inputs.images).sum()
+        loss.backward()
+        return loss.detach(), loss.detach()
+
+    for network.weight.requires_grad in (False, True):
+        for _ in range(5):
+            graphs.run(step, Inputs(torch.ones(1, 1), torch.zeros(1), None), 1.0, accumulates=False)
+    assert recorders == [[], ["recorded"], ["recorded"]]
 
 
 @pytest.mark.slow

@@ -61,12 +61,13 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes that were in use at once.
+    """Return the most bytes that were taken at once.
 
-    On a GPU this is what torch has allocated there, images included; elsewhere the whole process, torch included.
+    On a GPU this is what torch has taken of it, with the images and with what CUDA graphs keep between their replays;
+    elsewhere the whole process, torch included.
     """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
     if sys.platform == "linux":  # There ru_maxrss includes the peak of the parent process.
         return read_kilobytes("/proc/self/status", "VmHWM") * 1024
     import resource

@@ -4,9 +4,11 @@ Nothing here imports torch, so that `--help` and a mistyped option are answered 
 """
 
 import functools
+import gc
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from mimetypes import guess_type
@@ -135,10 +137,25 @@ def checked_task(schema: Schema, task: Task, continued_by: Callable[[Path], str]
             if in_sweep and OmegaConf.select(config, "sweep.stop_on_failure"):
                 raise SweepFailed("sweep.stop_on_failure=true") from error
             if in_sweep:
+                forget_variables(error)
                 raise  # Hydra records it and continues with the next job
             raise Failed(error) from error
+        finally:
+            if in_sweep:
+                gc.collect()  # a job's trainer, data and network refer to each other, and may fill a GPU
 
     return run
+
+
+def forget_variables(error: BaseException | None) -> None:
+    """Free what the functions that an error has ended still refer to, such as the network and its activations.
+
+    Hydra keeps the errors of all jobs until the sweep ends. Without this, jobs after one that was out of memory would
+    be so too.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def use_present_names(config: DictConfig) -> None:

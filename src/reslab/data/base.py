@@ -514,10 +514,16 @@ class ImageDataModule(L.LightningDataModule):
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if (copy := self.copies.get(id(images))) is not None:
             return copy.device
-        if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        if device.type == "cuda" and images.nbytes > free_gpu_memory(device) / 2:
             log.info("the images stay in main memory: %d MB are too many for the GPU", images.nbytes // 2**20)
             return torch.device("cpu")
         return device
+
+
+def free_gpu_memory(device: torch.device) -> int:
+    """Return how many bytes can be allocated, with those that torch keeps of what it has freed."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def is_limited(limit: float, batches: int) -> bool:

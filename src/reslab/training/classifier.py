@@ -230,10 +230,6 @@ class Classifier(L.LightningModule):
         if not self.is_replayed:
             super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
-    def on_train_end(self) -> None:
-        if self.graphs is not None:
-            self.graphs.forget()
-
     def _accumulation_factor(self, batch_index: int) -> float:
         """Return what makes the gradient of an optimizer step the mean over its batches.
 

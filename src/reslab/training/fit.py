@@ -165,10 +165,13 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
     lengths = requested_lengths(config, resumed.record if resumed else None, resumed.step if resumed else 0)
     classifier.record |= {"origin": origin, "requested": lengths, "training_files": data.training_files()}
     classifier.record["validation_files"] = data.validation_files()
-    with signals.deferred(), memory_advice(config):
+    with signals.deferred(), memory_advice(config, graphs.is_active):
         open_loggers(adapters, config, classifier, resumed)
         checkpoint = resumed.checkpoint if resumed else None
-        trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        finally:
+            graphs.forget()  # their memory is for the test, and for the next job of a sweep
         source, ended_at = run.last, time.time()  # the checkpoint of the last weights, and when they were reached
         if resumed and not folder_update.is_done:  # nothing was left to train, and Lightning has called no hook
             log.info("nothing is left to train: the run has ended at step %d", resumed.step)
@@ -314,7 +317,7 @@ def validate_last_weights(
 
 
 @contextmanager
-def memory_advice(config: DictConfig) -> Iterator[None]:
+def memory_advice(config: DictConfig, has_graphs: bool = False) -> Iterator[None]:
     """Turn an error of a GPU that is out of memory into a RunError that says what to do."""
     try:
         yield
@@ -326,6 +329,7 @@ def memory_advice(config: DictConfig) -> Iterator[None]:
             f"{half * twice} images instead of {size * accumulated}, and a batch norm over {half} instead of {size}"
         )
         advice = advice if size > 1 else "the network is too large for it"
+        advice = f"graph=false needs less; {advice}" if has_graphs else advice
         raise RunError(f"out of memory on the GPU with data.batch_size={size}: {advice}") from error
 
 

@@ -91,15 +91,17 @@ class StepGraphs:
     Args:
         classifier: what the steps run and train.
         reason: why all steps run eagerly; None if they may be recorded.
-        record: the recorder.
+        new_recorder: makes what records steps that share their memory.
 
     Attributes:
         reason: as above, or why no step is recorded any more.
     """
 
-    def __init__(self, classifier: nn.Module, reason: str | None, record: Recorder | None = None) -> None:
+    def __init__(
+        self, classifier: nn.Module, reason: str | None, new_recorder: Callable[[], Recorder] | None = None
+    ) -> None:
         self.reason = reason
-        self.record = record or CudaRecorder()
+        self.new_recorder = new_recorder or CudaRecorder
         self.has_replayed = False
         self.parameters, self.modules = [*classifier.parameters()], [*classifier.modules()]
         self.forget()
@@ -119,6 +121,7 @@ class StepGraphs:
         self.recordings: dict[Any, Recording] = {}
         self.seen = Counter[Any]()  # eager steps of each kind
         self.mode = b""
+        self.record = self.new_recorder()  # memory without graphs must not be shared with further ones
 
     def run(self, step: Step, inputs: Inputs, factor: float, accumulates: bool) -> Outputs | None:
         """Return the outputs of a step after its gradients are in the parameters; None if it must run eagerly.
