@@ -21,6 +21,7 @@ CASES = {  # a network's options, and its images: channels, pixels, batch size
     "six_block": (["model=six_block"], (1, 28, 128)),
     "resnet50, 7x7 stem": (["model=resnet50", "model.stem=imagenet"], (3, 28, 64)),
     "resnet18, 7x7 stem": (["model=resnet18", "model.stem=imagenet"], (1, 28, 128)),
+    # None of its grids is so small, so it shows how far noise alone goes.
     "resnet50, 3x3 stem": (["model=resnet50", "model.stem=cifar"], (3, 32, 64)),
 }
 OFF, ON = 0, convolution.MAX_POSITIONS

@@ -156,6 +156,12 @@ def test_out_of_memory_says_which_batch_to_try(composed, monkeypatch, overrides,
     assert advice in str(error.value)
 
 
+def test_out_of_memory_with_graphs_advises_to_train_without(composed):
+    advice = pytest.raises(RunError, match=r"=64: graph=false needs less; try data\.batch_size=32 ")
+    with advice, fit.memory_advice(composed("data.batch_size=64"), has_graphs=True):
+        raise torch.OutOfMemoryError
+
+
 # every choice of every group takes a step
 
 
