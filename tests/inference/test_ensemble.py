@@ -141,6 +141,17 @@ def test_images_that_a_member_was_trained_on_are_left_out(composed, run, trained
     assert result["members"][1]["metrics"]["test/accuracy"] == alone["metrics"]["test/accuracy"]
 
 
+def test_equal_numbers_of_other_images_are_one_line(composed, run, tmp_path):
+    """Without files, images are known by their numbers. Here the labels are equal too, and the pixels are others."""
+    options = ("data=synthetic", "data.num_images=20", "data.batch_size=10", "model=resnet8", "model.widths=[4,4,4]")
+    options += ("trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "logger=none", "page=false")
+    for name, size in (("a", 8), ("b", 8), ("c", 9)):
+        fit.train(composed(*options, f"data.image_size={size}", f"folder={tmp_path}/{name}", "test=false"))
+    assert run(f"checkpoint=[{tmp_path}/a,{tmp_path}/b]")["images"] == 20
+    with pytest.raises(UserError, match=r"^the networks were trained on different data sets: data=… names the one"):
+        run(f"checkpoint=[{tmp_path}/a,{tmp_path}/c]")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -93,6 +93,7 @@ def test_the_list_and_the_page_name_them_as_text(sweep, tmp_path, caplog):
         (lambda sweep: add_run(sweep, 0, 3, result={"fold_split": "val"}), "has another kind of fold than"),
         (lambda sweep: add_run(sweep, 0, 3, data__name="mnist"), "has another data set than .*0_seed=1: give the runs"),
         (lambda sweep: add_run(sweep, 0, 3, data__folds=4), "has another data set than"),
+        (lambda sweep: add_run(sweep, 0, 3, data__noise=100), "has another data set than"),  # an option of its own
         (
             lambda sweep: add_run(sweep, 0, 3, data__fold=None),
             "is no run of a cross-validation: train with",

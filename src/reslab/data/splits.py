@@ -262,6 +262,13 @@ def checksum(splits: Sequence[Split], root: Path) -> str:
     return digest.hexdigest()
 
 
+def pixel_checksum(split: Split | None) -> str | None:
+    """Return the SHA-256 of the list of images that a split numbers; None for images that are known by their files."""
+    if split is None or split.files is not None:
+        return None
+    return hashlib.sha256(content_bytes(split.images, Path())).hexdigest()
+
+
 def content_bytes(images: Tensor | FolderImages, root: Path) -> bytes | memoryview:
     """Return the bytes that the checksum of a data set covers.
 

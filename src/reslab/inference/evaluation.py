@@ -12,6 +12,7 @@ from torch import distributed
 
 from reslab.data.base import ImageDataModule
 from reslab.data.options import check_sizes
+from reslab.data.splits import pixel_checksum
 from reslab.errors import UserError
 from reslab.files import output_errors, write_json
 from reslab.inference.conformal import measured_coverage, ordered_sets, threshold
@@ -135,17 +136,19 @@ def test_ensemble(config: DictConfig, members: Sequence[str], config_dir: str | 
     limit = config.trainer.limit_test_batches  # 1 is one batch, 1.0 is all of them
     if isinstance(limit, int) or (limit is not None and limit < 1):
         raise UserError("trainer.limit_test_batches chooses other images for each network: leave it out for several")
-    results, answers, data = list[dict[str, Any]](), list[Answers](), None
+    results, answers, pixels, data = list[dict[str, Any]](), list[Answers](), list[str | None](), None
     for each in members:  # none of whose networks is kept
         test = test_network(with_checkpoint(config, each), config_dir)
         results.append(test.result)
-        answers += [] if test.answers is None else [test.answers]
+        if test.answers is not None:
+            answers.append(test.answers)
+            pixels.append(pixel_checksum(test.data.splits["test"]))
         data = data or test.data
     if not is_first_process():
         return test
     first = results[0]
     assert data is not None
-    if len({(result["data"], str(Path(result["root"]).resolve())) for result in results}) > 1:
+    if len({(result["data"], str(Path(result["root"]).resolve())) for result in results}) > 1 or len({*pixels}) > 1:
         raise UserError("the networks were trained on different data sets: data=… names the one to test all of them on")
     if len(answers) < len(results):
         raise UserError("the logits of all images are too many to keep in memory, which several networks need")

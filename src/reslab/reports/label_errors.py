@@ -4,7 +4,7 @@ Each image is judged by networks that were not trained on it. cleanlab compares 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +20,10 @@ from reslab.inference.evaluation import test_network
 from reslab.inference.options import EVALUATE_SCHEMA
 from reslab.reports.entries import runs_below
 from reslab.reports.reading import UnreadableError, checked_config, checked_result, fold_of
+from reslab.reports.settings import comparable_settings, data_set
 from reslab.run import FINISHED, Result, Run, tested_step
 from reslab.training.answers import Answers, read_answers
 
-SAME = ("name", "labels", "group", "folds")  # options of the data set that say which images there are in which fold
 ADVICE = "train with -m data.folds=5 'data.fold=range(5)'"
 
 
@@ -80,7 +80,7 @@ class Member(NamedTuple):
     """One run of a cross-validation, with its configuration and its result."""
 
     run: Run
-    config: Mapping[str, Any]
+    config: dict[str, Any]
     result: Result
 
 
@@ -125,9 +125,9 @@ def read_members(folder: Path) -> list[Member]:
         if result["status"] != FINISHED:
             raise UserError(f"{run.folder} is {result['status']}, and each fold needs finished runs alone")
         members.append(Member(run, config, result))
-    require_equal(
-        [(each.run, [each.config["data"].get(name) for name in SAME]) for each in members], "another data set"
-    )
+    settings = [(each.run, comparable_settings(each.config)) for each in members]
+    images = [(run, data_set({**of_run, "data.root": None})) for run, of_run in settings]  # wherever each run had them
+    require_equal(images, "another data set")
     require_equal([(each.run, each.result.get("fold_split")) for each in members], "another kind of fold")
     return members
 
