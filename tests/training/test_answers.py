@@ -30,6 +30,7 @@ def test_the_values_of_each_image():
     assert given.losses[2].isnan()
     assert given.names == ["test 1", "test 4", "test 7"]
     assert replace(given, split="val").names == ["val 1", "val 4", "val 7"]
+    assert replace(given, split="val").at(torch.tensor([2, 0])).names == ["val 7", "val 1"]
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -54,8 +54,13 @@ class Answers:
 
     def at(self, positions: Tensor) -> "Answers":
         """Return the answers at these positions, int64 (M,), in their order."""
-        files = None if self.files is None else [self.files[position] for position in positions.tolist()]
-        return Answers(self.logits[positions], self.labels[positions], self.indices[positions], self.classes, files)
+        return replace(
+            self,
+            logits=self.logits[positions],
+            labels=self.labels[positions],
+            indices=self.indices[positions],
+            files=None if self.files is None else [self.files[position] for position in positions.tolist()],
+        )
 
     @cached_property
     def probabilities(self) -> Tensor:
