@@ -13,7 +13,7 @@ from reslab.commands.printing import print_predictions
 from reslab.errors import UserError
 from reslab.inference.loading import load_classifier
 from reslab.inference.options import PREDICT_SCHEMA
-from reslab.inference.prediction import Negatives, predict
+from reslab.inference.prediction import Negatives, most_probable, predict
 from reslab.newest import require_checkpoint
 
 
@@ -110,6 +110,15 @@ def test_predictions_are_the_networks_probabilities(run, trained, digit_files):
         assert [entry["probability"] for entry in row["classes"]] == pytest.approx(probabilities, abs=1e-5)
     right = [row["classes"][0]["class"] == Path(row["image"]).parent.name for row in predictions]
     assert sum(right) / 359 == pytest.approx(trained.result["test/accuracy"])
+
+
+def test_of_equal_probabilities_the_lower_label_comes_first():
+    given = torch.tensor([[0.1] * 10, [0, 0.25, 0, 0.125, 0, 0.25, 0, 0.25, 0.125, 0]])
+    assert most_probable(given, 3)[1].tolist() == [[0, 1, 2], [1, 5, 7]]
+    values, labels = most_probable(given, "all")
+    assert labels.tolist() == [[*range(10)], [1, 5, 7, 3, 8, 0, 2, 4, 6, 9]]
+    assert values.equal(given.gather(1, labels))
+    assert most_probable(given, 99)[1].equal(labels)
 
 
 def test_the_batch_size_changes_nothing(run, digit_files):

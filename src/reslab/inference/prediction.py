@@ -223,7 +223,7 @@ def predict(
 
 def as_dictionaries(batch: Predicted, classes: Sequence[str], top: Top) -> list[Prediction]:
     """Return what `predict` returns for the images of a batch."""
-    best = most_probable(batch.probabilities, top)
+    best, order = most_probable(batch.probabilities, top)
     rows = [
         {
             "image": path,
@@ -232,17 +232,22 @@ def as_dictionaries(batch: Predicted, classes: Sequence[str], top: Top) -> list[
                 for label, probability in zip(labels, probabilities, strict=True)
             ],
         }
-        for path, labels, probabilities in zip(batch.paths, best.indices.tolist(), best.values.tolist(), strict=True)
+        for path, labels, probabilities in zip(batch.paths, order.tolist(), best.tolist(), strict=True)
     ]
     if batch.sets is None:
         return rows
     return [row | {"set": [classes[label] for label in labels]} for row, labels in zip(rows, batch.sets, strict=True)]
 
 
-def most_probable(probabilities: Tensor, top: Top) -> "torch.return_types.topk":
-    """Return the values and the indices of the `top` most probable classes, (N, top), the most probable first."""
-    num_classes = probabilities.shape[1]
-    return probabilities.topk(num_classes if top == "all" else min(top, num_classes))
+def most_probable(probabilities: Tensor, top: Top) -> tuple[Tensor, Tensor]:
+    """Return the probabilities and the labels of the `top` most probable classes, (N, top), the most probable first.
+
+    Of equally probable classes, which are usual in bfloat16, the lower label comes first, as where a test takes the
+    most probable one.
+    """
+    values, labels = probabilities.sort(dim=1, descending=True, stable=True)
+    count = None if top == "all" else top
+    return values[:, :count], labels[:, :count]
 
 
 # warnings

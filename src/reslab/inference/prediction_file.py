@@ -74,8 +74,8 @@ def columns_of(batch: Predicted, classes: Sequence[str], top: Top) -> Columns:
 
     These are the probabilities of all classes, or class_2, probability_2, class_3, … as far as `top`.
     """
-    best = most_probable(batch.probabilities, 1 if top == "all" else top)
-    ranks = zip(best.indices.T.tolist(), best.values.T.contiguous(), strict=True)
+    best, order = most_probable(batch.probabilities, 1 if top == "all" else top)
+    ranks = zip(order.T.tolist(), best.T.contiguous(), strict=True)
     columns: dict[str, Column] = {PATH: batch.paths}
     for rank, (labels, probabilities) in enumerate(ranks, 1):
         names = (PREDICTED, PROBABILITY) if rank == 1 else (f"class_{rank}", f"{PROBABILITY}_{rank}")
