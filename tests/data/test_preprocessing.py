@@ -54,6 +54,14 @@ def test_rgb_becomes_grey_as_with_pillow():
     assert np.abs(result[0, 0].numpy() - grey).max() < 0.51  # Pillow rounds to whole levels
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_of_grey_images_takes_rgb_as_the_grey_of_pillow(channels):
+    images = random_images(2, 3, 64, 64)
+    grey = [np.asarray(Image.fromarray(each.permute(1, 2, 0).numpy()).convert("L")) for each in images]
+    preprocess = Preprocessing(mean=[0.25], std=[0.5], channels=channels, fitting=Fitting(32))
+    assert preprocess(images).equal(preprocess(torch.from_numpy(np.stack(grey))[:, None]))
+
+
 @pytest.mark.parametrize(("stored", "channels", "size"), [(3, 3, 8), (3, 3, 6), (1, 3, 8), (3, 1, 8), (1, 1, 6)])
 def test_the_result_is_channels_last(stored, channels, size):
     preprocess = Preprocessing(mean=[0.5] * stored, std=[0.5] * stored, channels=channels, fitting=Fitting(size))

@@ -141,6 +141,7 @@ def test_images_that_a_member_was_trained_on_are_left_out(composed, run, trained
     assert result["members"][1]["metrics"]["test/accuracy"] == alone["metrics"]["test/accuracy"]
 
 
+@pytest.mark.slow
 def test_equal_numbers_of_other_images_are_one_line(composed, run, tmp_path):
     """Without files, images are known by their numbers. Here the labels are equal too, and the pixels are others."""
     options = ("data=synthetic", "data.num_images=20", "data.batch_size=10", "model=resnet8", "model.widths=[4,4,4]")

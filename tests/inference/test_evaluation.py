@@ -21,6 +21,7 @@ from reslab.inference import evaluation
 from reslab.inference.evaluation import class_table, evaluate
 from reslab.inference.export.share import share
 from reslab.inference.loading import load_classifier
+from reslab.inference.prediction import predict
 from reslab.inference.test_data import labels_by_name
 from reslab.run import Run
 from reslab.training import fit
@@ -78,6 +79,29 @@ def test_evaluation_repeats_the_runs_test(run, trained, tmp_path):
     assert (result["images"], result["found"], set(result["left_out"].values())) == (359, 359, {0})
     assert_classes(result["classes"], trained.labels, trained.probabilities.argmax(1), list("0123456789"))
     assert json.loads((tmp_path / "evaluation.json").read_text()) == result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colour_photos_are_grey_for_a_network_of_grey_images_as_in_predict(composed, tmp_path, channels):
+    options = ("data=digits", f"data.channels={channels}", "model=resnet8", "model.widths=[4,4,4]", "trainer=cpu")
+    options += ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "logger=none", "test=false")
+    fit.train(composed(*options, f"folder={tmp_path}/run"))
+    pixels = torch.randint(0, 256, (8, 3, 20, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for number, image in enumerate(pixels):
+        (tmp_path / "photos" / str(number // 4)).mkdir(parents=True, exist_ok=True)
+        write_png(image, str(tmp_path / "photos" / str(number // 4) / f"{number}.png"))
+    found = evaluation.test_network(
+        compose(
+            "evaluate",
+            [f"checkpoint={tmp_path}/run", "trainer=cpu", "data=imagefolder", f"data.root={tmp_path}/photos"],
+        )
+    )
+    rows = predict(Run(tmp_path / "run").best, tmp_path / "photos", top="all", device="cpu")
+    expected = [{each["class"]: each["probability"] for each in row["classes"]} for row in rows]
+    probabilities = found.answers.probabilities.tolist()
+    for row, given in zip(expected, probabilities, strict=True):
+        assert [row[name] for name in "0123456789"] == pytest.approx(given, abs=1e-6)
 
 
 def test_only_the_first_process_writes(run, tmp_path, monkeypatch):

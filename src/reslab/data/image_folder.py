@@ -70,10 +70,12 @@ class ClassFolders(ImageDataModule):
         fitting_in_evaluation: how test and validation images become squares; None: as the options say. A test of a
             trained network sets it, because the borders of `fit: pad` are those of the training, also where transparent
             parts are not.
+        stored_channels: 3, or 1 in a test of a network that was trained on grey images.
     """
 
     folders: dict[SplitName, str] = {"train": "train", "val": "val", "test": "test"}
     fitting_in_evaluation: Fitting | None = None
+    stored_channels = 3
 
     def __init__(
         self,
@@ -194,7 +196,7 @@ class ClassFolders(ImageDataModule):
             fitting = self.fitting_in_evaluation
         if fitting.fit == "pad" and not fitting.fill:
             raise UserError("data.fit=pad adds borders of data.background or else of data.mean: set one of them")
-        read: Reader = ReadSquare(fitting, background=self.background)
+        read: Reader = ReadSquare(fitting, self.stored_channels, self.background)
         augment = self.augment or {}
         if split != "train" or self.in_memory:
             return read

@@ -16,7 +16,8 @@ class Preprocessing(nn.Module):
 
     S is that of training while the module is in training mode, and otherwise that of evaluation. Images of S x S pixels
     are taken as they are. The result is channels_last. Grey images are normalised and then repeated to three channels,
-    RGB images normalised and then reduced to grey.
+    RGB images normalised and then reduced to grey. A network that was trained on grey images takes RGB images as the
+    grey ones that Pillow makes of them.
 
     Args:
         mean: mean of each of the C channels, for pixel values from 0 to 1.
@@ -55,6 +56,8 @@ class Preprocessing(nn.Module):
             self.register_buffer(name, (value - self.mean) / self.std, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.shape[1] == 3 and self.mean.shape[1] == 1:
+            images = grey_levels(images)
         x = (images.float() - self.mean) / self.std
         fitting = self.in_training if self.training else self.in_evaluation
         x = fitting.of_batch(x, self.fill)
@@ -66,6 +69,13 @@ class Preprocessing(nn.Module):
             x = (x * self.grey_weights).sum(1, keepdim=True)
         # `mean` has half precision if trainer.precision is bf16-true or 16-true.
         return x.contiguous(memory_format=self.memory_format).to(self.mean.dtype)
+
+
+def grey_levels(images: Tensor) -> Tensor:
+    """Return the levels that Pillow gives RGB images, uint8 (N, 3, H, W), as grey ones, int32 (N, 1, H, W)."""
+    red, green, blue = (round(2**16 * weight) for weight in GREY_WEIGHTS)  # Pillow's integers
+    x = images.int()
+    return (x[:, :1] * red + x[:, 1:2] * green + x[:, 2:] * blue + 2**15) >> 16
 
 
 def require_pixels(images: Any) -> None:
