@@ -149,6 +149,10 @@ def test_places_are_left_out_of_settings():
     assert without_places(own) == {"data": {"masks": ["b", "c", "d/e"]}, "callbacks": {"own": {"file": "f"}}}
     listed = portable_overrides(["+data.masks=/home/me/masks", "+data.files=[/a/b,'~/c',d/e]", "+a={b:/c/d}"])
     assert listed == ["+data.masks='masks'", "+data.files=[b,'c',d/e]", "+a={b:d}"]
+    for pattern in (r"/p\d+", r"[/_]p\d+", "~.*/"):  # of the groups, and no path
+        assert without_places({"data": {"group": pattern}}) == {"data": {"group": pattern}}
+        given = [f"data.group='{pattern}'", f"+data.group={pattern}"]
+        assert portable_overrides(given) == given
     more = ["logger.wandb.entity=me", "logger=none", "model.weights='/home/me/b.pth'", "model.weights=zoo:a"]
     kept = ["model.weights='b.pth'", "model.weights=zoo:a"]
     assert portable_overrides([*OVERRIDES, *more]) == ["model=resnet8", "+trainer.max_time=null", "seed=3", *kept]

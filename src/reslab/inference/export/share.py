@@ -31,6 +31,7 @@ CARD = "README.md"
 OF_A_MACHINE = ("data.root", "outputs", "folder", "resume", "from", "trust", "hydra", "logger")
 # An option of a logger that stays: a run without it would be repeated as one that is older than the option.
 GROUP_BY = "logger.tensorboard.group_by"
+PATTERN = "data.group"  # a regular expression, which may begin as an absolute path does
 LISTED_PATH = re.compile(r"(?<=[\[,{:'\"])[/~][^,\]}'\"]*")  # an absolute path in a list of an override
 LEFT_OUT_OF_A_RESULT = ("folder", "unwritten")  # unwritten: what a resumed run writes
 LEFT_OUT_OF_A_RECORD = "loggers"  # by which a resumed run continues its loggers
@@ -176,7 +177,7 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
 
     `data.root`, without which a network cannot be tested, is null: whoever tests it has the data elsewhere.
     """
-    kept = {name: without_folders(value) for name, value in config.items() if not has_prefix(name, OF_A_MACHINE)}
+    kept = {name: without_folders(value, name) for name, value in config.items() if not has_prefix(name, OF_A_MACHINE)}
     if "root" in kept.get("data", ()):
         kept["data"]["root"] = None
     if (group_by := flatten(config).get(GROUP_BY)) is not None:
@@ -191,6 +192,9 @@ def portable_overrides(overrides: Iterable[str]) -> list[str]:
         name, _, value = override.partition("=")
         if has_prefix(name_of(override), OF_A_MACHINE):
             continue
+        if has_prefix(name_of(override), (PATTERN,)):
+            kept.append(override)
+            continue
         path = unquoted(value)
         if (portable := without_folders(path)) != path:
             kept.append(f"{name}={quoted(portable)}")
@@ -199,13 +203,18 @@ def portable_overrides(overrides: Iterable[str]) -> list[str]:
     return kept
 
 
-def without_folders(value: Any) -> Any:
-    """Return a value or a group of options with the name alone of each absolute path, whatever option has it."""
+def without_folders(value: Any, option: str = "") -> Any:
+    """Return a value or a group of options with the name alone of each absolute path, whatever option has it.
+
+    Args:
+        value: the value.
+        option: the name of the option or the group, or "".
+    """
     if isinstance(value, dict):
-        return {name: without_folders(each) for name, each in value.items()}
+        return {name: without_folders(each, f"{option}.{name}") for name, each in value.items()}
     if isinstance(value, list):
         return [without_folders(each) for each in value]
-    is_path = isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute())
+    is_path = isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute()) and option != PATTERN
     return Path(value).name if is_path else value
 
 
