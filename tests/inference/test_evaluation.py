@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from reslab.commands.printing import print_evaluation
 from reslab.configuration import CONF
 from reslab.errors import UserError
 from reslab.inference import evaluation
-from reslab.inference.evaluation import class_table, evaluate
+from reslab.inference.evaluation import class_table, evaluate, with_given_sizes
 from reslab.inference.export.share import share
 from reslab.inference.loading import load_classifier
 from reslab.inference.prediction import predict
@@ -368,6 +369,20 @@ def test_another_size_must_be_asked_for(test_pets, pets, tmp_path, caplog):
         logits = pets.classifier.network(torch.from_numpy(x).permute(0, 3, 1, 2).float())
     loss = torch.nn.functional.cross_entropy(logits, torch.arange(3).repeat_interleave(12)).item()
     assert larger["metrics"]["test/loss"] == pytest.approx(loss, rel=0.02)  # levels are rounded to whole ones
+
+
+def test_the_size_of_the_run_changes_nothing_and_image_size_is_eval_size(composed, trained, caplog):
+    def sized(option):
+        network = load_classifier(Run(trained.folder).best)
+        return with_given_sizes(network, compose("evaluate", ["checkpoint=a", option])).spec
+
+    own = load_classifier(Run(trained.folder).best).spec
+    for option in ("data.eval_size=8", "data.image_size=8"):
+        assert sized(option) == own
+        assert not sized(option).fitting(training=False).by_pillow
+    assert caplog.messages == []
+    assert sized("data.image_size=12") == sized("data.eval_size=12") == replace(own, eval_size=12)
+    assert caplog.messages == ["images of 12 pixels are tested; the network was trained on 8"] * 2
 
 
 def test_transparent_images_are_white_where_the_data_set_of_the_run_has_no_background(run, trained, tmp_path):

@@ -294,11 +294,12 @@ def with_given_sizes(trained: Trained, config: DictConfig) -> Trained:
     given = {name: config.data[name] for name in (*NEW_SIZES, "image_size") if config.data[name] is not None}
     if {"eval_size", "image_size"} <= given.keys():
         raise UserError("data.image_size and data.eval_size are the same here: give data.eval_size alone")
-    if trained.spec.eval_size and "image_size" in given:
-        given["eval_size"] = given.pop("image_size")
+    before = trained.spec.size_in_evaluation
+    now = given.pop("image_size", None) or given.pop("eval_size", None) or before
+    if now != before:  # an eval_size lets Pillow resize files, also where it is the size of the training
+        given["eval_size"] = now
     spec = replace(trained.spec, **given)
     check_sizes(vars(spec))
-    before, now = trained.spec.size_in_evaluation, spec.size_in_evaluation
     if before != now:
         verb = "trained" if before == trained.spec.image_size else "evaluated"
         log.warning("images of %d pixels are tested; the network was %s on %d", now, verb, before)
