@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,18 @@ def test_the_list_and_the_page_name_them_as_text(sweep, tmp_path, caplog):
     assert "<b>cow" not in page
     assert page.count("<figure") == 3
     assert "shows no pictures of" in caplog.text  # the runs have no checkpoints
+
+
+def test_images_in_memory_are_named_by_their_fold(tmp_path):
+    """Each fold numbers its images from 0."""
+    for fold in range(FOLDS):
+        answers = replace(answers_of(fold), files=None, indices=torch.arange(IMAGES))
+        add_run(tmp_path / "sweep", fold, answers=answers)
+    folds = read_folds(tmp_path / "sweep", None, "cpu")
+    write_suspects(folds, find_suspects(folds), tmp_path / "out")
+    paths = {row["path"] for row in csv.DictReader((tmp_path / "out" / TABLE).open())}
+    assert paths == {f"fold {fold}: test {position}" for fold, position in WRONG}
+    assert (tmp_path / "out" / PAGE).read_text().count("fold 2: test 31") == 2  # below the picture, and its title
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Each image is judged by networks that were not trained on it. cleanlab compares 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,16 +33,24 @@ class Fold:
     """The images of one fold, and what networks answered that were not trained on them.
 
     Attributes:
+        number: of the fold, from 0.
         run: one of the runs that left the fold out.
         answers: of that run: the labels, the classes and the files.
         probabilities: float64 (N, C), the mean over all runs that left the fold out.
         data: the data set, with the fold as its test split, where the fold was tested again; otherwise None.
     """
 
+    number: int
     run: Run
     answers: Answers
     probabilities: NDArray[np.float64]
     data: ImageDataModule | None
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What each image is called: its file, or its number in the fold, e.g. "fold 2: test 17"."""
+        names = self.answers.names
+        return names if self.answers.files is not None else [f"fold {self.number}: {name}" for name in names]
 
 
 class Suspect(NamedTuple):
@@ -103,9 +112,9 @@ def read_folds(folder: Path, root: str | None, device: str) -> list[Fold]:
     by_fold = {number: [each for each in members if each.config["data"]["fold"] == number] for number in numbers}
     if missing := [str(number) for number, found in by_fold.items() if not found]:
         raise UserError(f"fold {first_few(missing)} of {len(numbers)} has no run in {folder}: {ADVICE}")
-    folds = [read_fold(found, root, device) for found in by_fold.values()]
+    folds = [read_fold(number, found, root, device) for number, found in by_fold.items()]
     require_equal([(fold.run, list(fold.answers.classes)) for fold in folds], "other classes")
-    names = Counter(name for fold in folds for name in fold.answers.names)
+    names = Counter(name for fold in folds for name in fold.names)
     if repeated := [name for name, count in names.items() if count > 1]:
         raise UserError(f"{repeated[0]} is in two folds: the images have changed between the runs of {folder}")
     return folds
@@ -140,7 +149,7 @@ def require_equal(values: Sequence[tuple[Run, Any]], what: str) -> None:
             raise UserError(f"{run.folder} has {what} than {first.folder}: give the runs of one cross-validation")
 
 
-def read_fold(members: Sequence[Member], root: str | None, device: str) -> Fold:
+def read_fold(number: int, members: Sequence[Member], root: str | None, device: str) -> Fold:
     """Return the answers of the runs that left out one fold. Raises UserError."""
     if members[0].result.get("fold_split") == "val":  # otherwise the checksum depends on the seed, which divides them
         checksums = [(each.run, each.result.get("data_checksum")) for each in members]
@@ -154,7 +163,7 @@ def read_fold(members: Sequence[Member], root: str | None, device: str) -> Fold:
     probabilities = np.mean([answers.probabilities.double().numpy() for answers, _ in read], axis=0)
     if not np.isfinite(probabilities).all():
         raise UserError(f"{members[0].run.folder}: a network of this fold answers NaN")
-    return Fold(members[0].run, first, probabilities, data)
+    return Fold(number, members[0].run, first, probabilities, data)
 
 
 def answers_of(member: Member, root: str | None, device: str) -> tuple[Answers, ImageDataModule | None]:

@@ -38,7 +38,7 @@ def write_suspects(folds: Sequence[Fold], suspects: Suspects, output: Path, root
         UserError: a file cannot be written.
     """
     classes = folds[0].answers.classes
-    names = [fold.answers.names for fold in folds]
+    names = [fold.names for fold in folds]
     rows = [
         {
             "path": names[each.fold][each.position],
@@ -97,9 +97,9 @@ def summary(folds: Sequence[Fold], suspects: Suspects) -> str:
 
 
 def figure(folds: Sequence[Fold], suspect: Suspect, picture: Image.Image | None) -> str:
-    answers = folds[suspect.fold].answers
-    name = text(answers.names[suspect.position])
-    given, suggested = (text(answers.classes[number]) for number in (suspect.given, suspect.suggested))
+    fold = folds[suspect.fold]
+    name = text(fold.names[suspect.position])
+    given, suggested = (text(fold.answers.classes[number]) for number in (suspect.given, suspect.suggested))
     image = f'<img alt="{name}" src="{data_uri(encoded(picture))}">' if picture is not None else ""
     lines = (
         f'<span class="given">{given}</span> {suspect.given_probability:.1%}',
