@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from reslab.errors import UserError
+from reslab.models.build import build_network
 from reslab.training import build, fit
 from reslab.training.classifier import parameter_groups
 from reslab.training.freezing import Freezing
@@ -108,6 +109,18 @@ def test_what_the_network_itself_keeps_frozen_stays_so():
         now = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
         assert now == trained | {"head.1.weight", "head.1.bias"}
         assert network.head[0].training == (epoch == 2)
+
+
+def test_norms_that_are_synchronised_over_devices_are_frozen_too(composed):
+    """Lightning puts them in the places of the others once the classifier has been built."""
+    network = build_network(composed("model=resnet8").model, 1, 10, 8)
+    freezing = Freezing(network, epochs=1, train_norms=False)
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    norms = [module for module in network.modules() if isinstance(module, nn.SyncBatchNorm)]
+    assert len(norms) == 7  # of the stem, and two of each of the three blocks
+    for epoch, trains in ((0, False), (1, True)):
+        freezing.apply(epoch)
+        assert {norm.training for norm in norms} == {norm.weight.requires_grad for norm in norms} == {trains}
 
 
 @pytest.mark.slow

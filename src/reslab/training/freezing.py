@@ -27,19 +27,22 @@ class Freezing:
     """
 
     def __init__(self, network: nn.Module, epochs: int | None, train_norms: bool) -> None:
-        self.epochs = epochs
-        exempt = {*classifier_layer(network).modules()}
-        if train_norms:
-            exempt |= {module for module in network.modules() if isinstance(module, NORMS)}
-        self.modules = [module for module in network.modules() if module not in exempt]
-        parameters = (parameter for module in self.modules for parameter in module.parameters(recurse=False))
+        self.network, self.epochs, self.train_norms = network, epochs, train_norms
+        parameters = (parameter for module in self.modules() for parameter in module.parameters(recurse=False))
         self.parameters = {parameter for parameter in parameters if parameter.requires_grad}
+
+    def modules(self) -> list[nn.Module]:
+        """Return what is frozen. trainer.sync_batchnorm replaces the norms after the network has been built."""
+        exempt = {*classifier_layer(self.network).modules()}
+        if self.train_norms:
+            exempt |= {module for module in self.network.modules() if isinstance(module, NORMS)}
+        return [module for module in self.network.modules() if module not in exempt]
 
     def apply(self, epoch: int) -> None:
         """Freeze and unfreeze what an epoch asks for; the first one is 0."""
         trains = self.epochs is not None and epoch >= self.epochs
         for parameter in self.parameters:
             parameter.requires_grad_(trains)
-        for module in self.modules:
+        for module in self.modules():
             if isinstance(module, NORMS):
                 module.train(trains)  # a norm in evaluation mode leaves its statistics as they are
