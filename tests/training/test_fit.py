@@ -14,6 +14,7 @@ from reslab.inference.evaluation import evaluate
 from reslab.run import Run
 from reslab.training import checkpoints, fit
 from reslab.training.classifier import Classifier
+from reslab.training.schedules import one_cycle
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=2", "logger=none")
 
@@ -93,6 +94,14 @@ def test_a_resumed_run_keeps_its_threads_and_so_its_weights(composed, tmp_path):
     assert equal(*weights)
     with pytest.raises(UserError, match="would be another run: threads was 2 and is 4; from="):
         fit.train(composed(*QUICK, *longer, "threads=4"))
+
+
+def test_the_schedule_of_a_longer_run_holds_from_the_first_resumed_step_on(composed, tmp_path):
+    options = (*QUICK, "scheduler=one_cycle", "optimizer.lr=0.5", "trainer.limit_train_batches=1", "test=false")
+    fit.train(composed(*options, "trainer.max_epochs=2", "trainer.limit_val_batches=0"))
+    fit.train(composed(*options, "trainer.max_epochs=6", "trainer.limit_val_batches=0", f"resume={tmp_path}"))
+    factors = [one_cycle(step, 2 if step < 2 else 6, warmup_fraction=0.3, anneal="cos") for step in range(6)]
+    assert [row["train/learning_rate"] for row in Run(tmp_path).metrics] == pytest.approx([0.5 * f for f in factors])
 
 
 def test_a_seed_determines_every_bit_and_loggers_change_none(composed, tmp_path):

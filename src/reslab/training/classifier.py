@@ -154,6 +154,7 @@ class Classifier(L.LightningModule):
 
     def on_train_start(self) -> None:
         self._freeze()  # a run that is resumed within an epoch does not start this epoch again
+        self._set_learning_rates()
 
     def on_train_epoch_start(self) -> None:
         self._freeze()
@@ -161,6 +162,15 @@ class Classifier(L.LightningModule):
     def _freeze(self) -> None:
         if self.freezing is not None:
             self.freezing.apply(self.trainer.current_epoch)
+
+    def _set_learning_rates(self) -> None:
+        """Give the first step of a resumed run the schedule's rate: the optimizer has that of the earlier length."""
+        for config in self.trainer.lr_scheduler_configs:
+            scheduler = config.scheduler
+            assert isinstance(scheduler, LambdaLR)
+            groups = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            for group, base, factor in groups:
+                group["lr"] = base * factor(scheduler.last_epoch)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, labels = batch
