@@ -1,4 +1,5 @@
 import csv
+import shutil
 
 import pytest
 import torch
@@ -61,6 +62,37 @@ def test_points_are_numbered_by_optimizer_steps(composed, tmp_path, monkeypatch)
 def test_an_epoch_that_max_steps_ends_is_a_point_one_step_later(composed, tmp_path, monkeypatch):
     points = logged(composed, tmp_path, monkeypatch, "trainer.max_steps=27", name="loss/train")
     assert [step for step, _ in points] == [19, 27]
+
+
+def test_a_run_that_resumes_within_an_epoch_on_fewer_devices_continues_its_means(composed, tmp_path, monkeypatch):
+    options = ("trainer.max_epochs=1", "trainer.limit_train_batches=4", "trainer.log_every_n_steps=1")
+    options = (*options, "data.val_fraction=0")
+    second = tmp_path / "second.ckpt"
+    on_train_batch_end = History.on_train_batch_end
+
+    def save_after(self, trainer, *args):
+        on_train_batch_end(self, trainer, *args)
+        if trainer.global_step == 2 and not second.exists():
+            trainer.save_checkpoint(second)
+
+    monkeypatch.setattr(History, "on_train_batch_end", save_after)
+    whole = logged(composed, tmp_path, monkeypatch, *options, f"folder={tmp_path}/whole")
+    checkpoint = torch.load(second, weights_only=True)  # as if two devices had shared its images unequally well
+    (state,) = checkpoint["train_metrics"]
+    shares = [state | {"sums": state["sums"] * share, "images": state["images"] // 2} for share in (0.25, 0.75)]
+    checkpoint["train_metrics"] = shares
+    history = checkpoint["callbacks"]["History"]
+    history["logged_sums"] = {name: value / 2 for name, value in history["logged_sums"].items()}  # of the first one
+    parts = shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    torch.save(checkpoint, parts / "checkpoints" / "last.ckpt")
+    resumed = logged(composed, tmp_path, monkeypatch, *options, f"resume={parts}")
+    for (step, metrics), (again, expected) in zip(resumed, whole[2:], strict=True):
+        assert step == again
+        for name in ("step/loss", "step/accuracy", "step/learning_rate"):
+            assert metrics[name] == pytest.approx(expected[name], rel=1e-5)
+    (before,), (now,) = (Run(folder).metrics for folder in (tmp_path / "whole", parts))
+    for name in ("step", "train/loss", "train/accuracy"):
+        assert now[name] == pytest.approx(before[name], rel=1e-6)
 
 
 @pytest.mark.slow

@@ -85,8 +85,23 @@ def test_the_metrics_of_training_continue_from_their_state():
     logits, labels = torch.randn(40, 7), torch.randint(0, 7, (40,))
     whole = trained(TrainingMetrics(7), logits, labels, 32, 8)
     second = TrainingMetrics(7)
-    second.load_state(trained(TrainingMetrics(7), logits[:32], labels[:32], 32).state())
+    second.load_states([trained(TrainingMetrics(7), logits[:32], labels[:32], 32).state()], rank=0, world_size=1)
     assert trained(second, logits[32:], labels[32:], 8).compute() == whole.compute()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_the_metrics_of_training_continue_on_another_number_of_devices(world_size):
+    logits, labels = torch.randn(48, 7), torch.randint(0, 7, (48,))
+    whole = trained(TrainingMetrics(7), logits, labels, 48).compute()
+    states = [trained(TrainingMetrics(7), logits[rank:24:2], labels[rank:24:2], 12).state() for rank in range(2)]
+    means = []
+    for rank in range(world_size):
+        metrics = TrainingMetrics(7)
+        metrics.load_states(states, rank, world_size)
+        own = slice(24 + rank, 48, world_size)
+        means.append(trained(metrics, logits[own], labels[own], 24 // world_size).compute())
+    for name, value in whole.items():
+        torch.testing.assert_close(torch.stack([mean[name] for mean in means]).mean(), value)
 
 
 @pytest.mark.parametrize("classes", [4, 7])
@@ -98,7 +113,7 @@ def test_the_metrics_of_training_continue_from_the_state_of_an_older_version(cla
     state = {"loss.total": older.loss.total, "loss.images": older.loss.images}
     for name, score in older.scores.items():
         state |= {f"scores.{name}.{each}": getattr(score, each) for each in ("tp", "fp", "tn", "fn")}
-    now.load_state(state)
+    now.load_states([state], rank=0, world_size=1)
     assert now.compute() == older.compute()
 
 

@@ -329,9 +329,7 @@ class Classifier(L.LightningModule):
         self._keep_training_files(checkpoint["reslab"])
         if before["precision"] != now["precision"]:
             log.warning("the run began in %s and continues in %s", before["precision"], now["precision"])
-        states = checkpoint["train_metrics"]
-        if len(states) == self.trainer.world_size:
-            self.train_metrics.load_state(states[self.global_rank])
+        self.train_metrics.load_states(checkpoint["train_metrics"], self.global_rank, self.trainer.world_size)
 
     def _keep_training_files(self, earlier: dict[str, Any]) -> None:
         """Add the files that the run has trained on before; an older version has not recorded them."""

@@ -47,6 +47,7 @@ class History(Callback):
         self.learning_rate = 0.0
         self.elapsed = (0.0, 0.0)  # at the checkpoint: seconds since the epoch began and since the last logged step
         self.validated_step: int | None = None
+        self.has_other_devices = False  # than before the resume
         self.start_epoch()
 
     def start_epoch(self) -> None:
@@ -69,12 +70,19 @@ class History(Callback):
             setattr(self, name, state.get(name, getattr(self, name)))  # older checkpoints lack the last two
         self.rows = numbered_from_1(self.rows)
 
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.has_other_devices = len(checkpoint["train_metrics"]) != trainer.world_size
+
     # training
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Continue the sums and clocks of a run that is resumed within an epoch."""
         now = time.perf_counter()
         self.epoch_start, self.logged_at = (now - seconds for seconds in self.elapsed)
+        if self.has_other_devices and self.epoch_images:
+            assert isinstance(pl_module, Classifier)
+            # The sums that were logged are those of one process, and now each has an equal share of all.
+            self.logged_sums, self.logged_images, self.logged_at = self.sums(pl_module), self.epoch_images, now
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.start_epoch()
@@ -95,10 +103,8 @@ class History(Callback):
 
     def log_step(self, trainer: L.Trainer, classifier: Classifier) -> None:
         """Log the means over the steps since the last logged one. Reading them waits for the device."""
-        values = classifier.training_metrics()
-        running = {name: value.item() for name, value in values.items() if not name.endswith("top5_accuracy")}
+        sums = self.sums(classifier)
         now, images = time.perf_counter(), self.epoch_images - self.logged_images
-        sums = {name: value * self.epoch_images for name, value in running.items()}
         metrics = {f"step/{name}": (sums[name] - self.logged_sums.get(name, 0.0)) / images for name in sums}
         if any_process(trainer, not math.isfinite(loss := metrics["step/loss"])):
             raise divergence_error(f"the loss became {loss} by step {trainer.global_step}", trainer)
@@ -106,10 +112,16 @@ class History(Callback):
             "step/learning_rate": self.learning_rate,
             "step/images_per_second": images / (now - self.logged_at),
         }
+        running = {name: value / self.epoch_images for name, value in sums.items()}
         self.running = running | {"images_per_second": self.epoch_images / (now - self.epoch_start)}
         self.logged_sums, self.logged_images, self.logged_at = sums, self.epoch_images, now
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=self.step)
+
+    def sums(self, classifier: Classifier) -> dict[str, float]:
+        """Return the means of this process over the epoch so far, times the images of all processes."""
+        values = classifier.training_metrics()
+        return {name: value.item() * self.epoch_images for name, value in values.items() if "top5" not in name}
 
     # validation within an epoch
 

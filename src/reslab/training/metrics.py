@@ -1,5 +1,6 @@
 """The loss and the scores over an epoch. They stay on the device until they are computed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ class TrainingMetrics:
 
     Attributes:
         sums: of `SUM_DTYPE`: the sum of the losses of all images, and how many are right by each accuracy.
-        images: the number of images.
+        images: the number of images, which need not be an integer where `load_states` has divided it.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -95,7 +96,7 @@ class TrainingMetrics:
     def reset(self) -> None:
         """Forget what was added."""
         self.sums = torch.zeros(1 + len(self.accuracies), dtype=SUM_DTYPE)
-        self.images = 0
+        self.images: float = 0
 
     def of_batch(self, loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the sums of a batch with this mean loss, without adding them."""
@@ -116,14 +117,22 @@ class TrainingMetrics:
         """Return what was added, on the CPU, for a checkpoint within an epoch."""
         return {"sums": self.sums.cpu(), "images": self.images}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Continue with what `state` returned, here or in an older version, whose metrics were torchmetrics'."""
-        if "sums" in state:
-            self.sums, self.images = state["sums"], state["images"]
+    def load_states(self, states: Sequence[dict[str, Any]], rank: int, world_size: int) -> None:
+        """Continue with what `state` returned in each process, here or in an older version with torchmetrics.
+
+        Where another number of processes continues, each of them takes an equal share of all sums.
+        """
+        sums, images = zip(*map(self.sums_and_images, states), strict=True)
+        if len(states) == world_size:
+            self.sums, self.images = sums[rank], images[rank]
         else:
-            right = [state[f"scores.{name}.tp"].sum().to(SUM_DTYPE) for name in self.accuracies]
-            self.sums = torch.stack([state["loss.total"].to(SUM_DTYPE), *right])
-            self.images = int(state["loss.images"])
+            self.sums, self.images = torch.stack(sums).sum(0) / world_size, sum(images) / world_size
+
+    def sums_and_images(self, state: dict[str, Any]) -> tuple[Tensor, float]:
+        if "sums" in state:
+            return state["sums"], state["images"]
+        right = [state[f"scores.{name}.tp"].sum().to(SUM_DTYPE) for name in self.accuracies]
+        return torch.stack([state["loss.total"].to(SUM_DTYPE), *right]), int(state["loss.images"])
 
 
 def accuracies(num_classes: int) -> dict[str, int]:
