@@ -496,12 +496,13 @@ def test_a_download_is_loaded_and_stays_in_the_cache(resnet18: nn.Module, hub: P
     assert [path.name for path in hub.iterdir()] == [Path(V1.url).name]
 
 
+@pytest.mark.parametrize("is_zip", [True, False])  # four of torchvision's files are of torch before 1.6
 def test_weights_in_the_cache_are_not_downloaded(
-    resnet18: nn.Module, hub: Path, monkeypatch: pytest.MonkeyPatch
+    resnet18: nn.Module, hub: Path, monkeypatch: pytest.MonkeyPatch, is_zip: bool
 ) -> None:
     monkeypatch.setattr(torch.hub, "download_url_to_file", None)
     weights = {key: torch.ones_like(value) for key, value in resnet18.state_dict().items()}
-    torch.save(weights, hub / Path(V1.url).name)
+    torch.save(weights, hub / Path(V1.url).name, _use_new_zipfile_serialization=is_zip)
     load(resnet18, "IMAGENET1K_V1", "resnet18")
     assert_equal(resnet18, weights)
 

@@ -274,8 +274,7 @@ def load_tensors(path: Path) -> Any:
         start = file.read(len(LEGACY))
     if not start:
         raise DamagedFileError("it is empty or incomplete")
-    if ZIP.startswith(start[: len(ZIP)]):
-        verify_checksums(path)
+    verify_checksums(path)
     with warnings.catch_warnings(action="ignore"):  # torch warns about some of the files that it then refuses
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -328,7 +327,13 @@ def save_safetensors(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def verify_checksums(path: Path) -> None:
-    """Raise DamagedFileError unless a zip archive is complete and has its checksums, which torch.load ignores."""
+    """Raise DamagedFileError unless a zip archive is complete and has its checksums, which torch.load ignores.
+
+    Files of torch before 1.6, such as some of torchvision's weights, are no archives and have no checksums.
+    """
+    with path.open("rb") as file:
+        if not ZIP.startswith(file.read(len(ZIP))):
+            return
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
