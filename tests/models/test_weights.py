@@ -531,6 +531,22 @@ def test_the_weights_of_a_checkpoint_decide_about_the_stem(
         assert build_network(model, 3, 10, image_size, state).state_dict().keys() == state.keys()
 
 
+@pytest.mark.parametrize("recorded", ["auto", "cifar", "halving", None, ["halving"]])
+def test_a_stem_that_the_weights_do_not_show_must_be_given(composed: Compose, tmp_path: Path, recorded: object) -> None:
+    stem = "halving" if recorded == "halving" else "cifar"
+    network = build_network(composed("model=resnet10", f"model.stem={stem}").model, 1, 10, 96)
+    content = {"state_dict": network.state_dict(), "reslab": {"config": {"model": {"stem": recorded}}}}
+    path = save(content, tmp_path / "a.ckpt")
+    options = ("model=resnet10", f"model.weights={path}")
+    if recorded == "halving":
+        with pytest.raises(UserError, match=f"^model.weights: {path} was trained with model.stem=halving, which "):
+            build_network(composed(*options).model, 1, 10, 96)
+        options = (*options, "model.stem=halving")
+    loaded = build_network(composed(*options).model, 1, 10, 96)
+    assert_equal(loaded, network.state_dict())
+    assert loaded.conv1.stride == network.conv1.stride
+
+
 @pytest.mark.parametrize("place", ["run", ".", "run/checkpoints/best.ckpt"])
 def test_a_run_stands_for_its_best_weights(
     network: nn.Module, state: StateDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str

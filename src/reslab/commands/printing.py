@@ -106,8 +106,9 @@ def print_summary(config: DictConfig) -> None:
 
     num_classes, channels, image_size = input_shape(config)
     if config.model.weights is not None:  # wrong ones are refused as in training, and they may choose the stem
-        stem = stem_of_published(config.model.weights, config.model.name)
-        if stem is not None and config.model.get("stem") == "auto":
+        asked = config.model.get("stem")
+        stem = stem_of_published(config.model.weights, config.model.name, asked)
+        if stem is not None and asked == "auto":
             config.model.stem = stem
     for name, nothing in {"weights": None, "pretrained": False}.items():
         if name in config.model:

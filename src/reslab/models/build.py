@@ -45,7 +45,7 @@ def build_network(
         state, weights = restored, None
         description |= {"pretrained": False} if "pretrained" in description else {}
     else:
-        state = {} if weights is None else read_published(weights, name)
+        state = {} if weights is None else read_published(weights, name, description.get("stem"))
     if description.get("stem") == "auto":
         description["stem"] = choose_stem(state, image_size)
     named = OmegaConf.create({"model": description}).model  # an error names the group

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,7 +24,7 @@ from torch.serialization import safe_globals
 
 from reslab.configuration import CONF
 from reslab.errors import UserError
-from reslab.models.options import RESNET
+from reslab.models.options import RESNET, Stem
 from reslab.models.resnet import ResNet
 from reslab.newest import find_checkpoint, located
 from reslab.run import SETTINGS_ERRORS, Run, read_configuration
@@ -49,7 +49,7 @@ class DamagedFileError(Exception):
     """A file of torch.save that is incomplete, or differs from what was written."""
 
 
-def read_published(weights: str, name: str) -> StateDict:
+def read_published(weights: str, name: str, stem: str | None = None) -> StateDict:
     """Return the tensors that `model.weights` stands for.
 
     Args:
@@ -57,9 +57,11 @@ def read_published(weights: str, name: str) -> StateDict:
             dictionary, or a checkpoint with one in an entry such as `state_dict` or `model`, written by torch.save or
             by safetensors; the folder of a run, which stands for its best checkpoint; or `zoo:<name>`.
         name: the variant whose weights torchvision is asked for, e.g. `resnet50`.
+        stem: the option `model.stem`; None if it does not matter.
 
     Raises:
-        UserError: there are no such weights, or the file holds anything but tensors and plain values.
+        UserError: there are no such weights, the file holds anything but tensors and plain values, or `stem` is "auto"
+            and a checkpoint has been trained with a stem that its tensors do not show.
     """
     if weights.startswith(OF_TORCHVISION):
         return download_weights(name, weights)
@@ -68,19 +70,22 @@ def read_published(weights: str, name: str) -> StateDict:
             raise UserError(f"model.weights: {lost}")
         others = "torchvision's weights are IMAGENET1K_V1 and IMAGENET1K_V2"
         raise UserError(f"model.weights: there is no file or run {weights}; {others}")
-    return read_state_dict(path)
+    return read_state_dict(path, stem)
 
 
-def stem_of_published(weights: str, name: str) -> str | None:
+def stem_of_published(weights: str, name: str, stem: str | None = None) -> str | None:
     """Return the stem of the weights that `model.weights` stands for, without a download. Raise as `read_published`."""
     if weights.startswith(OF_TORCHVISION):
         published_entry(name, weights)
         return "imagenet"
-    return stem_of(read_published(weights, name))
+    return stem_of(read_published(weights, name, stem))
 
 
 def stem_of(state: StateDict) -> str | None:
-    """Return the stem of a ResNet's weights, by the size of its first convolution; None where it has no such layer."""
+    """Return the stem of a ResNet's weights, by the size of its first convolution; None where it has no such layer.
+
+    A `halving` stem differs from a `cifar` one in its stride alone, which weights do not show.
+    """
     prefixes = dict.fromkeys(["", *(key.partition("layer1.")[0] for key in state if "layer1." in key)])
     if any(f"{prefix}conv1.0.weight" in state for prefix in prefixes):
         return "deep"
@@ -245,15 +250,32 @@ def published_entry(name: str, weights: str) -> Any:
         raise UserError(f"torchvision has no weights {weights} for {name}") from error
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """Return the network's tensors in a file, under torchvision's names."""
+def read_state_dict(path: Path, stem: str | None = None) -> StateDict:
+    """Return the network's tensors in a file, under torchvision's names. Raise as `read_published`."""
     try:
         # torchvision's training scripts save their options as a Namespace, a class that only holds attributes.
         with safe_globals([Namespace]):
             content = load_tensors(path)
     except Exception as error:  # each format has its own ways to fail
         raise UserError(f"model.weights: {path} is not a file of weights ({describe_load_error(error)})") from error
-    return choose_state_dict(path, content)
+    state = choose_state_dict(path, content)
+    trained = recorded_stem(content)
+    if stem == "auto" and trained not in (None, "auto", stem_of(state)):
+        # It is not chosen here: a checkpoint of the new run would not show it either.
+        raise UserError(
+            f"model.weights: {path} was trained with model.stem={trained}, which model.stem=auto does not find: set "
+            f"model.stem={trained}"
+        )
+    return state
+
+
+def recorded_stem(content: Any) -> str | None:
+    """Return the option `model.stem` that a checkpoint of ResLab holds; None where it holds none."""
+    try:
+        stem = content[RECORD]["config"]["model"]["stem"]
+    except (KeyError, TypeError, IndexError):
+        return None
+    return stem if isinstance(stem, str) and stem in ("auto", *get_args(Stem)) else None
 
 
 def load_tensors(path: Path) -> Any:
