@@ -204,6 +204,17 @@ def test_overfitting_does_not_shuffle_and_sees_all_classes(composed, limit):
     assert sorted(indices_of(loader).tolist()) == sorted(data.splits["train"].indices.tolist())
 
 
+@pytest.mark.parametrize("limit", [1.0, 4])
+def test_overfitting_on_all_batches_has_complete_ones_that_devices_share_equally(composed, limit):
+    data = build_data(composed(*SYNTHETIC, "data.batch_size=50"), ("fit",))  # 180 images: three batches and 30 more
+    for rank in (0, 1):
+        data.trainer = pretend_trainer(world_size=2, rank=rank, overfit_batches=limit)
+        assert [len(labels) for _, labels in data.train_dataloader()] == [25] * data.batches_per_epoch == [25] * 3
+    data.trainer = pretend_trainer(world_size=3, overfit_batches=limit)
+    with pytest.raises(UserError, match=r"^data\.batch_size=50 cannot be shared equally by 3 devices$"):
+        data.train_dataloader()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "spread"), [(1, True), (9, True), (10, False), (11, False), (0.5, True), (0.99, True), (1.0, False)]

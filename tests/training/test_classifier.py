@@ -134,6 +134,7 @@ def numbers(monkeypatch):
         (("trainer.limit_train_batches=2",), 4),
         (("trainer.limit_train_batches=0.4",), 2),
         (("trainer.overfit_batches=2",), 4),
+        (("trainer.overfit_batches=1.0",), 6),
         (("trainer.max_steps=4",), 4),
     ],
 )

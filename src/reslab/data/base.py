@@ -470,10 +470,12 @@ class ImageDataModule(L.LightningDataModule):
         """Return the batches of a split, of which Lightning takes `limit`: a number, or a fraction if it is a float."""
         split = self.splits[name]
         assert split is not None
-        order = self._order(split, shuffle)
-        if not shuffle and is_limited(limit, len(order)):
+        order = self._order(split, shuffle, in_training=name == "train")
+        if not shuffle and (name == "train" or is_limited(limit, len(order))):
             # The images come sorted by class, so that the first batches would hold the first classes alone.
             order.indices = split.indices[spread_over_classes(split.labels[split.indices], self.seed)]
+        if not shuffle and name == "train":  # every step of a run has a complete batch
+            order.indices = order.indices[: self.batches_per_epoch * self.batch_size]
         if isinstance(split.images, FolderImages):
             loader = FolderLoader(split.images, order, self.num_workers, numbered=numbered)
             loader.left_out = self.left_out[name]
@@ -492,9 +494,9 @@ class ImageDataModule(L.LightningDataModule):
                 self.copies[id(tensor)] = held
         return held
 
-    def _order(self, split: Split, shuffle: bool) -> BatchOrder:
+    def _order(self, split: Split, shuffle: bool, in_training: bool) -> BatchOrder:
         world_size = self.trainer.world_size if self.trainer else 1
-        if shuffle and self.batch_size % world_size:
+        if in_training and self.batch_size % world_size:
             # DDP weighs ranks equally, so unequal shares would give a wrong gradient.
             raise UserError(f"data.batch_size={self.batch_size} cannot be shared equally by {world_size} devices")
         labels = split.labels[split.indices]
