@@ -6,6 +6,7 @@ import tarfile
 import tempfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -563,6 +564,18 @@ def test_unreadable_images_are_left_out_of_a_test_set(composed, tmp_path):
         path.write_text("no image")
     data = build(composed, tmp_path, *SKIP)
     assert kept(data, "test", good) == list(good)[-4:-2]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_without_a_readable_image_has_as_many_test_batches_as_the_others(composed, tmp_path, rank):
+    """In each of them, they wait for its forward pass."""
+    good = fill(tmp_path / "train", {"cat": 4, "dog": 4}) | fill(tmp_path / "test", {"cat": 4, "dog": 4})
+    for path in list(good)[8:12:2]:  # the share of rank 0 in the first batch
+        path.write_text("no image")
+    data = build(composed, tmp_path, *SKIP, "data.batch_size=4")
+    data.trainer = SimpleNamespace(world_size=2, global_rank=rank, limit_test_batches=1.0)
+    batches = list(data.test_dataloader())
+    assert [len(images) for images, _, _ in batches] == [len(labels) for _, labels, _ in batches] == [2 * rank, 2]
 
 
 @pytest.mark.slow

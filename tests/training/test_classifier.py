@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import equal, last_weights
@@ -6,7 +8,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from torch.nn import functional as F
 
-from reslab.data.batches import derive_seed
+from reslab.data.batches import NO_IMAGES, derive_seed
 from reslab.errors import UserError
 from reslab.inference.evaluation import evaluate
 from reslab.inference.prediction import predict
@@ -281,6 +283,19 @@ def test_evaluate_and_predict_average_as_the_run_did(composed, trained, digit_fi
     probabilities = [entry["probability"] for entry in row["classes"]]
     assert probabilities == pytest.approx(logits[1].softmax(0).topk(3).values.tolist(), abs=1e-5)
     assert probabilities != pytest.approx(trained.probabilities[1].topk(3).values.tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize("options", [(), ("data.eval_size=12",), ("data.interpolation=bicubic", "data.fit=pad")])
+def test_a_batch_without_images_changes_no_metric(composed, options):
+    """The share of a process is one if none of its images can be read."""
+    config = composed(*TINY, *options)
+    classifier = build_classifier(config, build_data(config, ("fit",))).eval()
+    classifier.trainer = SimpleNamespace(world_size=2)
+    images, labels = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), torch.arange(8)
+    classifier.test_step((images, labels, labels), 0)
+    before = classifier.test_metrics.compute()
+    assert classifier.test_step((NO_IMAGES, labels[:0], labels[:0]), 1).shape == (0, 10)
+    assert classifier.test_metrics.compute() == before
 
 
 def test_the_learning_rate_follows_the_schedule_at_every_step(composed):

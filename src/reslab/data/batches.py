@@ -20,6 +20,7 @@ from reslab.memory import return_freed_memory
 Batch = tuple[Tensor, Tensor]  # uint8 images (N, C, H, W), int64 labels (N,)
 NumberedBatch = tuple[Tensor, Tensor, Tensor]  # also the images' numbers in their split's list, int64 (N,)
 SeededIndex = tuple[int, int]  # an image's index and the seed of its random transform
+NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)  # preprocessing makes it a batch of any size
 
 
 def derive_seed(*parts: int) -> int:
@@ -207,7 +208,7 @@ class FolderImages(Dataset[Any]):
                 indices.append(index)
             except UnreadableImageError as error:
                 unreadable.append(str(error))
-        pixels = default_collate(images) if images else torch.empty(0)
+        pixels = default_collate(images) if images else NO_IMAGES
         return pixels, torch.tensor(indices, dtype=torch.int64), unreadable
 
 
@@ -261,7 +262,8 @@ class FolderLoader(BatchLoader):
                     report_unreadable(unreadable, len(indices) + len(unreadable), self.on_error)
                 new += [file for file in unreadable if file not in self.left_out]
                 self.left_out.update(unreadable)
-                if len(indices):
+                # The other processes wait in every batch for this one, even if it has no image of it.
+                if len(indices) or self.sampler.world_size > 1:
                     yield images, self.labels[indices], indices
         finally:  # Lightning does not ask for anything after the last batch, so this runs when the iterator is closed
             report_unreadable(new, seen, "skip")

@@ -45,6 +45,8 @@ class Metrics(nn.Module):
             logits: (N, num_classes).
             labels: int64 (N,).
         """
+        if not len(labels):  # the share of a process: its mean loss is NaN, and torchmetrics (1.9) cannot count it
+            return logits
         self.loss.update(loss, len(labels))
         scored = without_accidental_hits(logits, labels)
         self.scores.update(scored, labels)
@@ -193,8 +195,6 @@ class MeanLoss(Metric):
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, images: int) -> None:
-        if images == 0:  # the share of a process may be empty, whose mean loss is NaN
-            return
         self.total = self.total.to(SUM_DTYPE) + loss.to(SUM_DTYPE) * images  # bf16-true has made it bfloat16
         self.images += images
 
