@@ -24,9 +24,9 @@ NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)  # preprocessing makes it
 
 
 def derive_seed(*parts: int) -> int:
-    """Return one seed, from 0 to 2**63 - 1, for several numbers of at least 0.
+    """Return one seed, from 0 to 2**63 - 1, for several numbers of at least 0, the same one on every machine.
 
-    Other numbers, or another order of them, give another seed. It is the same on every machine.
+    Lists of the same length with other numbers below 2**32 give other seeds. Zeros at the end of a list change nothing.
     """
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
