@@ -13,19 +13,29 @@ from reslab.inference.export.options import require_packages
 QUICK = ("benchmark.mode=inference", "benchmark.seconds=0", "benchmark.steps=5", "benchmark.inference_batches=[1,4]")
 
 
-def test_torch_in_use(config, tmp_path, capsys):
-    result = measure_inference(config(*QUICK, "benchmark.runtimes=eager", "trainer.precision=32-true"))
+@pytest.mark.parametrize(
+    ("precision", "computed", "number_bytes"),
+    [
+        ("32-true", "32-true", 4),
+        ("16-mixed", "bf16-mixed", 4),
+        ("bf16-true", "bf16-true", 2),
+        ("64-true", "64-true", 8),
+    ],
+)
+def test_torch_in_use(config, tmp_path, capsys, precision, computed, number_bytes):
+    result = measure_inference(config(*QUICK, "benchmark.runtimes=eager", f"trainer.precision={precision}"))
     assert json.loads((tmp_path / "benchmark.json").read_text()) == result
     rows = result["cases"]
     assert [(row["runtime"], row["device"], row["precision"], row["batch_size"]) for row in rows] == [
-        ("eager", "cpu", "32-true", 1), ("eager", "cpu", "32-true", 4),
+        ("eager", "cpu", computed, 1), ("eager", "cpu", computed, 4),
     ]  # fmt: skip
-    assert rows[0]["megabytes"] == pytest.approx(4 * result["parameters"] / 1e6, rel=0.02)  # and the norms' statistics
+    weights = number_bytes * result["parameters"] / 1e6
+    assert rows[0]["megabytes"] == pytest.approx(weights, rel=0.02)  # and the norms' statistics
     assert all(row["images_per_second"] == pytest.approx(1000 * row["batch_size"] / row["ms"]) for row in rows)
     assert (result["rounds"], result["threads"], result["image_size"]) == (5, torch.get_num_threads(), 8)
     assert "onnxruntime" not in result["versions"]
     print_inference(result)
-    assert "eager, cpu, 32-true" in capsys.readouterr().out
+    assert f"eager, cpu, {computed}" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -20,15 +20,15 @@ from reslab.inference.export.formats import onnx_session, quiet_conversion, writ
 from reslab.inference.export.latency import milliseconds
 from reslab.inference.export.network import ExportedNetwork
 from reslab.inference.export.quantization import Quantizer
+from reslab.inference.precision import computed_precision, precision_plugin
 from reslab.models.summary import layers
 from reslab.run import BENCHMARK_FILE
-from reslab.training.build import build_classifier, build_data, require_accelerator, resolve_precision
+from reslab.training.build import build_classifier, build_data, require_accelerator
 from reslab.training.classifier import Classifier
 from reslab.training.process import prepare_process
 from reslab.training.provenance import git_commit, versions
 
 CALIBRATION_IMAGES = 64  # of the ranges of an int8 network, whose speed does not depend on them
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class Runner(NamedTuple):
@@ -140,12 +140,13 @@ def eager(config: DictConfig, classifier: Classifier, accelerator: str) -> Runne
     """Return torch on a device, in the precision of the option trainer.precision."""
     has_gpu = accelerator != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if has_gpu else "cpu")
-    precision = resolve_precision(config.trainer.precision, "gpu" if has_gpu else "cpu")
-    network = ExportedNetwork(classifier).to(device).to(memory_format=torch.channels_last)
+    precision = computed_precision(config.trainer.precision, "gpu" if has_gpu else "cpu")
+    plugin = precision_plugin(precision, device.type)
+    network = plugin.convert_module(ExportedNetwork(classifier)).to(device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
-        with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+        with plugin.forward_context():
             probabilities: Tensor = network(images.to(device))[0]
         return probabilities.cpu()  # waits for the GPU
 
