@@ -70,6 +70,7 @@ def test_the_best_batch_has_the_most_images_per_second():
     ("benchmark.mode=predict", "benchmark.mode=predict must be one of training, inference"),
     ("benchmark.runtimes=[eager,tflite]", "benchmark.runtimes="),
     ("benchmark.inference_batches=0", "benchmark.inference_batches=0 must be an integer from 1"),
+    ("trainer.accumulate_grad_batches=4", "trainer.accumulate_grad_batches=4: a benchmark measures"),
 ])  # fmt: skip
 def test_wrong_options(config, option, line):
     with pytest.raises(UserError) as raised:

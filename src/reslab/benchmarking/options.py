@@ -54,6 +54,11 @@ def check_together(values: dict[str, Any]) -> None:
         if values[f"benchmark.{name}"] != (values[reference[1]] if reference else in_conf[name]):
             advice = INSTEAD.get(name, "leave it out")
             raise UserError(f"benchmark.{name} has an effect with benchmark.mode={other} only: {advice}")
+    if values["benchmark.mode"] == "training" and (accumulated := values["trainer.accumulate_grad_batches"]) > 1:
+        raise UserError(
+            f"trainer.accumulate_grad_batches={accumulated}: a benchmark measures optimizer steps of one batch: leave "
+            "it out"
+        )
 
 
 BENCHMARK_SCHEMA = Schema("benchmark", {**TRAINING_SCHEMA.kinds, **BENCHMARK_OPTIONS}, check_together)
