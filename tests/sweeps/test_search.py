@@ -5,7 +5,7 @@ import json
 
 import pytest
 from fake_searches import SPACE, FakeJobs, accuracy, make_search, trials
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from reslab.errors import UserError
@@ -85,6 +85,12 @@ def test_tpe_finds_the_best_values_and_prints_them(tmp_path, capsys):
 def test_trials_that_are_as_good_as_the_best_are_named(tmp_path, capsys):
     make_search(tmp_path, trials=4).run(FakeJobs(lambda values: {"val/accuracy": 0.5}))
     assert "best:   job 0, val/accuracy=0.5 (as good: 1, 2, 3): x=" in capsys.readouterr().out
+
+
+def test_a_parameter_of_the_database_is_printed_on_one_line(tmp_path, capsys):
+    search = make_search(tmp_path, space={"kind": CategoricalDistribution(["\x1b[2Jcat\n"])}, trials=1)
+    search.run(FakeJobs(lambda values: {"val/accuracy": 0.5}))
+    assert capsys.readouterr().out.splitlines()[-1].endswith(": kind=\\x1b[2Jcat\\n")
 
 
 @pytest.mark.slow

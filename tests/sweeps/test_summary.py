@@ -93,12 +93,12 @@ def test_an_error_of_the_report_does_not_hide_how_the_sweep_ended(sweep, capsys,
     """An OverflowError ended a sweep without a result, because gradient_clip_val was 1e300."""
 
     def fail(*arguments):
-        raise OverflowError("cannot convert float infinity\nto integer")
+        raise OverflowError("cannot convert \x1b[5mfloat infinity\nto integer")
 
     monkeypatch.setattr(f"reslab.reports.{part}", fail)
     assert print_summary(sweep, planned=5, unrecorded=1) == 3
     shown = capsys.readouterr()
-    reason = "OverflowError: cannot convert float infinity to integer"
+    reason = "OverflowError: cannot convert \\x1b[5mfloat infinity to integer"
     assert shown.err == f"error: a part of the report of {sweep.folder} failed ({reason})\n"
     assert ("report.html" in shown.out) == (part == "terminal.print_report")
     assert shown.out.splitlines()[-1] == f"curves: tensorboard --logdir {sweep.folder}"

@@ -19,6 +19,7 @@ from reslab.options import Schema, check_option
 from reslab.run import Result, Run, canonical, differences, identity, older_options
 from reslab.sweeps.composition import Composer, Job
 from reslab.sweeps.folder import Sweep
+from reslab.text import printable
 from reslab.training.options import OF_ONE_RUN, RUN, TRAINING_SCHEMA
 
 # Options that may differ between a job that has ended and the same job of a resumed sweep.
@@ -133,7 +134,7 @@ class SweepJobs:
             "it ended without a result" + ("" if job.run.has_settings else ": its folder has disappeared")
         )
         if not job.run.has_failed:
-            print(f"job {job.number} failed: {job.folder} cannot be written")
+            print(f"job {job.number} failed: {printable(job.folder)} cannot be written")
             self.unrecorded += 1
 
     def compose(self, number: int, overrides: Sequence[str], earlier: Sequence[Run] = ()) -> Job:

@@ -22,6 +22,7 @@ from reslab.sweeps.jobs import SweepJobs
 from reslab.sweeps.options import PRUNING_OVERRIDE, SEARCH
 from reslab.sweeps.space import Space, grid_values, suggest_parameters
 from reslab.sweeps.study import IN_USE, create_study, errors_of_use
+from reslab.text import printable
 from reslab.training.options import VALIDATION_METRICS
 
 # The callback reads the database's URL from the sweep's record, so that a password is not on the command line.
@@ -171,7 +172,7 @@ class Search:
             equal = [str(each.number) for each in complete if each.values == trial.values and each != trial]
             others = f" (as good: {', '.join(equal)})" if equal and len(self.objectives) == 1 else ""
             parameters = " ".join(f"{name}={value}" for name, value in trial.params.items())
-            print(f"best:   job {trial.number}, {values}{others}: {parameters}")
+            print(f"best:   job {trial.number}, {values}{others}: {printable(parameters)}")
 
 
 def check_options(objectives: Sequence[str], **options: Any) -> None:

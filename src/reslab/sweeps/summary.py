@@ -65,7 +65,7 @@ def printed_errors(sweep: Sweep) -> Iterator[None]:
     except Exception as error:
         log.debug("the report failed", exc_info=error)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"error: a part of the report of {sweep.folder} failed ({reason})", file=sys.stderr)
+        print(f"error: a part of the report of {printable(sweep.folder)} failed ({printable(reason)})", file=sys.stderr)
 
 
 def has_ended(run: Run) -> bool:
