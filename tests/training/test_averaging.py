@@ -161,3 +161,8 @@ def test_a_decay_outside_its_range_is_one_line(composed, decay):
 @pytest.mark.parametrize("decay", [0, 1])
 def test_a_decay_of_zero_or_one_is_allowed(decay):
     assert WeightAverage(decay=decay, warmup=False).decay_at(5) == decay
+
+
+def test_the_decay_of_the_first_updates_counts_the_steps_in_every_steps():
+    average = WeightAverage(decay=0.999, warmup=True, every_steps=4)
+    assert [average.decay_at(step) for step in (1, 4, 5, 9, 100_000)] == [2 / 11, 2 / 11, 3 / 12, 4 / 13, 0.999]

@@ -29,8 +29,9 @@ class WeightAverage(Callback):
 
     Args:
         decay: the weight of the old average in each update, from 0 to 1.
-        warmup: use a smaller decay at first, (1 + n) / (10 + n) in update n, as TensorFlow's ExponentialMovingAverage
-            does with `num_updates`. The average of a short run then forgets the initial weights.
+        warmup: use a smaller decay at first, (1 + n) / (10 + n), as TensorFlow's ExponentialMovingAverage does with
+            `num_updates`. n is the number of optimizer steps divided by `every_steps`, rounded up. The average of a
+            short run then forgets the initial weights.
         every_steps: optimizer steps from one update to the next. The first step of each epoch has one.
         copy_fraction: in this fraction of all steps and in the step after them, an update copies the weights; None: the
             average begins with the initial weights.
@@ -51,8 +52,8 @@ class WeightAverage(Callback):
         """Return the decay after an optimizer step; the first step is 1."""
         if step <= self.last_copied_step:
             return 0.0
-        update = 1 + (step - 1) // self.every_steps
-        return min(self.decay, (1 + update) / (10 + update)) if self.warmup else self.decay
+        n = 1 + (step - 1) // self.every_steps  # rounded up
+        return min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
 
     # training
 
