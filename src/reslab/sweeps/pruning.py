@@ -1,4 +1,4 @@
-"""A callback that reports each validation of a run to Optuna's pruner, and ends the run if its trial falls behind."""
+"""A callback that reports the validations of a run to Optuna's pruner, and ends the run if its trial falls behind."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,8 @@ ANSWER = "pruner"  # the attribute of a trial that holds the pruner's last answe
 class Pruning(Callback):
     """End the trial of this run if it falls behind.
 
-    The run stops after an epoch, as in early stopping: its checkpoints are written, and `pruned` becomes true. If the
+    The pruner is asked at the first validation of each epoch, which is at its end unless `trainer.val_check_interval`
+    is set. The run stops there, as in early stopping: its checkpoints are written, and `pruned` becomes true. If the
     run is no longer in its search, or its trial has ended already, the run is trained to its end.
 
     Only the first process opens the search; it broadcasts the decision.
