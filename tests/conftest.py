@@ -139,7 +139,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     images, labels = data.splits["test"].images, data.splits["test"].labels
     classifier = built[0].eval()  # with the best weights, which were tested
     with torch.inference_mode():
-        probabilities = classifier.predict_step(images, 0)  # (359, 10), for all test images at once
+        probabilities = classifier.evaluation_logits(images).softmax(1)  # (359, 10), for all test images at once
     return SimpleNamespace(
         config=config, folder=folder, result=result, classifier=classifier, images=images, labels=labels,
         probabilities=probabilities,

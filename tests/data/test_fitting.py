@@ -10,7 +10,7 @@ from torchvision.models import ResNet50_Weights
 from torchvision.transforms import v2
 
 from reslab.data.fitting import Fitting, border_levels, center_square
-from reslab.data.images import load_image, read_image
+from reslab.data.images import load_image
 from reslab.data.preprocessing import Preprocessing
 from reslab.data.spec import ImageSpec
 
@@ -60,7 +60,8 @@ def test_without_these_options_files_are_read_as_before(photos):
     for options in ({}, {"fit": "crop"}):
         fitting = spec(**options).fitting(training=False)
         for path in photos:
-            assert torch.equal(fitting.of_file(load_image(path, 3)), center_square(read_image(path, 3), 224))
+            image = load_image(path, 3)
+            assert torch.equal(fitting.of_file(image), center_square(v2.functional.pil_to_tensor(image), 224))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from bad_images import BAD, noise, write_bad
 
 from reslab.data import headers
 from reslab.data.headers import check_headers, evenly_spaced
-from reslab.data.images import UnreadableImageError, header_error, read_image
+from reslab.data.images import UnreadableImageError, header_error, load_image
 from reslab.errors import UserError
 
 # What stands after the header of these is wrong, so that only reading their pixels shows it.
@@ -17,7 +17,7 @@ LATER = {"cut JPEG", "cut PNG", "cut GIF", "cut TIFF", "cut BMP", "corrupt JPEG"
 def test_a_header_shows_most_of_what_reading_would_show(tmp_path, kind):
     path = write_bad(tmp_path)[kind]
     with pytest.raises(UnreadableImageError) as caught:
-        read_image(path, 3)
+        load_image(path, 3)
     assert header_error(path) == (None if kind in LATER else str(caught.value))
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from bad_images import BAD, write_bad
 from PIL import Image, features
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from reslab.data.images import (
     FORMATS,
@@ -20,7 +21,7 @@ from reslab.data.images import (
     has_transparent_parts,
     header_error,
     list_images,
-    read_image,
+    load_image,
     report_not_read,
     report_unreadable,
 )
@@ -35,6 +36,10 @@ def no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # the kind that Pillow raises
         yield
+
+
+def read_image(*arguments):
+    return pil_to_tensor(load_image(*arguments))
 
 
 # images that can be read

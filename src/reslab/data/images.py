@@ -15,8 +15,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import BITSPERSAMPLE as BITS_PER_SAMPLE
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from PIL.TiffImagePlugin import SAMPLEFORMAT as SAMPLE_FORMAT
-from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from reslab.errors import UserError
 from reslab.text import counted
@@ -266,11 +264,6 @@ class FirstNames(Sequence[str]):
 
     def __getitem__(self, place: int | slice) -> str | list[str]:
         return self.first[place]
-
-
-def read_image(path: str | os.PathLike[str], channels: int, background: Sequence[int] | None = None) -> Tensor:
-    """Read an image file as uint8 (channels, H, W): see `load_image`."""
-    return functional.pil_to_tensor(load_image(path, channels, background))
 
 
 def load_image(

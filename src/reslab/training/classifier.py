@@ -271,9 +271,6 @@ class Classifier(L.LightningModule):
                 self.tested = None
         return logits
 
-    def predict_step(self, batch: Tensor, batch_index: int) -> Tensor:
-        return self.evaluation_logits(batch).softmax(1)
-
     def _evaluate(self, metrics: Metrics, batch: Batch) -> tuple[Tensor, Tensor]:
         images, labels = batch
         logits = self.evaluation_logits(images)

@@ -132,7 +132,7 @@ def test_the_program_gives_the_answers_of_the_reader(classify, models, photos, t
     write_model(models(trained), tmp_path / "a.onnx", metadata(trained, tmp_path / "best.ckpt", {}, "onnx"))
     read = ReadSquare(spec.fitting(training=False), channels, trained.background)
     with torch.inference_mode():
-        expected = trained.classifier.predict_step(torch.stack([read(str(file), 0) for file in photos]), 0)
+        expected = trained.classifier.evaluation_logits(torch.stack([read(str(file), 0) for file in photos])).softmax(1)
     classes, probabilities = classify(tmp_path / "a.onnx", photos)
     assert classes == [NAMES[label] for label in expected.argmax(1).tolist()]
     assert torch.allclose(probabilities, expected.amax(1), atol=2e-6)
