@@ -105,6 +105,21 @@ def test_colour_photos_are_grey_for_a_network_of_grey_images_as_in_predict(compo
         assert [row[name] for name in "0123456789"] == pytest.approx(given, abs=1e-6)
 
 
+@pytest.mark.parametrize("stored", [2, 4])
+def test_a_network_of_other_channels_than_files_have_is_one_line(composed, trained, renamed, tmp_path, stored):
+    content = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    content["reslab"]["spec"] |= {"mean": [0.5] * stored, "std": [0.5] * stored}
+    torch.save(content, tmp_path / "other.ckpt")
+    message = rf"^the network takes images of {stored} channels, and image files are grey or RGB$"
+    with pytest.raises(UserError, match=message):
+        predict(tmp_path / "other.ckpt", tmp_path / "d0", device="cpu")
+    options = [f"checkpoint={tmp_path}/other.ckpt", "trainer=cpu"]
+    with pytest.raises(UserError, match=message):
+        evaluate(compose("evaluate", [*options, *renamed]))
+    with pytest.raises(UserError, match=rf"^the network takes images of {stored} channels, and these have 1$"):
+        evaluate(compose("evaluate", options))
+
+
 def test_only_the_first_process_writes(run, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "is_first_process", lambda: False)
     monkeypatch.setattr(evaluation, "quiet_other_processes", lambda: None)  # it would last

@@ -17,7 +17,7 @@ class Preprocessing(nn.Module):
     S is that of training while the module is in training mode, and otherwise that of evaluation. Images of S x S pixels
     are taken as they are. The result is channels_last. Grey images are normalised and then repeated to three channels,
     RGB images normalised and then reduced to grey. A network that was trained on grey images takes RGB images as the
-    grey ones that Pillow makes of them.
+    grey ones that Pillow makes of them, and one that was trained on RGB images takes grey ones as grey RGB.
 
     Args:
         mean: mean of each of the C channels, for pixel values from 0 to 1.
@@ -56,7 +56,10 @@ class Preprocessing(nn.Module):
             self.register_buffer(name, (value - self.mean) / self.std, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[1] == 3 and self.mean.shape[1] == 1:
+        given, stored = images.shape[1], self.mean.shape[1]
+        if given != stored and {given, stored} != {1, 3}:
+            raise UserError(f"the network takes images of {stored} channels, and these have {given}")
+        if given > stored:
             images = grey_levels(images)
         x = (images.float() - self.mean) / self.std
         fitting = self.in_training if self.training else self.in_evaluation

@@ -117,4 +117,4 @@ def load_answering(
 def reading(trained: Trained) -> tuple[object, ...]:
     """Return what decides the pixels that a network is given of an image file."""
     spec, background = trained.spec, trained.background
-    return spec.fitting(training=False), len(spec.mean), None if background is None else tuple(background)
+    return spec.fitting(training=False), trained.file_channels, None if background is None else tuple(background)

@@ -152,7 +152,7 @@ class Read(NamedTuple):
 
 def read_file(path: str, trained: Trained) -> Read:
     """Read an image. Raise UnreadableImageError if it cannot be read."""
-    image = load_image(path, len(trained.spec.mean), trained.background)
+    image = load_image(path, trained.file_channels, trained.background)
     square = trained.spec.fitting(training=False).of_file(image)
     return Read(valid_text(path), square, functional.pil_to_tensor(in_overlay_size(image)))
 

@@ -49,6 +49,14 @@ class Trained(NamedTuple):
         reads_files = "in_memory" in self.config.data  # an option of all data sets of image files, also in old runs
         return self.spec.background if reads_files or self.spec.background else WHITE
 
+    @property
+    def file_channels(self) -> int:
+        """The channels that image files are read with: 1 for grey, 3 for RGB. Raise UserError for other networks."""
+        stored = len(self.spec.mean)
+        if stored not in (1, 3):
+            raise UserError(f"the network takes images of {stored} channels, and image files are grey or RGB")
+        return stored
+
 
 def load_classifier(path: Path, config_dir: str | Path | None = None) -> Trained:
     """Load a trained classifier. Nothing in the file can run code.

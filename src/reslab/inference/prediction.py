@@ -143,7 +143,7 @@ class Predictions:
 
     def loader(self) -> DataLoader[Any]:
         spec, numbers = self.trained.spec, torch.arange(len(self.paths))
-        read = ReadSquare(spec.fitting(training=False), len(spec.mean), self.trained.background)
+        read = ReadSquare(spec.fitting(training=False), self.trained.file_channels, self.trained.background)
         files = FolderImages(self.paths, numbers, read, self.on_error)
         batches = SeededBatchOrder(BatchOrder(numbers, self.batch_size, shuffle=False))
         num_workers = min(self.num_workers, len(batches)) if len(batches) > 1 else 0

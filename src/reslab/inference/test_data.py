@@ -92,7 +92,7 @@ def build_data_set(options: Mapping[str, Any], trained: Trained) -> ImageDataMod
     data: ImageDataModule = instantiate(options, seed=trained.config.seed, _convert_="all")
     if isinstance(data, ClassFolders):
         data.fitting_in_evaluation = trained.spec.fitting(training=False)
-        data.stored_channels = len(trained.spec.mean)
+        data.stored_channels = trained.file_channels
     return data
 
 
