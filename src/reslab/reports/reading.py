@@ -4,6 +4,7 @@ People edit these files, and others send them, so anything can be in them.
 """
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from reslab.files import plain_bytes
 from reslab.run import MAX_SETTINGS_SIZE, UNFINISHED, Result, Run, parsed_result, recorded_time
 from reslab.text import printable
 
-# The numbers in a result, besides the metrics, whose names have a slash.
+# The numbers in a result, besides the metrics, whose names have a slash. A metric may be NaN or infinite, these and the
+# numbers of images may not.
 NUMBERS = ("epochs", "steps", "best_step", "parameters", "threads")
+IMAGES = ("/images", "/images_available")
 TEXTS = (
     "status", "error", "model", "data", "device", "precision", "git_commit", "data_checksum", "folder", "fold_split",
 )  # fmt: skip
@@ -92,6 +95,8 @@ def checked_result(run: Run, objectives: list[str]) -> Result:
                 continue
             if "/" in name or name in NUMBERS or name in objectives:
                 check(is_number(value), f"{name} is {json.dumps(value)}, not a number")
+            if name in NUMBERS or name.endswith(IMAGES):
+                check(math.isfinite(value), f"{name} is {json.dumps(value)}, not a finite number")
             check(name not in TEXTS or isinstance(value, str), f"{name} is {json.dumps(value)}, not a text")
             check(name != "seed" or is_integer(value), f"{name} is {json.dumps(value)}, not an integer")
         if "ended" in result:

@@ -109,6 +109,8 @@ def test_answers_of_another_test_are_refused():
         UserError, match=r"^the answers are right for . of 10 images, and the accuracy of the result is"
     ):
         require_same_test(answers, STEP, result | {"test/accuracy": result["test/accuracy"] - 0.1})
+    with pytest.raises(UserError, match="and the accuracy of the result is nan:"):
+        require_same_test(answers, STEP, result | {"test/accuracy": float("nan")})
     with pytest.raises(UserError, match=r"^the answers are to 10 images and the result is of 9:"):
         require_same_test(answers, STEP, result | {"test/images": 9})
     require_same_test(answers, 60, result | {"best_step": None})
