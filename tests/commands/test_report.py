@@ -220,6 +220,17 @@ def test_a_picture_has_the_curves_and_labels_of_the_page(sweep, tmp_path):
     assert ["<!-- 1: model=resnet20 -->" in picture, "<!-- 2: model=resnet8 -->" in picture] == [True, True]
 
 
+def test_a_picture_has_labels_that_can_be_drawn(tmp_path):
+    """A name of a file that is no text is read from YAML with surrogates, and a value may be long."""
+    for number, value in enumerate(("a\udcff", "b" * 300)):
+        make_run(tmp_path / str(number), accuracy=0.5, model__weights=value, curve=[(0.5, 0.5)])
+    report([str(tmp_path), f"output={tmp_path / 'curves.svg'}"])
+    picture = (tmp_path / "curves.svg").read_text()
+    assert r"weights=a\xff -->" in picture
+    assert "b" * 40 in picture
+    assert "b" * 101 not in picture
+
+
 def test_runs_without_curves_and_of_several_data_sets_have_no_picture(tmp_path):
     first = make_run(tmp_path / "a" / "1", accuracy=0.5)
     with pytest.raises(UserError, match=r"^output=c\.JPG: the learning curves are a \.png, \.svg or \.pdf file$"):

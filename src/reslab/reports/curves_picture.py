@@ -7,13 +7,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reslab.drawing import literal_text
+from reslab.drawing import literal_text, shortened
 from reslab.errors import UserError
 from reslab.files import output_errors, replaced
 from reslab.reports.figures import CURVES_SIZE, SVG_STYLE, draw_panel, error_limit, splits_with_curves
 from reslab.reports.leaderboard import Report
 from reslab.reports.page import MAX_CURVES, numbered_labels
+from reslab.text import visible
 
+LABEL_COLUMNS = 100  # of a line of the legend, which is as wide as the picture
 DOTS_PER_INCH = 150  # of a .png file
 
 
@@ -33,7 +35,8 @@ def write_curves(report: Report, file: Path) -> None:
     splits = splits_with_curves(best)
     if not splits:
         raise UserError(f"output={file}: these runs have no learning curves")
-    labels = numbered_labels(best, report.differing_settings) if len(best) > 1 else [report.title]
+    texts = numbered_labels(best, report.differing_settings) if len(best) > 1 else [report.title]
+    labels = [shortened(visible(text), LABEL_COLUMNS) for text in texts]
     width, height = CURVES_SIZE
     legend_height = 0.25 * len(labels)  # inches
     with literal_text(*labels), matplotlib.rc_context({"svg.hashsalt": SVG_STYLE["svg.hashsalt"]}):
