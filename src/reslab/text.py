@@ -22,6 +22,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def size_order(digits: str) -> tuple[int, str]:
+    """Return a sorting key that orders whole numbers by size: of two numbers, the one with more digits is larger.
+
+    `int` does not take more than 4,300 digits.
+    """
+    plain = "".join(str(int(digit)) for digit in digits).lstrip("0")
+    return len(plain), plain
+
+
 def printable(text: object) -> str:
     r"""Return a text of one line in which an escape sequence stands for each control character.
 

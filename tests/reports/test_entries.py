@@ -4,7 +4,7 @@ import pytest
 from fake_runs import make_run
 
 from reslab.errors import UserError
-from reslab.reports.entries import read_entries, read_entry
+from reslab.reports.entries import natural_order, read_entries, read_entry
 from reslab.run import Run
 
 
@@ -17,6 +17,12 @@ def test_runs_are_found_below_a_folder_in_natural_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = read_entries([tmp_path / "sweep", Path("single"), Path("sweep/9_seed=9")])
     assert [entry.folder.name for entry in found] == ["0_seed=0", "9_seed=9", "10_seed=10", "single"]
+
+
+def test_numbers_in_names_have_the_order_of_their_sizes():
+    long = "1" * 5000  # more digits than Python's int() takes
+    names = [f"a{long}0", "b1", f"a{long}", "a10", "a2", "a07"]
+    assert sorted(names, key=natural_order) == ["a2", "a07", "a10", f"a{long}", f"a{long}0", "b1"]
 
 
 def test_a_folder_without_runs_is_a_mistake(tmp_path):

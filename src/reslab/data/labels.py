@@ -12,7 +12,7 @@ from reslab.data.locating import locate_images
 from reslab.data.splits import SplitName
 from reslab.data.tables import COLUMNS, Column, plain_name, read_table
 from reslab.errors import UserError
-from reslab.text import counted
+from reslab.text import counted, size_order
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +51,11 @@ class LabelledFiles:
 
 
 def class_order(name: str) -> tuple[bool, int, str, str, str]:
-    """Return a sorting key: numbers by size, so that label 10 comes after label 9, and 10.0 after 9.0, and then names.
-
-    Of two numbers, the one with more digits is larger; int() does not take more than 4,300 of them.
-    """
+    """Return a sorting key: numbers by size, so that label 10 is after label 9, and 10.0 after 9.0, and then names."""
     whole, _, fraction = name.partition(".")
     if not whole.isdecimal() or not (fraction or "0").isdecimal():
         return True, 0, "", "", name
-    digits = "".join(str(int(digit)) for digit in whole).lstrip("0")
-    return False, len(digits), digits, fraction.rstrip("0"), name
+    return False, *size_order(whole), fraction.rstrip("0"), name
 
 
 def find_labels(name: str, root: Path) -> Path:

@@ -14,7 +14,7 @@ from reslab.newest import meant_run
 from reslab.reports.reading import UnreadableError, brief, checked_config, checked_metrics, checked_result, fold_of
 from reslab.reports.settings import Settings, comparable_settings, requested_text
 from reslab.run import ENDED, FINISHED, PRUNED, UNREADABLE, Result, Run, resume_argument
-from reslab.text import printable
+from reslab.text import printable, size_order
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ def runs_below(folder: Path) -> list[Run]:
     return runs
 
 
-def natural_order(name: object) -> list[int | str]:
+def natural_order(name: object) -> list[tuple[int, str] | str]:
     """Return a sorting key that compares numbers in names as numbers: job 9 comes before job 10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(name))]
+    return [size_order(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(name))]
 
 
 def read_entry(run: Run) -> Entry:
