@@ -88,6 +88,11 @@ def test_without_answers_the_accuracy_has_its_interval_and_the_card_says_why_the
     assert (with_answers.count("(bootstrap)"), made.count("(bootstrap)")) == (2, 0)
     assert [made.count("(Wilson)"), with_answers.count("(Wilson)")] == [2, 2]
     assert "## Confusion matrix\n\nThe folder that was shared does not have the answers to single test images" in made
+    older = {name: value for name, value in run.result.items() if not name.startswith("test/images")}
+    run.result_file.write_text(json.dumps(older))
+    made = card(shared_of(run))
+    assert values(made) == values(with_answers)
+    assert (made.count("(Wilson)"), made.count("test images, ")) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -107,13 +107,15 @@ def metrics(result: Result, tested: AnsweredTest | None) -> Iterator[str]:
     if "test/accuracy" not in result:
         yield "The network was not tested."
         return
-    n = int(result["test/images"])
     yield f"| metric | value | {PERCENT} interval |"
     yield "|---|---|---|"
     for metric in tested.metrics() if tested else metrics_without_answers(result):
         bounds = metric.interval and f"{metric_text(metric.interval[0])} to {metric_text(metric.interval[1])}"
         yield f"| {metric.name} | {metric_text(metric.value)} | {f'{bounds} ({metric.method})' if bounds else ''} |"
+    if "test/images" not in result:  # of an older version
+        return
     yield ""
+    n = int(result["test/images"])
     right = round(float(result["test/accuracy"]) * n)
     yield (
         f"{counted(n, 'test image')}, {right:,} right. An interval says where the metric of the same network would be "

@@ -48,11 +48,15 @@ def proportion(name: str, value: float, images: int) -> Metric:
 
 
 def metrics_without_answers(result: Result) -> list[Metric]:
-    """Return the metrics of a test whose answers to the single images are not known. Only accuracies have intervals."""
+    """Return the metrics of a test whose answers to the single images are not known.
+
+    Only accuracies have intervals, if the result says of how many images they are, which older versions did not write.
+    """
     values = {name: float(result[name]) for name in METRICS if name in result}
+    images = int(result.get("test/images", 0))
     return [
-        proportion(name, value, int(result["test/images"]))
-        if name.endswith("accuracy")
+        proportion(name, value, images)
+        if name.endswith("accuracy") and images > 0 and 0 <= value <= 1
         else Metric(name, value, None, "")
         for name, value in values.items()
     ]
