@@ -31,6 +31,25 @@ def configuration(*overrides: str) -> dict[str, Any]:
     return {str(name): value for name, value in config.items()}
 
 
+def test_the_run_of_a_checkpoint_is_found_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run" / "checkpoints")
+    for path in (
+        "best.ckpt",
+        "./best.ckpt",
+        "../checkpoints/best.ckpt",
+        tmp_path / "run" / "checkpoints" / "best.ckpt",
+    ):
+        assert Run.of_checkpoint(path).folder.resolve() == tmp_path / "run"
+    monkeypatch.chdir(tmp_path / "run")
+    assert (
+        Run.of_checkpoint("checkpoints/best.ckpt").folder == Run.of_checkpoint("weights.safetensors").folder == Path()
+    )
+    (tmp_path / "run" / "checkpoints" / "own").mkdir()
+    monkeypatch.chdir(tmp_path / "run" / "checkpoints" / "own")
+    assert Run.of_checkpoint("../best.ckpt").folder == tmp_path / "run"
+
+
 def without(config: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the configuration of a run that is older than an option."""
     group, _, rest = name.partition(".")

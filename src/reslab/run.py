@@ -145,7 +145,12 @@ class Run:
     @classmethod
     def of_checkpoint(cls, path: str | Path) -> "Run":
         """Return the run that a checkpoint belongs to, by the path of the file."""
-        return cls(Path(path).parent if Path(path).name == WEIGHTS else Path(path).parent.parent)
+        path = Path(path)
+        if path.name == WEIGHTS:
+            return cls(path.parent)
+        if path.parent.name in ("", ".."):  # as in the folder of the checkpoints, whose name is then not in the path
+            path = Path(os.path.abspath(path))  # noqa: PTH100  # resolve would follow links
+        return cls(path.parent.parent)
 
     @classmethod
     def below(cls, folder: str | Path) -> Iterator["Run"]:

@@ -63,7 +63,7 @@ def calibrate(config: DictConfig, config_dir: str | Path | None = None) -> dict[
 @contextmanager
 def sole_writer(checkpoint: Path) -> Iterator[None]:
     """Lock the folder of the run that a checkpoint is in, so that no training replaces the checkpoint meanwhile."""
-    run = Run.of_checkpoint(checkpoint.absolute())
+    run = Run.of_checkpoint(checkpoint)
     if not run.hydra_folder.is_dir() or not is_first_process():
         yield
         return
