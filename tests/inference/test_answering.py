@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from hydra import compose
 
 from reslab.errors import UserError
 from reslab.inference import evaluation
+from reslab.inference.answering import reading
 from reslab.inference.calibration import calibrate
 from reslab.inference.conformal import prediction_sets, threshold
+from reslab.inference.loading import load_classifier
 from reslab.inference.prediction import Predictions, predict
 from reslab.inference.prediction_file import prediction_file
 from reslab.inference.temperature import with_temperature
@@ -154,6 +157,19 @@ def test_networks_that_read_images_otherwise_are_one_line(composed, trained, dig
         UserError, match=r"^.*larger\.ckpt reads images of another size or of other colours than .*best"
     ):
         predict([trained.folder / "checkpoints" / "best.ckpt", tmp_path / "larger.ckpt"], digit_files, device="cpu")
+
+
+def test_seeds_with_other_means_read_images_alike_unless_these_are_borders(trained):
+    network = load_classifier(trained.folder / "checkpoints" / "best.ckpt")
+
+    def reads(**spec):
+        return reading(network._replace(spec=replace(network.spec, **spec)))
+
+    assert reads(mean=[0.3]) == reads(mean=[0.4])
+    assert reads(mean=[0.3], fit="pad") != reads(mean=[0.4], fit="pad")
+    assert reads(mean=[0.3], fit="pad", background=[9, 9, 9]) == reads(mean=[0.4], fit="pad", background=[9, 9, 9])
+    for other in ({"eval_size": 9}, {"resize": 9}, {"interpolation": "bicubic"}, {"mean": [0.3] * 3}):
+        assert reads(**{"mean": [0.3]} | other) != reads(mean=[0.3])
 
 
 @pytest.mark.parametrize("options", [{"calibrated": True}, {"coverage": 0.9}])

@@ -1,6 +1,7 @@
 """What predict answers with: one or several networks, their views, a temperature, and sets of classes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,6 +116,12 @@ def load_answering(
 
 
 def reading(trained: Trained) -> tuple[object, ...]:
-    """Return what decides the pixels that a network is given of an image file."""
-    spec, background = trained.spec, trained.background
-    return spec.fitting(training=False), trained.file_channels, None if background is None else tuple(background)
+    """Return what decides the pixels that a network is given of an image file.
+
+    The level of borders, which can be the mean of the training images and so another one for each seed, is a part of it
+    only where there are borders.
+    """
+    fitting, background = trained.spec.fitting(training=False), trained.background
+    if fitting.fit != "pad":
+        fitting = replace(fitting, fill=())
+    return fitting, trained.file_channels, None if background is None else tuple(background)
