@@ -500,8 +500,10 @@ def test_a_checkpoint_downloads_no_weights(content, monkeypatch):
         "_target_": "reslab.models.build.create_timm", "name": "x", "timm_name": "resnet18", "pretrained": True,
         "weights": "IMAGENET1K_V1", "freeze": False,
     }  # fmt: skip
+    recorded = deepcopy(content["reslab"]["config"])
     config = recorded_options(Path("x.ckpt"), content["reslab"]["config"])
     assert (config.model.pretrained, config.model.weights) == (False, None)
+    assert content["reslab"]["config"] == recorded  # which a shared network says of its origin
 
 
 def test_a_damaged_checkpoint_is_one_line(trained, tmp_path):

@@ -129,7 +129,8 @@ def recorded_options(path: Path, recorded: Mapping[str, Any], config_dir: str | 
     if options["data"]["root"] is None:  # a shared network does not say where its data were
         options["data"] = options["data"] | {"root": OmegaConf.load(CONF / "data" / "_data.yaml").root}
     # The checkpoint's own weights are loaded. Nothing is downloaded for it.
-    options["model"] |= {"weights": None} | ({"pretrained": False} if "pretrained" in options["model"] else {})
+    own_weights = {"weights": None} | ({"pretrained": False} if "pretrained" in options["model"] else {})
+    options["model"] = options["model"] | own_weights
     config = OmegaConf.create(options)
     assert isinstance(config, DictConfig)
     return config
