@@ -23,7 +23,6 @@ from reslab.inference.export.network import ExportedNetwork
 
 QUANTIZED = ["Conv", "Gemm", "MatMul"]
 SECONDS = 10  # in which the speed is measured
-TIMED_BATCH = 64  # images of the larger batch
 
 
 class Quantizer:
