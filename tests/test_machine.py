@@ -17,6 +17,7 @@ from reslab.machine import (
     command,
     foreign_variables,
     gpus,
+    is_first_process,
     launched_by_slurm,
     processors,
     refuse_absent_gpu,
@@ -110,6 +111,14 @@ def test_only_one_of_several_tasks_of_srun_was_launched_by_slurm(environment, va
     assert launched_by_slurm() == launched
     with command_line([], foreign_variables([])):
         assert SLURMEnvironment.detect() == launched  # what Lightning decides
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"])
+def test_a_rank_that_is_set_by_hand_counts(environment, name):
+    environment({name: "0"})
+    assert is_first_process()
+    environment({name: "1"})
+    assert not is_first_process()
 
 
 @pytest.mark.parametrize(

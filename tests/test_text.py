@@ -36,14 +36,16 @@ def test_numbers_and_plain_texts_stay(text):
     assert spreadsheet_text(text) == text
 
 
-@pytest.mark.parametrize("text", ["plain", "it's", "a\nb", "\x1b[31mred", "it's \x07 \\ \\n", "é\x85", "a\u2028b"])
+@pytest.mark.parametrize(
+    "text", ["plain", "it's", "a\nb", "\x1b[31mred", "it's \x07 \\ \\n", "é\x85", "a\u2028b", "a\udcffb"]
+)
 def test_an_argument_for_a_shell_is_printable_and_itself(text):
     shown = for_shell(text)
     assert printable(shown) == shown
     shell = subprocess.run(
         ["bash", "-c", f"printf %s {shown}"], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
     )
-    assert shell.stdout.decode() == text
+    assert os.fsdecode(shell.stdout) == text
 
 
 def test_the_file_of_a_picture_has_a_name_that_any_system_takes():

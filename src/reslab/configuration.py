@@ -24,6 +24,8 @@ PACKAGE = Path(__file__).parent
 CONF = next((path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if path.is_dir()), PACKAGE / "conf")
 ZOO = CONF.parent / ("zoo" if CONF.parent == PACKAGE else "docs/zoo")
 
+CHOICE = r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*"  # the name of a file that an override may choose
+
 
 # values
 
@@ -135,7 +137,7 @@ def without_plus(config_name: str, overrides: Sequence[str]) -> list[str]:
 def chosen(overrides: Sequence[str]) -> list[str]:
     """Return the overrides that choose a file of conf/ or of the user's own folders, e.g. `model=resnet18`."""
     folders = [CONF, *own_folders([*sys.argv[1:], *overrides])]
-    simple = [override for override in overrides if re.match(r"[\w/]+=([\w/]+|\[[\w/, ]+\])$", override)]
+    simple = [each for each in overrides if re.fullmatch(rf"[\w/]+=({CHOICE}|\[{CHOICE}(, *{CHOICE})*\])", each)]
     return [choice for choice in simple if is_group(name_of(choice), folders)]
 
 
@@ -168,7 +170,12 @@ def own_folders(arguments: Sequence[str]) -> list[Path]:
             folders.append(value or following)
         elif name == "hydra.searchpath":
             folders += [str(place).removeprefix("file://") for place in searched_places(value)]
-    return [Path(folder) for folder in dict.fromkeys(folders)]
+    return [Path(folder).expanduser() for folder in dict.fromkeys(folders)]
+
+
+def own_flags() -> list[str]:
+    """Return the flags of this process that name the user's own folders of configuration, for a command to paste."""
+    return [f"--config-dir={folder}" for folder in own_folders(sys.argv[1:])]
 
 
 def searched_places(searchpath: str) -> list[str]:

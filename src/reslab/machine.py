@@ -68,8 +68,9 @@ def check_processes(devices: object, num_nodes: object) -> None:
 
 
 def is_first_process() -> bool:
-    """Return whether this process has rank 0, whether Lightning, torchrun or SLURM started it."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    """Return whether this process has rank 0, whether Lightning, torchrun or SLURM started it, or a user by hand."""
+    names = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def refuse_absent_gpu(accelerator: str, option: str) -> None:

@@ -7,6 +7,7 @@ network of the zoo.
 import logging
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -177,8 +178,8 @@ def newest_run(folder: str | Path) -> Run | None:
     folder = folder_of_runs(folder)
     if not os.path.isdir(folder):
         return None
-    files = [file for depth in ("*", "*/*", "*/*/*") for file in folder.glob(f"{depth}/.hydra/config.yaml")]
-    runs = (Run(file.parents[1]) for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True))
+    files = (file for depth in ("*", "*/*", "*/*/*") for file in folder.glob(f"{depth}/.hydra/config.yaml"))
+    runs = (Run(file.parents[1]) for file in newest_files(files))
     return next((run for run in runs if run.has_checkpoint), None)
 
 
@@ -193,11 +194,16 @@ def is_latest(folder: str | Path) -> bool:
 
 def newest_first(outputs: Path) -> list[Path]:
     """Return the folders of the runs and sweeps in a folder or one level below, without the jobs of sweeps."""
-    started = {}
-    for folder in (folder for depth in ("*", "*/*") for folder in outputs.glob(depth)):
-        if (folder.parent / SWEEP_FILE).is_file():
-            continue
-        for file in (Run(folder).config_file, folder / SWEEP_FILE):
-            if file.is_file():
-                started[folder] = file.stat().st_mtime
-    return sorted(started, key=lambda folder: started[folder], reverse=True)
+    folders = (folder for depth in ("*", "*/*") for folder in outputs.glob(depth))
+    own = (folder for folder in folders if not (folder.parent / SWEEP_FILE).is_file())
+    files = newest_files(file for folder in own for file in (Run(folder).config_file, folder / SWEEP_FILE))
+    return list(dict.fromkeys(file.parent if file.name == SWEEP_FILE else file.parents[1] for file in files))
+
+
+def newest_files(files: Iterable[Path]) -> list[Path]:
+    """Return those that exist, the newest first. Another command may remove its folder meanwhile."""
+    times = {}
+    for file in files:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            times[file] = file.stat().st_mtime
+    return sorted(times, key=times.__getitem__, reverse=True)

@@ -81,10 +81,10 @@ def for_shell(argument: str) -> str:
         >>> print(for_shell("resume=it's"), for_shell("two\nlines"))
         'resume=it'"'"'s' $'two\u000alines'
     """
-    if not UNSAFE.search(argument):
+    if not UNSAFE.search(argument) and not SURROGATES.search(argument):
         return shlex.quote(argument)
     escaped = argument.replace("\\", "\\\\").replace("'", "\\'")
-    return "$'" + UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", escaped) + "'"
+    return "$'" + valid_text(UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", escaped)) + "'"
 
 
 def spreadsheet_text(text: str) -> str:

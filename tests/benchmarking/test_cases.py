@@ -6,7 +6,6 @@ from conftest import run
 
 from reslab.benchmarking import cases
 from reslab.benchmarking.cases import Case, read_cases, training_settings
-from reslab.errors import UserError
 
 
 def test_every_combination_is_a_case_once(config):
@@ -22,8 +21,6 @@ def test_a_mistake_is_one_line_without_torch(tmp_path, no_torch, config):
     done = run("benchmark", "benchmark.devices=[cpu,cuda]", cwd=tmp_path, **no_torch)
     line = "error: benchmark.devices=['cpu', 'cuda'] must be one of auto, cpu, gpu, or a list of these\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
-    with pytest.raises(UserError, match=r"^resume= belongs to train\.py: a benchmark cannot be resumed$"):
-        read_cases(config("resume=a"))
 
 
 @pytest.mark.slow

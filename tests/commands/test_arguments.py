@@ -21,7 +21,7 @@ from reslab.commands.arguments import (
     with_fixed_run,
 )
 from reslab.commands.resume import resumed_command_line
-from reslab.configuration import composed, own_folders, searchpath_override
+from reslab.configuration import chosen, composed, own_folders, searchpath_override
 from reslab.errors import UserError
 from reslab.inference.options import EVALUATE_SCHEMA, PREDICT_SCHEMA
 from reslab.run import Run, resume_argument
@@ -210,6 +210,11 @@ def test_a_run_resumes_in_a_locale_without_its_letters(tmp_path):
     assert run("evaluate", "checkpoint=run", cwd=tmp_path, **locale).returncode == 0
 
 
+def test_a_choice_may_have_any_name_of_a_file():
+    choices = ["experiment=my-photos", "model=mine/resnet20.v2+", "logger=[csv, my-logger]"]
+    assert chosen([*choices, "seed=1", "data.root=a", "model=../a", "logger=[]"]) == choices
+
+
 def test_the_newest_run_is_named_when_a_run_begins_from_its_weights(tmp_path, monkeypatch):
     """`latest` would be another run where the new run is repeated."""
     monkeypatch.chdir(tmp_path)
@@ -229,6 +234,10 @@ def test_the_newest_run_is_named_when_a_run_begins_from_its_weights(tmp_path, mo
         with_fixed_run("model.weights=latest", ["outputs='runs'"])
     Path("outputs").rename("runs")
     assert with_fixed_run("model.weights=latest", ["outputs='runs'"]) == newest.replace("outputs", "runs")
+    for arguments, asked in ((["outputs=runs"], "null,latest"), (["outputs=runs", "resume=auto"], "latest")):
+        now = "model.weights=runs/resnet8-digits/b$"
+        with pytest.raises(UserError, match=rf"^model\.weights={asked}: latest would be another run later: .*{now}"):
+            with_fixed_run(f"model.weights={asked}", arguments)
     for other in ("model.weights=runs/resnet8-digits/a", "model.weights=IMAGENET1K_V2", "model.weights=a,b",
                   "model.weights=", "model.weights=''",
                   "data.root=latest", "model=latest"):  # fmt: skip

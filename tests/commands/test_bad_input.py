@@ -368,7 +368,9 @@ OTHERS = [
     ("benchmark", "benchmark.steps=many", "benchmark.steps=many must be an integer of at least 1"),
     ("benchmark", "benchmark.largest_batch=3", "benchmark.largest_batch=3 must be true or false"),
     ("benchmark", "benchmark.memory_limit_mb=-1", "benchmark.memory_limit_mb=-1 must be a number from 1 to 1e+09, or be null"),
-    ("benchmark", "resume=a", "resume= belongs to train.py: a benchmark cannot be resumed"),
+    ("benchmark", "resume=a", "resume= belongs to the command train: leave it out of a benchmark"),
+    ("benchmark", "summary=true", "summary= belongs to the command train: leave it out of a benchmark"),
+    ("evaluate", "-m checkpoint=a,b", "-m trains several runs: evaluate takes no -m"),
 ]
 # fmt: on
 

@@ -1,5 +1,7 @@
 """What people type, and what they mean by it."""
 
+from pathlib import Path
+
 import pytest
 
 from reslab.commands.arguments import hydra_arguments_of
@@ -39,6 +41,7 @@ def test_blanks_around_the_equals_sign_and_after_a_comma_do_not_count(typed, who
         (["-m", "seed=1,2"], ["seed=1,2", "-m"]),
         (["seed=1,2", "--config-dir", "mine", "-m", "mixup=1"], ["seed=1,2", "mixup=1", "--config-dir", "mine", "-m"]),
         (["seed=1", "--cfg", "job"], ["seed=1", "--cfg", "job"]),
+        (["--config-dir=~/mine", "seed=1"], ["seed=1", f"--config-dir={Path.home()}/mine"]),
     ],
 )
 def test_a_flag_may_stand_anywhere(typed, taken):

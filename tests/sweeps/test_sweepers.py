@@ -144,6 +144,7 @@ def test_a_mistake_leaves_no_folder(tmp_path, no_torch):
     ("mistake", "line"),
     [
         ("optimizer.lr=0.1,-1", "optimizer.lr=-1 must be a number from 1e-12 to 1e+38"),
+        ("optimizer.lr=0.1,-1 hydra.sweeper.max_batch_size=1", "optimizer.lr=-1 must be a number from 1e-12 to 1e+38"),
         ("sweep.stop_on_failure=yes", "sweep.stop_on_failure=yes must be true or false"),
         ("label_smoothing=choice(0) trainer.max_epochs=-1", STOPPED),
         ("model=glob(none*)", "model=glob(none*) has no values"),

@@ -8,7 +8,6 @@ from typing import Any
 from omegaconf import DictConfig
 
 from reslab.configuration import as_list, to_dict
-from reslab.errors import UserError
 from reslab.machine import gpus
 
 log = logging.getLogger(__name__)
@@ -32,12 +31,10 @@ CASE_OPTIONS = tuple(field.name for field in fields(Case))
 
 
 def read_cases(config: DictConfig) -> list[Case]:
-    """Return every combination of the options once. Raise UserError for `resume=`.
+    """Return every combination of the options once.
 
     Without an NVIDIA GPU, a case with a graph would only repeat the one without, and is left out.
     """
-    if config.resume is not None:
-        raise UserError("resume= belongs to train.py: a benchmark cannot be resumed")
     # in the order of Case's fields
     names = ("devices", "precisions", "memory_formats", "compile", "graph", "batch_sizes")
     lists = (as_list(config.benchmark[name]) for name in names)

@@ -47,6 +47,8 @@ INSTEAD = {
 def check_together(values: dict[str, Any]) -> None:
     """Raise UserError for values that are wrong only in combination."""
     TRAINING_SCHEMA.check_together(values)
+    if of_training := [name for name in ("summary", "find_lr", "resume") if values[name]]:
+        raise UserError(f"{of_training[0]}= belongs to the command train: leave it out of a benchmark")
     (other,) = OF_MODE.keys() - {values["benchmark.mode"]}
     in_conf = read_configuration(CONF / "benchmark.yaml")["benchmark"]
     for name in OF_MODE[other]:

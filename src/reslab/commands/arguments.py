@@ -46,6 +46,8 @@ def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
     check_sweep(quoted_arguments, schema)
     check_choices(quoted_arguments, schema.config_name)
     check_ignored(quoted_arguments, schema.config_name)
+    if asks_for_several_runs(arguments) and "sweep.stop_on_failure" not in schema.kinds:
+        raise UserError(f"-m trains several runs: {schema.config_name} takes no -m")
     found = without_plus(schema.config_name, quoted_arguments)
     return resumed_command_line(found) if schema is TRAINING_SCHEMA else found
 
@@ -54,17 +56,35 @@ def with_fixed_run(argument: str, arguments: Sequence[str]) -> str:
     """Replace `latest` or a folder of runs in `model.weights=` by the newest run, which may be another one later.
 
     With `outputs=` among all the arguments, `latest` is the newest run below that.
+
+    Raises:
+        UserError: there is no run, or a later run of this very command would have other weights.
     """
     name, _, value = argument.partition("=")
-    if name != "model.weights" or not (asked := unquoted(value)):
+    if name != "model.weights" or not value:
         return argument
     outputs = next(
         (unquoted(each.partition("=")[2]) for each in arguments if name_of(each).lstrip("+") == "outputs"), "outputs"
     )
-    run = newest_run(folder_of_runs(asked, outputs))
-    if run is None and is_latest(asked):
-        raise UserError(f"{name}={not_found(asked, outputs)}")
-    return argument if run is None or Run(asked).hydra_folder.is_dir() else f"{name}={quoted(run.folder)}"
+    override = parsed(argument)
+    values = override.value() if override is not None and override.is_choice_sweep() else None
+    listed = [text_of(each) for each in values.list] if isinstance(values, ChoiceSweep) else [unquoted(value)]
+    for asked in listed:
+        run = newest_run(folder_of_runs(asked, outputs))
+        if run is None and is_latest(asked):
+            raise UserError(f"{name}={not_found(asked, outputs)}")
+        if run is None or Run(asked).hydra_folder.is_dir():
+            continue
+        if len(listed) > 1 or "resume=auto" in arguments:
+            now = for_shell(f"{name}={run.folder}")
+            raise UserError(f"{argument}: {asked} would be another run later: name it, now {now}")
+        return f"{name}={quoted(run.folder)}"
+    return argument
+
+
+def text_of(value: Any) -> str:
+    """Return one of the values of a sweep without its quotes."""
+    return value.text if isinstance(value, QuotedString) else shown(value)
 
 
 def check_places(arguments: Sequence[str]) -> None:
@@ -82,9 +102,13 @@ def check_places(arguments: Sequence[str]) -> None:
                 raise UserError(f"{name}={folder} cannot be a folder: {path} is a file")
 
 
+def asks_for_several_runs(arguments: Sequence[str]) -> bool:
+    return not {*MULTIRUN, *MULTIRUN.values()}.isdisjoint(arguments)
+
+
 def check_sweep(arguments: Sequence[str], schema: Schema) -> None:
     """Raise UserError for a sweep with equal jobs, and for one of what a single command shows."""
-    is_sweep = not {*MULTIRUN, *MULTIRUN.values()}.isdisjoint(arguments)
+    is_sweep = asks_for_several_runs(arguments)
     if is_sweep and (alone := [argument for argument in arguments if argument in OF_ONE_RUN]):
         raise UserError(f"{OF_ONE_RUN[alone[0]]}: leave out -m")
     if not is_sweep and "experiment" not in map(name_of, arguments):
@@ -108,7 +132,7 @@ def refuse_several_paths(arguments: Sequence[str], schema: Schema) -> None:
         override = parsed(argument) if name in schema.kinds and schema.kinds[name].is_path else None
         values = override.value() if override is not None and override.is_choice_sweep() else None
         if isinstance(values, ChoiceSweep):
-            parts = [value.text if isinstance(value, QuotedString) else str(value) for value in values.list]
+            parts = [text_of(value) for value in values.list]
             path = f"{name}={','.join(parts)}"
             sweep = "; -m trains a run for each" if schema is TRAINING_SCHEMA else ""
             in_quotes = for_shell(f"{name}={quoted(','.join(parts))}")

@@ -25,7 +25,8 @@ from reslab.commands.arguments import hydra_arguments_of, own_environment
 from reslab.commands.claim import leaves_nothing, own_folder
 from reslab.commands.help import asks_for_help, help_text, version_text
 from reslab.commands.output import lasting_streams
-from reslab.configuration import CONF, flatten, task_overrides
+from reslab.commands.trust import trust_of
+from reslab.configuration import CONF, flatten, own_flags, task_overrides
 from reslab.errors import (
     FULL_ERROR,
     Failed,
@@ -96,7 +97,7 @@ def run_hydra(schema: Schema, task: Task) -> None:
 
 def resuming_command(folder: Path) -> str:
     """Return the command line that continues a run."""
-    return command_to_paste("train", f"resume={folder}")
+    return command_to_paste("train", *own_flags(), f"resume={folder}", *trust_of(Run(folder)))
 
 
 def checked_task(schema: Schema, task: Task, continued_by: Callable[[Path], str] = resuming_command) -> Task:

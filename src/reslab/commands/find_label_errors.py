@@ -38,7 +38,7 @@ def run_find_label_errors(config: DictConfig) -> None:
         from reslab.reports.label_errors import find_suspects, read_folds
         from reslab.reports.label_errors_page import PAGE, TABLE, summary, write_suspects
 
-    folder = folder_of(config.runs)
+    folder = folder_of(config.runs, sweeps_only=True)
     output = Path(config.output or folder)
     require_output_folder(str(output))
     folds = read_folds(folder, config.root, config.device)

@@ -1,6 +1,5 @@
 """Results on the terminal."""
 
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from reslab.commands.output import is_read
-from reslab.configuration import name_of, own_folders, task_overrides
+from reslab.commands.trust import trust_of
+from reslab.configuration import name_of, own_flags, task_overrides
 from reslab.errors import UserError
 from reslab.files import relative
 from reslab.inference.options import CALIBRATE
 from reslab.machine import command, program
-from reslab.run import PAGE, Result
+from reslab.run import PAGE, Result, Run
 from reslab.text import for_shell, printable
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def print_next_steps(result: Result, config: DictConfig) -> None:
 def next_steps(result: Result, config: DictConfig) -> dict[str, str]:
     """Return command lines by what they are for."""
     folder = relative(Path(result["folder"]))
-    own = [f"--config-dir={each}" for each in own_folders(sys.argv[1:])]
+    own = own_flags()
     page = folder / PAGE
     steps = {"page": for_shell(str(page))} if page.is_file() else {"report": command("report", str(folder))}
     if list(folder.glob("events.out.tfevents*")):  # another logger may have been chosen
@@ -70,7 +70,7 @@ def next_steps(result: Result, config: DictConfig) -> dict[str, str]:
     steps["predict"] = command("predict", *own, str(folder), "photo.jpg")
     steps["evaluate"] = command("evaluate", *own, str(folder))
     if length := longer(result, config):
-        steps["train on"] = command("train", *own, f"resume={folder}", length)
+        steps["train on"] = command("train", *own, f"resume={folder}", length, *trust_of(Run(folder)))
     return steps
 
 
@@ -87,11 +87,10 @@ def print_suggestion(rate: float, folder: Path) -> None:
     console = Console(markup=False, emoji=False)
     left_out = ("find_lr", "optimizer.lr")
     arguments = [argument for argument in task_overrides() if name_of(argument) not in left_out]
-    own = [f"--config-dir={each}" for each in own_folders(sys.argv[1:])]
     lines = {
         "curve": str(relative(folder / "find_lr.png")),
         "suggests": f"optimizer.lr={rate:g}",
-        "train": command("train", *own, *arguments, f"optimizer.lr={rate:g}"),
+        "train": command("train", *own_flags(), *arguments, f"optimizer.lr={rate:g}"),
     }
     for what, line in lines.items():
         console.print(f"{what:10}{line}", soft_wrap=True, highlight=False)
@@ -238,9 +237,8 @@ def print_calibration(calibration: dict[str, Any]) -> None:
     console.print(table)
     checkpoint = str(calibration["checkpoint"])
     console.print(f"stored in {printable(checkpoint)}", soft_wrap=True, highlight=False)
-    own = [f"--config-dir={each}" for each in own_folders(sys.argv[1:])]
     options = [argument for argument in task_overrides() if name_of(argument) not in CALIBRATE]
-    use = command("evaluate", *own, checkpoint, "calibrated=true", *options)
+    use = command("evaluate", *own_flags(), checkpoint, "calibrated=true", *options)
     console.print(f"use it    {use}", soft_wrap=True, highlight=False)
 
 

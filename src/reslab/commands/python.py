@@ -52,7 +52,9 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
         with own_signals(), command_line(script, own_environment(arguments)), initialized_hydra():
             if asks_for_sweep(TRAINING_SCHEMA.config_name, arguments):
                 raise UserError("these options are a sweep; reslab.train trains one run: reslab train … starts a sweep")
-            checked = checked_task(TRAINING_SCHEMA, task, lambda folder: f"reslab.train({f'resume={folder}'!r})")
+            in_folder = f", config_dir={str(own)!r}" if own else ""
+            again = lambda folder: f"reslab.train({f'resume={folder}'!r}{in_folder})"  # noqa: E731
+            checked = checked_task(TRAINING_SCHEMA, task, again)
             run_hydra_job(TRAINING_SCHEMA.config_name, checked, arguments)
     except NothingLeftToDo as ended:
         return Run(ended.folder, own)

@@ -123,13 +123,15 @@ def refuse_other_words(folders: list[Path]) -> None:
             raise UserError(option_line(option[1], ["output"]))
 
 
-def folder_of(argument: str) -> Path:
+def folder_of(argument: str, sweeps_only: bool = False) -> Path:
     """Return the folder that an argument names; `latest` is that of the newest run with a result, or sweep."""
     if not is_latest(argument):
         return Path(located(argument)).expanduser()
     if not (newest := newest_first(folder_of_runs(argument))):
         raise UserError(not_found(argument))
-    with_result = (each for each in newest if Sweep(each).exists or Run(each).result_file.exists())
+    with_result = (
+        each for each in newest if Sweep(each).exists or (not sweeps_only and Run(each).result_file.exists())
+    )
     found = next(with_result, newest[0])
     print(f"{argument}: the newest run or sweep is {printable(found)}")
     return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 
 from reslab.commands.trust import PLACES, refuse_untrusted
 from reslab.configuration import (
@@ -64,9 +64,13 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     given = {name: unquoted(value) for name, _, value in (argument.partition("=") for argument in arguments)}
     others = [argument for argument in arguments if name_of(argument) not in ("resume", "from", "trust")]
     trusted = is_trusted(given)
+    if {"resume", "from"} & given.keys():
+        given.setdefault("outputs", outputs_of(others))
     if "from" in given:
         refuse_used_folder(given)
         run = Run(named_folder("from", given))
+        if Sweep(run.folder).exists:
+            raise UserError(f"from={given['from']} is a sweep: from= repeats one run, give the folder of a job")
         kept = saved_arguments(run, f"from={given['from']}", others, trusted)
         return [*kept, *sorted(others, key=lambda argument: is_flag(argument) or argument in MULTIRUN)]
     folder = folder_to_resume(given, others)
@@ -84,10 +88,12 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
             "from its weights"
         )
     if sweep.exists:
+        refuse_other_place(SWEEP_FOLDER, given, folder)
         return resumed_sweep_command_line(sweep, others, trusted)
     if MULTIRUN.keys() & given.keys():
         missing = sweep.record_file.name
         raise UserError(f"resume={folder} is not the folder of a sweep, it has no {missing}; resume a run without -m")
+    refuse_other_place("hydra.run.dir", given, folder)
     kept = saved_arguments(run, f"resume={given['resume']}", others, trusted)
     checkpoint = Path(given["resume"]) if Path(given["resume"]).is_file() else folder
     # Hydra leaves the run's settings as they are; training replaces them once it knows that the run is the same.
@@ -95,6 +101,21 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     flags = [argument for argument in others if is_flag(argument)]  # Hydra's parser takes them before or after the rest
     added = [argument for argument in others if name_of(argument) not in place and argument not in flags]
     return [*kept, *added, *(f"{name}={value}" for name, value in place.items()), *flags]
+
+
+def outputs_of(arguments: list[str]) -> str:
+    """Return the folder of all runs, which a file that the command line chooses may set."""
+    try:
+        outputs = str(defaults("config", arguments)["outputs"])
+    except HydraException:  # a choice that does not exist is reported with the others
+        return "outputs"
+    return "outputs" if "$" in outputs else outputs
+
+
+def refuse_other_place(option: str, given: Mapping[str, str], folder: Path) -> None:
+    """Raise UserError if an option asks that what is resumed goes on in another folder than its own."""
+    if option in given and Path(given[option]).absolute() != folder.absolute():
+        raise UserError(f"resume= continues in {folder}: leave out {option}=, or repeat a run elsewhere with from=")
 
 
 def is_trusted(given: Mapping[str, str]) -> bool:

@@ -83,14 +83,21 @@ def without_flags(arguments: Sequence[str], schema: Schema) -> tuple[list[str], 
     parser.error = refuse  # type: ignore[method-assign]
     found, unknown = parser.parse_known_intermixed_args(arguments)
     for argument in arguments:
-        if argument in unknown or argument.startswith(TYPOGRAPHIC_DASHES):
+        is_long = re.match("-[A-Za-z]{2}", argument) and f"-{argument[2:]}" in unknown  # as above, from Python 3.13 on
+        if argument in unknown or is_long or argument.startswith(TYPOGRAPHIC_DASHES):
             raise UserError(dashes_line(argument, arguments, schema))
     check_config_path(found.config_path)
     words, flags = list[str](), list[str]()
     for argument in arguments:
         is_word = argument in found.overrides[len(words) : len(words) + 1]
         (words if is_word else flags).append(argument)
-    return words, flags
+    return words, [with_home(flag) for flag in flags]
+
+
+def with_home(flag: str) -> str:
+    """Expand `~` in `--config-dir=~/mine`, which shells leave as it is."""
+    name, equals, value = flag.partition("=")
+    return f"{name}={Path(value).expanduser()}" if equals and name in ("--config-dir", "-cd") else flag
 
 
 def dashes_line(argument: str, arguments: Sequence[str], schema: Schema) -> str:

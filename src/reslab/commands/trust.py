@@ -14,9 +14,9 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString
 
-from reslab.configuration import CONF, has_prefix, is_group, nodes, own_folders, parsed
+from reslab.configuration import CHOICE, CONF, has_prefix, is_group, name_of, nodes, own_folders, parsed
 from reslab.errors import UserError
-from reslab.run import read_configuration
+from reslab.run import Run, read_configuration
 from reslab.sweeps.options import SEARCH
 from reslab.training.options import IGNORED, TRAINING_SCHEMA
 
@@ -51,6 +51,17 @@ def refuse_untrusted(
                 f"{source} would set {text}, which is refused because whoever wrote the folder could run code with it: "
                 "if you trust the folder, give that option too, or trust=true"
             )
+
+
+def trust_of(run: Run) -> list[str]:
+    """Return `trust=true` if a run that this process has trained is resumed with it only."""
+    saved = run.overrides if run.has_settings else []
+    overrides = [override for override in saved if not has_prefix(name_of(override), PLACES)]
+    try:
+        refuse_untrusted(overrides, "")
+    except UserError:
+        return ["trust=true"]
+    return []
 
 
 def parsed_option(text: str) -> Override | None:
@@ -114,7 +125,7 @@ def is_choice(group: str, choice: Any, folders: Sequence[Path]) -> bool:
 
     A file that does not exist is left to Hydra, except for groups of Hydra, in which other packages may have choices.
     """
-    is_name = isinstance(choice, str) and re.fullmatch(r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*", choice) is not None
+    is_name = isinstance(choice, str) and re.fullmatch(CHOICE, choice) is not None
     if not is_name or not group.startswith("hydra/"):
         return is_name
     return choice == "basic" or any(os.path.isfile(folder / group / f"{choice}.yaml") for folder in folders)

@@ -98,7 +98,7 @@ def create_timm(timm_name: str, pretrained: bool, in_channels: int, num_classes:
     try:
         import timm
     except ImportError as error:
-        raise UserError("model=timm needs the timm package: pip install -e .[timm]") from error
+        raise UserError("model=timm needs the timm package: pip install -e '.[timm]'") from error
     if not timm.is_model(timm_name):
         raise UserError(f"timm has no model {timm_name!r}: see timm.list_models('*resnet*')")
     try:

@@ -12,7 +12,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from reslab.configuration import as_list
+from reslab.configuration import as_list, shown
 from reslab.errors import Failed, Interrupted, UserError
 from reslab.files import FolderInUseError, sole_user, write_bytes
 from reslab.options import NULL, TRUE_OR_FALSE, check_option, integer, require_package
@@ -42,7 +42,7 @@ class ResumableSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the jobs and print their report. Raise SweepFailed if a job failed."""
-        lines = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
+        lines = [*(f"{name}={shown(value)}" for name, value in self.params.items()), *arguments]
         sweep = self.jobs.sweep
         earlier_record = sweep.record_file.read_bytes() if sweep.exists else None
         try:
@@ -95,6 +95,8 @@ class GridSweeper(ResumableSweeper):
         self.jobs.write_record()
         numbered = list(enumerate(jobs))
         size = size or len(numbered)
+        if size < len(numbered):  # otherwise the only batch is checked as a whole
+            self.jobs.check([self.jobs.compose(number, job) for number, job in numbered])
         for start in range(0, len(numbered), size):
             self.jobs.run(dict(numbered[start : start + size]))
 

@@ -83,7 +83,7 @@ def timm_optimizer(name: str) -> Callable[..., Optimizer]:
     try:
         from timm import optim
     except ImportError as error:
-        raise UserError(f"optimizer={name.lower()} needs the timm package: pip install -e .[timm]") from error
+        raise UserError(f"optimizer={name.lower()} needs the timm package: pip install -e '.[timm]'") from error
     if not hasattr(optim, name):
         raise UserError(f"optimizer={name.lower()} needs a newer timm: pip install -U timm")
     optimizer: Callable[..., Optimizer] = getattr(optim, name)

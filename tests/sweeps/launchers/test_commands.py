@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+from hydra.core.utils import JobStatus
 
 from reslab.sweeps.launchers.commands import CommandJob, own_share
 
@@ -15,6 +16,8 @@ def test_the_command_of_a_job_has_the_users_own_configuration_and_writes_into_th
     job = command_job(tmp_path / "it's", "hydra/launcher=parallel")
     place = f"hydra.run.dir='{tmp_path}/it\\'s'"
     assert job.command == [sys.executable, "train.py", "--config-dir=mine", "seed=3", place]
+    monkeypatch.setattr(sys, "argv", ["train.py", "hydra.searchpath=[file:///mine]", "seed=3", "-m"])
+    assert job.command == [sys.executable, "train.py", "hydra.searchpath=[file:///mine]", "seed=3", place]
 
 
 def test_a_command_that_is_started_again_resumes_its_run(tmp_path, monkeypatch):
@@ -33,6 +36,14 @@ def test_a_job_returns_its_objectives_or_its_error(tmp_path):
     assert failed.run.result["error"] == "exit status -9"
     assert failed.run.overrides == ["seed=3"]
     assert failed.run.config == {"objective": ["val/accuracy", "val/loss"], "seed": 3}
+
+
+def test_a_benchmark_has_ended_without_objectives(tmp_path):
+    job = command_job(tmp_path / "a")
+    job.folder.mkdir()
+    (job.folder / "benchmark.json").write_text("{}")
+    assert job.end(None) == f"#0 finished: {tmp_path}/a/benchmark.json"
+    assert job.returned.status == JobStatus.COMPLETED
 
 
 def test_an_error_is_the_exit_status_or_what_a_refused_command_printed(tmp_path):

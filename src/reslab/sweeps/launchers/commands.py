@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 
-from reslab.configuration import as_list, quoted
+from reslab.configuration import as_list, name_of, quoted
 from reslab.errors import FULL_ERROR, RunError
 from reslab.internals import hydra_arguments
 from reslab.machine import OMP_NUM_THREADS, gpus, share_of_processors
@@ -105,6 +105,9 @@ class CommandJob(Job):
         """
         result = self.run.result
         if self.has_ended:
+            if not self.run.has_ended:
+                self.returned.status, self.returned.return_value = JobStatus.COMPLETED, None
+                return f"#{self.number} finished: {self.folder / BENCHMARK_FILE}"
             values = {name: result.get(name, math.nan) for name in as_list(self.config.objective)}
             self.returned.status, self.returned.return_value = JobStatus.COMPLETED, list(values.values())
             shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
@@ -124,10 +127,11 @@ def own_share(devices: list[str], slot: int, slots: int) -> list[str]:
 
 
 def config_flags() -> list[str]:
-    """Return the flags of the sweep's command that say where a user's own configuration is."""
+    """Return the arguments of the sweep's command that say where a user's own configuration is."""
     given = vars(hydra_arguments())
     names = ("config_path", "config_name", "config_dir")
-    return [f"--{name.replace('_', '-')}={given[name]}" for name in names if given[name]]
+    flags = [f"--{name.replace('_', '-')}={given[name]}" for name in names if given[name]]
+    return [*flags, *(each for each in given["overrides"] if name_of(each) == "hydra.searchpath")]
 
 
 class CommandLauncher(JobLauncher):
