@@ -61,7 +61,7 @@ def with_fixed_run(argument: str, arguments: Sequence[str]) -> str:
         UserError: there is no run, or a later run of this very command would have other weights.
     """
     name, _, value = argument.partition("=")
-    if name != "model.weights" or not value:
+    if name != "model.weights" or not unquoted(value):
         return argument
     outputs = next(
         (unquoted(each.partition("=")[2]) for each in arguments if name_of(each).lstrip("+") == "outputs"), "outputs"
