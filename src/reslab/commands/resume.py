@@ -93,8 +93,8 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     if MULTIRUN.keys() & given.keys():
         missing = sweep.record_file.name
         raise UserError(f"resume={folder} is not the folder of a sweep, it has no {missing}; resume a run without -m")
-    refuse_other_place("hydra.run.dir", given, folder)
     kept = saved_arguments(run, f"resume={given['resume']}", others, trusted)
+    refuse_other_place("hydra.run.dir", given, folder)
     checkpoint = Path(given["resume"]) if Path(given["resume"]).is_file() else folder
     # Hydra leaves the run's settings as they are; training replaces them once it knows that the run is the same.
     place = {"resume": quoted(checkpoint), "hydra.run.dir": quoted(folder), "hydra.output_subdir": "null"}
