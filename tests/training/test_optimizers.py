@@ -49,7 +49,7 @@ def test_muon_orthogonalizes_the_convolutions_and_leaves_norms_to_adamw(composed
 @pytest.mark.parametrize("name", CLASSES)
 def test_without_timm_there_is_one_line(composed, monkeypatch, name):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match=rf"optimizer={name} needs the timm package: pip install -e \.\[timm\]"):
+    with pytest.raises(UserError, match=rf"optimizer={name} needs the timm package: pip install -e '\.\[timm\]'"):
         build_optimizer(composed(f"optimizer={name}").optimizer)
     monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(optim=SimpleNamespace()))
     with pytest.raises(UserError, match=rf"optimizer={name} needs a newer timm"):
