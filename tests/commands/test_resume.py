@@ -748,16 +748,6 @@ def test_a_run_and_a_sweep_are_not_resumed_elsewhere(tmp_path, monkeypatch):
         resumed_command_line(["from=sweep"])
 
 
-def test_the_newest_run_is_looked_for_where_an_experiment_puts_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine" / "experiment").mkdir(parents=True)
-    (tmp_path / "mine" / "experiment" / "elsewhere.yaml").write_text("# @package _global_\noutputs: runs\n")
-    given = ["experiment=elsewhere", "--config-dir", str(tmp_path / "mine")]
-    make_run(Path("runs") / "resnet20-digits" / "a", given[:1], "interrupted")
-    for name in ("auto", "latest"):
-        assert "hydra.run.dir='runs/resnet20-digits/a'" in resumed_command_line([f"resume={name}", *given])
-
-
 def test_the_flags_of_a_repeated_run_stay_together_at_the_end(tmp_path):
     folder = make_run(tmp_path / "run", ["model=resnet8", "seed=3"])
     asked = ["-m", "--config-dir", str(tmp_path), f"from={folder}", "seed=4,5"]
