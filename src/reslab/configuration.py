@@ -24,6 +24,7 @@ PACKAGE = Path(__file__).parent
 CONF = next((path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if path.is_dir()), PACKAGE / "conf")
 ZOO = CONF.parent / ("zoo" if CONF.parent == PACKAGE else "docs/zoo")
 
+CONFIG_DIR = ("--config-dir", "-cd")  # the flags of Hydra that name a folder of the user's own
 CHOICE = r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*"  # the name of a file that an override may choose
 
 
@@ -166,7 +167,7 @@ def own_folders(arguments: Sequence[str]) -> list[Path]:
     folders = []
     for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         name, _, value = argument.partition("=")
-        if name in ("--config-dir", "-cd"):
+        if name in CONFIG_DIR:
             folders.append(value or following)
         elif name == "hydra.searchpath":
             folders += [str(place).removeprefix("file://") for place in searched_places(value)]

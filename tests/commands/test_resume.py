@@ -24,7 +24,8 @@ from outcomes import assert_same, outcome_of
 import reslab
 from reslab import files
 from reslab.commands.entry import errors_as_one_line, run_hydra
-from reslab.commands.resume import resumed_command_line
+from reslab.commands.resume import outputs_of, resumed_command_line
+from reslab.commands.trust import trust_of
 from reslab.configuration import ZOO, composed, flatten, quoted, unquoted, without_plus
 from reslab.errors import NothingLeftToDo, RunError, UserError
 from reslab.newest import newest_first, require_checkpoint
@@ -720,6 +721,7 @@ def test_what_the_user_gives_or_trusts_is_taken(tmp_path):
     with pytest.raises(UserError, match=r"would set \+callbacks\.mine\._target_=my\.Callback, which is refused"):
         resumed_command_line([f"resume={folder}"])
     assert resumed_command_line([f"resume={folder}", "trust=true"]) == ["seed=3", *mine, *place]
+    assert trust_of(Run(folder)) == ["trust=true"]
     again = resumed_command_line([f"resume={folder}", *mine])
     assert again == ["seed=3", *mine, *place]
     assert resumed_command_line(again) == again  # a further process of the run needs no trust=true
@@ -732,6 +734,7 @@ def test_the_run_of_a_search_is_resumed_and_repeated_outside_of_it(tmp_path):
     place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
     assert resumed_command_line([f"from={folder}"]) == ["seed=3"]
     assert resumed_command_line([f"resume={folder}"]) == ["seed=3", *place]
+    assert trust_of(Run(folder)) == []
     assert resumed_command_line([f"resume={folder}", PRUNING_OVERRIDE]) == ["seed=3", PRUNING_OVERRIDE, *place]
 
 
@@ -746,6 +749,14 @@ def test_a_run_and_a_sweep_are_not_resumed_elsewhere(tmp_path, monkeypatch):
         assert f"{option}='{folder}'" in resumed_command_line([f"resume={folder}", f"{option}='{tmp_path / folder}'"])
     with pytest.raises(UserError, match="from=sweep is a sweep: from= repeats one run, give the folder of a job"):
         resumed_command_line(["from=sweep"])
+
+
+def test_runs_are_looked_for_where_an_experiment_puts_them(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "elsewhere.yaml").write_text("# @package _global_\noutputs: runs\n")
+    own = ["--config-dir", str(tmp_path)]
+    assert outputs_of(["experiment=elsewhere", *own]) == "runs"
+    assert outputs_of(["seed=1", *own]) == outputs_of(["experiment=missing", *own]) == "outputs"
 
 
 def test_the_flags_of_a_repeated_run_stay_together_at_the_end(tmp_path):

@@ -66,9 +66,7 @@ def with_fixed_run(argument: str, arguments: Sequence[str]) -> str:
     outputs = next(
         (unquoted(each.partition("=")[2]) for each in arguments if name_of(each).lstrip("+") == "outputs"), "outputs"
     )
-    override = parsed(argument)
-    values = override.value() if override is not None and override.is_choice_sweep() else None
-    listed = [text_of(each) for each in values.list] if isinstance(values, ChoiceSweep) else [unquoted(value)]
+    listed = [text_of(each) for each in values_of_sweep(argument)] or [unquoted(value)]
     for asked in listed:
         run = newest_run(folder_of_runs(asked, outputs))
         if run is None and is_latest(asked):
@@ -80,6 +78,13 @@ def with_fixed_run(argument: str, arguments: Sequence[str]) -> str:
             raise UserError(f"{argument}: {asked} would be another run later: name it, now {now}")
         return f"{name}={quoted(run.folder)}"
     return argument
+
+
+def values_of_sweep(argument: str) -> list[Any]:
+    """Return the values that commas separate in an argument; none for a single value."""
+    override = parsed(argument)
+    values = override.value() if override is not None and override.is_choice_sweep() else None
+    return list(values.list) if isinstance(values, ChoiceSweep) else []
 
 
 def text_of(value: Any) -> str:
@@ -115,10 +120,8 @@ def check_sweep(arguments: Sequence[str], schema: Schema) -> None:
         refuse_several_paths(arguments, schema)
         return  # several values of other options are a mistake that Hydra finds
     for argument in filter(is_option, arguments):
-        override = parsed(argument)
-        values = override.value() if override is not None and override.is_choice_sweep() else None
         seen: list[Any] = []
-        for value in values.list if isinstance(values, ChoiceSweep) else ():
+        for value in values_of_sweep(argument):
             plain = value.text if isinstance(value, QuotedString) else value
             if (type(plain), plain) in seen:
                 raise UserError(f"{argument}: {shown(plain)} stands there twice, for two equal runs: leave one out")
@@ -129,10 +132,8 @@ def refuse_several_paths(arguments: Sequence[str], schema: Schema) -> None:
     """Raise UserError for a path that has a comma, which separates the values of a sweep, and does not exist."""
     for argument in arguments:
         name = name_of(argument)
-        override = parsed(argument) if name in schema.kinds and schema.kinds[name].is_path else None
-        values = override.value() if override is not None and override.is_choice_sweep() else None
-        if isinstance(values, ChoiceSweep):
-            parts = [text_of(value) for value in values.list]
+        is_path = name in schema.kinds and schema.kinds[name].is_path
+        if parts := [text_of(value) for value in values_of_sweep(argument)] if is_path else []:
             path = f"{name}={','.join(parts)}"
             sweep = "; -m trains a run for each" if schema is TRAINING_SCHEMA else ""
             in_quotes = for_shell(f"{name}={quoted(','.join(parts))}")

@@ -44,6 +44,10 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
             command.write_page(config, train(config), own)
         finished.append(run)
 
+    def resuming_call(folder: Path) -> str:
+        in_folder = f", config_dir={own!r}" if own else ""
+        return f"reslab.train({f'resume={folder}'!r}{in_folder})"
+
     new_folder.cache_clear()  # a process that trains twice needs two folders
     try:
         arguments = hydra_arguments_of([*checked_overrides(overrides), *own_folder(own)], TRAINING_SCHEMA)
@@ -52,9 +56,7 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
         with own_signals(), command_line(script, own_environment(arguments)), initialized_hydra():
             if asks_for_sweep(TRAINING_SCHEMA.config_name, arguments):
                 raise UserError("these options are a sweep; reslab.train trains one run: reslab train … starts a sweep")
-            in_folder = f", config_dir={str(own)!r}" if own else ""
-            again = lambda folder: f"reslab.train({f'resume={folder}'!r}{in_folder})"  # noqa: E731
-            checked = checked_task(TRAINING_SCHEMA, task, again)
+            checked = checked_task(TRAINING_SCHEMA, task, resuming_call)
             run_hydra_job(TRAINING_SCHEMA.config_name, checked, arguments)
     except NothingLeftToDo as ended:
         return Run(ended.folder, own)

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException
 
-from reslab.commands.trust import PLACES, refuse_untrusted
+from reslab.commands.trust import PLACES, refuse_untrusted, saved_overrides
 from reslab.configuration import (
     chosen,
     composed,
@@ -26,7 +26,6 @@ from reslab.machine import is_first_process
 from reslab.newest import folder_of_runs, is_latest, meant_run, newest_first, not_found
 from reslab.run import ENDINGS, SETTINGS_ERRORS, Run, differences, older_options, resume_argument
 from reslab.sweeps.folder import Sweep
-from reslab.sweeps.options import PRUNING
 from reslab.text import for_shell, printable
 
 LAUNCHER, SWEEP_FOLDER = "hydra/launcher", "hydra.sweep.dir"
@@ -64,8 +63,9 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     given = {name: unquoted(value) for name, _, value in (argument.partition("=") for argument in arguments)}
     others = [argument for argument in arguments if name_of(argument) not in ("resume", "from", "trust")]
     trusted = is_trusted(given)
-    if {"resume", "from"} & given.keys():
-        given.setdefault("outputs", outputs_of(others))
+    asked = given.get("resume", given.get("from", ""))
+    if "outputs" not in given and (asked == "auto" or is_latest(asked)):
+        given["outputs"] = outputs_of(others)
     if "from" in given:
         refuse_used_folder(given)
         run = Run(named_folder("from", given))
@@ -146,8 +146,7 @@ def saved_arguments(run: Run, source: str, others: list[str], trusted: bool) -> 
     if not run.has_settings:
         raise UserError(f"{source} has incomplete settings in {run.hydra_folder}: start a new run")
     config = run.config
-    # A search gives its own jobs what opens its database. A run that is resumed or repeated by itself is in no search.
-    overrides = [override for override in run.overrides if not has_prefix(name_of(override), (*PLACES, PRUNING))]
+    overrides = saved_overrides(run)
     given = {name_of(argument) for argument in others}
     own = [override for override in overrides if name_of(override) not in given]
     if not trusted:

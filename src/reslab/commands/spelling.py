@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from reslab.commands.resume import MULTIRUN
-from reslab.configuration import CONF, defaults, name_of, parsed, quoted
+from reslab.configuration import CONF, CONFIG_DIR, defaults, name_of, parsed, quoted
 from reslab.errors import UserError, nearest, option_line, plain_name
 from reslab.internals import hydra_argument_parser
 from reslab.options import Schema, check_option, shown
@@ -97,7 +97,7 @@ def without_flags(arguments: Sequence[str], schema: Schema) -> tuple[list[str], 
 def with_home(flag: str) -> str:
     """Expand `~` in `--config-dir=~/mine`, which shells leave as it is."""
     name, equals, value = flag.partition("=")
-    return f"{name}={Path(value).expanduser()}" if equals and name in ("--config-dir", "-cd") else flag
+    return f"{name}={Path(value).expanduser()}" if equals and name in CONFIG_DIR else flag
 
 
 def dashes_line(argument: str, arguments: Sequence[str], schema: Schema) -> str:

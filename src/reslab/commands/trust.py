@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType
 from reslab.configuration import CHOICE, CONF, has_prefix, is_group, name_of, nodes, own_folders, parsed
 from reslab.errors import UserError
 from reslab.run import Run, read_configuration
-from reslab.sweeps.options import SEARCH
+from reslab.sweeps.options import PRUNING, SEARCH
 from reslab.training.options import IGNORED, TRAINING_SCHEMA
 
 # What says where a run is. The folder that the user names decides, so these saved overrides do not count.
@@ -53,12 +53,18 @@ def refuse_untrusted(
             )
 
 
+def saved_overrides(run: Run) -> list[str]:
+    """Return what a run was started with, but for where it was.
+
+    A search gives its own jobs what opens its database. A run that is resumed or repeated by itself is in no search.
+    """
+    return [override for override in run.overrides if not has_prefix(name_of(override), (*PLACES, PRUNING))]
+
+
 def trust_of(run: Run) -> list[str]:
     """Return `trust=true` if a run that this process has trained is resumed with it only."""
-    saved = run.overrides if run.has_settings else []
-    overrides = [override for override in saved if not has_prefix(name_of(override), PLACES)]
     try:
-        refuse_untrusted(overrides, "")
+        refuse_untrusted(saved_overrides(run) if run.has_settings else [], "")
     except UserError:
         return ["trust=true"]
     return []
