@@ -1,5 +1,6 @@
 """Whether a configuration would be the same run, also where the saved one is older than some options."""
 
+import inspect
 import os
 import time
 from pathlib import Path
@@ -167,3 +168,21 @@ def test_a_failure_has_its_time(tmp_path: Path) -> None:
 def test_a_folder_to_share_is_written_by_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^format=share is for the command: python src/export.py <run> format=share"):
         Run(tmp_path).export("share")  # type: ignore[arg-type]
+
+
+# The defaults in which a method differs from its command: it decodes images itself, and has no option `trainer`.
+OWN_DEFAULTS = {
+    "predict": {"num_workers": 0},
+    "evaluate": {"device": "auto", "data": None},
+    "calibrate": {"device": "auto"},
+    "export": {},
+}
+
+
+@pytest.mark.parametrize("name", OWN_DEFAULTS)
+def test_the_defaults_of_a_method_are_those_of_its_command(name: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        in_conf = compose(name)
+    parameters = inspect.signature(getattr(Run, name)).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+    assert defaults == {option: in_conf[option] for option in defaults} | OWN_DEFAULTS[name]

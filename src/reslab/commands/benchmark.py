@@ -25,8 +25,8 @@ forward, backward, optimizer), peak memory.
 model, data, optimizer, trainer, experiment are as for src/train.py;
 data=synthetic needs no files.
 
-Options (--cfg job shows all of them and their values). The first six take one
-value or a list; every combination is measured in a process of its own.
+Options (--cfg job shows all of them and their values). devices to batch_sizes
+take one value or a list; every combination is measured in a process of its own.
   benchmark.devices=[cpu,gpu]
   benchmark.precisions=[32-true,bf16-mixed]
   benchmark.memory_formats=[channels_last,contiguous]
