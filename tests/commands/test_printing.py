@@ -36,7 +36,7 @@ def test_the_last_lines_are_commands_to_paste(result, tmp_path):
         "report": "report.py 'a run'",
         "predict": "predict.py '--config-dir=my conf' 'a run' photo.jpg",
         "evaluate": "evaluate.py '--config-dir=my conf' 'a run'",
-        "train on": "train.py '--config-dir=my conf' 'resume=a run' trainer.max_epochs=4",
+        "continue": "train.py '--config-dir=my conf' 'resume=a run' trainer.max_epochs=4",
     }
     (tmp_path / "a run" / "events.out.tfevents.1").touch()
     assert next_steps(result, config())["curves"].endswith("tensorboard --logdir 'a run'")
@@ -49,7 +49,7 @@ def test_no_line_is_broken_at_the_width_of_the_terminal(result, monkeypatch, cap
     monkeypatch.setenv("COLUMNS", "60")
     print_next_steps(result, config())
     lines = capsys.readouterr().out.splitlines()
-    assert [line[:10].strip() for line in lines] == ["report", "predict", "evaluate", "train on"]
+    assert [line[:10].strip() for line in lines] == ["report", "predict", "evaluate", "continue"]
     assert len(lines[3]) > 80
 
 

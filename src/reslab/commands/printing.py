@@ -70,7 +70,7 @@ def next_steps(result: Result, config: DictConfig) -> dict[str, str]:
     steps["predict"] = command("predict", *own, str(folder), "photo.jpg")
     steps["evaluate"] = command("evaluate", *own, str(folder))
     if length := longer(result, config):
-        steps["train on"] = command("train", *own, f"resume={folder}", length, *trust_of(Run(folder)))
+        steps["continue"] = command("train", *own, f"resume={folder}", length, *trust_of(Run(folder)))
     return steps
 
 
