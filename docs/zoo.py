@@ -25,17 +25,17 @@ run = reslab.load("zoo/digits_resnet8")
 run.result["test/accuracy"], run.predict(["photo.png"])
 ```
 
-A name leads to the card: metrics with their intervals, confusion matrix, data with source and licence, and the command
-that trains the network again. The weights are under the licence of ResLab, MIT.
+Each name links to the card: metrics with their intervals, confusion matrix, data with source and licence, and the
+command that trains the network again. The weights are under the licence of ResLab, MIT.
 
-| name | parameters | MB | test accuracy | {PERCENT} interval | test images | seed | training |
-|---|--:|--:|--:|---|--:|--:|--:|
+| name | parameters | MB | test accuracy | {PERCENT} interval | test images | seed |
+|---|--:|--:|--:|---|--:|--:|
 """
 TAIL = """
-The accuracy is that of one seed. Where several were trained ([reproductions.md](../reproductions.md)), it is the seed
-of the best validation accuracy, and among equals of the lowest validation loss. The interval says where the accuracy
-would be with other images of this kind, not with other seeds. [models.md](../models.md#the-zoo) says what is in a
-folder, and how to make one of a network of your own. `python docs/zoo.py` writes this page.
+The accuracy is that of one seed. If several were trained ([reproductions.md](../reproductions.md)), it is the seed with
+the best validation accuracy, or if several are equal, the lowest validation loss. The interval is for other images of
+this kind, not for other seeds. [models.md](../models.md#the-zoo) says what is in a folder, and how to make one from a
+network of your own. `python docs/zoo.py` writes this page.
 """
 
 
@@ -45,11 +45,10 @@ def row(folder: Path) -> str:
     result, n = run.result, int(run.result["test/images"])
     accuracy = result["test/accuracy"]
     low, high = proportion_interval(round(accuracy * n), n)
-    device = f"{result['train/seconds']:,.0f} s, {result['device']}"
     return (
         f"| [{folder.name}]({folder.name}/README.md) | {result['parameters']:,} | "
         f"{run.weights.stat().st_size / 1e6:.2f} | {accuracy:.4f} | {low:.4f} to {high:.4f} | {n:,} | "
-        f"{result['seed']} | {device} |\n"
+        f"{result['seed']} |\n"
     )
 
 
