@@ -21,6 +21,19 @@ def test_a_job_that_would_wait_forever_is_refused(resources, line):
     local(**resources, address="auto").check_resources({"CPU": 2.0})  # this cluster may grow
 
 
+@pytest.mark.parametrize(
+    ("resources", "line"),
+    [
+        ({"num_cpus": "many"}, "hydra.launcher.num_cpus=many must be a number from 0 to 1024"),
+        ({"num_gpus": -1}, "hydra.launcher.num_gpus=-1 must be a number from 0 to 1024"),
+        ({"address": None}, "hydra.launcher.address=null must be text "),
+    ],
+)
+def test_a_wrong_option_is_one_line(resources, line):
+    with pytest.raises(UserError, match=f"^{line}"):
+        local(**resources)
+
+
 def test_a_job_has_as_many_threads_as_processors(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert [local(num_cpus=number).threads() for number in (4, 1.5, 0.5)] == [4, 1, 1]

@@ -1,15 +1,22 @@
 """What runs without a cluster; test_slurm_cluster.py needs one."""
 
 import json
+import os
 import pickle
 import signal
 import subprocess
 import sys
 
 import pytest
+import yaml
 
-from reslab.errors import RunError
+from reslab.configuration import CONF
+from reslab.errors import Interrupted, RunError, UserError
+from reslab.interruption import signals
 from reslab.sweeps.launchers.slurm import REQUESTS_TO_END, SlurmLauncher, SlurmTask, setup_commands
+
+OPTIONS = yaml.safe_load((CONF / "hydra/launcher/slurm.yaml").read_text(encoding="utf-8"))
+del OPTIONS["_target_"]
 
 
 @pytest.fixture
@@ -60,3 +67,60 @@ def test_a_node_can_import_the_task(tmp_path):
         text=True, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("['true'] 3\n", "")
+
+
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        ({"timeout_min": "abc"}, "hydra.launcher.timeout_min=abc must be an integer of at least 1, or be null"),
+        ({"nodes": 0}, "hydra.launcher.nodes=0 must be an integer of at least 1"),
+        ({"mem_gb": -1}, "hydra.launcher.mem_gb=-1 must be a number above 0, or be null"),
+        ({"max_requeues": None}, "hydra.launcher.max_requeues=null must be an integer of at least 0"),
+    ],
+)
+def test_a_wrong_option_is_one_line(option, line):
+    with pytest.raises(UserError, match=f"^{line}$"):
+        SlurmLauncher(**OPTIONS | option)
+
+
+@pytest.fixture
+def slurm_commands(tmp_path, monkeypatch):
+    """A function that puts an `sbatch` with the given script before SLURM's commands; squeue finds no job."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def make(sbatch):
+        for name, script in {"sbatch": sbatch, "squeue": "true", "srun": "true", "scancel": "false"}.items():
+            (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+            (folder / name).chmod(0o755)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        ({"slurm_partition": "gpuu"}, "sbatch refused the jobs: sbatch: error: invalid partition specified: gpuu"),
+        ({"slurm_constrain": "a100"}, "hydra.launcher: Unknown argument 'constrain' for executor 'slurm' "),
+    ],
+)
+def test_what_slurm_refuses_is_one_line(launch, slurm_commands, option, line):
+    pytest.importorskip("submitit")
+    slurm_commands("echo 'sbatch: error: invalid partition specified: gpuu' >&2; exit 1")
+    with pytest.raises(UserError, match=f"^{line}"):
+        launch(1, launcher=SlurmLauncher(**OPTIONS | option))
+
+
+def test_jobs_that_slurm_takes_during_ctrl_c_are_not_forgotten(launch, slurm_commands, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("submitit")
+    slurm_commands("kill -INT $PPID; echo Submitted batch job 12")
+    monkeypatch.setattr(signals, "caught", None)
+    before = signal.signal(signal.SIGINT, signals.receive)
+    try:
+        with pytest.raises(Interrupted):
+            launch(1, launcher=SlurmLauncher(**OPTIONS | {"timeout_min": None}))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().out.splitlines()[-1] == "1 jobs stay in SLURM's queue: scancel 12 cancels them"
+    assert (tmp_path / "sweep/0_model=resnet8_seed=1/.slurm_id").read_text() == "12"

@@ -13,7 +13,7 @@ from reslab import processes
 from reslab.errors import UserError
 from reslab.interruption import signals
 from reslab.machine import asked_threads
-from reslab.options import require_package
+from reslab.options import MAX_PROCESSORS, NAME, between, check_option, require_package
 from reslab.processes import Guard
 from reslab.sweeps.launchers import commands
 from reslab.sweeps.launchers.commands import POLL_SECONDS, SAVING_SECONDS, CommandJob, CommandLauncher, log
@@ -30,6 +30,9 @@ class RayLauncher(CommandLauncher):
     """
 
     def __init__(self, address: str, num_cpus: float, num_gpus: float) -> None:
+        check_option("hydra.launcher.address", address, NAME)
+        for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
+            check_option(f"hydra.launcher.{name}", value, between(0, MAX_PROCESSORS))
         self.address, self.resources = address, {"num_cpus": num_cpus, "num_gpus": num_gpus}
 
     def threads(self) -> int:

@@ -15,8 +15,9 @@ from typing import Any
 from reslab.configuration import PACKAGE
 from reslab.errors import Interrupted, RunError, UserError
 from reslab.files import write_text
+from reslab.interruption import signals
 from reslab.machine import is_first_process
-from reslab.options import require_package
+from reslab.options import NULL, POSITIVE, check_option, integer, require_package
 from reslab.run import Run
 from reslab.sweeps.composition import Job
 from reslab.sweeps.launchers.commands import CommandJob, CommandLauncher
@@ -24,6 +25,16 @@ from reslab.sweeps.launchers.commands import CommandJob, CommandLauncher
 log = logging.getLogger(__name__)
 SQUEUE_SECONDS = 5  # between two requests to SLURM's controller, which serves all users
 SLURM_ID = ".slurm_id"  # a file in the job's folder
+OPTIONS = {  # of conf/hydra/launcher/slurm.yaml, without hydra.launcher.; null: submitit does not give it to sbatch
+    "nodes": integer(1),
+    "tasks_per_node": integer(1),
+    "cpus_per_task": integer(1) | NULL,
+    "gpus_per_node": integer(0) | NULL,
+    "mem_gb": POSITIVE | NULL,
+    "timeout_min": integer(1) | NULL,
+    "slurm_signal_delay_s": integer(0),
+    "slurm_array_parallelism": integer(1),
+}
 REQUESTS_TO_END = (signal.SIGTERM, signal.SIGUSR2)  # SIGTERM: preempted; SIGUSR2: the time limit is near
 
 
@@ -38,6 +49,10 @@ class SlurmLauncher(CommandLauncher):
     """
 
     def __init__(self, max_requeues: int, **parameters: Any) -> None:
+        check_option("hydra.launcher.max_requeues", max_requeues, integer(0))
+        for name, kind in OPTIONS.items():
+            if name in parameters:
+                check_option(f"hydra.launcher.{name}", parameters[name], kind)
         self.max_requeues, self.parameters = max_requeues, parameters
 
     def threads(self) -> int | None:
@@ -50,8 +65,8 @@ class SlurmLauncher(CommandLauncher):
         ids = {job_id: job for job in jobs if (job_id := last_id(job)) in queued}
         if ids:
             log.info("Waiting for %d jobs that were submitted before: %s", len(ids), " ".join(ids))
-        ids |= self.submit([job for job in jobs if job not in ids.values()])
         try:
+            self.submit([job for job in jobs if job not in ids.values()], ids)
             self.wait_for(ids, jobs)
         except Interrupted:
             log.info("%d jobs stay in SLURM's queue: scancel %s cancels them", len(ids), " ".join(ids))
@@ -64,7 +79,7 @@ class SlurmLauncher(CommandLauncher):
         if shutil.which("sbatch") is None:
             raise UserError("hydra/launcher=slurm needs the command sbatch: start the sweep where jobs are submitted")
         timeout_min, delay_s = self.parameters["timeout_min"], self.parameters["slurm_signal_delay_s"]
-        if 60 * timeout_min <= delay_s + 60:
+        if timeout_min is not None and 60 * timeout_min <= delay_s + 60:
             raise UserError(
                 f"hydra.launcher.timeout_min={timeout_min} leaves a job no time: "
                 f"it must save slurm_signal_delay_s={delay_s} seconds before the end, or up to 60 seconds earlier"
@@ -76,24 +91,31 @@ class SlurmLauncher(CommandLauncher):
                     needed = f"trainer.{option}={devices} needs hydra.launcher.{name}={devices}, not {tasks}"
                     raise UserError(f"{needed}: one task per device")
 
-    def submit(self, jobs: list[CommandJob]) -> dict[str, CommandJob]:
-        """Submit jobs and return them by their ids in SLURM."""
+    def submit(self, jobs: list[CommandJob], ids: dict[str, CommandJob]) -> None:
+        """Submit jobs and add them to `ids`. Raise UserError for what submitit or sbatch refuses."""
         require_package("submitit", "hydra/launcher=slurm", "slurm")
         import submitit
+        from submitit.core.utils import FailedJobError
 
+        executor = submitit.AutoExecutor(self.logs, cluster="slurm")
+        try:
+            executor.update_parameters(**self.parameters, stderr_to_stdout=True, slurm_setup=setup_commands())
+        except NameError as error:  # of a parameter that +hydra.launcher. adds
+            raise UserError(f"hydra.launcher: {str(error).splitlines()[0]}") from error
         jobs = [job for job in jobs if self.is_prepared(job, jobs)]
         if not jobs:
-            return {}
-        executor = submitit.AutoExecutor(self.logs, cluster="slurm")
-        executor.update_parameters(**self.parameters, stderr_to_stdout=True, slurm_setup=setup_commands())
+            return
         tasks = [SlurmTask(job.restartable_command, job.folder, self.max_requeues) for job in jobs]
-        with executor.batch():
-            submitted = [executor.submit(task) for task in tasks]
-        ids = {slurm_job.job_id: job for slurm_job, job in zip(submitted, jobs, strict=True)}
-        for job_id, job in ids.items():
-            write_text(job.folder / SLURM_ID, job_id)
-        log.info("Submitted %d jobs: %s", len(jobs), " ".join(ids))
-        return ids
+        with signals.deferred():  # the jobs that SLURM has must not be forgotten
+            try:
+                with executor.batch():
+                    submitted = [executor.submit(task) for task in tasks]
+            except FailedJobError as error:
+                raise UserError(f"sbatch refused the jobs: {error}") from error
+            for slurm_job, job in zip(submitted, jobs, strict=True):
+                write_text(job.folder / SLURM_ID, slurm_job.job_id)
+                ids[slurm_job.job_id] = job
+            log.info("Submitted %d jobs: %s", len(jobs), " ".join(slurm_job.job_id for slurm_job in submitted))
 
     def wait_for(self, ids: dict[str, CommandJob], jobs: list[CommandJob]) -> None:
         """Remove each job that ends from `ids`, until none is left or a failure ends the sweep."""
