@@ -171,7 +171,7 @@ def test_a_folder_to_share_is_written_by_the_command(tmp_path: Path) -> None:
 
 
 # The defaults in which a method differs from its command: it decodes images itself, and has no option `trainer`.
-OWN_DEFAULTS = {
+OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     "predict": {"num_workers": 0},
     "evaluate": {"device": "auto", "data": None},
     "calibrate": {"device": "auto"},
