@@ -100,6 +100,18 @@ def test_stem_width(composed: Compose, override: str, channels: int) -> None:
             "model.zero_init_residual=true with model.relu_before_addition=true would never train: "
             "the gradient of a ReLU at 0 is 0",
         ),
+        (
+            "model.shortcut=none model.zero_init_residual=true",
+            "model.zero_init_residual=true with model.shortcut=none would never train: each block gives 0",
+        ),
+        (
+            "model.shortcut=none model.stochastic_depth=0.1",
+            "model.stochastic_depth needs shortcuts: with model.shortcut=none a skipped block gives 0",
+        ),
+        (
+            "model.shortcut=A model.widths=[64,32,64,64]",
+            "model.shortcut=A adds channels of zeros, and cannot lead from 64 channels to 32: use model.shortcut=B",
+        ),
         ("model.logit_scale=0", "model.logit_scale=0 must be a number from 0.0001 to 10000"),
         ("model.pooling=mean", "model.pooling=mean must be one of average, max"),
     ],

@@ -56,6 +56,10 @@ def test_weights_that_meet_nothing_but_padding_are_left_out() -> None:
         (Conv2d(256, 256, 3, padding=1, bias=False), 1, False),
         (Conv2d(1024, 1024, 3, padding=1, groups=2, bias=False), 1, False),
         (Conv2d(512, 2048, 1, bias=False), 2, True),
+        (Conv2d(512, 512, 3, padding=1), 2, False),  # a bias
+        (Conv2d(512, 512, 3, padding=2, dilation=2, bias=False), 2, False),
+        (Conv2d(512, 512, 3, padding=1, padding_mode="reflect", bias=False), 2, False),
+        (Conv2d(512, 512, 3, padding="same", bias=False), 2, False),
     ],
 )
 def test_a_training_step_with_many_weights_on_few_positions_is_a_product(

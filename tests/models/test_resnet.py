@@ -162,19 +162,22 @@ def test_six_block_is_six_basic_blocks_and_one_linear_layer(build: Build) -> Non
 
 
 def assert_same_function(ours: nn.Module, theirs: nn.Module) -> None:
-    """Compare bit for bit on the same weights, in evaluation and in training, running statistics included."""
+    """Compare on the same weights, in evaluation and in training, running statistics included.
+
+    They are equal bit for bit with images of 65 pixels, of which 3x3 positions are left. Where 64 pixels leave 2x2,
+    models/convolution.py rounds otherwise in training.
+    """
     randomise_norms(theirs)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.to_empty(device="cpu").load_state_dict(theirs.state_dict())
-    images = torch.randn(
-        2, 3, 65, 65
-    )  # of which 3x3 positions are left: for fewer, models/convolution.py rounds otherwise
-    for training in (False, True):
-        logits, expected = ours.train(training)(images), theirs.train(training)(images)
-        assert expected.isfinite().all()
-        assert expected[0].ne(expected[1]).all()
-        torch.testing.assert_close(logits, expected, rtol=0, atol=0)
-    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+    for size, rounding in ((65, {"rtol": 0, "atol": 0}), (64, {"rtol": 1e-3, "atol": 1e-3})):
+        images = torch.randn(2, 3, size, size)
+        for training in (False, True):
+            logits, expected = ours.train(training)(images), theirs.train(training)(images)
+            assert expected.isfinite().all()
+            assert expected[0].ne(expected[1]).all()
+            torch.testing.assert_close(logits, expected, **rounding)
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), **rounding)
 
 
 @pytest.mark.parametrize("name", heavy_marked(list(IMAGENET_PARAMETERS)))
@@ -286,7 +289,9 @@ def test_only_a_network_with_shortcuts_passes_the_image_around_its_blocks(
     build: Build, name: str, sees_the_image: bool
 ) -> None:
     """With every block's own output zero, only a shortcut can carry the image to the logits."""
-    network = build(name, "model.zero_init_residual=true").eval()
+    network = build(name).eval()
+    for block in blocks_of(network):
+        nn.init.zeros_(block.bn2.weight)
     logits = network(torch.randn(2, 3, 32, 32))
     assert logits[0].equal(logits[1]) != sees_the_image
     assert logits[0].equal(network.fc.bias) != sees_the_image

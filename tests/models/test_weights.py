@@ -6,6 +6,7 @@ import pickle
 import threading
 import warnings
 from argparse import Namespace
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torchvision
 from bad_images import Trap
 from conftest import SHARED_DATA, needs_shared_data
 from malicious import MALICIOUS
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
@@ -59,7 +60,7 @@ def save(content: object, path: Path) -> str:
 
 
 def load(network: nn.Module, weights: str, name: str = "resnet8") -> None:
-    load_weights(network, read_published(weights, name), weights, name)
+    load_weights(network, read_published(weights, name).tensors, weights, name)
 
 
 def assert_equal(network: nn.Module, state: StateDict) -> None:
@@ -165,7 +166,7 @@ def test_the_averages_in_a_checkpoint_of_reslab_are_known(tmp_path, caplog):
     tensors = {"network.fc.bias": torch.zeros(2)}
     last = {"network.fc.bias": torch.ones(2)}
     torch.save({"reslab": {}, "state_dict": tensors, "last_weights": last}, tmp_path / "a.ckpt")
-    assert read_state_dict(tmp_path / "a.ckpt")["network.fc.bias"].tolist() == [0, 0]
+    assert read_state_dict(tmp_path / "a.ckpt").tensors["network.fc.bias"].tolist() == [0, 0]
     assert caplog.messages == []
 
 
@@ -547,6 +548,34 @@ def test_a_stem_that_the_weights_do_not_show_must_be_given(composed: Compose, tm
     assert loaded.conv1.stride == network.conv1.stride
 
 
+@pytest.mark.parametrize(
+    ("trained", "other", "warning"),
+    [
+        ("resnet8_fast", "model=resnet8", "model.stem=halving; with model.stem=cifar they"),
+        ("resnet20", "model=plain20", "model.shortcut=A; with model.shortcut=none they"),
+        ("resnet8", "model=resnet8 model.pooling=max model.logit_scale=2.0 model.dropout=0.5",
+         "model.pooling=average model.logit_scale=1.0; with model.pooling=max model.logit_scale=2.0 they"),
+        ("resnet8", "model=resnet8 model.stochastic_depth=0.1", None),
+    ],
+)  # fmt: skip
+def test_a_network_that_computes_something_else_with_the_weights_is_a_warning(
+    composed: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture, trained: str, other: str, warning: str | None
+) -> None:
+    config = composed(f"model={trained}")
+    record = {"config": OmegaConf.to_container(config, resolve=True)}
+    tensors = build_network(config.model, 3, 10, 32).state_dict()
+    path = save({"state_dict": tensors, "reslab": record}, tmp_path / "a.ckpt")
+    build_network(composed(*other.split(), f"model.weights={path}").model, 3, 10, 32)
+    expected = [f"{path}: these weights were trained with {warning} compute something else"] if warning else []
+    assert caplog.messages == expected
+
+
+def test_a_network_whose_classifier_is_called_linear_takes_its_own_weights() -> None:
+    first, second = (nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 1), linear=nn.Linear(4, 2))) for _ in range(2))
+    load_weights(first, {f"module.{name}": tensor for name, tensor in second.state_dict().items()}, "a.pth", "mine")
+    assert_equal(first, second.state_dict())
+
+
 @pytest.mark.parametrize("place", ["run", ".", "run/checkpoints/best.ckpt"])
 def test_a_run_stands_for_its_best_weights(
     network: nn.Module, state: StateDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
@@ -654,7 +683,7 @@ def test_a_damaged_file_in_the_cache_is_one_line(resnet18: nn.Module, hub: Path,
 
 
 def test_weights_of_the_zoo_go_into_a_network_of_other_classes_and_leave_its_classifier(composed, caplog):
-    state = read_published("zoo:digits_resnet8", "resnet8")
+    state = read_published("zoo:digits_resnet8", "resnet8").tensors
     network = build_network(composed("model=resnet8").model, 1, 7, 28)
     before = network.fc.weight.clone()
     load_weights(network, state, "zoo:digits_resnet8", "resnet8")
@@ -664,7 +693,7 @@ def test_weights_of_the_zoo_go_into_a_network_of_other_classes_and_leave_its_cla
 
 
 def test_weights_of_the_zoo_for_another_network_or_other_channels_are_one_line(composed):
-    state = read_published("zoo:digits_resnet8", "resnet8")
+    state = read_published("zoo:digits_resnet8", "resnet8").tensors
     with pytest.raises(UserError, match="zoo:digits_resnet8 has the weights of model=resnet8, which do not fit model="):
         load_weights(build_network(composed("model=resnet20").model, 1, 10, 8), state, "zoo:digits_resnet8", "resnet20")
     with pytest.raises(UserError, match="channels=1 would give it that shape"):

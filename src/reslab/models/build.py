@@ -11,7 +11,7 @@ from torch.func import functional_call
 from reslab.configuration import to_dict
 from reslab.errors import UserError
 from reslab.models.resnet import ResNet
-from reslab.models.weights import StateDict, load_weights, read_published, stem_of
+from reslab.models.weights import StateDict, load_weights, read_published, stem_of, warn_of_another_function
 from reslab.options import check_made
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,10 @@ def build_network(
         description.pop(option, None)
     name = description.pop("name")
     if restored is not None:
-        state, weights = restored, None
+        state, trained, weights = restored, {}, None
         description |= {"pretrained": False} if "pretrained" in description else {}
     else:
-        state = {} if weights is None else read_published(weights, name, description.get("stem"))
+        state, trained = ({}, {}) if weights is None else read_published(weights, name, description.get("stem"))
     if description.get("stem") == "auto":
         description["stem"] = choose_stem(state, image_size)
     named = OmegaConf.create({"model": description}).model  # an error names the group
@@ -53,6 +53,7 @@ def build_network(
     check_made("model", network, nn.Module)
     if weights is not None:
         load_weights(network, state, weights, name)
+        warn_of_another_function(weights, trained, description)
     return network
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# With fewer weights or more positions, the gain is small or none (benchmarks/README.md, "Small grids").
+# Chosen from the times of single layers: with fewer weights or more positions, the gain is small or none.
 MIN_WEIGHTS = 2**20
 MAX_POSITIONS = 4
 
@@ -38,10 +38,16 @@ class Conv2d(nn.Conv2d):
 
     PyTorch reads all the weights again for each position, and multiplies those too that meet nothing but padding, such
     as eight of the nine of a 3x3 kernel on a single position. Outputs and gradients differ from it by rounding alone.
+    Groups, a bias, dilation and other padding than zeros are left to PyTorch.
     """
 
+    @property
+    def can_be_product(self) -> bool:
+        is_plain = self.groups == 1 and self.bias is None and self.dilation == (1, 1) and self.padding_mode == "zeros"
+        return is_plain and self.weight.numel() >= MIN_WEIGHTS and not isinstance(self.padding, str)
+
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C', H', W')
-        if not (self.training and x.device.type == "cpu" and self.groups == 1 and self.weight.numel() >= MIN_WEIGHTS):
+        if not (self.training and x.device.type == "cpu" and x.ndim == 4 and self.can_be_product):
             return super().forward(x)
         rows, columns = map(window, x.shape[2:], self.kernel_size, self.stride, map(int, self.padding))
         if rows.positions * columns.positions > MAX_POSITIONS:

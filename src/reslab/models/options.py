@@ -1,6 +1,7 @@
 """The values that each option of a network may take. Nothing here imports torch."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from reslab.errors import UserError
@@ -104,7 +105,29 @@ def check_description(model: Mapping[str, Any]) -> None:
         )
     if model["stem"] == "deep" and (model["stem_width"] or widths[0]) < 2:
         raise UserError("model.stem=deep needs model.stem_width of at least 2")
+    check_shortcut(model)
     check_activations(model)
+
+
+def check_shortcut(model: Mapping[str, Any]) -> None:
+    """Raise UserError for options that the shortcuts do not allow."""
+    if model["shortcut"] == "none":
+        if model["zero_init_residual"]:
+            raise UserError(
+                "model.zero_init_residual=true with model.shortcut=none would never train: each block gives 0"
+            )
+        if model["stochastic_depth"]:
+            raise UserError("model.stochastic_depth needs shortcuts: with model.shortcut=none a skipped block gives 0")
+    stages = zip(model["layers"], model["widths"], strict=True)
+    channels = [width * EXPANSION[model["block"]] for blocks, width in stages if blocks]
+    if model["stem"] != "none":
+        channels = [model["stem_width"] or model["widths"][0], *channels]
+    for before, after in pairwise(channels):
+        if model["shortcut"] == "A" and after < before:
+            raise UserError(
+                f"model.shortcut=A adds channels of zeros, and cannot lead from {before} channels to {after}: "
+                "use model.shortcut=B"
+            )
 
 
 def check_activations(model: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, TypeGuard, get_args
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,9 +22,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
-from reslab.configuration import CONF
+from reslab.configuration import CONF, shown
 from reslab.errors import UserError
-from reslab.models.options import RESNET, Stem
+from reslab.models.options import MODEL, RESNET
 from reslab.models.resnet import ResNet
 from reslab.newest import find_checkpoint, located
 from reslab.run import SETTINGS_ERRORS, Run, read_configuration
@@ -45,12 +45,32 @@ ZIP, LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 INCOMPLETE = "it is incomplete or damaged"
 
 
+# Options of a ResNet that its tensors show, or that only its training depends on. The others give the same tensors
+# another meaning.
+SHOWN_OR_OF_TRAINING = (
+    "block", "layers", "widths", "stem_width", "width_per_group", "squeeze_excitation", "classifier_bias", "dropout",
+    "stochastic_depth", "zero_init_residual",
+)  # fmt: skip
+
+
 class DamagedFileError(Exception):
     """A file of torch.save that is incomplete, or differs from what was written."""
 
 
-def read_published(weights: str, name: str, stem: str | None = None) -> StateDict:
-    """Return the tensors that `model.weights` stands for.
+class Weights(NamedTuple):
+    """What `model.weights` stands for.
+
+    Attributes:
+        tensors: the network's, whose names may have the prefix of a wrapper.
+        trained: the options of the group `model` of the run that trained them; empty where that is not known.
+    """
+
+    tensors: StateDict
+    trained: dict[str, Any]
+
+
+def read_published(weights: str, name: str, stem: str | None = None) -> Weights:
+    """Return the weights that `model.weights` stands for.
 
     Args:
         weights: the name of torchvision's weights, `IMAGENET1K_V1` or `IMAGENET1K_V2`; the path of a file: a state
@@ -64,7 +84,7 @@ def read_published(weights: str, name: str, stem: str | None = None) -> StateDic
             and a checkpoint has been trained with a stem that its tensors do not show.
     """
     if weights.startswith(OF_TORCHVISION):
-        return download_weights(name, weights)
+        return Weights(download_weights(name, weights), {})
     if (path := find_checkpoint(weights)) is None:
         if lost := Run(weights).lost_checkpoints:
             raise UserError(f"model.weights: {lost}")
@@ -78,7 +98,7 @@ def stem_of_published(weights: str, name: str, stem: str | None = None) -> str |
     if weights.startswith(OF_TORCHVISION):
         published_entry(name, weights)
         return "imagenet"
-    return stem_of(read_published(weights, name, stem))
+    return stem_of(read_published(weights, name, stem).tensors)
 
 
 def stem_of(state: StateDict) -> str | None:
@@ -111,7 +131,7 @@ def load_weights(network: nn.Module, state: StateDict, weights: str, name: str) 
     own = network.state_dict()
     prefix = prefix_of(state, own)
     left_out = [key for key in state if not key.startswith(prefix)]
-    state, problem = with_own_classifier(without_prefix(state, prefix), own)
+    state, problem = with_own_classifier(without_prefix(state, prefix, own), own)
     if problems := mismatches(state, own):
         if (other := trained_model(weights) or variant_of(state)) not in (None, name):
             raise UserError(f"{weights} has the weights of model={other}, which do not fit model={name}")
@@ -133,17 +153,20 @@ def prefix_of(state: StateDict, own: StateDict) -> str:
     Of several with equally many, such as encoder_q and encoder_k, the network itself is taken, not its average.
     """
     found = Counter[str]()
+    renamed = "linear.weight" not in own
     for key in state:
-        parts = key.replace("linear.", "fc.").split(".")
+        parts = (key.replace("linear.", "fc.") if renamed else key).split(".")
         for number in range(len(parts)):
             if ".".join(parts[number:]) in own:
                 found["".join(f"{part}." for part in key.split(".")[:number])] += 1
     return max(found, key=lambda prefix: (found[prefix], not is_average(prefix)), default="")
 
 
-def without_prefix(state: StateDict, prefix: str) -> StateDict:
-    """Return the tensors below a prefix, under names without it, and with the classifier named `fc`."""
+def without_prefix(state: StateDict, prefix: str, own: StateDict) -> StateDict:
+    """Return the tensors below a prefix, under names without it; a classifier `linear` is `fc`, if `own` has none."""
     below = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if "linear.weight" in own:
+        return below
     return {("fc" + key.removeprefix("linear") if key.startswith("linear.") else key): v for key, v in below.items()}
 
 
@@ -250,7 +273,23 @@ def published_entry(name: str, weights: str) -> Any:
         raise UserError(f"torchvision has no weights {weights} for {name}") from error
 
 
-def read_state_dict(path: Path, stem: str | None = None) -> StateDict:
+def warn_of_another_function(weights: str, trained: Mapping[str, Any], network: Mapping[str, Any]) -> None:
+    """Warn if a network computes something else with weights than the one that was trained, although they fit.
+
+    Args:
+        weights: where they are from, for the message.
+        trained: the options of the network that was trained.
+        network: the options of this one, whose `stem` is not "auto".
+    """
+    names = [name for name in RESNET if name in trained and name in network and name not in SHOWN_OR_OF_TRAINING]
+    differing = [name for name in names if trained[name] not in (network[name], "auto")]
+    if differing:
+        had = " ".join(f"model.{name}={shown(trained[name])}" for name in differing)
+        has = " ".join(f"model.{name}={shown(network[name])}" for name in differing)
+        log.warning("%s: these weights were trained with %s; with %s they compute something else", weights, had, has)
+
+
+def read_state_dict(path: Path, stem: str | None = None) -> Weights:
     """Return the network's tensors in a file, under torchvision's names. Raise as `read_published`."""
     try:
         # torchvision's training scripts save their options as a Namespace, a class that only holds attributes.
@@ -259,23 +298,23 @@ def read_state_dict(path: Path, stem: str | None = None) -> StateDict:
     except Exception as error:  # each format has its own ways to fail
         raise UserError(f"model.weights: {path} is not a file of weights ({describe_load_error(error)})") from error
     state = choose_state_dict(path, content)
-    trained = recorded_stem(content)
-    if stem == "auto" and trained not in (None, "auto", stem_of(state)):
+    trained = recorded_options(content)
+    if stem == "auto" and trained.get("stem", "auto") not in ("auto", stem_of(state)):
         # It is not chosen here: a checkpoint of the new run would not show it either.
         raise UserError(
-            f"model.weights: {path} was trained with model.stem={trained}, which model.stem=auto does not find: set "
-            f"model.stem={trained}"
+            f"model.weights: {path} was trained with model.stem={trained['stem']}, which model.stem=auto does not "
+            f"find: set model.stem={trained['stem']}"
         )
-    return state
+    return Weights(state, trained)
 
 
-def recorded_stem(content: Any) -> str | None:
-    """Return the option `model.stem` that a checkpoint of ResLab holds; None where it holds none."""
+def recorded_options(content: Any) -> dict[str, Any]:
+    """Return the options of a ResNet that a checkpoint of ResLab holds, without those that can be none."""
     try:
-        stem = content[RECORD]["config"]["model"]["stem"]
-    except (KeyError, TypeError, IndexError):
-        return None
-    return stem if isinstance(stem, str) and stem in ("auto", *get_args(Stem)) else None
+        model = dict(content[RECORD]["config"]["model"])
+    except (KeyError, TypeError, IndexError, ValueError):
+        return {}
+    return {name: model[name] for name in RESNET if name in model and MODEL[f"model.{name}"].allows(model[name])}
 
 
 def load_tensors(path: Path) -> Any:
