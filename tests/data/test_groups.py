@@ -80,6 +80,11 @@ def test_small_classes_are_distributed_over_all_folds():
     assert (numbers.view(100, 2).diff() != 0).all()
 
 
+def test_rounding_gives_no_fold_of_its_own():
+    """The place of an image, in float32, is 1 for the last one of a class that begins near the end."""
+    assert fold_numbers(torch.full((20_000,), 987), 5).unique().tolist() == [0, 1, 2, 3, 4]
+
+
 def test_an_added_image_moves_at_most_one_at_each_boundary_of_the_folds_of_its_class():
     keys = hashes([str(number).encode() for number in range(203)], "fold")
     labels = torch.arange(203) % 3

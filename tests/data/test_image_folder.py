@@ -594,6 +594,18 @@ def test_a_split_without_any_readable_image_is_an_error(composed, tmp_path, opti
         load()
 
 
+def test_an_unshuffled_training_batch_without_any_readable_image_is_an_error_too(composed, tmp_path):
+    """trainer.overfit_batches trains on such batches, and the schedule counts on each."""
+    fill(tmp_path / "train", {"cat": 6, "dog": 6})
+    loader = build(composed, tmp_path, *SKIP, "data.batch_size=4", "data.num_workers=0")._loader("train", shuffle=False)
+    for index in loader.sampler.order()[4:8]:
+        Path(loader.loader.dataset.paths[index]).write_text("no image")
+    batches = iter(loader)
+    assert len(next(batches)[0]) == 4
+    with pytest.raises(UserError, match=r"^none of 4 images can be read: "):
+        next(batches)
+
+
 # folders without permission
 
 

@@ -83,9 +83,9 @@ class Augmentation(nn.Module):
             offsets = torch.randint(0, 2 * self.crop + 1, (2, n), device=device)
             images = crop_windows(images, self.crop, offsets[0], offsets[1])
         if self.flip:
-            images = flip_chosen(images, torch.rand(n, device=device) < 0.5)
+            images = flip_chosen(images, torch.rand(n, device=device, dtype=torch.float32) < 0.5)
         if self.vertical_flip:
-            images = flip_chosen(images, torch.rand(n, device=device) < 0.5, dim=2)
+            images = flip_chosen(images, torch.rand(n, device=device, dtype=torch.float32) < 0.5, dim=2)
         if self.right_angles:
             images = rotate_right_angles(images, torch.randint(4, (n,), device=device))
         for _ in range(RANDAUGMENT_OPERATIONS if self.randaugment else 0):
@@ -172,7 +172,7 @@ def draw_symmetric_rectangles(images: Tensor, probability: float) -> Rectangles:
         Rectangles; the height is 0 for samples that are not erased.
     """
     n, _, rows, columns = images.shape
-    chance, area, aspect, y, x = torch.rand(5, n, device=images.device)
+    chance, area, aspect, y, x = torch.rand(5, n, device=images.device, dtype=torch.float32)
     area = within(area, *ERASED_AREA) * rows * columns
     aspect = torch.exp(within(aspect, *map(math.log, ERASED_ASPECT)))
     height = torch.sqrt(area * aspect).round().clamp(max=rows)
@@ -192,8 +192,8 @@ def draw_published_rectangles(images: Tensor, probability: float) -> Rectangles:
         Rectangles; the height is 0 for samples that are not erased.
     """
     n, _, rows, columns = images.shape
-    chance, y, x = torch.rand(3, n, device=images.device)
-    area, aspect = torch.rand(2, ATTEMPTS, n, device=images.device)
+    chance, y, x = torch.rand(3, n, device=images.device, dtype=torch.float32)
+    area, aspect = torch.rand(2, ATTEMPTS, n, device=images.device, dtype=torch.float32)
     area = within(area, *ERASED_AREA) * rows * columns
     aspect = within(aspect, *ERASED_ASPECT)
     heights, widths = torch.sqrt(area * aspect).round(), torch.sqrt(area / aspect).round()  # (ATTEMPTS, N)

@@ -477,7 +477,7 @@ class ImageDataModule(L.LightningDataModule):
         if not shuffle and name == "train":  # every step of a run has a complete batch
             order.indices = order.indices[: self.batches_per_epoch * self.batch_size]
         if isinstance(split.images, FolderImages):
-            loader = FolderLoader(split.images, order, self.num_workers, numbered=numbered)
+            loader = FolderLoader(split.images, order, self.num_workers, numbered=numbered, in_training=name == "train")
             loader.left_out = self.left_out[name]
             self.folder_loaders.add(loader)
             return loader

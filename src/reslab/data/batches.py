@@ -240,15 +240,24 @@ class FolderLoader(BatchLoader):
         order: the batches of each epoch.
         num_workers: processes that decode; 0 decodes in this one.
         numbered: yield numbered batches.
+        in_training: every batch is a step of the training, whose schedule counts on it.
 
     Raises:
         UserError: while iterating, at an image that cannot be read, if `dataset.on_error` is "stop", and at a training
             batch without any image that can be read.
     """
 
-    def __init__(self, dataset: FolderImages, order: BatchOrder, num_workers: int, *, numbered: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: FolderImages,
+        order: BatchOrder,
+        num_workers: int,
+        *,
+        numbered: bool = False,
+        in_training: bool = False,
+    ) -> None:
         super().__init__(order, numbered=numbered)
-        self.labels, self.on_error = dataset.labels, dataset.on_error
+        self.labels, self.on_error, self.in_training = dataset.labels, dataset.on_error, in_training
         self.loader = make_data_loader(dataset, SeededBatchOrder(order), num_workers)
         self.left_out: set[str] = set()
 
@@ -257,8 +266,7 @@ class FolderLoader(BatchLoader):
         try:
             for images, indices, unreadable in self.loader:
                 seen += len(indices) + len(unreadable)
-                # A training epoch must have all its steps, because the schedule counts on them.
-                if self.on_error == "stop" or (self.sampler.shuffle and not len(indices)):
+                if self.on_error == "stop" or (self.in_training and not len(indices)):
                     report_unreadable(unreadable, len(indices) + len(unreadable), self.on_error)
                 new += [file for file in unreadable if file not in self.left_out]
                 self.left_out.update(unreadable)

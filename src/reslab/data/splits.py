@@ -122,7 +122,8 @@ def fold_numbers(labels: Tensor, folds: int, keys: Tensor | None = None) -> Tens
         count = len(positions)
         order = torch.randperm(count, generator=generator) if keys is None else keys[positions].argsort(stable=True)
         start = int(labels[positions[0]]) * GOLDEN_RATIO % 1
-        numbers[positions[order]] = ((torch.arange(count) + start) / count * folds).long()
+        number = ((torch.arange(count) + start) / count * folds).long()
+        numbers[positions[order]] = number.clamp_(max=folds - 1)  # the division may round up to 1
     return numbers
 
 
