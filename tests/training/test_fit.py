@@ -14,6 +14,7 @@ from reslab.inference.evaluation import evaluate
 from reslab.run import Run
 from reslab.training import checkpoints, fit
 from reslab.training.classifier import Classifier
+from reslab.training.process import prepare_process
 from reslab.training.schedules import one_cycle
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=2", "logger=none")
@@ -34,6 +35,13 @@ def test_a_run_learns_the_digits_and_records_its_origin(composed, tmp_path):
     assert {"val/accuracy", "val/loss", "test/loss", "test/f1_macro", "test/calibration_error"} <= result.keys()
     assert len(result["git_commit"].partition("-dirty-")[0]) == 40
     assert result["processor"].endswith(f", {torch.backends.cpu.get_cpu_capability()}")
+
+
+def test_no_processor_trains_in_tf32():
+    """It would with what allows it on a GPU, and convolutions that are matrix products would differ from the others."""
+    prepare_process(0)
+    assert torch.get_float32_matmul_precision() == "high"
+    assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
 
 
 @pytest.mark.slow

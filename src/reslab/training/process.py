@@ -17,6 +17,7 @@ def prepare_process(seed: int) -> None:
     quiet_lightning()
     keep_freed_memory()
     torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # not where the CPU has it: convolutions do not use it either
     L.seed_everything(seed, verbose=False)
 
 
