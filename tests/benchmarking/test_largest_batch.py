@@ -16,6 +16,18 @@ def test_the_largest_batch_is_found_to_within_a_sixteenth(start, most):
     assert len(tried) == len(set(tried))
 
 
+def test_a_batch_that_fits_with_a_graph_has_been_replayed(config, monkeypatch):
+    steps = []
+
+    def fake(settings):
+        steps.append(settings["trainer"]["max_steps"])
+        return {"status": "out of memory"}
+
+    monkeypatch.setattr(largest_batch, "measure_in_own_process", fake)
+    find_largest_batch(config(), Case("gpu", "auto", "contiguous", False, True, 1))
+    assert steps == [5]  # three of warm-up, one that is recorded and one that is replayed
+
+
 def test_the_search_says_what_stopped_it(config, monkeypatch):
     def fake(settings):
         assert settings["trainer"]["max_steps"] == 2

@@ -7,6 +7,7 @@ from recorded_steps import Reexecution
 from reslab.benchmarking import measuring
 from reslab.benchmarking.cases import read_cases, training_settings
 from reslab.benchmarking.measuring import measure, percentiles
+from reslab.training.averaging import WeightAverage
 from reslab.training.graph import StepGraphs
 
 
@@ -154,3 +155,17 @@ def test_the_steps_of_a_benchmark_are_replayed_with_graph_true(config, monkeypat
     assert row["graph"] is True
     assert recorders[-1].replayed == 4 + 5 - 3
     assert row["parts_ms"].keys() == {"data", "forward", "backward", "optimizer"}
+
+
+def test_a_step_has_the_threads_and_the_average_that_were_asked_for(config, monkeypatch):
+    updates = []
+    update = WeightAverage.on_train_batch_end
+    monkeypatch.setattr(
+        WeightAverage, "on_train_batch_end", lambda *given: updates.append(torch.get_num_threads()) or update(*given)
+    )
+    before = torch.get_num_threads()
+    row = measured(config("threads=3", "callbacks=ema"), warmup_steps=1, steps=3)
+    assert (row["status"], row["threads"], updates) == ("finished", 3, [3, 3, 3, 3])
+    assert torch.get_num_threads() == before
+    assert measured(config())["threads"] == before
+    assert len(updates) == 4

@@ -1,5 +1,5 @@
 from reslab.benchmarking.picture import part_percentages
-from reslab.benchmarking.table import cells
+from reslab.benchmarking.table import cells, lines_below
 
 
 def test_the_numbers_of_a_row(finished_row):
@@ -14,3 +14,13 @@ def test_the_numbers_of_a_row(finished_row):
     assert cells(both, ["host_ms", "gpu_ms"])[1:4] == ["8.12 (7.5-1,234)", "9.04", "2.1"]
     assert cells(row, ["host_ms", "gpu_ms"])[1:4] == ["8.12 (7.5-1,234)", "", ""]
     assert cells({"status": "out of memory"}) == ["", "out of memory"]
+
+
+def test_a_graph_that_was_asked_for_and_not_used_is_named_with_the_reason(finished_row):
+    rows = [
+        finished_row("gpu", 1.0, with_graph=asked) | {"graph": graph, "startup_seconds": 0.0}
+        for asked, graph in ((True, "trainer.precision=16-mixed"), (True, True), (False, "graph=false"))
+    ]
+    result = {"cases": rows, "ratios": [], "largest_batches": [], "folder": "b"}
+    lines = [line for line in lines_below(result, ["with_graph"]) if "eagerly" in line]
+    assert lines == ["no graph: graph=true, but steps ran eagerly: trainer.precision=16-mixed"]

@@ -9,11 +9,13 @@ from omegaconf import DictConfig
 from reslab.benchmarking.cases import CASE_OPTIONS, Case, training_settings
 from reslab.benchmarking.isolation import measure_in_own_process
 from reslab.benchmarking.rows import Row, describe_case, describe_result
+from reslab.training.graph import WARMUP_STEPS
 
 log = logging.getLogger(__name__)
 
 # The first step allocates the gradients and the optimizer's state. The second one needs them and its activations.
 STEPS_THAT_MUST_FIT = 2
+STEPS_WITH_GRAPH = WARMUP_STEPS + 2  # one is recorded after the warm-up, and one is replayed
 GRANULARITY = 16  # The batch that is found is at most a sixteenth smaller than the largest one that fits.
 
 
@@ -32,7 +34,8 @@ def find_largest_batch(config: DictConfig, case: Case) -> Row:
 
     def fits(batch_size: int) -> bool:
         tried = replace(case, batch_size=batch_size)
-        row = asdict(tried) | measure_in_own_process(training_settings(config, tried, 0, STEPS_THAT_MUST_FIT, 0))
+        steps = STEPS_WITH_GRAPH if case.with_graph is True else STEPS_THAT_MUST_FIT
+        row = asdict(tried) | measure_in_own_process(training_settings(config, tried, 0, steps, 0))
         finished = bool(row["status"] == "finished")
         log.info("%s: %s", describe_case(row, CASE_OPTIONS), "fits" if finished else describe_result(row))
         rows[batch_size] = row

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -17,12 +18,14 @@ from reslab.benchmarking.memory import limited_memory, peak_memory
 from reslab.benchmarking.options import MEMORY_FORMATS
 from reslab.benchmarking.rows import PARTS, Row
 from reslab.errors import USER_ERRORS, one_line
+from reslab.training.averaging import WeightAverage
 from reslab.training.build import build_classifier, build_data, build_trainer
 from reslab.training.classifier import Classifier
 from reslab.training.graph import build_graphs
 from reslab.training.limits import limit_steps
 from reslab.training.process import prepare_process
 from reslab.training.provenance import provenance
+from reslab.training.threads import given_threads
 
 # How torch, the CUDA libraries, C++ and oneDNN report that memory has run out. oneDNN gives no reason, but "could not
 # create a primitive descriptor" has another one.
@@ -35,7 +38,7 @@ class Stopwatch(Callback):
     """Mark the end of each part of each step: start, data, forward, backward, optimizer, data, …
 
     The part `data` is the loader, augmentation and normalisation; `forward` the network, the loss and the metrics;
-    `optimizer` the optimizer's step and the schedule.
+    `optimizer` the optimizer's step, the schedule, and the average of the weights with callbacks=ema.
 
     On a GPU a mark is an event in the GPU's stream. The parts are then the time that the GPU spent, and nothing waits.
     A CUDA graph cannot be divided: with graph=true, `data` is the loader alone and `forward` is the whole graph.
@@ -96,8 +99,10 @@ def measure(settings: dict[str, Any]) -> Row:
     Args:
         settings: what `reslab.benchmarking.cases.training_settings` returns.
     """
+    config = OmegaConf.create(settings)
     try:
-        return {"status": "finished", **measure_steps(OmegaConf.create(settings))}
+        with given_threads(config):
+            return {"status": "finished", **measure_steps(config)}
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or OUT_OF_MEMORY.search(str(error)):
             return {"status": "out of memory"}
@@ -110,7 +115,7 @@ def measure_steps(config: DictConfig) -> Row:
     prepare_process(config.seed)
     stopwatch = Stopwatch()
     launches = LaunchTimes(config.trainer.max_steps, config.case.launched_steps)
-    trainer = build_trainer(config, [stopwatch, launches], logger=None)
+    trainer = build_trainer(config, [*averages(config), stopwatch, launches], logger=None)
     device = trainer.strategy.root_device
     if device.type == "cuda":
         limit_steps(trainer, config.trainer.max_steps + 2 * config.case.launched_steps)
@@ -141,6 +146,12 @@ def measure_steps(config: DictConfig) -> Row:
         "threads": torch.get_num_threads(),
         "run": provenance(config, data, classifier, trainer),
     }
+
+
+def averages(config: DictConfig) -> list[WeightAverage]:
+    """Return the callbacks that are part of a step. The others act at validations, checkpoints and the end."""
+    made = instantiate(config.callbacks, _convert_="all") or {}
+    return [each for each in made.values() if isinstance(each, WeightAverage)]
 
 
 def percentiles(values: Tensor) -> dict[str, float]:  # (steps,)

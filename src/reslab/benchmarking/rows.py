@@ -36,14 +36,14 @@ def options_that_differ(rows: list[Row]) -> list[str]:
 def describe_case(row: Row, names: Iterable[str]) -> str:
     """Return the named options in words: `cpu, bf16-mixed, batch 64`.
 
-    A finished row has what `auto` was resolved to.
+    A finished row has what `auto` was resolved to, and whether steps were replayed as a graph.
     """
     words = {
         "device": row.get("accelerator", row.get("device")),
         "precision": row.get("run", row)["precision"],
         "memory_format": row["memory_format"],
         "compile": "compiled" if row["compile"] else "not compiled",
-        "with_graph": "graph" if row["with_graph"] is True else "no graph",
+        "with_graph": "graph" if row.get("graph", row["with_graph"]) is True else "no graph",
         "batch_size": f"batch {row['batch_size']}",
     }
     return ", ".join(str(words[name]) for name in names)

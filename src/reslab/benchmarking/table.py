@@ -90,6 +90,9 @@ def lines_below(result: dict[str, Any], names: list[str]) -> Iterator[str]:
         if "error" in row:
             yield f"{describe_case(row, names or CASE_OPTIONS)}: {describe_result(row)}"
     finished = [row for row in result["cases"] if row["status"] == "finished"]
+    for row in finished:
+        if row["with_graph"] is True and row["graph"] is not True:
+            yield f"{describe_case(row, names or CASE_OPTIONS)}: graph=true, but steps ran eagerly: {row['graph']}"
     startups = [f"{describe_case(row, names or ['device'])} {row['startup_seconds']:.1f} s" for row in finished]
     if startups:
         yield f"the warm-up took longer than as many measured steps by: {'; '.join(startups)}"

@@ -71,8 +71,10 @@ def run_inference(config: DictConfig) -> None:
     with signals.deferred():
         from reslab.benchmarking.inference import measure_inference
         from reslab.benchmarking.inference_table import print_inference
+        from reslab.training.threads import given_threads
 
-    print_inference(measure_inference(config))
+    with given_threads(config):
+        print_inference(measure_inference(config))
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from reslab.training.checkpoints import any_process, ends_optimizer_step, interr
 from reslab.training.classifier import Classifier
 from reslab.training.fit import memory_advice
 from reslab.training.process import prepare_process
+from reslab.training.threads import given_threads
 
 STEPS = 100  # optimizer steps, as in fastai's and Lightning's tests
 LOWEST, HIGHEST = 1e-6, 10.0  # from a rate at which no loss moves to one at which no loss falls
@@ -108,7 +109,7 @@ def range_test(config: DictConfig) -> Curve:
     classifier.schedule = lambda step, total_steps: rate_at(step) / config.optimizer.lr
     test = RangeTest()
     trainer = build_trainer(config, [test], None)
-    with signals.deferred(), memory_advice(config):
+    with given_threads(config), signals.deferred(), memory_advice(config):
         trainer.fit(classifier, datamodule=data)
     if not test.curve.losses:
         raise RunError(f"the loss of the first step, at a learning rate of {LOWEST:g}, is not finite: no suggestion")

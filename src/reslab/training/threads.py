@@ -43,6 +43,13 @@ def fixed_threads(config: DictConfig, record: Mapping[str, Any] | None) -> Itera
 
 
 @contextmanager
+def given_threads(config: DictConfig) -> Iterator[None]:
+    """Compute with `threads=` until the end of the block; where it is null, with as many threads as torch has."""
+    with computing_with(config.threads or torch.get_num_threads()):
+        yield
+
+
+@contextmanager
 def computing_with(number: int) -> Iterator[None]:
     """Compute with a number of threads until the end of the block."""
     before = torch.get_num_threads()
