@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 from reslab.data.augmentation import Augmentation
 from reslab.data.batches import BatchOrder, MemoryLoader
 
+WORKERS = 2  # of torch's DataLoader
 TRANSFORM = v2.Compose(
     [
         v2.RandomCrop(32, padding=4),
@@ -37,7 +38,7 @@ def reslab_batches(images: torch.Tensor, labels: torch.Tensor, batch: int) -> It
 
 
 def torchvision_batches(images: torch.Tensor, labels: torch.Tensor, batch: int) -> Iterable[torch.Tensor]:
-    loader = DataLoader(PilImages(images, labels, TRANSFORM), batch, shuffle=True, num_workers=2, drop_last=True)
+    loader = DataLoader(PilImages(images, labels, TRANSFORM), batch, shuffle=True, num_workers=WORKERS, drop_last=True)
     for uint8, _ in loader:
         yield uint8
 
@@ -53,7 +54,7 @@ def main() -> None:
     rates: dict[str, list[float]] = {"ours": [], "torchvision": []}
     for round_number in range(options.rounds + 1):
         for name, batches in (("ours", reslab_batches), ("torchvision", torchvision_batches)):
-            rate = images_per_second(batches(images, labels, options.batch))
+            rate = images_per_second(batches(images, labels, options.batch), WORKERS)
             if round_number:
                 rates[name].append(rate)
     ratio = ratios(rates["ours"], rates["torchvision"])

@@ -70,7 +70,7 @@ def main() -> None:
         for number in range(options.rounds + 1):
             for workers in WORKERS:
                 for program, batches in programs.items():
-                    rate = images_per_second(batches(Path(folder), options.batch, options.crop, workers))
+                    rate = images_per_second(batches(Path(folder), options.batch, options.crop, workers), workers)
                     if number:
                         rates[f"{workers} workers"][program].append(rate)
     results = {

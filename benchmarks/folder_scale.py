@@ -158,7 +158,7 @@ def main() -> None:
             measured = {
                 name: (
                     seconds_to_first_batch(name, folder, kind),
-                    images_per_second(islice(batches(folder, kind), BATCHES)),
+                    images_per_second(islice(batches(folder, kind), BATCHES), WORKERS),
                 )
                 for name, batches in PROGRAMS.items()
             }

@@ -15,7 +15,7 @@ from pathlib import Path
 from recording import median_and_range, ratios, write_results
 from torchvision.datasets import ImageFolder
 
-from reslab.data.folders import class_images, find_splits, subfolders
+from reslab.data.folders import class_images, find_splits, list_classes, subfolders
 
 
 def write_files(folder: Path, classes: int, images: int) -> None:
@@ -27,7 +27,8 @@ def write_files(folder: Path, classes: int, images: int) -> None:
 
 def reslab_listing(folder: Path) -> list[tuple[str, int]]:
     assert not find_splits(folder)
-    found = class_images(folder, subfolders(folder))
+    classes = subfolders(folder)
+    found = class_images(folder, classes, list_classes(folder, classes))
     return [(path, label) for label, paths in enumerate(found) for path in paths]
 
 

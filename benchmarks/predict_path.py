@@ -26,6 +26,7 @@ from recording import images_per_second, median_and_range, ratios, write_results
 from torch.utils.data import DataLoader, Dataset
 
 import reslab
+from reslab.benchmarking.memory import peak_memory
 from reslab.data.readers import ReadSquare
 from reslab.inference.loading import load_classifier
 from reslab.inference.prediction import Predictions
@@ -90,8 +91,8 @@ def print_peaks(checkpoint: Path, folder: Path, count: int, workers: int) -> Non
     files = sorted(map(str, folder.glob("*.jpg"))) * (count // FILES)
     for _ in reslab_batches(checkpoint, files, workers, folder / "predictions.csv"):
         pass
-    peaks = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps([round(peak, 1) for peak in peaks]))
+    own, of_worker = peak_memory(torch.device("cpu")), 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(json.dumps([round(peak / 2**20, 1) for peak in (own, of_worker)]))
 
 
 def table_seconds(folder: Path) -> dict[str, float]:
@@ -129,7 +130,8 @@ def main() -> None:
         ).checkpoint()  # fmt: skip
         for number in range(given.rounds + 1):
             for name, batches in PROGRAMS.items():
-                rate = images_per_second(batches(checkpoint, files, given.workers, Path(temporary) / "a.csv"))
+                made = batches(checkpoint, files, given.workers, Path(temporary) / "a.csv")
+                rate = images_per_second(made, given.workers)
                 if number:
                     rates[name].append(rate)
         peaks = {count: peaks_in_mb(checkpoint, folder, count, given.workers) for count in COUNTS}

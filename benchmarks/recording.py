@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 
-def images_per_second(batches: Iterable[Any]) -> float:
-    """Return the speed from the end of the first batch to the last one, so that the start of workers does not count."""
+def images_per_second(batches: Iterable[Any], workers: int) -> float:
+    """Return the speed of the batches after the first one of each worker, so that the start of workers does not count.
+
+    Workers that begin together have their first batches ready at the same time.
+    """
     iterator = iter(batches)
-    next(iterator)
+    for _ in range(max(1, workers)):
+        next(iterator)
     start, count = time.perf_counter(), 0
     for batch in iterator:
         count += len(batch)

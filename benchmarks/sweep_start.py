@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 TRAIN = [sys.executable, str(ROOT / "src" / "train.py")]
 OPTIONS = ("model=resnet8", "trainer=cpu", "logger=none", "test=false", "trainer.precision=32-true")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+FIRST_EPOCH = "1"  # the first word of its line
 TIMED = """
 import sys, time
 from reslab.sweeps.jobs import SweepJobs
@@ -64,15 +65,15 @@ def finished_sweep(folder: Path, jobs: int) -> None:
     assert yaml.safe_load(record.read_bytes())["hydra"]["overrides"]["task"][-1] == f"seed=range({jobs})"
 
 
-def seconds_until(line: str | None, arguments: list[str], folder: Path) -> float:
-    """Return the processor time until a command has printed a line with this beginning, or until its end for None."""
+def seconds_until(first_word: str | None, arguments: list[str], folder: Path) -> float:
+    """Return the processor time until a command has printed a line with this first word, or until its end for None."""
     start = child_seconds()
     with Popen([*TRAIN, *arguments], cwd=folder, env=ENVIRONMENT, text=True, stdout=PIPE) as process:
         assert process.stdout is not None
-        found = any(line is not None and each.startswith(line) for each in process.stdout)
+        found = any(first_word is not None and line.split()[:1] == [first_word] for line in process.stdout)
         if found:
             process.kill()
-    assert found or (line is None and process.returncode == 0), arguments
+    assert found or (first_word is None and process.returncode == 0), arguments
     return child_seconds() - start
 
 
@@ -92,13 +93,13 @@ def recognition_seconds(folder: Path) -> float:
 def measure(jobs: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        new = seconds_until("epoch 1", sweep_arguments(jobs), folder)
+        new = seconds_until(FIRST_EPOCH, sweep_arguments(jobs), folder)
         shutil.rmtree(folder / "sweep")
         finished_sweep(folder, jobs)
         recognised = recognition_seconds(folder)
         all_finished = seconds_until(None, ["resume=sweep"], folder)
         shutil.rmtree(next(folder.glob(f"sweep/{jobs - 1}_*")))
-        last = seconds_until("epoch 1", ["resume=sweep"], folder)
+        last = seconds_until(FIRST_EPOCH, ["resume=sweep"], folder)
     return {
         f"{jobs} finished jobs, recognised": recognised,
         f"{jobs} finished jobs, the whole command": all_finished,
@@ -109,7 +110,7 @@ def measure(jobs: int) -> dict[str, float]:
 
 def single_run() -> float:
     with tempfile.TemporaryDirectory() as folder:
-        return seconds_until("epoch 1", [*OPTIONS, "trainer.max_epochs=1", "hydra.run.dir=run"], Path(folder))
+        return seconds_until(FIRST_EPOCH, [*OPTIONS, "trainer.max_epochs=1", "hydra.run.dir=run"], Path(folder))
 
 
 def main() -> None:
