@@ -11,7 +11,7 @@ from torch.func import functional_call
 from reslab.configuration import to_dict
 from reslab.errors import UserError
 from reslab.models.resnet import ResNet
-from reslab.models.weights import StateDict, load_weights, read_published, stem_of, warn_of_another_function
+from reslab.models.weights import StateDict, Weights, load_weights, read_published, stem_of, warn_of_another_function
 from reslab.options import check_made
 
 log = logging.getLogger(__name__)
@@ -41,19 +41,20 @@ def build_network(
     for option in ("freeze", "train_norms", "layer_decay", "whiten_stem"):  # they concern training
         description.pop(option, None)
     name = description.pop("name")
+    published = Weights({}, {})
     if restored is not None:
-        state, trained, weights = restored, {}, None
+        published, weights = Weights(restored, {}), None
         description |= {"pretrained": False} if "pretrained" in description else {}
-    else:
-        state, trained = ({}, {}) if weights is None else read_published(weights, name, description.get("stem"))
+    elif weights is not None:
+        published = read_published(weights, name, description.get("stem"))
     if description.get("stem") == "auto":
-        description["stem"] = choose_stem(state, image_size)
+        description["stem"] = choose_stem(published.tensors, image_size)
     named = OmegaConf.create({"model": description}).model  # an error names the group
     network: nn.Module = instantiate(named, in_channels=channels, num_classes=num_classes)
     check_made("model", network, nn.Module)
     if weights is not None:
-        load_weights(network, state, weights, name)
-        warn_of_another_function(weights, trained, description)
+        load_weights(network, published.tensors, weights, name)
+        warn_of_another_function(weights, published.trained, description)
     return network
 
 

@@ -17,7 +17,8 @@ def prepare_process(seed: int) -> None:
     quiet_lightning()
     keep_freed_memory()
     torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
-    torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # not where the CPU has it: convolutions do not use it either
+    # Not on a CPU that has it, because convolutions do not use it there.
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]  # torch makes it at its import
     L.seed_everything(seed, verbose=False)
 
 
