@@ -82,11 +82,11 @@ def main() -> None:
         **vars(options),
     }
     write_results(__file__, results, ("torch", "torchvision", "pillow"))
-    for workers, both in rates.items():
+    for name, both in rates.items():
         medians = [statistics.median(values) for values in both.values()]
         print(
             "{}: ours {:.0f}, torchvision {:.0f} images/s; ratio {median:.2f} ({min:.2f} to {max:.2f}), n={}".format(
-                workers, *medians, options.rounds, **ratios(both["ours"], both["torchvision"])
+                name, *medians, options.rounds, **ratios(both["ours"], both["torchvision"])
             )
         )
 

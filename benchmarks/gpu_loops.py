@@ -94,7 +94,7 @@ class Loop:
     def __init__(self, work: Work, device: torch.device, as_graph: bool) -> None:
         torch.manual_seed(0)
         self.device, self.as_graph = device, as_graph
-        self.network = work.network().to(device, memory_format=torch.channels_last)
+        self.network = work.network().to(device).to(memory_format=torch.channels_last)
         shape = (4 * work.batch, 3, work.pixels, work.pixels)
         self.images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
         self.labels = torch.randint(0, 10, (len(self.images),), device=device)

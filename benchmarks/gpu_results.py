@@ -189,7 +189,7 @@ def cell(numbers: Sequence[Any], form: str) -> str:
 
 def measured_on(records: Iterable[Record]) -> list[str]:
     """Return one line for each card, driver, torch and commit that the rows were measured with."""
-    places = {}
+    places: dict[tuple[str, ...], int] = {}
     for each in records:
         if each["status"] == MEASURED:
             place = (each["card"], each["driver"], each["versions"]["torch"], each["commit"] or each["source"])

@@ -117,7 +117,8 @@ def main() -> None:
     parser.add_argument("places", nargs="*", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.peak:
-        print_peaks(*given.places, given.peak, given.workers)
+        checkpoint, folder = given.places
+        print_peaks(checkpoint, folder, given.peak, given.workers)
         return
     rates: dict[str, list[float]] = {name: [] for name in PROGRAMS}
     with tempfile.TemporaryDirectory() as temporary:
