@@ -6,7 +6,7 @@ Nothing here imports torch.
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import zip_longest
@@ -25,6 +25,8 @@ CONF = next((path for path in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if
 ZOO = CONF.parent / ("zoo" if CONF.parent == PACKAGE else "docs/zoo")
 
 CONFIG_DIR = ("--config-dir", "-cd")  # the flags of Hydra that name a folder of the user's own
+SEARCHPATH, FILE = "hydra.searchpath", "file://"  # Hydra's option for more such folders, and how each begins there
+A_RUN = "hydra.mode=RUN"  # makes a job of a sweep that an experiment asks for a single run
 CHOICE = r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*"  # the name of a file that an override may choose
 
 
@@ -168,27 +170,66 @@ def own_folders(arguments: Sequence[str]) -> list[Path]:
     for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         name, _, value = argument.partition("=")
         if name in CONFIG_DIR:
-            folders.append(value or following)
-        elif name == "hydra.searchpath":
-            folders += [str(place).removeprefix("file://") for place in searched_places(value)]
-    return [Path(folder).expanduser() for folder in dict.fromkeys(folders)]
+            folders.append(os.path.expanduser(value or following))
+        elif name == SEARCHPATH:
+            places = map(place_in_home, searched_places(value))
+            folders += [place.removeprefix(FILE) for place in places if place.startswith(FILE)]
+    return [Path(folder) for folder in dict.fromkeys(folders)]
 
 
-def own_flags() -> list[str]:
-    """Return the flags of this process that name the user's own folders of configuration, for a command to paste."""
-    return [f"--config-dir={folder}" for folder in own_folders(sys.argv[1:])]
+def own_flags(*, same_command: bool = False) -> list[str]:
+    """Return the arguments of this process that say where the user's own configuration is.
+
+    Args:
+        same_command: whether they are for a process with the same main file as this one, which `--config-path` and
+            `--config-name` choose; other commands have their own.
+    """
+    from reslab.internals import hydra_arguments
+
+    given = vars(hydra_arguments())
+    names = ("config_path", "config_name", "config_dir") if same_command else ("config_dir",)
+    flags = [f"--{name.replace('_', '-')}={given[name]}" for name in names if given[name]]
+    return [*flags, *(each for each in given["overrides"] if name_of(each) == SEARCHPATH)]
 
 
 def searched_places(searchpath: str) -> list[str]:
-    """Return the folders in the value of `hydra.searchpath=`; none where Hydra will refuse it."""
+    """Return the places in the value of `hydra.searchpath=`; none where Hydra will refuse it."""
     override = parsed(f"x={searchpath}")
-    places = as_list(override.value()) if override is not None else []
-    return [str(place) for place in places if str(place).startswith("file://")]
+    return [str(place) for place in as_list(override.value())] if override is not None else []
+
+
+def place_in_home(place: str) -> str:
+    """Expand `~` in a place of `hydra.searchpath=`."""
+    return FILE + os.path.expanduser(place.removeprefix(FILE)) if place.startswith(FILE) else place
 
 
 def searchpath_override(*folders: str | Path) -> str:
     """Return the override by which Hydra finds the user's own folders of configuration."""
-    return f"hydra.searchpath=[{','.join(quoted(f'file://{Path(folder).absolute()}') for folder in folders)}]"
+    return searchpath_of(f"{FILE}{Path(folder).absolute()}" for folder in folders)
+
+
+def searchpath_of(places: Iterable[str]) -> str:
+    return f"{SEARCHPATH}=[{','.join(map(quoted, places))}]"
+
+
+def with_home(arguments: Sequence[str]) -> list[str]:
+    """Expand `~` where arguments name the user's own folders of configuration, as in `--config-dir=~/mine`.
+
+    Shells leave it as it is there, and Hydra would take it literally.
+    """
+    return [
+        os.path.expanduser(argument) if before in CONFIG_DIR else argument_with_home(argument)
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+    ]
+
+
+def argument_with_home(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    if equals and name in CONFIG_DIR:
+        return f"{name}={os.path.expanduser(value)}"
+    places = searched_places(value) if name == SEARCHPATH else []
+    expanded = [*map(place_in_home, places)]
+    return argument if expanded == places else searchpath_of(expanded)
 
 
 @contextmanager

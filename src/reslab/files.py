@@ -332,7 +332,7 @@ def remove_empty_folders(folder: Path, outer: Path) -> None:
     with suppress(OSError):  # there are other files
         folder.rmdir()
         for parent in folder.absolute().parents:
-            if outer.expanduser().absolute() not in parent.parents:
+            if Path(os.path.expanduser(outer)).absolute() not in parent.parents:
                 break
             parent.rmdir()
 

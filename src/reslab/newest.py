@@ -31,7 +31,7 @@ def require_run(folder: str | Path) -> Path:
         UserError: there is none.
     """
     require_text(folder, "the folder of a run")
-    path = os.path.expanduser(folder)  # noqa: PTH111  # Path("") would be the current folder
+    path = os.path.expanduser(folder)  # Path("") would be the current folder
     if not path:
         raise UserError("the path is empty: give a run's folder, or latest")
     path = located(path)

@@ -200,7 +200,7 @@ class Schema:
         """Replace `~` by the home folder in the paths of a composed configuration: files in conf/ may have it too."""
         for name in (name for name, kind in self.kinds.items() if kind.is_path):
             value = OmegaConf.select(config, name)
-            expanded = [os.path.expanduser(str(path)) for path in as_list(value)]  # noqa: PTH111
+            expanded = [os.path.expanduser(str(path)) for path in as_list(value)]
             if any(str(path).startswith("~") for path in as_list(value)):
                 OmegaConf.update(config, name, expanded if isinstance(value, ListConfig) else expanded[0])
 

@@ -155,7 +155,7 @@ class Run:
     @classmethod
     def below(cls, folder: str | Path) -> Iterator["Run"]:
         """Yield every run in a folder or below it, in no order. The folder of a benchmark holds no run."""
-        for settings in Path(folder).expanduser().rglob(".hydra"):
+        for settings in Path(os.path.expanduser(folder)).rglob(".hydra"):
             if not os.path.exists(settings.parent / BENCHMARK_FILE):
                 yield cls(settings.parent)
 
@@ -605,7 +605,7 @@ def checked_config_dir(config_dir: str | Path | None) -> str | None:
     if config_dir is None:
         return None
     require_text(config_dir, "config_dir")
-    folder = os.path.expanduser(config_dir)  # noqa: PTH111  # Path would drop a slash at the end
+    folder = os.path.expanduser(config_dir)
     if not os.path.isdir(folder):
         raise UserError(f"config_dir={config_dir}: there is no such folder")
     return folder
@@ -817,7 +817,7 @@ def older_options(saved: Mapping[str, Any], today: Mapping[str, Any]) -> list[st
 
 def present_value(name: str, value: Any) -> Any:
     if isinstance(value, str) and value.startswith("~/"):
-        return os.path.expanduser(value)  # noqa: PTH111  # Path would drop a slash at the end
+        return os.path.expanduser(value)
     return current_class_path(value) if name.endswith("_target_") else value
 
 

@@ -238,6 +238,15 @@ def test_the_newest_run_is_named_when_a_run_begins_from_its_weights(tmp_path, mo
         now = "model.weights=runs/resnet8-digits/b$"
         with pytest.raises(UserError, match=rf"^model\.weights={asked}: latest would be another run later: .*{now}"):
             with_fixed_run(f"model.weights={asked}", arguments)
+    auto = ["resume=auto", "outputs=new"]
+    assert with_fixed_run("model.weights=runs", auto) == newest.replace("outputs", "runs")  # no new run comes there
+    for place in ("hydra.run.dir=runs/a/b", "hydra.sweep.dir='runs/c'"):
+        with pytest.raises(UserError, match="runs would be another run later"):
+            with_fixed_run("model.weights=runs", [*auto, place])
+    Path("experiment").mkdir()
+    Path("experiment/elsewhere.yaml").write_text("# @package _global_\noutputs: runs\n")
+    elsewhere = ["experiment=elsewhere", "--config-dir", "."]
+    assert with_fixed_run("model.weights=latest", elsewhere) == newest.replace("outputs", "runs")
     for other in ("model.weights=runs/resnet8-digits/a", "model.weights=IMAGENET1K_V2", "model.weights=a,b",
                   "model.weights=", "model.weights=''",
                   "data.root=latest", "model=latest"):  # fmt: skip
@@ -290,3 +299,12 @@ def test_what_is_ignored_is_not_refused_beside_a_folder_that_may_have_it(option)
         check_ignored([option, source], "config")
     with pytest.raises(UserError):
         check_ignored([option], "config")
+
+
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [("resume=run", "leave it out"), ("resume=auto", "give hydra.run.dir=x"), ("from=run", "give hydra.run.dir=x")],
+)
+def test_the_folder_of_a_run_is_not_an_option_beside_another_run_either(source, advice):
+    with pytest.raises(UserError, match=f"^folder= follows from the place of the run: {advice}$"):
+        check_ignored([source, "folder=x"], "config")

@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 from conftest import CONF
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from reslab.commands.entry import (
+    as_own_command,
     check,
     checked_task,
     command_line,
@@ -35,7 +38,6 @@ from reslab.files import RunLog
 from reslab.inference.options import PREDICT_SCHEMA
 from reslab.internals import run_hydra_job
 from reslab.machine import LIGHTNING_PROCESS
-from reslab.machine import command as command_to_paste
 from reslab.processes import FAILURES, LostProcessError, read_failure
 from reslab.run import Run
 from reslab.training.options import TRAINING_SCHEMA
@@ -120,10 +122,10 @@ def test_what_ends_a_run_on_the_disk_names_what_continues_it(tmp_path, capsys, c
     config = OmegaConf.create({"resume": None})
     with (
         pytest.raises(RunError) as failed,
-        recorded_failure(TRAINING_SCHEMA, Run(folder), False, config, lambda path: ""),
+        recorded_failure(TRAINING_SCHEMA, Run(folder), False, config, lambda path: f"train.py 'resume={path}'"),
     ):
         raise OSError(number, "why", "a")
-    line = f"{problem} 'resume={folder}' {effect}"
+    line = f"{problem} train.py 'resume={folder}' {effect}"
     assert (str(failed.value), Run(folder).result["error"]) == (line, line)
     with pytest.raises(SystemExit):
         fail(failed.value, "config")
@@ -164,6 +166,25 @@ def test_the_processes_of_a_run_inherit_what_the_user_has_chosen_about_traceback
         with command_line(["train.py"], {FULL_ERROR: "1"}), initialized_hydra():  # what this process sets for Hydra
             run_hydra_job("config", task, [f"hydra.run.dir={tmp_path}/run"])
     assert seen == [chosen]
+
+
+def test_the_processes_of_a_job_find_the_users_own_configuration_and_train_one_run(tmp_path, monkeypatch, sweep_job):
+    """Lightning starts them with the command line of this process."""
+    own = ["--config-dir=mine", f"hydra.searchpath=['file://{tmp_path}']"]
+    monkeypatch.setattr(sys, "argv", ["train.py", own[0], "-m", "optimizer.lr=0.1,0.2", own[1]])
+    with as_own_command(None):
+        assert sys.argv == ["train.py", *own, "optimizer.lr=0.1", "hydra.mode=RUN"]
+    assert sys.argv[2] == "-m"
+    assert HydraConfig.get().run.dir == str(tmp_path)
+
+
+@pytest.fixture
+def sweep_job(tmp_path, monkeypatch):
+    """Let Hydra run the job `optimizer.lr=0.1` of a sweep, in a folder that exists."""
+    options = {"mode": RunMode.MULTIRUN, "runtime": {"output_dir": str(tmp_path)}, "run": {"dir": "."}}
+    config = OmegaConf.create(options | {"overrides": {"task": ["optimizer.lr=0.1"]}})
+    OmegaConf.set_readonly(config, True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: config)
 
 
 def test_what_must_be_given(composed):
@@ -212,8 +233,8 @@ def test_a_signal_after_the_end_of_a_run_has_interrupted_nothing(tmp_path, capsy
     run.checkpoints.mkdir()
     if saved:
         run.last.touch()
-    print_interruption(Interrupted(signal.SIGTERM), run, is_kept=True)
-    lines = [f"interrupted (SIGTERM); {says}:", command_to_paste("train", f"resume={tmp_path}")]
+    print_interruption(Interrupted(signal.SIGTERM), run, True, lambda path: f"train.py resume={path}")
+    lines = [f"interrupted (SIGTERM); {says}:", f"train.py resume={tmp_path}"]
     assert capsys.readouterr().err.splitlines() == (lines if says else [])
 
 
@@ -237,6 +258,11 @@ def test_runs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "strftime", lambda _: "2026-01-31_12-00-00")
     folders = [Path(make_folder(str(tmp_path / "runs"))).name for _ in range(3)]
     assert folders == ["2026-01-31_12-00-00", "2026-01-31_12-00-00_2", "2026-01-31_12-00-00_3"]
+
+
+def test_a_tilde_before_no_users_name_is_a_part_of_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(make_folder("~nobody_of_this_name/x")).parent.resolve() == tmp_path / "~nobody_of_this_name" / "x"
 
 
 def test_a_run_keeps_its_folder(tmp_path):

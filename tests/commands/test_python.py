@@ -261,7 +261,8 @@ def test_a_failure_is_raised_as_it_is_and_recorded(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_interrupt_saves_the_run_and_is_pythons_own(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("options", "trust"), [([], []), (["seed=${oc.decode:3}"], ["trust=true"])])
+def test_an_interrupt_saves_the_run_and_is_pythons_own(tmp_path, monkeypatch, capsys, options, trust):
     handler = signal.getsignal(signal.SIGINT)
     step = fit.Classifier.training_step
 
@@ -272,14 +273,15 @@ def test_an_interrupt_saves_the_run_and_is_pythons_own(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(fit.Classifier, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        reslab.train(*QUICK, f"hydra.run.dir={tmp_path}/run")
+        reslab.train(*QUICK, *options, f"hydra.run.dir={tmp_path}/run")
     run = reslab.load(tmp_path / "run")
     assert run.status == "interrupted"
-    assert capsys.readouterr().err.splitlines()[-1] == "reslab.train('resume=run')"
+    call = ", ".join(map(repr, ["resume=run", *trust]))
+    assert capsys.readouterr().err.splitlines()[-1] == f"reslab.train({call})"
     assert torch.load(run.last, weights_only=True)["global_step"] == 8
     assert signal.getsignal(signal.SIGINT) is handler
     monkeypatch.setattr(fit.Classifier, "training_step", step)
-    assert reslab.train(f"resume={run.folder}").status == "finished"
+    assert reslab.train(f"resume={run.folder}", *trust).status == "finished"
     assert signals.caught is None
 
 

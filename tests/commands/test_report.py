@@ -8,7 +8,7 @@ import pytest
 from conftest import SRC, run
 from fake_runs import make_run, make_sweep
 
-from reslab.commands.report import report
+from reslab.commands.report import folder_of, report
 from reslab.errors import UserError
 from reslab.run import Run
 
@@ -170,6 +170,10 @@ def test_a_tilde_is_the_home_folder(sweep, no_torch):
     done = run("report", "~/sweep", "output=~/there", cwd=sweep.parent, HOME=str(sweep.parent), **no_torch)
     assert (done.returncode, done.stderr) == (0, "")
     assert (sweep.parent / "there" / "report.html").is_file()
+
+
+def test_a_tilde_before_no_users_name_is_a_part_of_a_name():
+    assert folder_of("~nobody_of_this_name/x") == Path("~nobody_of_this_name/x")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -25,12 +26,13 @@ import reslab
 from reslab import files
 from reslab.commands.entry import errors_as_one_line, run_hydra
 from reslab.commands.resume import outputs_of, resumed_command_line
-from reslab.commands.trust import trust_of
 from reslab.configuration import ZOO, composed, flatten, quoted, unquoted, without_plus
 from reslab.errors import NothingLeftToDo, RunError, UserError
+from reslab.internals import asks_for_sweep
 from reslab.newest import newest_first, require_checkpoint
 from reslab.run import MAY_DIFFER, Run, differences, identity, may_differ
 from reslab.sweeps.options import PRUNING_OVERRIDE
+from reslab.sweeps.trust import trust_of
 from reslab.training import checkpoints, fit
 from reslab.training.options import TRAINING_SCHEMA
 
@@ -407,7 +409,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path):
         process = start(parts, *arguments)  # 630 kB a checkpoint: there is place for three, but not for the fourth
         assert process.wait() == 1
         output = (parts / "output.txt").read_text()
-        assert "error: the disk is full: free some space, then resume=" in output
+        assert re.search(r"error: the disk is full: free some space, then \S+ \S*train\.py resume=", output)
         assert "Traceback" not in output
         shutil.copytree(parts / "outputs", tmp_path / "larger" / "outputs")
         (run_folder,) = (tmp_path / "larger").glob("outputs/*/*")
@@ -435,7 +437,7 @@ def make_run(folder, overrides, status=None, config_dir=None):
 @pytest.mark.slow
 def test_resume_stands_for_the_runs_own_arguments(tmp_path):
     folder = make_run(tmp_path / "0_seed=3", ["model=resnet8", "seed=3", "trainer.max_epochs=2"])
-    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
     asked = resumed_command_line([f"resume={folder}", "trainer.max_epochs=4"])
     assert asked == ["model=resnet8", "seed=3", "trainer.max_epochs=4", *place]
     assert resumed_command_line(asked) == asked  # as a further process of the run asks
@@ -451,7 +453,7 @@ def test_a_checkpoint_stands_for_its_run(tmp_path):
     best = folder / "checkpoints" / "best.ckpt"
     best.parent.mkdir()
     best.touch()
-    place = [f"resume='{best}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    place = [f"resume='{best}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
     assert resumed_command_line([f"resume={best}"]) == ["seed=3", *place]
 
 
@@ -553,7 +555,7 @@ def test_auto_is_the_newest_unfinished_run_of_the_same_command(tmp_path, monkeyp
         folder = make_run(Path("outputs") / "resnet8-digits" / name, overrides, status)
         os.utime(folder / ".hydra" / "config.yaml", (age, age))
     folder = Path("outputs/resnet8-digits/newer")
-    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
     assert resumed_command_line(asked) == [*asked[1::-1][::-1], *place]
     (folder / ".hydra" / "overrides.yaml").write_text("[seed='3")  # killed while Hydra wrote it
     assert "resume='outputs/resnet8-digits/older'" in resumed_command_line(asked)
@@ -665,10 +667,10 @@ def test_what_may_differ():
     assert [name for name in MAY_DIFFER if not any(key == name or key.startswith(f"{name}.") for key in known)] == []
 
 
-def sweep_folder(folder, task, hydra=()):
+def sweep_folder(folder, task, hydra=(), **options):
     folder.mkdir(parents=True)
     overrides = {"hydra": {"overrides": {"task": list(task), "hydra": list(hydra)}}}
-    (folder / "multirun.yaml").write_text(yaml.safe_dump(overrides))
+    (folder / "multirun.yaml").write_text(yaml.safe_dump(options | overrides))
     return folder
 
 
@@ -700,13 +702,34 @@ def test_the_folder_of_a_sweep_is_refused_for_another_sweep(tmp_path):
         resumed_command_line(["-m", "seed=1,2", f"hydra.sweep.dir={folder}"])
 
 
+def test_a_sweep_of_the_users_own_configuration_asks_for_its_folder(tmp_path):
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "z.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+    needs = "which conf/ does not have: give your own folder of configuration, --config-dir=<folder>$"
+    own = f"--config-dir={tmp_path}/mine"
+    for name, choice, file in (("a", "experiment=z", "experiment/z"), ("b", "model=resnet8,tiny", "model/tiny")):
+        folder = sweep_folder(tmp_path / name, [choice, "optimizer.lr=0.1,0.2", "z.knob=3"])
+        with pytest.raises(UserError, match=rf"^resume={folder} needs {file}\.yaml, {needs}"):
+            resumed_command_line([f"resume={folder}"])
+    assert resumed_command_line([f"resume={tmp_path}/a", "trust=true", own])[-1] == own
+
+
+def test_the_job_of_a_sweep_that_an_experiment_asks_for_is_resumed_as_a_single_run(tmp_path):
+    folder = make_run(tmp_path / "0", ["model=plain20", "experiment=degradation"])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for option in ("resume", "from"):
+            arguments = resumed_command_line([f"{option}={folder}"])
+            assert not asks_for_sweep("config", [each for each in arguments if not each.startswith("resume=")])
+        assert asks_for_sweep("config", resumed_command_line([f"from={folder}", "hydra.mode=MULTIRUN"]))
+
+
 def test_the_flags_of_a_resumed_run_stay_together_at_the_end(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "mine.yaml").write_text("defaults: [resnet8]\nname: mine\n")
     folder = make_run(tmp_path / "run", ["model=mine", "seed=3"], config_dir=tmp_path / "mine")
     asked = ["--config-dir", "mine", f"resume={folder}", "seed=4"]
-    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
     assert resumed_command_line(asked) == ["model=mine", "seed=4", *place, "--config-dir", "mine"]
 
 
@@ -717,36 +740,44 @@ def test_the_flags_of_a_resumed_run_stay_together_at_the_end(tmp_path, monkeypat
 def test_what_the_user_gives_or_trusts_is_taken(tmp_path):
     mine = ["+callbacks.mine._target_=my.Callback", "+callbacks.mine.path=/x"]
     folder = make_run(tmp_path / "run", ["seed=3", *mine])
-    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
     with pytest.raises(UserError, match=r"would set \+callbacks\.mine\._target_=my\.Callback, which is refused"):
         resumed_command_line([f"resume={folder}"])
     assert resumed_command_line([f"resume={folder}", "trust=true"]) == ["seed=3", *mine, *place]
-    assert trust_of(Run(folder)) == ["trust=true"]
+    assert trust_of(folder) == ["trust=true"]
     again = resumed_command_line([f"resume={folder}", *mine])
     assert again == ["seed=3", *mine, *place]
     assert resumed_command_line(again) == again  # a further process of the run needs no trust=true
-    assert resumed_command_line([f"from={folder}", "trust=true", "seed=4"]) == [*mine, "seed=4"]
+    assert resumed_command_line([f"from={folder}", "trust=true", "seed=4"]) == [*mine, "hydra.mode=RUN", "seed=4"]
 
 
 @pytest.mark.slow
 def test_the_run_of_a_search_is_resumed_and_repeated_outside_of_it(tmp_path):
     folder = make_run(tmp_path / "run", ["seed=3", PRUNING_OVERRIDE])
-    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
-    assert resumed_command_line([f"from={folder}"]) == ["seed=3"]
+    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
+    assert resumed_command_line([f"from={folder}"]) == ["seed=3", "hydra.mode=RUN"]
     assert resumed_command_line([f"resume={folder}"]) == ["seed=3", *place]
-    assert trust_of(Run(folder)) == []
+    assert trust_of(folder) == []
     assert resumed_command_line([f"resume={folder}", PRUNING_OVERRIDE]) == ["seed=3", PRUNING_OVERRIDE, *place]
 
 
 def test_a_run_and_a_sweep_are_not_resumed_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make_run(Path("run"), ["seed=3"])
-    Path("sweep").mkdir()
-    Path("sweep/multirun.yaml").write_text("hydra:\n  overrides: {hydra: [hydra.mode=MULTIRUN], task: ['seed=1,2']}\n")
+    make_run(Path("run"), ["seed=3", "outputs=began_with"])
+    sweep_folder(Path("sweep"), ["seed=1,2"], ["hydra.mode=MULTIRUN"], outputs="began_with")
     for folder, option in (("run", "hydra.run.dir"), ("sweep", "hydra.sweep.dir")):
         with pytest.raises(UserError, match=rf"^resume= continues in {folder}: leave out {option}=, or repeat"):
             resumed_command_line([f"resume={folder}", f"{option}=other"])
-        assert f"{option}='{folder}'" in resumed_command_line([f"resume={folder}", f"{option}='{tmp_path / folder}'"])
+        Path("link").unlink(missing_ok=True)
+        Path("link").symlink_to(folder)
+        for same in (tmp_path / folder, f"run/../{folder}", "link"):
+            assert f"{option}='{folder}'" in resumed_command_line([f"resume={folder}", f"{option}='{same}'"])
+        with pytest.raises(
+            UserError, match=rf"^resume= continues in {folder}, which is not in {tmp_path}/other: leave"
+        ):
+            resumed_command_line([f"resume={folder}", "outputs=other"])
+        for outputs in (".", "began_with"):
+            assert f"{option}='{folder}'" in resumed_command_line([f"resume={folder}", f"outputs={outputs}"])
     with pytest.raises(UserError, match="from=sweep is a sweep: from= repeats one run, give the folder of a job"):
         resumed_command_line(["from=sweep"])
 
@@ -757,6 +788,25 @@ def test_runs_are_looked_for_where_an_experiment_puts_them(tmp_path):
     own = ["--config-dir", str(tmp_path)]
     assert outputs_of(["experiment=elsewhere", *own]) == "runs"
     assert outputs_of(["seed=1", *own]) == outputs_of(["experiment=missing", *own]) == "outputs"
+    assert outputs_of(["experiment=missing", "outputs='it\\'s here'"]) == "it's here"
+
+
+def test_runs_are_looked_for_where_an_interpolation_puts_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    (tmp_path / "experiment").mkdir()
+    for name, outputs in {"home": "~/runs", "computed": "${oc.env:SCRATCH}/${model.name}/${seed}"}.items():
+        (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\noutputs: {outputs}\n")
+    own = ["--config-dir", str(tmp_path)]
+    assert outputs_of(["experiment=home", *own]) == "/home/me/runs"
+    computed = ["experiment=computed", "model=resnet8", "seed=3", *own]
+    assert outputs_of(computed) == outputs_of([*computed, "-m", "mixup=0,1", "hydra.run.dir=x"]) == "/scratch/resnet8/3"
+    assert outputs_of(["outputs=${oc.env:SCRATCH}/x", *own]) == "/scratch/x"
+    monkeypatch.delenv("SCRATCH")
+    with pytest.raises(
+        UserError, match=r"^outputs=\$\{oc\.env:SCRATCH\}/.* is not known before .*SCRATCH.*: give outputs="
+    ):
+        outputs_of(computed)
 
 
 def test_the_flags_of_a_repeated_run_stay_together_at_the_end(tmp_path):
@@ -795,10 +845,10 @@ def test_the_folder_that_is_named_decides_where_a_resumed_run_is(tmp_path):
     ]
     folder = make_run(tmp_path / "run", ["seed=3"])
     Run(folder).write_settings(Run(folder).config_file.read_text(), ["seed=3", *places])
-    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
     for trust in ([], ["trust=true"]):
         assert resumed_command_line([f"resume={folder}", *trust]) == ["seed=3", *place]
-        assert resumed_command_line([f"from={folder}", *trust]) == ["seed=3"]
+        assert resumed_command_line([f"from={folder}", *trust]) == ["seed=3", "hydra.mode=RUN"]
     sweep = sweep_folder(tmp_path / "sweep", ["seed=1,2", *places[:2]], [f"hydra.sweep.dir={other}", places[2]])
     assert resumed_command_line([f"resume={sweep}"]) == [f"hydra.sweep.dir='{sweep}'", "seed=1,2"]
 
@@ -896,4 +946,5 @@ def test_weights_without_an_optimizer_are_not_resumed(name):
 
 
 def test_a_network_of_the_zoo_is_trained_again_by_its_own_command():
-    assert resumed_command_line(["from=zoo/digits_resnet8", "seed=3"]) == ["model=resnet8", "seed=3"]
+    again = ["model=resnet8", "hydra.mode=RUN", "seed=3"]
+    assert resumed_command_line(["from=zoo/digits_resnet8", "seed=3"]) == again

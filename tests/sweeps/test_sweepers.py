@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from reslab.errors import Failed, Interrupted, UserError
+from reslab.machine import command as command_to_paste
 from reslab.sweeps.summary import SweepFailed
 from reslab.sweeps.sweepers import GridSweeper, ResumableSweeper, combinations
 
@@ -105,12 +106,14 @@ def test_a_sweep_with_failed_jobs_fails_after_its_report(tmp_path, sweeper, caps
     assert json.loads((tmp_path / "sweep" / "result.json").read_text()) == {"status": "failed", "jobs": 1, "failed": 1}
 
 
-def test_an_interrupted_sweep_prints_its_report_and_how_to_resume_it(tmp_path, sweeper, capsys):
+def test_an_interrupted_sweep_prints_its_report_and_how_to_resume_it(tmp_path, sweeper, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [TRAIN, "--config-dir=my conf", "-m", "seed=1,2"])
     with pytest.raises(Interrupted):
         sweeper("interrupted", Interrupted(signal.SIGINT)).sweep([])
     shown = capsys.readouterr()
     assert "job 0 interrupted: no memory" in shown.out
-    assert shown.err == f"interrupted (SIGINT): resume={tmp_path}/sweep continues the sweep\n"
+    command = command_to_paste("train", "--config-dir=my conf", f"resume={tmp_path}/sweep")
+    assert shown.err == f"interrupted (SIGINT); this continues the sweep:\n{command}\n"
     result = json.loads((tmp_path / "sweep" / "result.json").read_text())
     assert result == {"status": "interrupted", "jobs": 1, "failed": 1}
 
@@ -238,7 +241,9 @@ def test_a_sweep_that_a_failure_stops_prints_how_to_resume_it(tmp_path, no_torch
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert lines[lines.index(f"job 0 failed: {STOPPED}") + 1] == "1 of 2 jobs has not begun"
-    assert done.stderr == "failed (sweep.stop_on_failure=true): resume=sweep continues the sweep\n"
+    said, command = done.stderr.splitlines()
+    assert said == "failed (sweep.stop_on_failure=true); this continues the sweep:"
+    assert command.endswith("train.py resume=sweep")
     assert json.loads((tmp_path / "sweep" / "result.json").read_text()) == {"status": "failed", "jobs": 1, "failed": 1}
 
 

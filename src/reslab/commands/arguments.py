@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, ValueType
 
-from reslab.commands.resume import MULTIRUN, resumed_command_line
+from reslab.commands.resume import MULTIRUN, outputs_of, resumed_command_line
 from reslab.commands.spelling import check_grammar, is_option, spelled_out
 from reslab.configuration import (
     CONF,
@@ -25,7 +25,7 @@ from reslab.configuration import (
 )
 from reslab.errors import UserError, choice_line, option_line
 from reslab.machine import foreign_variables, spin_variables
-from reslab.newest import folder_of_runs, is_latest, newest_run, not_found
+from reslab.newest import is_latest, located, newest_run, not_found
 from reslab.options import PATH, Kind, Schema, check_option
 from reslab.processes import is_further_process
 from reslab.run import Run, read_configuration
@@ -55,7 +55,7 @@ def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
 def with_fixed_run(argument: str, arguments: Sequence[str]) -> str:
     """Replace `latest` or a folder of runs in `model.weights=` by the newest run, which may be another one later.
 
-    With `outputs=` among all the arguments, `latest` is the newest run below that.
+    `latest` is the newest run below `outputs`, as all the arguments set it.
 
     Raises:
         UserError: there is no run, or a later run of this very command would have other weights.
@@ -63,21 +63,27 @@ def with_fixed_run(argument: str, arguments: Sequence[str]) -> str:
     name, _, value = argument.partition("=")
     if name != "model.weights" or not unquoted(value):
         return argument
-    outputs = next(
-        (unquoted(each.partition("=")[2]) for each in arguments if name_of(each).lstrip("+") == "outputs"), "outputs"
-    )
     listed = [text_of(each) for each in values_of_sweep(argument)] or [unquoted(value)]
     for asked in listed:
-        run = newest_run(folder_of_runs(asked, outputs))
+        place = outputs_of(arguments) if is_latest(asked) else located(asked)
+        run = newest_run(place)
         if run is None and is_latest(asked):
-            raise UserError(f"{name}={not_found(asked, outputs)}")
+            raise UserError(f"{name}={not_found(asked, place)}")
         if run is None or Run(asked).hydra_folder.is_dir():
             continue
-        if len(listed) > 1 or "resume=auto" in arguments:
+        if len(listed) > 1 or ("resume=auto" in arguments and gets_new_runs(place, arguments)):
             now = for_shell(f"{name}={run.folder}")
             raise UserError(f"{argument}: {asked} would be another run later: name it, now {now}")
         return f"{name}={quoted(run.folder)}"
     return argument
+
+
+def gets_new_runs(folder: str, arguments: Sequence[str]) -> bool:
+    """Return whether a run that a command line begins may get its folder in this one."""
+    given = {name_of(each): unquoted(each.partition("=")[2]) for each in arguments}
+    named = [given[name] for name in ("hydra.run.dir", "hydra.sweep.dir") if name in given]
+    own, *places = (Path(each).resolve() for each in (folder, outputs_of(arguments), *named))
+    return any(own.is_relative_to(place) or place.is_relative_to(own) for place in places)
 
 
 def values_of_sweep(argument: str) -> list[Any]:
@@ -175,11 +181,13 @@ def check_ignored(arguments: Sequence[str], config_name: str) -> None:
     What a run records is not checked again: such runs exist, and they can be repeated and resumed.
     """
     given = {name_of(argument).lstrip("+"): unquoted(argument.partition("=")[2]) for argument in arguments}
+    if "folder" in given and config_name in ("config", "benchmark"):
+        continues = given.get("resume", "null") not in ("null", "auto")
+        place = for_shell(f"hydra.run.dir={given['folder']}")
+        advice = "leave it out" if continues else f"give {place}"
+        raise UserError(f"folder= follows from the place of the run: {advice}")
     if {"resume", "from"} & given.keys() or is_further_process(sys.argv):
         return
-    if "folder" in given and config_name in ("config", "benchmark"):
-        place = for_shell(f"hydra.run.dir={given['folder']}")
-        raise UserError(f"folder= follows from the place of the run: give {place}")
     if given.get("data.root", "null") != "null" and is_one_choice("data", given):
         name = defaults(config_name, arguments).get("data.name")
         file = CONF / "data" / f"{name}.yaml"
@@ -246,7 +254,7 @@ def path_value(value: str, kind: Kind) -> str:
     override = parsed(f"x={value}")
     if override is not None and (value in ("", "null") or is_syntax(value, override, kind)):
         return value
-    expanded = os.path.expanduser(value)  # noqa: PTH111  # Path would drop a slash at the end
+    expanded = os.path.expanduser(value)
     parts = split_at_commas(value)
     if kind.allows(["a"]) and re.fullmatch(r"\[[^\[\]]*\]", value):  # a list with parts that Hydra refuses
         return f"[{','.join(path_value(part.strip(), PATH) for part in split_at_commas(value[1:-1]))}]"
@@ -278,5 +286,5 @@ def own_environment(arguments: Sequence[str]) -> dict[str, str | None]:
     that wait soon sleep.
     """
     root = os.environ.get("RESLAB_DATA", "")
-    expanded = {"RESLAB_DATA": os.path.expanduser(root)} if root.startswith("~") else {}  # noqa: PTH111
+    expanded = {"RESLAB_DATA": os.path.expanduser(root)} if root.startswith("~") else {}
     return foreign_variables(arguments) | spin_variables() | expanded

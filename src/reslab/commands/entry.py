@@ -25,8 +25,7 @@ from reslab.commands.arguments import hydra_arguments_of, own_environment
 from reslab.commands.claim import leaves_nothing, own_folder
 from reslab.commands.help import asks_for_help, help_text, version_text
 from reslab.commands.output import lasting_streams
-from reslab.commands.trust import trust_of
-from reslab.configuration import CONF, flatten, own_flags, task_overrides
+from reslab.configuration import A_RUN, CONF, flatten, own_flags, task_overrides
 from reslab.errors import (
     FULL_ERROR,
     Failed,
@@ -43,7 +42,6 @@ from reslab.errors import (
 from reslab.files import FolderMovedError, held_log, relative, run_logs
 from reslab.interruption import signals
 from reslab.machine import check_processes, is_first_process, launched_by_torchrun
-from reslab.machine import command as command_to_paste
 from reslab.options import Schema
 from reslab.processes import (
     LostProcessError,
@@ -55,6 +53,7 @@ from reslab.processes import (
 )
 from reslab.run import Run, current_class_path
 from reslab.sweeps.summary import SweepFailed
+from reslab.sweeps.trust import resuming_command
 from reslab.text import for_shell
 from reslab.training.options import TRAINING_SCHEMA
 
@@ -93,11 +92,6 @@ def run_hydra(schema: Schema, task: Task) -> None:
             if is_mistake(error):
                 raise
             raise UserError(line_before_job(error, schema.config_name)) from error
-
-
-def resuming_command(folder: Path) -> str:
-    """Return the command line that continues a run."""
-    return command_to_paste("train", *own_flags(), f"resume={folder}", *trust_of(Run(folder)))
 
 
 def checked_task(schema: Schema, task: Task, continued_by: Callable[[Path], str] = resuming_command) -> Task:
@@ -197,7 +191,7 @@ def recorded_failure(
     except (Exception, Interrupted) as raised:
         resumes = bool(OmegaConf.select(config, "resume"))
         has_resumed = not resumes or run.settings_version != settings
-        error = raised if schema is not TRAINING_SCHEMA or in_sweep else disk_error(raised, run) or raised
+        error = raised if schema is not TRAINING_SCHEMA or in_sweep else disk_error(raised, run, continued_by) or raised
         is_kept = in_sweep or not leaves_nothing(error, run, config)
         if is_kept:
             has_begun = run.has_begun and not resumes
@@ -209,12 +203,12 @@ def recorded_failure(
         raise error from raised
 
 
-def disk_error(error: BaseException, run: Run) -> RunError | None:
+def disk_error(error: BaseException, run: Run, continued_by: Callable[[Path], str]) -> RunError | None:
     """Return an error that says what continues the run, if the disk has ended it."""
     effect = "continues the run" if can_continue(run) else "starts the run again: no checkpoint was written yet"
-    line = disk_advice(error, f"{for_shell(f'resume={relative(run.folder)}')} {effect}")
-    if line is None or isinstance(error, UserError | RunError):
+    if isinstance(error, UserError | RunError) or disk_advice(error) is None:
         return None
+    line = disk_advice(error, f"{continued_by(relative(run.folder))} {effect}")
     named = RunError(line)
     named.__cause__ = error  # for the log
     return named
@@ -253,7 +247,7 @@ def print_interruption(
     error: Interrupted,
     run: Run,
     is_kept: bool,
-    continued_by: Callable[[Path], str] = resuming_command,
+    continued_by: Callable[[Path], str],
     *,
     has_resumed: bool = True,
 ) -> None:
@@ -345,10 +339,10 @@ def as_own_command(full_error: str | None) -> Iterator[None]:
 
     They also get the user's own choice about tracebacks, not the one that this process makes for Hydra.
     """
-    hydra_config = HydraConfig.get()
-    in_sweep = hydra_config.mode == RunMode.MULTIRUN
-    if in_sweep:
+    hydra_config, own_command = HydraConfig.get(), sys.argv[:]
+    if hydra_config.mode == RunMode.MULTIRUN:
         with read_write(hydra_config):  # type: ignore[arg-type]
             hydra_config.run.dir = hydra_config.runtime.output_dir
-    with command_line([sys.argv[0], *task_overrides()] if in_sweep else sys.argv[:], {FULL_ERROR: full_error}):
+        own_command[1:] = [*own_flags(same_command=True), *task_overrides(), A_RUN]
+    with command_line(own_command, {FULL_ERROR: full_error}):
         yield

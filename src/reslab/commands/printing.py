@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from reslab.commands.output import is_read
-from reslab.commands.trust import trust_of
 from reslab.configuration import name_of, own_flags, task_overrides
 from reslab.errors import UserError
 from reslab.files import relative
 from reslab.inference.options import CALIBRATE
 from reslab.machine import command, program
-from reslab.run import PAGE, Result, Run
+from reslab.run import PAGE, Result
+from reslab.sweeps.trust import resuming_command
 from reslab.text import for_shell, printable
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def next_steps(result: Result, config: DictConfig) -> dict[str, str]:
     steps["predict"] = command("predict", *own, str(folder), "photo.jpg")
     steps["evaluate"] = command("evaluate", *own, str(folder))
     if length := longer(result, config):
-        steps["continue"] = command("train", *own, f"resume={folder}", length, *trust_of(Run(folder)))
+        steps["continue"] = resuming_command(folder, length)
     return steps
 
 
@@ -90,7 +90,7 @@ def print_suggestion(rate: float, folder: Path) -> None:
     lines = {
         "curve": str(relative(folder / "find_lr.png")),
         "suggests": f"optimizer.lr={rate:g}",
-        "train": command("train", *own_flags(), *arguments, f"optimizer.lr={rate:g}"),
+        "train": command("train", *own_flags(same_command=True), *arguments, f"optimizer.lr={rate:g}"),
     }
     for what, line in lines.items():
         console.print(f"{what:10}{line}", soft_wrap=True, highlight=False)

@@ -20,6 +20,7 @@ from reslab.files import RunLog, held_log
 from reslab.internals import asks_for_sweep, run_hydra_job
 from reslab.interruption import ENDING_SIGNALS, signals
 from reslab.run import Run, checked_config_dir
+from reslab.sweeps.trust import trust_of
 from reslab.text import LineFormatter
 from reslab.training.options import TRAINING_SCHEMA
 
@@ -45,8 +46,8 @@ def train(overrides: Sequence[str], config_dir: str | Path | None) -> Run:
         finished.append(run)
 
     def resuming_call(folder: Path) -> str:
-        in_folder = f", config_dir={own!r}" if own else ""
-        return f"reslab.train({f'resume={folder}'!r}{in_folder})"
+        options = [repr(option) for option in (f"resume={folder}", *trust_of(folder))]
+        return f"reslab.train({', '.join([*options, *([f'config_dir={own!r}'] if own else [])])})"
 
     new_folder.cache_clear()  # a process that trains twice needs two folders
     try:

@@ -82,7 +82,7 @@ def report(arguments: list[str]) -> None:
             raise UserError(f"output={outputs[-1]}: versus prints its comparison and writes no file")
         compare(folders)
         return
-    place = Path(outputs[-1]).expanduser() if outputs else common_folder(folders)
+    place = Path(os.path.expanduser(outputs[-1])) if outputs else common_folder(folders)
     refuse_zoo(place, "output=<folder> writes the report elsewhere, and a network's README.md is its card")
     draws = bool(outputs) and is_picture(place)
     is_page = len(folders) == 1 and not draws and Run(folders[0]).hydra_folder.is_dir()
@@ -126,7 +126,7 @@ def refuse_other_words(folders: list[Path]) -> None:
 def folder_of(argument: str, sweeps_only: bool = False) -> Path:
     """Return the folder that an argument names; `latest` is that of the newest run with a result, or sweep."""
     if not is_latest(argument):
-        return Path(located(argument)).expanduser()
+        return Path(os.path.expanduser(located(argument)))
     if not (newest := newest_first(folder_of_runs(argument))):
         raise UserError(not_found(argument))
     with_result = (

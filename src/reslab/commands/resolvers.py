@@ -17,7 +17,7 @@ def new_folder(parent: str) -> str:
     """Make and return a new folder `<parent>/<date>_<time>`. Two runs never share one."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     for suffix in ("", *(f"_{number}" for number in range(2, 1000))):
-        folder = Path(parent).expanduser() / (stamp + suffix)
+        folder = Path(os.path.expanduser(parent), stamp + suffix)
         try:
             folder.mkdir(parents=True)
             return str(folder)

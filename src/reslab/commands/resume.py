@@ -2,21 +2,29 @@
 
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from reslab.commands.trust import PLACES, refuse_untrusted, saved_overrides
 from reslab.configuration import (
+    A_RUN,
+    CHOICE,
+    CONF,
     chosen,
     composed,
     defaults,
     flatten,
     has_prefix,
+    is_group,
     name_of,
     nodes,
+    own_folders,
+    parsed,
     quoted,
     unquoted,
     without_plus,
@@ -26,6 +34,7 @@ from reslab.machine import is_first_process
 from reslab.newest import folder_of_runs, is_latest, meant_run, newest_first, not_found
 from reslab.run import ENDINGS, SETTINGS_ERRORS, Run, differences, older_options, resume_argument
 from reslab.sweeps.folder import Sweep
+from reslab.sweeps.trust import PLACES, refuse_untrusted, saved_overrides, scalars
 from reslab.text import for_shell, printable
 
 LAUNCHER, SWEEP_FOLDER = "hydra/launcher", "hydra.sweep.dir"
@@ -64,7 +73,7 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     others = [argument for argument in arguments if name_of(argument) not in ("resume", "from", "trust")]
     trusted = is_trusted(given)
     asked = given.get("resume", given.get("from", ""))
-    if "outputs" not in given and (asked == "auto" or is_latest(asked)):
+    if finds_newest := asked == "auto" or is_latest(asked):
         given["outputs"] = outputs_of(others)
     if "from" in given:
         refuse_used_folder(given)
@@ -72,7 +81,8 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
         if Sweep(run.folder).exists:
             raise UserError(f"from={given['from']} is a sweep: from= repeats one run, give the folder of a job")
         kept = saved_arguments(run, f"from={given['from']}", others, trusted)
-        return [*kept, *sorted(others, key=lambda argument: is_flag(argument) or argument in MULTIRUN)]
+        mode = [] if given.keys() & {*MULTIRUN, "hydra.mode"} else [A_RUN]
+        return [*kept, *mode, *sorted(others, key=lambda argument: is_flag(argument) or argument in MULTIRUN)]
     folder = folder_to_resume(given, others)
     if folder is None:
         refuse_used_folder(given)
@@ -89,33 +99,76 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
         )
     if sweep.exists:
         refuse_other_place(SWEEP_FOLDER, given, folder)
+        if not finds_newest:
+            refuse_other_outputs(others, folder, Sweep(folder).outputs)
         return resumed_sweep_command_line(sweep, others, trusted)
     if MULTIRUN.keys() & given.keys():
         missing = sweep.record_file.name
         raise UserError(f"resume={folder} is not the folder of a sweep, it has no {missing}; resume a run without -m")
     kept = saved_arguments(run, f"resume={given['resume']}", others, trusted)
     refuse_other_place("hydra.run.dir", given, folder)
+    if not finds_newest:
+        refuse_other_outputs(others, folder, run.config.get("outputs"))
     checkpoint = Path(given["resume"]) if Path(given["resume"]).is_file() else folder
     # Hydra leaves the run's settings as they are; training replaces them once it knows that the run is the same.
-    place = {"resume": quoted(checkpoint), "hydra.run.dir": quoted(folder), "hydra.output_subdir": "null"}
+    place = [f"resume={quoted(checkpoint)}", f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", A_RUN]
     flags = [argument for argument in others if is_flag(argument)]  # Hydra's parser takes them before or after the rest
-    added = [argument for argument in others if name_of(argument) not in place and argument not in flags]
-    return [*kept, *added, *(f"{name}={value}" for name, value in place.items()), *flags]
+    placed = [*map(name_of, place)]
+    added = [argument for argument in others if name_of(argument) not in placed and argument not in flags]
+    return [*kept, *added, *place, *flags]
 
 
-def outputs_of(arguments: list[str]) -> str:
-    """Return the folder of all runs, which a file that the command line chooses may set."""
+def outputs_of(arguments: Sequence[str]) -> str:
+    """Return the folder of all runs: the option `outputs`, which a file that the command line chooses may set too.
+
+    Raises:
+        UserError: it refers to something that is not known yet.
+    """
+    typed = [unquoted(each.partition("=")[2]) for each in arguments if name_of(each).lstrip("+") == "outputs"]
     try:
-        outputs = str(defaults("config", arguments)["outputs"])
-    except HydraException:  # a choice that does not exist is reported with the others
+        outputs = typed[-1] if typed else str(defaults("config", arguments)["outputs"])
+        if "$" in outputs:
+            options = [each for each in arguments if is_composed(each)]
+            outputs = str(OmegaConf.create(composed("config", options, arguments))["outputs"])
+    except HydraException:  # a mistake in another option is reported with the others
         return "outputs"
-    return "outputs" if "$" in outputs else outputs
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"outputs={outputs} is not known before a run begins ({reason}): give outputs=<folder>"
+        ) from error
+    return os.path.expanduser(outputs)
+
+
+def is_composed(argument: str) -> bool:
+    """Return whether an argument sets one value of the configuration of a run."""
+    override = None if is_flag(argument) else parsed(argument)
+    is_of_run = not re.match(r"[+~]*(hydra[./]|(resume|from|trust)=)", argument)
+    return override is not None and is_of_run and not override.is_sweep_override()
 
 
 def refuse_other_place(option: str, given: Mapping[str, str], folder: Path) -> None:
     """Raise UserError if an option asks that what is resumed goes on in another folder than its own."""
-    if option in given and Path(given[option]).absolute() != folder.absolute():
+    if option in given and Path(given[option]).resolve() != folder.resolve():
         raise UserError(f"resume= continues in {folder}: leave out {option}=, or repeat a run elsewhere with from=")
+
+
+def refuse_other_outputs(arguments: Sequence[str], folder: Path, recorded: object) -> None:
+    """Raise UserError if `outputs=` asks for another folder of all runs than that of the run or sweep to resume.
+
+    Args:
+        arguments: the given ones.
+        folder: that of the run or sweep.
+        recorded: the `outputs` that it has recorded, which need not contain the folder.
+    """
+    if "outputs" not in map(name_of, arguments):
+        return
+    asked = Path(outputs_of(arguments)).resolve()
+    if asked != Path(str(recorded)).resolve() and not folder.resolve().is_relative_to(asked):
+        raise UserError(
+            f"resume= continues in {folder}, which is not in {asked}: leave out outputs=, or repeat a run there with "
+            "from="
+        )
 
 
 def is_trusted(given: Mapping[str, str]) -> bool:
@@ -149,6 +202,7 @@ def saved_arguments(run: Run, source: str, others: list[str], trusted: bool) -> 
     overrides = saved_overrides(run)
     given = {name_of(argument) for argument in others}
     own = [override for override in overrides if name_of(override) not in given]
+    require_choices(source, own, others)
     if not trusted:
         refuse_untrusted(own, source, others)
     overrides, own = without_plus("config", overrides), without_plus("config", own)
@@ -169,10 +223,7 @@ def options_of_an_older_run(source: str, saved: dict[str, Any], overrides: list[
     try:
         now = composed("config", overrides, folders)
     except MissingConfigException as error:
-        raise UserError(
-            f"{source} needs {error.missing_cfg_file}.yaml, which conf/ does not have: give your own folder of "
-            "configuration, --config-dir=<folder>"
-        ) from error
+        raise UserError(needs_line(source, str(error.missing_cfg_file))) from error
     if older := older_options(flatten(saved), dict(nodes(now))):
         now = composed("config", [*older, *overrides], folders)
     if different := differences(saved, now):
@@ -184,6 +235,34 @@ def options_of_an_older_run(source: str, saved: dict[str, Any], overrides: list[
     return older
 
 
+def needs_line(source: str, file: str) -> str:
+    """Say that a run or a sweep needs a file of configuration, given without its ending."""
+    return (
+        f"{source} needs {file}.yaml, which conf/ does not have: give your own folder of configuration, "
+        "--config-dir=<folder>"
+    )
+
+
+def require_choices(source: str, overrides: Sequence[str], arguments: Sequence[str]) -> None:
+    """Raise UserError for a saved choice whose file is neither in conf/ nor in a given folder.
+
+    Args:
+        source: the argument that names the run or the sweep, for messages.
+        overrides: its saved ones. Other packages may have choices for the groups of Hydra.
+        arguments: the given ones, which may name the user's own folders.
+    """
+    folders = [CONF, *own_folders([*sys.argv[1:], *arguments])]
+    for override in filter(None, map(parsed, overrides)):
+        group, value = override.key_or_group, override.value()
+        if group.startswith("hydra/") or not is_group(group, folders):
+            continue
+        for choice in () if isinstance(value, dict) else scalars(value):
+            file = f"{group}/{choice}".removesuffix(".yaml")
+            is_name = isinstance(choice, str) and re.fullmatch(CHOICE, choice)
+            if is_name and not any(os.path.isfile(folder / f"{file}.yaml") for folder in folders):
+                raise UserError(needs_line(source, file))
+
+
 def resumed_sweep_command_line(sweep: Sweep, others: list[str], trusted: bool) -> list[str]:
     """Return the command line that continues a sweep. Raise UserError for what would make it another one."""
     try:
@@ -193,8 +272,9 @@ def resumed_sweep_command_line(sweep: Sweep, others: list[str], trusted: bool) -
         again = f"remove it and give the sweep's command with {place}, which continues its jobs"
         raise UserError(f"{sweep.record_file} is incomplete: {again}") from error
     own = {name: argument for name, argument in own.items() if not has_prefix(name, PLACES) or name == SWEEP_FOLDER}
+    saved = [argument for name, argument in own.items() if argument not in others and name != SWEEP_FOLDER]
+    require_choices(f"resume={sweep.folder}", saved, others)
     if not trusted:
-        saved = [argument for name, argument in own.items() if argument not in others and name != SWEEP_FOLDER]
         refuse_untrusted(saved, f"resume={sweep.folder}", others, in_sweep=True)
     own[SWEEP_FOLDER] = f"{SWEEP_FOLDER}={quoted(sweep.folder)}"
     launcher = next((argument for argument in others if name_of(argument) == LAUNCHER), None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from reslab.commands.resume import MULTIRUN
-from reslab.configuration import CONF, CONFIG_DIR, defaults, name_of, parsed, quoted
+from reslab.configuration import CONF, defaults, name_of, parsed, quoted, with_home
 from reslab.errors import UserError, nearest, option_line, plain_name
 from reslab.internals import hydra_argument_parser
 from reslab.options import Schema, check_option, shown
@@ -33,7 +33,7 @@ def spelled_out(arguments: Sequence[str], schema: Schema) -> list[str]:
     words, flags = without_flags(with_paths(joined(arguments), schema), schema)
     for word in words:
         refuse_two_options(word, schema)
-    return [*named(words, schema), *flags]
+    return with_home([*named(words, schema), *flags])
 
 
 # blanks
@@ -91,13 +91,7 @@ def without_flags(arguments: Sequence[str], schema: Schema) -> tuple[list[str], 
     for argument in arguments:
         is_word = argument in found.overrides[len(words) : len(words) + 1]
         (words if is_word else flags).append(argument)
-    return words, [with_home(flag) for flag in flags]
-
-
-def with_home(flag: str) -> str:
-    """Expand `~` in `--config-dir=~/mine`, which shells leave as it is."""
-    name, equals, value = flag.partition("=")
-    return f"{name}={Path(value).expanduser()}" if equals and name in CONFIG_DIR else flag
+    return words, flags
 
 
 def dashes_line(argument: str, arguments: Sequence[str], schema: Schema) -> str:
@@ -168,7 +162,7 @@ def refuse_two_options(word: str, schema: Schema) -> None:
 def named(words: Sequence[str], schema: Schema) -> list[str]:
     """Give the arguments without a name the names of the options that they are for."""
     options = [word for word in words if is_option(word)]
-    plain = [os.path.expanduser(word) for word in words if not is_option(word)]  # noqa: PTH111
+    plain = [os.path.expanduser(word) for word in words if not is_option(word)]
     given = {name_of(option) for option in options}
     for name in schema.unnamed:
         # The mean of several networks is asked for by name: checkpoint=[a,b].

@@ -36,7 +36,7 @@ def found_files(images: Images) -> Iterator[str]:
     seen, named_files = set[str](), list[str]()
     for named, following in zip(names, chain(islice(names, 1, None), [""]), strict=False):
         require_text(named, "images: each of them")
-        pattern = os.path.expanduser(named)  # noqa: PTH111  # Path would drop the // of https://
+        pattern = os.path.expanduser(named)  # Path would drop the // of https://
         if os.path.isfile(pattern):
             named_files.append(pattern)
             yield str(Path(pattern))

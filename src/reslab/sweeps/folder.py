@@ -47,6 +47,14 @@ class Sweep:
         return url
 
     @property
+    def outputs(self) -> object:
+        """The folder of all runs when the sweep began; None if it is not known."""
+        try:
+            return read_yaml(self.record_file).get("outputs")
+        except (*SETTINGS_ERRORS, AttributeError):
+            return None
+
+    @property
     def threads(self) -> int | None:
         """The number of threads of each job; None for a new sweep and one of an older version, and if it is wrong."""
         try:

@@ -14,12 +14,13 @@ from omegaconf import DictConfig
 
 from reslab.configuration import as_list, shown
 from reslab.errors import Failed, Interrupted, UserError
-from reslab.files import FolderInUseError, sole_user, write_bytes
+from reslab.files import FolderInUseError, relative, sole_user, write_bytes
 from reslab.options import NULL, TRUE_OR_FALSE, check_option, integer, require_package
 from reslab.run import resume_argument
 from reslab.sweeps.jobs import SweepJobs
 from reslab.sweeps.options import SEARCH
 from reslab.sweeps.summary import SweepFailed, print_summary
+from reslab.sweeps.trust import resuming_command
 
 
 class ResumableSweeper(Sweeper):
@@ -57,7 +58,7 @@ class ResumableSweeper(Sweeper):
         except (Interrupted, SweepFailed) as error:
             what = "interrupted" if isinstance(error, Interrupted) else "failed"
             self.summarize(what)
-            print(f"{what} ({error}): {resume_argument(sweep.folder)} continues the sweep", file=sys.stderr)
+            print(f"{what} ({error}){self.continuation}", file=sys.stderr)
             raise
         except Exception as error:
             if self.jobs.launched:
@@ -70,6 +71,12 @@ class ResumableSweeper(Sweeper):
             raise
         if failed := self.summarize():
             raise SweepFailed(f"{failed} jobs failed")
+
+    @property
+    def continuation(self) -> str:
+        """What continues the sweep, as the end of a message; no command does that for benchmarks."""
+        folder = relative(self.jobs.sweep.folder)
+        return "" if self.jobs.are_benchmarks else f"; this continues the sweep:\n{resuming_command(folder)}"
 
     def summarize(self, status: str = "finished") -> int:
         """Print the report of the jobs and return how many failed; a benchmark has no accuracies to report."""

@@ -266,7 +266,7 @@ class MLflow(Adapter):
             return {}
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
             return {"tracking_uri": uri}
-        place = Path(config.outputs).expanduser().absolute()
+        place = Path(os.path.expanduser(config.outputs)).absolute()
         place.mkdir(parents=True, exist_ok=True)
         artifacts = options.get("artifact_location") or place / "mlartifacts" / str(options.get("experiment_name"))
         return {"tracking_uri": f"sqlite:///{place / 'mlflow.db'}", "artifact_location": str(artifacts)}
@@ -390,7 +390,7 @@ def one_at_a_time(kind: type[Adapter], config: DictConfig) -> Iterator[None]:
     if kind is not MLflow:
         yield
         return
-    place = Path(config.outputs).expanduser()
+    place = Path(os.path.expanduser(config.outputs))
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(place / "mlflow.lock"):
         yield

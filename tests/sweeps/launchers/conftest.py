@@ -13,6 +13,7 @@ SCRIPT = """
 import json, os, pathlib, shutil, signal, sys
 given = dict(argument.split("=", 1) for argument in sys.argv[1:])
 folder = pathlib.Path(given.pop("hydra.run.dir").strip("'"))
+assert given.pop("hydra.mode") == "RUN"
 environment = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HYDRA_FULL_ERROR")}
 meeting = folder.parent / "meeting"
 meeting.mkdir(exist_ok=True)

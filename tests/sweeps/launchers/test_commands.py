@@ -15,9 +15,10 @@ def test_the_command_of_a_job_has_the_users_own_configuration_and_writes_into_th
     monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", "mine", "-m", "seed=3"])
     job = command_job(tmp_path / "it's", "hydra/launcher=parallel")
     place = f"hydra.run.dir='{tmp_path}/it\\'s'"
-    assert job.command == [sys.executable, "train.py", "--config-dir=mine", "seed=3", place]
+    run = ["hydra.mode=RUN", place]  # an experiment may ask for a sweep
+    assert job.command == [sys.executable, "train.py", "--config-dir=mine", "seed=3", *run]
     monkeypatch.setattr(sys, "argv", ["train.py", "hydra.searchpath=[file:///mine]", "seed=3", "-m"])
-    assert job.command == [sys.executable, "train.py", "hydra.searchpath=[file:///mine]", "seed=3", place]
+    assert job.command == [sys.executable, "train.py", "hydra.searchpath=[file:///mine]", "seed=3", *run]
 
 
 def test_a_command_that_is_started_again_resumes_its_run(tmp_path, monkeypatch):

@@ -100,7 +100,7 @@ def test_a_job_that_succeeds_without_a_result_has_failed(launch, results, tmp_pa
 def test_a_job_that_is_out_of_time_saves_and_has_failed(launch, results):
     saved, finished = launch(6, 3, launcher=ParallelLauncher(n_jobs=1, timeout_min=0.05))
     assert [saved.status.name, finished.status.name] == ["FAILED", "COMPLETED"]
-    error = "out of time after hydra.launcher.timeout_min=0.05: resume=<the sweep> continues it"
+    error = "out of time after hydra.launcher.timeout_min=0.05; it continues when the sweep is resumed"
     assert [result.get("error") for result in results()] == [error, None]
 
 

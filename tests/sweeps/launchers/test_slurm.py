@@ -44,7 +44,7 @@ def test_a_job_that_is_out_of_time_is_requeued_when_its_command_has_saved(slurm_
 
 
 def test_a_job_that_was_restarted_too_often_fails_with_one_line(slurm_task, tmp_path):
-    line = "out of time after max_requeues=1 restarts: resume=<the sweep> continues the job"
+    line = "out of time after max_requeues=1 restarts; it continues when the sweep is resumed"
     with pytest.raises(RunError, match=f"^{line}$"):
         slurm_task(max_requeues=1)()
     result = json.loads((tmp_path / "result.json").read_text())

@@ -102,7 +102,7 @@ def test_a_job_that_is_out_of_time_is_requeued_as_often_as_it_may(tmp_path, unin
     until(lambda: "resumed from" in (folder / "train.log").read_text())
     slurm("scancel", "--signal=USR2", job)
     printed, _ = sweep.communicate(timeout=300)
-    line = "failed: out of time after max_requeues=1 restarts: resume=<the sweep> continues the job"
+    line = "failed: out of time after max_requeues=1 restarts; it continues when the sweep is resumed"
     assert f"#0 {line} (1 of 1)\n" in printed
     assert f"job 0 {line}\n" in printed
     assert sweep.returncode == 1

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 
-from reslab.configuration import as_list, name_of, quoted
+from reslab.configuration import A_RUN, as_list, own_flags, quoted
 from reslab.errors import FULL_ERROR, RunError
-from reslab.internals import hydra_arguments
 from reslab.machine import OMP_NUM_THREADS, gpus, share_of_processors
 from reslab.processes import Guard
 from reslab.run import BENCHMARK_FILE
@@ -22,6 +21,7 @@ from reslab.sweeps.summary import SweepFailed
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.1  # between two checks whether a job has ended
+CONTINUES = "it continues when the sweep is resumed"  # a job that had to end before it was finished
 SAVING_SECONDS = 60  # that a job has to save and end, once it was asked to
 
 
@@ -38,7 +38,8 @@ class CommandJob(Job):
     @property
     def command(self) -> list[str]:
         task = [override for override in filter_overrides(self.overrides) if not override.startswith("hydra/")]
-        return [sys.executable, sys.argv[0], *config_flags(), *task, f"hydra.run.dir={quoted(self.folder)}"]
+        place = f"hydra.run.dir={quoted(self.folder)}"
+        return [sys.executable, sys.argv[0], *own_flags(same_command=True), *task, A_RUN, place]
 
     @property
     def restartable_command(self) -> list[str]:
@@ -124,14 +125,6 @@ class CommandJob(Job):
 def own_share(devices: list[str], slot: int, slots: int) -> list[str]:
     """Return the GPUs of a job. If more jobs run at the same time than there are GPUs, jobs share them."""
     return devices[slot::slots] or [devices[slot % len(devices)]]
-
-
-def config_flags() -> list[str]:
-    """Return the arguments of the sweep's command that say where a user's own configuration is."""
-    given = vars(hydra_arguments())
-    names = ("config_path", "config_name", "config_dir")
-    flags = [f"--{name.replace('_', '-')}={given[name]}" for name in names if given[name]]
-    return [*flags, *(each for each in given["overrides"] if name_of(each) == "hydra.searchpath")]
 
 
 class CommandLauncher(JobLauncher):

@@ -11,7 +11,7 @@ from reslab.machine import share_of_processors
 from reslab.options import MINUTES, NULL, check_option
 from reslab.processes import Guard
 from reslab.sweeps.launchers import commands
-from reslab.sweeps.launchers.commands import POLL_SECONDS, CommandJob, CommandLauncher, log
+from reslab.sweeps.launchers.commands import CONTINUES, POLL_SECONDS, CommandJob, CommandLauncher, log
 from reslab.sweeps.options import N_JOBS
 
 
@@ -96,9 +96,7 @@ class ParallelLauncher(CommandLauncher):
             elif each.process.poll() is not None or each.is_out_of_time:
                 del running[slot]
                 status = guard.end(each.process)
-                late = (
-                    f"out of time after hydra.launcher.timeout_min={self.timeout_min}: resume=<the sweep> continues it"
-                )
+                late = f"out of time after hydra.launcher.timeout_min={self.timeout_min}; {CONTINUES}"
                 self.report_end(each.job, late if each.asked_to_end else each.job.error_of(status), jobs)
 
 

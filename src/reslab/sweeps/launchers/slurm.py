@@ -20,7 +20,7 @@ from reslab.machine import is_first_process
 from reslab.options import NULL, POSITIVE, check_option, integer, require_package
 from reslab.run import Run
 from reslab.sweeps.composition import Job
-from reslab.sweeps.launchers.commands import CommandJob, CommandLauncher
+from reslab.sweeps.launchers.commands import CONTINUES, CommandJob, CommandLauncher
 
 log = logging.getLogger(__name__)
 SQUEUE_SECONDS = 5  # between two requests to SLURM's controller, which serves all users
@@ -197,7 +197,7 @@ class SlurmTask:
     def requeue(self) -> None:
         """Put the job back into the queue. Raise RunError if it was put back too often."""
         if int(os.environ.get("SLURM_RESTART_COUNT", 0)) >= self.max_requeues:
-            error = f"out of time after max_requeues={self.max_requeues} restarts: resume=<the sweep> continues the job"
+            error = f"out of time after max_requeues={self.max_requeues} restarts; {CONTINUES}"
             Run(self.folder).fail(error)
             raise RunError(error)
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)

@@ -1,7 +1,7 @@
-"""What a run's folder may set on the command line that continues or repeats it.
+"""What the folder of a run or a sweep may set on the command line that continues or repeats it.
 
-A run's folder may come from a stranger. Its saved overrides are therefore data: they choose files of conf/ and set
-options that conf/ has, to plain values. Whatever else Hydra's grammar allows could run code or read secrets.
+The folder may come from a stranger. Its saved overrides are therefore data: they choose files of conf/ and set options
+that conf/ has, to plain values. Whatever else Hydra's grammar allows could run code or read secrets.
 """
 
 import os
@@ -14,9 +14,11 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString
 
-from reslab.configuration import CHOICE, CONF, has_prefix, is_group, name_of, nodes, own_folders, parsed
+from reslab.configuration import CHOICE, CONF, has_prefix, is_group, name_of, nodes, own_flags, own_folders, parsed
 from reslab.errors import UserError
-from reslab.run import Run, read_configuration
+from reslab.machine import command
+from reslab.run import SETTINGS_ERRORS, Run, read_configuration
+from reslab.sweeps.folder import Sweep
 from reslab.sweeps.options import PRUNING, SEARCH
 from reslab.training.options import IGNORED, TRAINING_SCHEMA
 
@@ -61,13 +63,28 @@ def saved_overrides(run: Run) -> list[str]:
     return [override for override in run.overrides if not has_prefix(name_of(override), (*PLACES, PRUNING))]
 
 
-def trust_of(run: Run) -> list[str]:
-    """Return `trust=true` if a run that this process has trained is resumed with it only."""
+def saved_arguments(sweep: Sweep) -> list[str]:
+    """Return what a sweep was started with, but for where it was. Raise one of `SETTINGS_ERRORS`."""
+    return [argument for argument in sweep.arguments if not has_prefix(name_of(argument), PLACES)]
+
+
+def trust_of(folder: Path) -> list[str]:
+    """Return `trust=true` if a run or a sweep of this process is resumed with it only, beside `own_flags`."""
+    run, sweep = Run(folder), Sweep(folder)
     try:
-        refuse_untrusted(saved_overrides(run) if run.has_settings else [], "")
+        saved = saved_arguments(sweep) if sweep.exists else saved_overrides(run) if run.has_settings else []
+        own = own_flags(same_command=True)
+        refuse_untrusted([each for each in saved if each not in own], "", in_sweep=sweep.exists)
     except UserError:
         return ["trust=true"]
+    except SETTINGS_ERRORS:  # the sweep cannot be resumed either way
+        return []
     return []
+
+
+def resuming_command(folder: Path, *options: str) -> str:
+    """Return the command line that continues a run or a sweep of this process, with some options changed."""
+    return command("train", *own_flags(same_command=True), f"resume={folder}", *options, *trust_of(folder))
 
 
 def parsed_option(text: str) -> Override | None:

@@ -1,13 +1,16 @@
 """A run's folder may come from a stranger: its saved options set what conf/ has, and nothing else."""
 
+import sys
+
 import pytest
 import yaml
 
 from reslab.commands.resume import resumed_command_line
-from reslab.commands.trust import refuse_untrusted
 from reslab.configuration import composed
 from reslab.errors import UserError
+from reslab.machine import command
 from reslab.run import Run
+from reslab.sweeps.trust import refuse_untrusted, resuming_command, trust_of
 
 REFUSED = [
     "+hydra.callbacks.x._target_=malicious.recorder", "+callbacks.x._target_=malicious.recorder",
@@ -81,3 +84,17 @@ def test_the_users_own_options_are_known_by_the_folder_of_configuration(tmp_path
     with pytest.raises(UserError, match=r"would set data\.knob=b"):
         refuse_untrusted(["data=mine", "data.knob=b"], "resume=run")
     refuse_untrusted(["data=mine", "data.knob=b"], "resume=run", ["--config-dir", str(tmp_path)])
+
+
+def test_the_command_that_continues_a_sweep_has_all_that_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-name=small", "-m", f"hydra.searchpath=[file://{tmp_path}]"])
+    record = {"hydra": {"overrides": {"hydra": [sys.argv[-1], "hydra.mode=MULTIRUN"], "task": ["seed=1,2"]}}}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(record))
+    own = ["--config-name=small", sys.argv[-1]]
+    assert resuming_command(tmp_path) == command("train", *own, f"resume={tmp_path}")
+    record["hydra"]["overrides"]["task"].append("+callbacks.x._target_=my.Callback")
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(record))
+    trusting = command("train", *own, f"resume={tmp_path}", "hydra.sweeper.trials=9", "trust=true")
+    assert resuming_command(tmp_path, "hydra.sweeper.trials=9") == trusting
+    (tmp_path / "multirun.yaml").write_text("hydra: [")
+    assert trust_of(tmp_path) == []
