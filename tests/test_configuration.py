@@ -44,9 +44,15 @@ def test_a_tilde_is_the_home_folder_where_one_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "argument", ["--config-dir=~nobody_of_this_name/x", "hydra.searchpath=[file://~nobody_of_this_name/x]",
-                 "hydra.searchpath=[file:///~/x,~/y]", "hydra.searchpath=[", "hydra.searchpath=null"],
-)  # fmt: skip
-def test_what_names_no_home_folder_stays_as_it_is(argument):
+    ("argument", "folders"),
+    [
+        ("--config-dir=~nobody_of_this_name/x", ["~nobody_of_this_name/x"]),
+        ("hydra.searchpath=['file://~nobody_of_this_name/x']", ["~nobody_of_this_name/x"]),
+        ("hydra.searchpath=['file:///~/x','pkg://~/y']", ["/~/x"]),
+        ("hydra.searchpath=[", []),
+        ("hydra.searchpath=null", []),
+    ],
+)
+def test_what_names_no_home_folder_stays_as_it_is(argument, folders):
     assert with_home([argument]) == [argument]
-    assert all("~" in str(folder) for folder in own_folders([argument]))
+    assert [*map(str, own_folders([argument]))] == folders

@@ -43,7 +43,7 @@ def test_blanks_around_the_equals_sign_and_after_a_comma_do_not_count(typed, who
         (["seed=1", "--cfg", "job"], ["seed=1", "--cfg", "job"]),
         (["--config-dir=~/mine", "seed=1"], ["seed=1", f"--config-dir={Path.home()}/mine"]),
         (["-cd", "~/mine", "seed=1"], ["seed=1", "-cd", f"{Path.home()}/mine"]),
-        (["hydra.searchpath=[file://~/mine]"], [f"hydra.searchpath=['file://{Path.home()}/mine']"]),
+        (["hydra.searchpath=['file://~/mine']"], [f"hydra.searchpath=['file://{Path.home()}/mine']"]),
         (["--config-dir=~nobody_of_this_name/x"], ["--config-dir=~nobody_of_this_name/x"]),
     ],
 )
