@@ -122,7 +122,7 @@ def test_train_prints_its_result_and_what_to_paste_next(trained_by_command):
     result = json.loads((folder / "result.json").read_text())
     relative = folder.relative_to(cwd)
     assert f"│ test/accuracy          │ {result['test/accuracy']:.4f} " in printed
-    assert [line.split()[0] for line in printed.splitlines()[-4:]] == ["curves", "predict", "evaluate", "train"]
+    assert [line.split()[0] for line in printed.splitlines()[-4:]] == ["curves", "predict", "evaluate", "continue"]
     assert printed.splitlines()[-1].endswith(f"train.py resume={relative} trainer.max_epochs=2")
     assert sorted(path.name for path in folder.iterdir() if "tfevents" not in path.name) == [
         ".hydra", ".lock", "answers.safetensors", "checkpoints", "metrics.csv", "result.json", "run.html", "train.log",
