@@ -1,6 +1,7 @@
 """What the tests of launchers share: jobs whose command is a script that notes how it was started."""
 
 import json
+import logging
 import sys
 
 import pytest
@@ -71,8 +72,9 @@ def script(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def launch(script, sweep_config):
+def launch(script, sweep_config, monkeypatch):
     """A function that launches one job for each seed, two at a time unless another launcher is given."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # a launcher adds some
 
     def launch(*seeds, stop_on_failure=False, launcher=None):
         launcher = launcher or ParallelLauncher(n_jobs=2)
