@@ -261,7 +261,7 @@ def test_a_failure_is_raised_as_it_is_and_recorded(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("options", "trust"), [([], []), (["seed=${oc.decode:3}"], ["trust=true"])])
+@pytest.mark.parametrize(("options", "trust"), [([], []), (["seed=${oc.decode:'3'}"], ["trust=true"])])
 def test_an_interrupt_saves_the_run_and_is_pythons_own(tmp_path, monkeypatch, capsys, options, trust):
     handler = signal.getsignal(signal.SIGINT)
     step = fit.Classifier.training_step

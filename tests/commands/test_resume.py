@@ -748,7 +748,7 @@ def test_what_the_user_gives_or_trusts_is_taken(tmp_path):
     again = resumed_command_line([f"resume={folder}", *mine])
     assert again == ["seed=3", *mine, *place]
     assert resumed_command_line(again) == again  # a further process of the run needs no trust=true
-    assert resumed_command_line([f"from={folder}", "trust=true", "seed=4"]) == [*mine, "hydra.mode=RUN", "seed=4"]
+    assert resumed_command_line([f"from={folder}", "trust=true", "seed=4"]) == [*mine, "seed=4", "hydra.mode=RUN"]
 
 
 @pytest.mark.slow
@@ -946,5 +946,5 @@ def test_weights_without_an_optimizer_are_not_resumed(name):
 
 
 def test_a_network_of_the_zoo_is_trained_again_by_its_own_command():
-    again = ["model=resnet8", "hydra.mode=RUN", "seed=3"]
+    again = ["model=resnet8", "seed=3", "hydra.mode=RUN"]
     assert resumed_command_line(["from=zoo/digits_resnet8", "seed=3"]) == again

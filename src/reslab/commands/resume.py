@@ -82,7 +82,7 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
             raise UserError(f"from={given['from']} is a sweep: from= repeats one run, give the folder of a job")
         kept = saved_arguments(run, f"from={given['from']}", others, trusted)
         mode = [] if given.keys() & {*MULTIRUN, "hydra.mode"} else [A_RUN]
-        return [*kept, *mode, *sorted(others, key=lambda argument: is_flag(argument) or argument in MULTIRUN)]
+        return [*kept, *sorted([*others, *mode], key=lambda argument: is_flag(argument) or argument in MULTIRUN)]
     folder = folder_to_resume(given, others)
     if folder is None:
         refuse_used_folder(given)
