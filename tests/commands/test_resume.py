@@ -764,7 +764,7 @@ def test_the_run_of_a_search_is_resumed_and_repeated_outside_of_it(tmp_path):
 def test_a_run_and_a_sweep_are_not_resumed_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_run(Path("run"), ["seed=3", "outputs=began_with"])
-    sweep_folder(Path("sweep"), ["seed=1,2"], ["hydra.mode=MULTIRUN"], outputs="began_with")
+    sweep_folder(Path("sweep"), ["seed=1,2", "outputs=began_with"], ["hydra.mode=MULTIRUN"], outputs="began_with")
     for folder, option in (("run", "hydra.run.dir"), ("sweep", "hydra.sweep.dir")):
         with pytest.raises(UserError, match=rf"^resume= continues in {folder}: leave out {option}=, or repeat"):
             resumed_command_line([f"resume={folder}", f"{option}=other"])
@@ -776,6 +776,7 @@ def test_a_run_and_a_sweep_are_not_resumed_elsewhere(tmp_path, monkeypatch):
             UserError, match=rf"^resume= continues in {folder}, which is not in {tmp_path}/other: leave"
         ):
             resumed_command_line([f"resume={folder}", "outputs=other"])
+        assert "outputs=began_with" in resumed_command_line([f"resume={folder}"])  # where MLflow's database is
         for outputs in (".", "began_with"):
             assert f"{option}='{folder}'" in resumed_command_line([f"resume={folder}", f"outputs={outputs}"])
     with pytest.raises(UserError, match="from=sweep is a sweep: from= repeats one run, give the folder of a job"):

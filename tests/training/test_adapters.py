@@ -295,12 +295,12 @@ def rows_of(database, query):
 @pytest.mark.slow
 def test_a_run_of_mlflow_has_everything_and_is_continued(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    options = (*QUICK, FP32, "hydra.run.dir=outputs/some/run", "logger=mlflow")
+    options = (*QUICK, FP32, "outputs=runs", "hydra.run.dir=runs/some/run", "logger=mlflow")
     done = run("train", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (line,) = [each for each in (done.stdout + done.stderr).splitlines() if "mlflow" in each]
     assert line.startswith("mlflow: run ")
-    folder, database = tmp_path / "outputs" / "some" / "run", tmp_path / "outputs" / "mlflow.db"
+    folder, database = tmp_path / "runs" / "some" / "run", tmp_path / "runs" / "mlflow.db"
     ((run_id, name, status),) = rows_of(database, "select run_uuid, name, status from runs")
     assert (name, status) == ("run", "FINISHED")
     assert ("some",) in rows_of(database, "select name from experiments")
@@ -309,7 +309,7 @@ def test_a_run_of_mlflow_has_everything_and_is_continued(tmp_path, monkeypatch):
     assert rows_of(database, accuracy) == expected
     final = rows_of(database, "select value from metrics where key = 'result/test/accuracy'")
     assert final == [(pytest.approx(Run(folder).result["test/accuracy"]),)]
-    (artifacts,) = (tmp_path / "outputs" / "mlartifacts" / "some").glob("*/artifacts")
+    (artifacts,) = (tmp_path / "runs" / "mlartifacts" / "some").glob("*/artifacts")
     found = {file.relative_to(artifacts).as_posix() for file in artifacts.rglob("*.*")}
     assert found == {"config.md", "classes.md", "layers.md", *(f"{tag}.png" for tag in PICTURES)}
     assert not (tmp_path / "mlruns").exists()

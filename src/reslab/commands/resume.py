@@ -115,7 +115,11 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     flags = [argument for argument in others if is_flag(argument)]  # Hydra's parser takes them before or after the rest
     placed = [*map(name_of, place)]
     added = [argument for argument in others if name_of(argument) not in placed and argument not in flags]
-    return [*kept, *added, *place, *flags]
+    given_names = [*map(name_of, others)]
+    outputs = [each for each in run.overrides if name_of(each) == "outputs" and "outputs" not in given_names]
+    if not trusted:
+        refuse_untrusted(outputs, f"resume={given['resume']}", others)
+    return [*kept, *outputs, *added, *place, *flags]  # MLflow's database is in `outputs`
 
 
 def outputs_of(arguments: Sequence[str]) -> str:
@@ -271,7 +275,8 @@ def resumed_sweep_command_line(sweep: Sweep, others: list[str], trusted: bool) -
         place = for_shell(f"hydra.sweep.dir={sweep.folder}")
         again = f"remove it and give the sweep's command with {place}, which continues its jobs"
         raise UserError(f"{sweep.record_file} is incomplete: {again}") from error
-    own = {name: argument for name, argument in own.items() if not has_prefix(name, PLACES) or name == SWEEP_FOLDER}
+    kept = (SWEEP_FOLDER, "outputs")  # MLflow's database is in `outputs`
+    own = {name: argument for name, argument in own.items() if not has_prefix(name, PLACES) or name in kept}
     saved = [argument for name, argument in own.items() if argument not in others and name != SWEEP_FOLDER]
     require_choices(f"resume={sweep.folder}", saved, others)
     if not trusted:
