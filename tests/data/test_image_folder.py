@@ -581,13 +581,15 @@ def test_a_process_without_a_readable_image_has_as_many_test_batches_as_the_othe
 @pytest.mark.slow
 @pytest.mark.parametrize(("options", "count"), [(("data.in_memory=true",), 6), ((), 6), (("data.batch_size=4",), 4)])
 def test_a_split_without_any_readable_image_is_an_error(composed, tmp_path, options, count):
-    for path in fill(tmp_path / "train", {"cat": 3, "dog": 3}):
-        path.write_text("no image")
-    name = "train" if options else "validation"
+    name = "train" if options else "val"
+    for split in ("train", "val"):
+        for path in fill(tmp_path / split, {"cat": 3, "dog": 3}):
+            if split == name:
+                path.write_text("no image")
 
     def load():
         data = build(composed, tmp_path, *SKIP, *options)
-        list(data._loader("train", shuffle=name == "train"))
+        list(data._loader(name, shuffle=name == "train"))
 
     more = ", .*" if count == 4 else f" and {count - 3} more"
     with pytest.raises(UserError, match=rf"^none of {count} images can be read: .*, .*{more}$"):
