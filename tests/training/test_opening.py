@@ -1,6 +1,6 @@
 import logging
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +14,12 @@ from reslab.data.splits import Split
 from reslab.run import Run
 from reslab.training import fit
 from reslab.training.build import build_data
-from reslab.training.opening import freeze_line, millions, network_line, shared_line, weights_line
+from reslab.training.opening import freeze_line, millions, network_line, shared_line, weights_lines
+
+
+def weights_line(config, data, checksum):
+    """The line on images, where there is one, and no other."""
+    return next(weights_lines(config, data, checksum), None)
 
 
 @pytest.mark.slow
@@ -127,3 +132,25 @@ def test_of_images_in_memory_another_division_is_named(composed, tmp_path):
     assert weights_line(composed("model.weights=IMAGENET1K_V1"), data, "another") is None
     torch.save({}, file := tmp_path / "weights.pth")
     assert weights_line(composed(f"model.weights={file}"), data, "another") is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({}, None),
+        ({"classes": ["b", "a"]}, " was trained on other classes, or on these in another order: "
+         "the classifier of a begins with the weights of b"),
+        ({"classes": ["a", "b", "c"]}, None),  # the classifier is left out, which another line says
+        ({"mean": [0.1, 0.2, 0.3]}, " was trained on images with another normalization: "
+         "'data.mean=[0.1,0.2,0.3]' 'data.std=[0.229,0.224,0.225]' is the same one"),
+        ({"mean": [0.1]}, None),  # of other channels
+        ({"mean": None}, None),
+    ],
+)  # fmt: skip
+def test_weights_of_other_classes_or_another_normalization_are_named(composed, tmp_path, changed, line):
+    fill(photos := tmp_path / "photos", {"a": 20, "b": 20})
+    config, data = of_photos(composed, photos, 1)
+    record = {"config": {"data": {"name": "cifar10"}}, "spec": asdict(data.spec) | changed}
+    torch.save({"state_dict": {}, "reslab": record}, file := tmp_path / "a.ckpt")
+    config, data = of_photos(composed, photos, 1, f"model.weights={file}")
+    assert weights_line(config, data, "") == (line and f"model.weights={file}{line}")

@@ -53,7 +53,7 @@ from reslab.training.opening import (
     network_line,
     opening_level,
     shared_line,
-    weights_line,
+    weights_lines,
 )
 from reslab.training.process import prepare_process, quiet_other_processes
 from reslab.training.progress import EpochLines
@@ -158,7 +158,7 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
     log.log(opening_level(), "%s", network_line(origin, data.spec, trainer.world_size))
     if not resumed and (line := freeze_line(config.model)):
         log.warning("%s", line)
-    if is_first_process() and not resumed and (line := weights_line(config, data, origin["data_checksum"])):
+    for line in weights_lines(config, data, origin["data_checksum"]) if is_first_process() and not resumed else ():
         log.warning("%s", line)
     if line := loss_line(classifier.loss_name, origin.get("class_weights")):
         log.log(opening_level(), "%s", line)

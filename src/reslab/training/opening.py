@@ -24,8 +24,10 @@ from reslab.machine import command
 from reslab.models.weights import OF_TORCHVISION
 from reslab.newest import located
 from reslab.run import Run
+from reslab.text import for_shell, printable
 from reslab.training.checkpoints import read_checkpoint
 
+OTHER_LEVELS = 0.05  # of pixels from 0 to 1: the means of other divisions of one data set differ by less
 PRECISIONS = {"32-true": "fp32", "16-true": "fp16", "bf16-true": "bf16", "64-true": "fp64"}
 
 
@@ -70,19 +72,41 @@ def freeze_line(model: DictConfig) -> str | None:
     return f"model.freeze={given} without model.weights: the last layer trains {alone}, on random features"
 
 
-def weights_line(config: DictConfig, data: ImageDataModule, checksum: str) -> str | None:
-    """Return which images the run validates or tests on, although the weights that it begins with were trained on them.
+def weights_lines(config: DictConfig, data: ImageDataModule, checksum: str) -> Iterator[str]:
+    """Yield what the weights that a run begins with do not fit, if they are those of a run of ResLab.
 
     Args:
         config: the configuration of a new run.
         data: its data.
         checksum: of the data.
+    """
+    if (record := record_of(config.model.weights)) is None:
+        return
+    begin = f"model.weights={config.model.weights}"
+    if known := images_line(record, config, data, checksum):
+        yield f"{begin} was trained on {known}"
+    with suppress(KeyError, TypeError, ValueError):  # the record is not one of ResLab
+        spec = ImageSpec(**record["spec"])
+        classes, own = list(map(str, spec.classes)), list(map(str, data.classes))
+        if len(classes) == len(own) and classes != own:
+            wrong = next(number for number, (a, b) in enumerate(zip(classes, own, strict=True)) if a != b)
+            yield (
+                f"{begin} was trained on other classes, or on these in another order: the classifier of "
+                f"{printable(own[wrong])} begins with the weights of {printable(classes[wrong])}"
+            )
+        before, now = [*spec.mean, *spec.std], [*data.spec.mean, *data.spec.std]
+        if len(before) == len(now) and max(abs(a - b) for a, b in zip(before, now, strict=True)) > OTHER_LEVELS:
+            mean, std = ([round(value, 4) for value in values] for values in (spec.mean, spec.std))
+            same = for_shell(f"data.mean={mean}".replace(" ", "")), for_shell(f"data.std={std}".replace(" ", ""))
+            yield f"{begin} was trained on images with another normalization: {' '.join(same)} is the same one"
+
+
+def images_line(record: dict[str, Any], config: DictConfig, data: ImageDataModule, checksum: str) -> str | None:
+    """Return which images the run validates or tests on, although the weights that it begins with were trained on them.
 
     Returns:
         None if there are none, or if the weights are not those of a run on the same data.
     """
-    if (record := record_of(config.model.weights)) is None:
-        return None
     other, files = record["config"]["data"], record.get("training_files")
     root = other.get("root")  # None: a shared network does not say where its data were
     is_same_place = root is not None and Path(root).resolve() == data.root.resolve()
@@ -102,7 +126,7 @@ def weights_line(config: DictConfig, data: ImageDataModule, checksum: str) -> st
         known = f"{some} {' and '.join(words)} images" if words else ""
     else:
         known = ""
-    return f"model.weights={config.model.weights} was trained on {known}" if known else None
+    return known or None
 
 
 def record_of(weights: str | None) -> dict[str, Any] | None:

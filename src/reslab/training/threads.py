@@ -36,8 +36,6 @@ def fixed_threads(config: DictConfig, record: Mapping[str, Any] | None) -> Itera
             recorded the number.
     """
     number = config.threads or recorded_threads(record or {}) or chosen_threads(config.trainer)
-    if number > (available := machine.processors()):
-        log.warning("threads=%d is more than the %d processors here, so training is slower", number, available)
     with computing_with(number), machine.environment({OMP_NUM_THREADS: str(number)}):
         yield  # the further processes of the run inherit the variable
 
@@ -51,7 +49,9 @@ def given_threads(config: DictConfig) -> Iterator[None]:
 
 @contextmanager
 def computing_with(number: int) -> Iterator[None]:
-    """Compute with a number of threads until the end of the block."""
+    """Compute with a number of threads until the end of the block. A warning says so if the processors are fewer."""
+    if number > (available := machine.processors()):
+        log.warning("threads=%d is more than the %d processors here, so training is slower", number, available)
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
