@@ -172,8 +172,8 @@ def own_folders(arguments: Sequence[str]) -> list[Path]:
         if name in CONFIG_DIR:
             folders.append(os.path.expanduser(value or following))
         elif name == SEARCHPATH:
-            places = map(place_in_home, searched_places(value))
-            folders += [place.removeprefix(FILE) for place in places if place.startswith(FILE)]
+            places = filter(is_folder, searched_places(value))
+            folders += [place_in_home(place).removeprefix(FILE) for place in places]
     return [Path(folder) for folder in dict.fromkeys(folders)]
 
 
@@ -195,12 +195,18 @@ def own_flags(*, same_command: bool = False) -> list[str]:
 def searched_places(searchpath: str) -> list[str]:
     """Return the places in the value of `hydra.searchpath=`; none where Hydra will refuse it."""
     override = parsed(f"x={searchpath}")
-    return [str(place) for place in as_list(override.value())] if override is not None else []
+    return [str(place) for place in as_list(override.value() if override else []) if place is not None]
+
+
+def is_folder(place: str) -> bool:
+    """Return whether a place of `hydra.searchpath=` is a folder, which may begin with `file://`, or in a package."""
+    return place.startswith(FILE) or "://" not in place
 
 
 def place_in_home(place: str) -> str:
     """Expand `~` in a place of `hydra.searchpath=`."""
-    return FILE + os.path.expanduser(place.removeprefix(FILE)) if place.startswith(FILE) else place
+    is_marked = place.startswith(FILE)
+    return FILE * is_marked + os.path.expanduser(place.removeprefix(FILE)) if is_folder(place) else place
 
 
 def searchpath_override(*folders: str | Path) -> str:

@@ -195,7 +195,14 @@ def test_what_is_printed_for_copying_works_in_a_shell(tmp_path, path):
 def test_an_own_folder_of_configuration_may_have_any_name(path):
     assert own_folders([searchpath_override(path)]) == [Path(path).absolute()]
     assert own_folders(["--config-dir", path]) == own_folders([f"--config-dir={path}"]) == [Path(path)]
-    assert os.fspath(own_folders(["hydra.searchpath=[file:///a,pkg://b]"])[0]) == "/a"
+    assert own_folders(["hydra.searchpath=[file:///a,pkg://b,c/d]"]) == [Path("/a"), Path("c/d")]
+
+
+@pytest.mark.parametrize("argument", ["--config-dir=gone", "hydra.searchpath=[gone]", "hydra.searchpath=[file://gone]"])
+def test_a_folder_of_configuration_that_is_not_there_is_one_line(argument):
+    line = "^gone is no folder: --config-dir and hydra.searchpath name those of your configuration$"
+    with pytest.raises(UserError, match=line):
+        hydra_arguments_of([argument, "seed=1"], TRAINING_SCHEMA)
 
 
 @pytest.mark.slow

@@ -38,6 +38,11 @@ PLACES = dict.fromkeys(("outputs", "hydra.run.dir", "hydra.sweep.dir"), PATH)  #
 def hydra_arguments_of(arguments: Sequence[str], schema: Schema) -> list[str]:
     """Return the arguments as Hydra takes them, with the settings of a run that is resumed."""
     quoted_arguments = [quote_if_needed(argument, schema.kinds) for argument in spelled_out(arguments, schema)]
+    for folder in own_folders(quoted_arguments):
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder} is no folder: --config-dir and hydra.searchpath name those of your configuration"
+            )
     quoted_arguments = [with_fixed_run(argument, quoted_arguments) for argument in quoted_arguments]
     for argument in quoted_arguments:
         if is_option(argument):

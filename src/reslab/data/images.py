@@ -17,6 +17,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from PIL.TiffImagePlugin import SAMPLEFORMAT as SAMPLE_FORMAT
 
 from reslab.errors import UserError
+from reslab.machine import is_first_process
 from reslab.text import counted
 
 log = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ def looks_like_an_unread_image(name: str) -> bool:
 
 def report_not_read(folder: str | os.PathLike[str], not_read: Counter[str]) -> None:
     """Warn in one line about files that look like images and are not read, if there are any."""
-    if not_read:
+    if not_read and is_first_process():
         suffixes = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in not_read.most_common())
         log.warning(
             "left out %s of the files in %s, which are not read as images (%s): convert them to PNG or JPEG, or rename "
@@ -186,7 +187,7 @@ def report_not_read(folder: str | os.PathLike[str], not_read: Counter[str]) -> N
 
 def report_dead_links(folder: str | os.PathLike[str], dead_links: Sequence[str]) -> None:
     """Warn in one line about links to nothing below a folder, if there are any."""
-    if dead_links:
+    if dead_links and is_first_process():
         log.warning(
             "left out %s in %s whose targets are not there: %s",
             counted(len(dead_links), "link"), folder, first_few(sorted(dead_links)),

@@ -184,7 +184,8 @@ def label_sentences(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def file_sentences(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if broken := result["unreadable"]:
-        example = f"{broken[0]['image']} ({broken[0]['reason']})"
+        more = f" and {len(broken) - 1:,} more" if len(broken) > 1 else ""
+        example = f"{broken[0]['image']} ({broken[0]['reason']}){more}"
         yield "broken", f"{len(broken):,} of the {result['images']:,} images cannot be read: {example}"
     yield from (("note", line) for line in result["left_out"])
 
