@@ -1,6 +1,6 @@
 """Compare batches from image files: ResLab's, and those of torchvision's ImageFolder with torch's DataLoader.
 
-    python benchmarks/disk_path.py [--size 320] [--crop 224] [--images 640] [--batch 64] [--rounds 5]
+    python benchmarks/disk_path.py [--size 320] [--crop 224] [--images 1280] [--batch 64] [--rounds 5]
 
 Both decode the same JPEG files and take random crops. The script makes the files: noise, smoothed until they are as
 large as those of photographs. Each round measures both programs with 1 and with 2 workers, and the first round is not
@@ -58,7 +58,7 @@ def torchvision_batches(folder: Path, batch: int, crop: int, workers: int) -> It
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, default in (("size", 320), ("crop", 224), ("images", 640), ("batch", 64), ("rounds", 5)):
+    for name, default in (("size", 320), ("crop", 224), ("images", 1280), ("batch", 64), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     programs = {"ours": reslab_batches, "torchvision": torchvision_batches}
