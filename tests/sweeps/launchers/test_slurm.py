@@ -13,7 +13,7 @@ import yaml
 from reslab.configuration import CONF
 from reslab.errors import Interrupted, RunError, UserError
 from reslab.interruption import signals
-from reslab.sweeps.launchers.slurm import REQUESTS_TO_END, SlurmLauncher, SlurmTask, setup_commands
+from reslab.sweeps.launchers.slurm import REQUESTS_TO_END, SlurmLauncher, SlurmTask, refusal, setup_commands
 
 OPTIONS = yaml.safe_load((CONF / "hydra/launcher/slurm.yaml").read_text(encoding="utf-8"))
 del OPTIONS["_target_"]
@@ -55,6 +55,15 @@ def test_a_job_that_was_restarted_too_often_fails_with_one_line(slurm_task, tmp_
 @pytest.mark.parametrize("number", [4, None])
 def test_a_job_has_as_many_threads_as_processors(number):
     assert SlurmLauncher(max_requeues=1, cpus_per_task=number).threads() == number
+
+
+def test_a_job_that_was_refused_has_printed_why(tmp_path):
+    log = tmp_path / "1_0_log.out"
+    assert refusal(log) is None
+    log.write_text("loading …\n")
+    assert refusal(log) is None
+    log.write_text("loading …\nerror: data.batch_size=5000 is too much\nsubmitit ERROR (…)\n  error: no line of ours\n")
+    assert refusal(log) == "data.batch_size=5000 is too much"
 
 
 def test_a_node_can_import_the_task(tmp_path):

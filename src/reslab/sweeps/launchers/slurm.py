@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from reslab.configuration import PACKAGE
-from reslab.errors import Interrupted, RunError, UserError
+from reslab.errors import FULL_ERROR, Interrupted, RunError, UserError
 from reslab.files import write_text
 from reslab.interruption import signals
 from reslab.machine import is_first_process
@@ -126,8 +126,9 @@ class SlurmLauncher(CommandLauncher):
             for job_id in ids.keys() - ids_in_queue():
                 first_task: SlurmJob[None] = SlurmJob(self.logs, job_id)
                 succeeded = first_task.paths.result_pickle.is_file() and first_task.exception() is None
-                error = None if succeeded else f"SLURM ended the job before it finished, see {first_task.paths.stdout}"
-                self.report_end(ids.pop(job_id), error, jobs)
+                output = first_task.paths.stdout
+                error = refusal(output) or f"SLURM ended the job before it finished, see {output}"
+                self.report_end(ids.pop(job_id), None if succeeded else error, jobs)
 
     @property
     def logs(self) -> Path:
@@ -135,9 +136,19 @@ class SlurmLauncher(CommandLauncher):
         return Path(self.config.hydra.sweep.dir, ".submitit", "%j")
 
 
+def refusal(output: Path) -> str | None:
+    """Return the last error that a job has printed in one line; None if there is none."""
+    try:
+        lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
+
+
 def setup_commands() -> list[str]:
     """Return what a shell executes before each task, which imports this package and uses the processors of its job."""
     return [
+        f"unset {FULL_ERROR}",  # the sweep sets it for itself
         f"export PYTHONPATH={shlex.quote(str(PACKAGE.parent))}:$PYTHONPATH",
         "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK",
     ]
