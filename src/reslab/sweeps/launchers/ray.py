@@ -1,6 +1,7 @@
 """hydra/launcher=ray: each job of a sweep is a task of a Ray cluster."""
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reslab import processes
-from reslab.errors import UserError
+from reslab.errors import FULL_ERROR, UserError
 from reslab.interruption import signals
 from reslab.machine import asked_threads
 from reslab.options import MAX_PROCESSORS, NAME, between, check_option, require_package
@@ -86,8 +87,9 @@ def run_command(command: list[str], output: str) -> int:
 
     If the task's process is killed, the command saves and ends, and Ray starts the task again, which resumes the run.
     """
+    environment = {name: value for name, value in os.environ.items() if name != FULL_ERROR}  # the sweep's own choice
     with Path(output).open("ab") as file, Guard() as guard:
-        process = guard.start(command, stdout=file, stderr=file)
+        process = guard.start(command, env=environment, stdout=file, stderr=file)
         try:
             while process.poll() is None:  # process.wait() would not notice that the task is cancelled
                 time.sleep(POLL_SECONDS)
