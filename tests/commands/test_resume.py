@@ -761,6 +761,16 @@ def test_the_run_of_a_search_is_resumed_and_repeated_outside_of_it(tmp_path):
     assert resumed_command_line([f"resume={folder}", PRUNING_OVERRIDE]) == ["seed=3", PRUNING_OVERRIDE, *place]
 
 
+def test_the_printed_command_has_what_the_outputs_of_a_run_need(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = make_run(Path("run"), ["seed=3", "outputs='${oc.env:SCRATCH}/x'"])
+    assert trust_of(folder) == ["trust=true"]
+    with pytest.raises(UserError, match=r"^resume=run would set outputs="):
+        resumed_command_line(["resume=run"])
+    assert "outputs='${oc.env:SCRATCH}/x'" in resumed_command_line(["resume=run", *trust_of(folder)])
+    assert resumed_command_line(["from=run"]) == ["seed=3", "hydra.mode=RUN"]  # a repeated run has its own place
+
+
 def test_a_run_and_a_sweep_are_not_resumed_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_run(Path("run"), ["seed=3", "outputs=began_with"])

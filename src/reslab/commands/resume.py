@@ -80,7 +80,7 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
         run = Run(named_folder("from", given))
         if Sweep(run.folder).exists:
             raise UserError(f"from={given['from']} is a sweep: from= repeats one run, give the folder of a job")
-        kept = saved_arguments(run, f"from={given['from']}", others, trusted)
+        kept = saved_arguments(run, f"from={given['from']}", others, trusted, left_out=("outputs",))
         mode = [] if given.keys() & {*MULTIRUN, "hydra.mode"} else [A_RUN]
         return [*kept, *sorted([*others, *mode], key=lambda argument: is_flag(argument) or argument in MULTIRUN)]
     folder = folder_to_resume(given, others)
@@ -115,11 +115,7 @@ def resumed_command_line(arguments: list[str]) -> list[str]:
     flags = [argument for argument in others if is_flag(argument)]  # Hydra's parser takes them before or after the rest
     placed = [*map(name_of, place)]
     added = [argument for argument in others if name_of(argument) not in placed and argument not in flags]
-    given_names = [*map(name_of, others)]
-    outputs = [each for each in run.overrides if name_of(each) == "outputs" and "outputs" not in given_names]
-    if not trusted:
-        refuse_untrusted(outputs, f"resume={given['resume']}", others)
-    return [*kept, *outputs, *added, *place, *flags]  # MLflow's database is in `outputs`
+    return [*kept, *added, *place, *flags]
 
 
 def outputs_of(arguments: Sequence[str]) -> str:
@@ -185,7 +181,9 @@ def is_trusted(given: Mapping[str, str]) -> bool:
     return given.get("trust") == "true"
 
 
-def saved_arguments(run: Run, source: str, others: list[str], trusted: bool) -> list[str]:
+def saved_arguments(
+    run: Run, source: str, others: list[str], trusted: bool, left_out: tuple[str, ...] = ()
+) -> list[str]:
     """Return the arguments that a run was started with, as far as they are not given, with the options that are newer.
 
     Args:
@@ -193,6 +191,7 @@ def saved_arguments(run: Run, source: str, others: list[str], trusted: bool) -> 
         source: the argument that names it, for messages.
         others: the given arguments.
         trusted: whether its saved overrides may be of any kind.
+        left_out: the names of options that are not kept.
 
     Raises:
         UserError: the folder has no complete settings, or they could run code.
@@ -204,7 +203,7 @@ def saved_arguments(run: Run, source: str, others: list[str], trusted: bool) -> 
         raise UserError(f"{source} has incomplete settings in {run.hydra_folder}: start a new run")
     config = run.config
     overrides = saved_overrides(run)
-    given = {name_of(argument) for argument in others}
+    given = {*map(name_of, others), *left_out}
     own = [override for override in overrides if name_of(override) not in given]
     require_choices(source, own, others)
     if not trusted:
@@ -275,8 +274,7 @@ def resumed_sweep_command_line(sweep: Sweep, others: list[str], trusted: bool) -
         place = for_shell(f"hydra.sweep.dir={sweep.folder}")
         again = f"remove it and give the sweep's command with {place}, which continues its jobs"
         raise UserError(f"{sweep.record_file} is incomplete: {again}") from error
-    kept = (SWEEP_FOLDER, "outputs")  # MLflow's database is in `outputs`
-    own = {name: argument for name, argument in own.items() if not has_prefix(name, PLACES) or name in kept}
+    own = {name: argument for name, argument in own.items() if not has_prefix(name, PLACES) or name == SWEEP_FOLDER}
     saved = [argument for name, argument in own.items() if argument not in others and name != SWEEP_FOLDER]
     require_choices(f"resume={sweep.folder}", saved, others)
     if not trusted:

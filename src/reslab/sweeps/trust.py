@@ -22,8 +22,9 @@ from reslab.sweeps.folder import Sweep
 from reslab.sweeps.options import PRUNING, SEARCH
 from reslab.training.options import IGNORED, TRAINING_SCHEMA
 
-# What says where a run is. The folder that the user names decides, so these saved overrides do not count.
-PLACES = ("resume", "trust", "from", "folder", "outputs", "hydra.run.dir", "hydra.sweep.dir", "hydra.output_subdir")
+# What says where a run is. The folder that the user names decides, so these saved overrides do not count. But `outputs`
+# does: MLflow's database is there.
+PLACES = ("resume", "trust", "from", "folder", "hydra.run.dir", "hydra.sweep.dir", "hydra.output_subdir")
 WORD = r"[\w.,:+&|-]*"  # text that is no path and no command
 # Saved options of Hydra that a sweep may have, besides those of conf/hydra/launcher, with the texts that they may be.
 OF_A_SWEEP = {

@@ -127,8 +127,10 @@ class SlurmLauncher(CommandLauncher):
                 first_task: SlurmJob[None] = SlurmJob(self.logs, job_id)
                 succeeded = first_task.paths.result_pickle.is_file() and first_task.exception() is None
                 output = first_task.paths.stdout
-                error = refusal(output) or f"SLURM ended the job before it finished, see {output}"
-                self.report_end(ids.pop(job_id), None if succeeded else error, jobs)
+                error = None
+                if not succeeded:
+                    error = refusal(output) or f"SLURM ended the job before it finished, see {output}"
+                self.report_end(ids.pop(job_id), error, jobs)
 
     @property
     def logs(self) -> Path:
