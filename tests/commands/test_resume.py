@@ -845,7 +845,7 @@ def test_trust_and_from_are_checked(arguments, line):
 
 @pytest.mark.slow
 def test_the_folder_that_is_named_decides_where_a_resumed_run_is(tmp_path):
-    """None of the saved overrides makes another run's folder the one that is written to."""
+    """No saved override moves a run or a sweep to another folder; `outputs` says only where MLflow's database is."""
     other = make_run(tmp_path / "other", ["seed=1"], "finished")
     places = [
         f"folder={other}",
@@ -858,10 +858,10 @@ def test_the_folder_that_is_named_decides_where_a_resumed_run_is(tmp_path):
     Run(folder).write_settings(Run(folder).config_file.read_text(), ["seed=3", *places])
     place = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
     for trust in ([], ["trust=true"]):
-        assert resumed_command_line([f"resume={folder}", *trust]) == ["seed=3", *place]
+        assert resumed_command_line([f"resume={folder}", *trust]) == ["seed=3", f"outputs={other}", *place]
         assert resumed_command_line([f"from={folder}", *trust]) == ["seed=3", "hydra.mode=RUN"]
     sweep = sweep_folder(tmp_path / "sweep", ["seed=1,2", *places[:2]], [f"hydra.sweep.dir={other}", places[2]])
-    assert resumed_command_line([f"resume={sweep}"]) == [f"hydra.sweep.dir='{sweep}'", "seed=1,2"]
+    assert resumed_command_line([f"resume={sweep}"]) == [f"hydra.sweep.dir='{sweep}'", "seed=1,2", f"outputs={other}"]
 
 
 @pytest.mark.slow
