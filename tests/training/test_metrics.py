@@ -173,6 +173,16 @@ def test_an_image_without_a_prediction_is_wrong(broken):
     assert values["calibration_error"].isnan()
 
 
+def test_the_calibration_error_counts_the_right_answers_of_the_accuracy():
+    below = torch.tensor(0.25)
+    above = torch.nextafter(below, torch.tensor(1.0))
+    logits = torch.tensor([[below, above], [NAN, 0], [9, 0]])  # the first two have equal probabilities
+    assert logits[:1].softmax(1).unique().numel() == 1
+    metric = Metrics(2, final=True).calibration_error
+    metric.update(logits, torch.tensor([1, 0, 0]))
+    assert metric.right.sum() == 2
+
+
 def test_the_mean_loss_of_many_images_counts_each_of_them():
     """A float32 sum of 20,000,000 grows in steps of 2, so that it would ignore a loss of 0.3."""
     loss = MeanLoss()

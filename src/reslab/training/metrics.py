@@ -222,7 +222,8 @@ class CalibrationError(Metric):
         self.add_state("confidence", torch.zeros(BINS, dtype=SUM_DTYPE), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        confidence, predicted = logits.float().softmax(1).max(1)  # (N,), (N,)
+        confidence = logits.float().softmax(1).amax(1)  # (N,)
+        predicted = without_accidental_hits(logits, labels).argmax(1)  # (N,), as the accuracy counts it
         number = bins_of(confidence)
         in_bin = number[:, None] == torch.arange(BINS, device=logits.device)  # (N, BINS)
         self.images += in_bin.sum(0)

@@ -97,6 +97,7 @@ def test_nan_is_no_interval_and_no_error():
     tested = AnsweredTest(answers, metrics_of(answers))
     assert [each.interval for each in tested.metrics() if each.name == "test/loss"] == [None]
     assert sum(each.images for each in tested.bins) == 3
+    assert sum(each.right for each in tested.bins) == int(answers.right.sum()) == 2
 
 
 def test_answers_of_another_test_are_refused():

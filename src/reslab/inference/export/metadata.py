@@ -16,6 +16,7 @@ from reslab.inference.loading import Trained
 from reslab.run import Run
 
 CLASSES, PREPROCESSING, PROVENANCE = KEYS = ("classes", "preprocessing", "provenance")
+COLOURS = {1: "grey", 3: "RGB"}  # by the channels of an image
 Metadata = dict[str, str]  # JSON by key
 
 
@@ -45,6 +46,7 @@ def preprocessing(trained: Trained) -> dict[str, Any]:
         "layout": "NHWC",
         "size": fitting.size,
         "channels": len(spec.mean),
+        "colours": COLOURS.get(len(spec.mean)),
         "fit": fitting.fit or "crop",
         "resize": fitting.resize or fitting.size,
         "interpolation": fitting.interpolation,

@@ -46,7 +46,7 @@ class ExportedNetwork(nn.Module):
         """Return the probabilities and the logits, float32 (N, num_classes) each.
 
         Args:
-            images: uint8 (N, H, W, C), of the evaluation's size, as Pillow and OpenCV hold them.
+            images: uint8 (N, H, W, C), of the evaluation's size, RGB (not the BGR of OpenCV) or grey.
         """
         logits = self.classifier.evaluation_logits(images.permute(0, 3, 1, 2))  # type: ignore[misc]
         if self.temperature != 1:
