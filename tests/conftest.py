@@ -154,6 +154,15 @@ def with_precision(checkpoint: Path, precision: str) -> None:
     torch.save(content, checkpoint)
 
 
+@pytest.fixture
+def overflowing(trained: SimpleNamespace, tmp_path: Path) -> Path:
+    """A checkpoint of finite weights whose logits are infinite, so that they have no softmax."""
+    content = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    content["state_dict"]["network.fc.weight"].fill_(3e38)
+    torch.save(content, tmp_path / "overflowing.ckpt")
+    return tmp_path / "overflowing.ckpt"
+
+
 @pytest.fixture(scope="session")
 def digit_files(trained: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The test images of `trained` in their order, as <class>/<number>.png in one folder."""

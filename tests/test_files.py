@@ -1,6 +1,7 @@
 import ast
 import csv
 import errno
+import json
 import logging
 import os
 from contextlib import suppress
@@ -19,6 +20,7 @@ from reslab.files import (
     write_csv,
     write_json,
     write_text,
+    write_valid_json,
 )
 from reslab.run import Run
 
@@ -77,6 +79,17 @@ def test_an_error_of_reading_is_not_blamed_on_the_output(tmp_path):
     with pytest.raises(UserError, match=r"^output=.*/file/network\.onnx cannot be written: ") as raised:  # noqa: SIM117
         with replaced_output(tmp_path / "file" / "network.onnx"):
             raise AssertionError
+
+
+def test_valid_json_has_null_for_what_is_no_number(tmp_path):
+    nan, infinite = float("nan"), float("inf")
+    value = {"a": [nan, {"b": (-infinite, 1, "nan")}], "c": None, "d": 0.5}
+    write_valid_json(tmp_path / "a.json", value)
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, {"b": [None, 1, "nan"]}], "c": None, "d": 0.5}
+    finite = {"a": [0.1, {"b": (1, "ü")}]}
+    write_valid_json(tmp_path / "a.json", finite)
+    write_json(tmp_path / "b.json", finite)
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
 def test_csv(tmp_path):

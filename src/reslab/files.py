@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import logging
+import math
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -214,7 +215,35 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as Python reads it again: NaN and infinite numbers, which JSON does not have, stay."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_valid_json(path: Path, value: Any) -> None:
+    """Write a value for any program: see `valid_json`."""
+    write_text(path, valid_json(value) + "\n")
+
+
+def valid_json(value: Any) -> str:
+    """Return JSON, with null in place of numbers that are NaN or infinite.
+
+    Example:
+        >>> print(valid_json(float("nan")))
+        null
+    """
+    try:
+        return json.dumps(value, indent=2, allow_nan=False)
+    except ValueError:
+        return json.dumps(with_null(value), indent=2, allow_nan=False)
+
+
+def with_null(value: Any) -> Any:
+    """Return a value of dictionaries and lists with None in place of numbers that are NaN or infinite."""
+    if isinstance(value, dict):
+        return {name: with_null(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_null(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -80,6 +81,14 @@ def test_evaluation_repeats_the_runs_test(run, trained, tmp_path):
     assert (result["images"], result["found"], set(result["left_out"].values())) == (359, 359, {0})
     assert_classes(result["classes"], trained.labels, trained.probabilities.argmax(1), list("0123456789"))
     assert json.loads((tmp_path / "evaluation.json").read_text()) == result
+
+
+def test_a_metric_that_is_not_finite_is_null_in_the_file(run, overflowing, tmp_path):
+    result = run(f"checkpoint={overflowing}", f"output={tmp_path}/evaluation.json")
+    metrics = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]
+    assert (result["metrics"]["test/accuracy"], metrics["test/accuracy"]) == (0, 0)
+    assert math.isnan(result["metrics"]["test/loss"])
+    assert metrics["test/loss"] is metrics["test/calibration_error"] is None
 
 
 @pytest.mark.slow

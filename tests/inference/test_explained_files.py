@@ -12,6 +12,7 @@ from conftest import with_precision
 from PIL import Image
 
 from reslab.errors import UserError
+from reslab.inference.answering import Answering
 from reslab.inference.explained_files import (
     CELL,
     LIST,
@@ -71,6 +72,22 @@ def test_the_probabilities_are_those_of_predict_in_the_precision_of_the_run(trai
         assert difference < 1e-4
     else:
         assert 1e-4 < difference < 0.2
+
+
+def test_of_logits_that_differ_in_the_last_bit_the_largest_is_explained(run, digit_files, monkeypatch):
+    logits = torch.full((1, 10), 0.25)
+    logits[0, 4] = torch.nextafter(logits[0, 4], torch.tensor(1.0))
+    assert logits.softmax(1).unique().numel() == 1
+    monkeypatch.setattr(Answering, "together", lambda *_: logits)
+    (only,) = run(digit_files[0])
+    assert (only.row["class"], only.row["predicted"]) == ("4", "4")
+
+
+def test_an_output_that_is_not_finite_is_said_and_the_list_is_valid(overflowing, digit_files, tmp_path, caplog):
+    write_explanations(Explanations(overflowing, digit_files[:2], device="cpu"), tmp_path)
+    assert [row["probability"] for row in json.loads((tmp_path / LIST).read_text())] == [None, None]
+    (line,) = caplog.messages
+    assert line.startswith(f"2 images without a prediction ({digit_files[0]}, {digit_files[1]}): ")
 
 
 def test_a_named_class_is_explained_with_its_own_probability(run, trained, digit_files):

@@ -1,8 +1,11 @@
+import json
+import math
 import multiprocessing
 import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from bad_images import BAD, write_bad
@@ -11,10 +14,13 @@ from PIL import Image
 
 from reslab.commands.printing import print_predictions
 from reslab.errors import UserError
+from reslab.inference.answering import Answering
 from reslab.inference.loading import load_classifier
 from reslab.inference.options import PREDICT_SCHEMA
-from reslab.inference.prediction import Negatives, most_probable, predict
+from reslab.inference.prediction import Negatives, Predicted, Predictions, most_probable, predict
+from reslab.inference.prediction_file import prediction_file
 from reslab.newest import require_checkpoint
+from reslab.training.answers import Answers
 
 
 @pytest.fixture
@@ -114,11 +120,48 @@ def test_predictions_are_the_networks_probabilities(run, trained, digit_files):
 
 def test_of_equal_probabilities_the_lower_label_comes_first():
     given = torch.tensor([[0.1] * 10, [0, 0.25, 0, 0.125, 0, 0.25, 0, 0.25, 0.125, 0]])
-    assert most_probable(given, 3)[1].tolist() == [[0, 1, 2], [1, 5, 7]]
-    values, labels = most_probable(given, "all")
+    batch = Predicted(["a", "b"], given.log(), given)
+    assert most_probable(batch, 3)[1].tolist() == [[0, 1, 2], [1, 5, 7]]
+    values, labels = most_probable(batch, "all")
     assert labels.tolist() == [[*range(10)], [1, 5, 7, 3, 8, 0, 2, 4, 6, 9]]
     assert values.equal(given.gather(1, labels))
-    assert most_probable(given, 99)[1].equal(labels)
+    assert most_probable(batch, 99)[1].equal(labels)
+
+
+@pytest.mark.parametrize("temperature", [None, 1.5])
+def test_of_logits_that_differ_in_the_last_bit_the_largest_comes_first_as_in_a_test(temperature):
+    second = torch.tensor(0.25)
+    first = torch.nextafter(second, torch.tensor(1.0))
+    logits = torch.tensor([[second, 0, first]])
+    probabilities = Answering([], [], [], temperature).probabilities(logits)
+    assert probabilities[0, 0] == probabilities[0, 2]
+    values, labels = most_probable(Predicted(["a"], logits, probabilities), 3)
+    assert labels.tolist() == [[2, 0, 1]]
+    assert labels[0, 0] == Answers(logits, torch.tensor([0]), torch.tensor([0]), list("abc")).predicted[0]
+    assert values.equal(probabilities[:, [2, 0, 1]])
+
+
+def test_an_output_that_is_not_finite_is_said_and_the_file_is_valid(overflowing, digit_files, tmp_path, caplog):
+    files = [str(path) for path in digit_files[:3]]
+    options = {"batch_size": 2, "num_workers": 0, "on_error": "stop", "device": "cpu"}
+    for name in ("a.json", "a.csv"):
+        predictions = Predictions(overflowing, files, **options)
+        with prediction_file(tmp_path / name, predictions.classes, 1) as write:
+            for batch in predictions:
+                write(batch)
+        assert caplog.messages == [
+            f"3 images without a prediction ({', '.join(files)}): the output of the network is not finite, so that the "
+            "probabilities are nan, in .json null, and the class that is named means nothing"
+        ]
+        caplog.clear()
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    rows = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    assert [[each["probability"] for each in row["classes"]] for row in rows] == [[None]] * 3
+    assert pd.read_csv(tmp_path / "a.csv")["probability"].isna().all()
+    assert math.isnan(predict(overflowing, files[0], device="cpu")[0]["classes"][0]["probability"])
 
 
 def test_the_batch_size_changes_nothing(run, digit_files):

@@ -21,7 +21,7 @@ def write_predictions(output, classes, batches, top=3):
     """Write batches of paths and probabilities."""
     with prediction_file(output, classes, top) as write:
         for paths, probabilities in batches:
-            write(Predicted(paths, torch.tensor(probabilities)))
+            write(Predicted(paths, torch.tensor(probabilities).log(), torch.tensor(probabilities)))
 
 
 CLASSES = ["cat", 'a "dog"', "=frog"]

@@ -14,7 +14,7 @@ from reslab.data.base import ImageDataModule
 from reslab.data.options import check_sizes
 from reslab.data.splits import pixel_checksum
 from reslab.errors import UserError
-from reslab.files import output_errors, write_json
+from reslab.files import output_errors, write_valid_json
 from reslab.inference.conformal import measured_coverage, ordered_sets, threshold
 from reslab.inference.ensemble import averaged, members_of
 from reslab.inference.loading import Trained, restore_classifier
@@ -109,7 +109,7 @@ def write_evaluation(evaluation: Evaluation, config: DictConfig) -> None:
     """Write the files that a composed conf/evaluate.yaml asks for."""
     if config.output is not None:
         with output_errors(config.output):
-            write_json(Path(config.output), evaluation.result)
+            write_valid_json(Path(config.output), evaluation.result)
     if config.predictions is None:
         return
     if evaluation.answers is None:

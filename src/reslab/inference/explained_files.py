@@ -1,6 +1,7 @@
 """Explain what a network answers to image files: an overlay for each, a contact sheet, and a list."""
 
 import logging
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +18,13 @@ from reslab.data.options import OnError
 from reslab.data.thumbnails import write_picture
 from reslab.drawing import literal_text, report_undrawable, shortened
 from reslab.errors import UserError, suggest
-from reslab.files import output_errors, replaced, write_json
+from reslab.files import output_errors, replaced, write_valid_json
 from reslab.inference.answering import Answering, load_answering
 from reslab.inference.explanation import BATCH_SIZE, find_maps, grad_cam, laid_over, overlay, require_captum
 from reslab.inference.loading import Trained
 from reslab.inference.named_images import Images, find_images
 from reslab.inference.options import EXPLAIN
-from reslab.inference.prediction import choose_device
+from reslab.inference.prediction import choose_device, report_no_probabilities
 from reslab.inference.test_data import LISTED_CLASSES, labels_by_name
 from reslab.options import check_option
 from reslab.text import counted, file_name, printable, valid_text
@@ -104,7 +105,7 @@ class Explanations:
             self.layer = find_maps(self.trained.classifier, layer).name
 
     def __iter__(self) -> Iterator[Explained]:
-        paths, unreadable, without = self.paths, list[str](), list[str]()
+        paths, unreadable, without, no_probabilities = self.paths, list[str](), list[str](), list[str]()
         for start in range(0, len(paths), BATCH_SIZE):
             read = list[Read]()
             for number in range(start, min(start + BATCH_SIZE, len(paths))):
@@ -115,7 +116,9 @@ class Explanations:
             if unreadable and self.on_error == "stop":
                 break
             for explained in explain_batch(self.answering, read, self.label, self.layer) if read else ():
-                if not explained.heat.any():
+                if math.isnan(explained.row["probability"]):
+                    no_probabilities.append(explained.row["image"])
+                elif not explained.heat.any():
                     without.append(explained.row["image"])
                 yield explained
         report_unreadable(unreadable, len(paths), self.on_error, "on_error")
@@ -123,6 +126,7 @@ class Explanations:
             log.warning(
                 "nothing in the maps of %s speaks for the class: %s", counted(len(without), "image"), first_few(without)
             )
+        report_no_probabilities(no_probabilities)
 
 
 def label_of(name: str, classes: Sequence[str]) -> int:
@@ -170,8 +174,8 @@ def explain_batch(answering: Answering, read: Sequence[Read], label: int | None,
     classifier, spec = answering.first.classifier, answering.first.spec
     classes, fitting = spec.classes, spec.fitting(training=False)
     squares = torch.stack([each.square for each in read])
-    probabilities = answering.probabilities(answering.together(answering.logits(squares)))
-    predicted = probabilities.argmax(1)
+    logits = answering.together(answering.logits(squares))
+    probabilities, predicted = answering.probabilities(logits), logits.argmax(1)  # ranked as in `most_probable`
     labels = predicted if label is None else torch.full_like(predicted, label)
     with answering.precisions[0].forward_context():
         heats = grad_cam(classifier, squares, labels, layer)
@@ -217,7 +221,7 @@ def write_explanations(explained: Iterable[Explained], folder: Path) -> list[dic
             shown.append((row, side_by_side(functional.to_pil_image(each.picture).convert("RGB"), picture)))
     with output_errors(folder):
         write_sheet(folder / SHEET, shown)
-        write_json(folder / LIST, rows)
+        write_valid_json(folder / LIST, rows)
     if len(rows) > len(shown):
         log.info("%s shows the first %d of %s", folder / SHEET, len(shown), counted(len(rows), "image"))
     return rows

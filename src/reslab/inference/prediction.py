@@ -42,11 +42,14 @@ class Predicted(NamedTuple):
 
     Attributes:
         paths: the files, as text.
+        logits: float32 (N, num_classes), on the CPU. They rank the classes, also where probabilities round to equal
+            ones, as in a test; a temperature has not divided them.
         probabilities: of each class, float32 (N, num_classes), on the CPU.
         sets: the labels in the set of each image, the most probable first; None without `coverage`.
     """
 
     paths: list[str]
+    logits: Tensor
     probabilities: Tensor
     sets: list[list[int]] | None = None
 
@@ -55,7 +58,7 @@ class Predictions:
     """The predictions for image files, batch by batch, in the order of the files.
 
     An iteration holds a few batches at a time, whatever the number of files. At its end it warns about images that
-    were left out, have transparent parts or look like negatives.
+    were left out, have transparent parts, look like negatives or have no probabilities.
 
     Args:
         checkpoint: a checkpoint, best.ckpt or last.ckpt, or several, whose probabilities are averaged.
@@ -106,18 +109,24 @@ class Predictions:
         self.batch_size, self.num_workers, self.on_error = batch_size, num_workers, on_error
 
     def __iter__(self) -> Generator[Predicted, None, None]:
+        without = FirstNames()
+        for paths, logits in self.computed():
+            together = self.answering.together(logits)
+            probabilities = self.answering.probabilities(together)
+            without.extend(compress(paths, probabilities.isnan().any(1).tolist()))
+            yield Predicted(paths, together, probabilities, self.answering.sets(together))
+        report_no_probabilities(without)
+
+    def computed(self) -> Iterator[tuple[list[str], list[Tensor]]]:
+        """Yield the files that can be read and the logits that each network has for them."""
         computed: tuple[list[str], list[Tensor]] | None = None
         for paths, pixels in self.batches():
             # A GPU computes this batch while the one before it is used, and while the next one is decoded.
             previous, computed = computed, (paths, self.answering.logits(pixels))
             if previous is not None:
-                yield self.predicted(*previous)
+                yield previous
         if computed is not None:
-            yield self.predicted(*computed)
-
-    def predicted(self, paths: list[str], logits: Sequence[Tensor]) -> Predicted:
-        together = self.answering.together(logits)
-        return Predicted(paths, self.answering.probabilities(together), self.answering.sets(together))
+            yield computed
 
     def batches(self) -> Iterator[tuple[list[str], Tensor]]:
         """Yield the files that can be read and their pixels, uint8 (N, C, H, W), and report the others."""
@@ -207,8 +216,9 @@ def predict(
     Returns:
         One dictionary per image, in the order of the files: "image" is its path, "classes" lists the `top` most
         probable classes as dictionaries of "class" and "probability", the most probable first, and with `coverage`,
-        "set" lists the names of the classes in its set. What a folder or a glob finds is left out if it was found
-        before.
+        "set" lists the names of the classes in its set. If the output of the network is not finite, the probabilities
+        are NaN, the classes mean nothing, and a warning says so. What a folder or a glob finds is left out if it was
+        found before.
 
     Raises:
         UserError: an argument is wrong, there is no such image, or images cannot be read.
@@ -223,7 +233,7 @@ def predict(
 
 def as_dictionaries(batch: Predicted, classes: Sequence[str], top: Top) -> list[Prediction]:
     """Return what `predict` returns for the images of a batch."""
-    best, order = most_probable(batch.probabilities, top)
+    best, order = most_probable(batch, top)
     rows = [
         {
             "image": path,
@@ -239,15 +249,14 @@ def as_dictionaries(batch: Predicted, classes: Sequence[str], top: Top) -> list[
     return [row | {"set": [classes[label] for label in labels]} for row, labels in zip(rows, batch.sets, strict=True)]
 
 
-def most_probable(probabilities: Tensor, top: Top) -> tuple[Tensor, Tensor]:
+def most_probable(batch: Predicted, top: Top) -> tuple[Tensor, Tensor]:
     """Return the probabilities and the labels of the `top` most probable classes, (N, top), the most probable first.
 
-    Of equally probable classes, which are usual in bfloat16, the lower label comes first, as where a test takes the
+    Of classes with equal logits, which are usual in bfloat16, the lower label comes first, as where a test takes the
     most probable one.
     """
-    values, labels = probabilities.sort(dim=1, descending=True, stable=True)
-    count = None if top == "all" else top
-    return values[:, :count], labels[:, :count]
+    labels = batch.logits.sort(dim=1, descending=True, stable=True).indices[:, : None if top == "all" else top]
+    return batch.probabilities.gather(1, labels), labels
 
 
 # warnings
@@ -259,6 +268,16 @@ def report_transparency(images: Sequence[str], data: str) -> None:
         "transparent parts of %s are white (%s): data=%s has no background of its own, and images must look like "
         "those of the training", counted(len(images), "image"), first_few(images), data,
     )  # fmt: skip
+
+
+def report_no_probabilities(images: Sequence[str]) -> None:
+    """Warn about images whose logits have no softmax, e.g. because one of them is NaN."""
+    if images:
+        log.warning(
+            "%s without a prediction (%s): the output of the network is not finite, so that the probabilities are nan, "
+            "in .json null, and the class that is named means nothing",
+            counted(len(images), "image"), first_few(images),
+        )  # fmt: skip
 
 
 class Negatives:

@@ -8,7 +8,7 @@ from textwrap import indent
 
 import torch
 
-from reslab.files import written_in_parts
+from reslab.files import valid_json, written_in_parts
 from reslab.inference.options import Sort, Top
 from reslab.inference.prediction import Predicted, Prediction, as_dictionaries, most_probable
 from reslab.inference.tables import (
@@ -55,14 +55,14 @@ def prediction_file(output: str | Path, classes: Sequence[str], top: Top) -> Ite
 
 @contextmanager
 def json_file(path: Path) -> Iterator[Callable[[list[Prediction]], None]]:
-    """Write one list of all predictions, with the bytes of `write_json`."""
+    """Write one list of all predictions, with the bytes of `write_valid_json`."""
     with path.open("w", encoding="utf-8") as file:
         is_empty = True
 
         def write(rows: list[Prediction]) -> None:
             nonlocal is_empty
             for row in rows:
-                file.write(("[\n" if is_empty else ",\n") + indent(json.dumps(row, indent=2), "  "))
+                file.write(("[\n" if is_empty else ",\n") + indent(valid_json(row), "  "))
                 is_empty = False
 
         yield write
@@ -74,7 +74,7 @@ def columns_of(batch: Predicted, classes: Sequence[str], top: Top) -> Columns:
 
     These are the probabilities of all classes, or class_2, probability_2, class_3, … as far as `top`.
     """
-    best, order = most_probable(batch.probabilities, 1 if top == "all" else top)
+    best, order = most_probable(batch, 1 if top == "all" else top)
     ranks = zip(order.T.tolist(), best.T.contiguous(), strict=True)
     columns: dict[str, Column] = {PATH: batch.paths}
     for rank, (labels, probabilities) in enumerate(ranks, 1):
