@@ -112,17 +112,17 @@ def add_images(folder: str, real: str, found: ImageFiles, paths: list[str], seen
     prefix, files, folders = f"{folder}{os.sep}", [], {}
     with os.scandir(folder) as entries:  # it knows the kinds of most entries without a system call for each
         for entry in entries:
-            name = entry.name
+            name, is_link = entry.name, entry.is_symlink()
             if is_folder(entry):
                 if is_hidden(name):
                     continue
-                folders[name] = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}{os.sep}{name}"
+                folders[name] = os.path.realpath(entry.path) if is_link else f"{real}{os.sep}{name}"
             elif name[0] != ".":
-                if is_dead_link(entry) and suffix_of(name) not in SUFFIXES:
+                if is_link and is_dead_link(entry) and suffix_of(name) not in SUFFIXES:
                     found.dead_links.append(prefix + name)
                     continue
                 files.append(name)
-            if entry.is_symlink():
+            if is_link:
                 found.links.append(prefix + name)
     # This is suffix_of without a call for each of many files. A name without a dot gives its last letter.
     images = [name for name in files if name[name.rfind(".") :].lower() in SUFFIXES]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from operator import add
 from typing import overload
 
 import numpy as np
@@ -25,15 +26,16 @@ class Paths(Sequence[str]):
 
     def __init__(self, paths: Iterable[str]) -> None:
         numbers: dict[str, int] = {}
-        names, folders = list[bytes](), list[int]()
+        names, folders = list[str](), list[int]()
         for path in paths:
             start = path.rfind(os.sep) + 1
             folders.append(numbers.setdefault(path[:start], len(numbers)))
-            names.append(os.fsencode(path[start:]))
+            names.append(path[start:])
         self.folders = list(numbers)
         self.folder_of = np.array(folders, np.uint32)
-        self.ends = np.cumsum([0, *map(len, names)], dtype=np.uint32 if sum(map(len, names)) < 2**32 else np.uint64)
-        self.names = b"".join(names)
+        self.names = os.fsencode("".join(names))
+        lengths = map(len, names if self.names.isascii() else map(os.fsencode, names))
+        self.ends = np.cumsum([0, *lengths], dtype=np.uint32 if len(self.names) < 2**32 else np.uint64)
 
     @classmethod
     def joined(cls, parts: "Iterable[Sequence[str]]") -> "Paths":
@@ -62,10 +64,13 @@ class Paths(Sequence[str]):
         return self.folders[self.folder_of[place]] + os.fsdecode(name)
 
     def __iter__(self) -> Iterator[str]:
-        start, names = 0, self.names
-        for folder, end in zip(self.folder_of.tolist(), self.ends[1:].tolist(), strict=True):
-            yield self.folders[folder] + os.fsdecode(names[start:end])
-            start = end
+        ends = self.ends.tolist()
+        slices = map(slice, ends, ends[1:])
+        if self.names.isascii():  # a byte is a character
+            names = map(self.names.decode().__getitem__, slices)
+        else:
+            names = map(os.fsdecode, map(self.names.__getitem__, slices))
+        yield from map(add, map(self.folders.__getitem__, self.folder_of.tolist()), names)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
