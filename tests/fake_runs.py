@@ -28,8 +28,8 @@ def make_run(folder, *, accuracy=None, test=None, curve=(), result=(), **options
     """
     config = deepcopy(CONFIG)
     for name, value in options.items():
-        group, _, last = name.rpartition("__")
-        (config[group] if group else config)[last] = value
+        group, _, last = name.partition("__")
+        (config[group] if last else config)[last or group] = value
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     result = dict(result)
@@ -41,7 +41,7 @@ def make_run(folder, *, accuracy=None, test=None, curve=(), result=(), **options
         (folder / "result.json").write_text(json.dumps(result))
     if curve:
         rows = [f"{epoch},{train},{val}" for epoch, (train, val) in enumerate(curve, start=1)]
-        (folder / "metrics.csv").write_text("\n".join(["epoch,train/accuracy,val/accuracy", *rows]))
+        (folder / "metrics.csv").write_text("\n".join(["epoch,train/accuracy,val/accuracy", *rows, ""]))
     return folder
 
 

@@ -678,19 +678,24 @@ def check_structure(content: bytes, loader: Any) -> None:
 
 
 def metric_rows(text: str) -> list[dict[str, float]]:
-    """Return the rows of metrics.csv without the empty cells. Raises ValueError where it is not a table of numbers."""
+    """Return the rows of metrics.csv without the empty cells. Raises ValueError where it is not a table of numbers.
+
+    A number that is cut off is another number, so the last line must have its end, as each has that the run wrote.
+    """
     try:
         table = list(csv.reader(text.splitlines()))
     except csv.Error as error:
         raise ValueError(str(error)) from error
     names, rows = table[0] if table else [], []
     for number, cells in enumerate(table[1:], 2):
-        if len(cells) > len(names):
+        if len(cells) != len(names):
             raise ValueError(f"line {number} has {len(cells)} cells, and there are {len(names)} columns")
         try:
-            rows.append({name: float(value) for name, value in zip(names, cells, strict=False) if value})
+            rows.append({name: float(value) for name, value in zip(names, cells, strict=True) if value})
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
+    if not text.endswith(("\n", "\r")) and text:
+        raise ValueError("its last line is cut off")
     return numbered_from_1([row for row in rows if row])
 
 

@@ -129,6 +129,12 @@ def test_a_run_is_not_resumed_with_another_label(composed, photos, tmp_path):
     again = (*options, f"resume={tmp_path}", "trainer.max_epochs=3")
     with pytest.raises(UserError, match="the images differ from those that the run began with;"):  # in labels alone
         train(composed(*again))
+    write_rows(root / "labels.csv", rows)
+    replaced, kept = root / rows[0][0], (root / rows[0][0]).read_bytes()
+    replaced.write_bytes((root / rows[1][0]).read_bytes())
+    with pytest.raises(UserError, match="began with: files of the same names have other contents; start a new run"):
+        train(composed(*again))
+    replaced.write_bytes(kept)
     assert equal(last_weights(tmp_path), weights)
     write_rows(root / "labels.csv", list(reversed(rows)))  # the order of the rows does not count
     assert train(composed(*again))["epochs"] == 3

@@ -1,5 +1,6 @@
 import hashlib
 import logging
+import shutil
 import struct
 from collections import Counter
 from pathlib import Path
@@ -284,6 +285,27 @@ def test_test_images_that_validate_are_not_recorded(composed, tmp_path):
 
 def test_data_sets_with_test_images_of_their_own_record_nothing(composed):
     assert build_data(composed("data=digits"), ("fit",)).training_files() is None
+
+
+@pytest.mark.parametrize("options", [(), IN_MEMORY])
+def test_the_checksum_of_what_files_hold_depends_neither_on_the_split_nor_on_the_place(composed, tmp_path, options):
+    def checksum(folder, *more):
+        return build(composed, tmp_path / folder, *options, *more, stages=("fit",)).files_checksum()
+
+    fill_with_colors(tmp_path / "photos", {"cat": 20, "dog": 20})
+    first = checksum("photos")
+    assert [checksum("photos", "seed=2"), checksum("photos", "data.val_fraction=0.4")] == [first] * 2
+    shutil.copytree(tmp_path / "photos", tmp_path / "copy")
+    assert checksum("copy") == first
+    trained = sorted(files(build(composed, tmp_path / "photos").splits["train"]))[0]
+    own = Path(trained).read_bytes()
+    other = own[:-1] + bytes([own[-1] ^ 1])  # of the same size
+    Path(trained).write_bytes(other)
+    assert checksum("photos") != first
+    Path(trained).write_bytes(own)
+    assert checksum("photos") == first
+    (tmp_path / "photos" / "cat").rename(tmp_path / "photos" / "cow")
+    assert checksum("photos") != first
 
 
 def test_the_checksum_of_files_covers_their_paths_within_the_root(composed, tmp_path):

@@ -352,10 +352,11 @@ def test_a_checkpoint_with_an_unknown_class_in_its_configuration_is_refused(
 # The values of a record that something is made of or computed with; the others are never read.
 USED = (
     "config.model.", "config.data.", "config.seed", "config.flip_averaging", "config.threads",
-    "config.trainer.precision", "spec.", "origin.precision", "origin.data_checksum", "origin.threads", "requested.",
-    "training_files", "validation_files",
+    "config.trainer.precision", "spec.", "origin.precision", "origin.data_checksum", "origin.files_checksum",
+    "origin.threads", "requested.", "training_files", "validation_files",
 )  # fmt: skip
-TEXTS = ("origin.precision", "origin.data_checksum", "spec.classes.")  # any text is a value of them
+# Any text is a value of these.
+TEXTS = ("origin.precision", "origin.data_checksum", "origin.files_checksum", "spec.classes.")
 
 
 @pytest.fixture

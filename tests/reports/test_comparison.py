@@ -74,6 +74,17 @@ def test_only_the_seeds_differ(tmp_path, capsys):
     assert lines[3].startswith("mean ± standard deviation")
 
 
+def test_only_the_folds_differ(tmp_path, capsys):
+    for fold in range(4):
+        make_run(tmp_path / "ab"[fold // 2] / f"{fold}_", accuracy=0.5 + fold / 10, data__folds=4, data__fold=fold)
+    lines = compare(capsys, [tmp_path / "a"], [tmp_path / "b"])
+    assert [line.partition(", the best")[0] for line in lines if line[:3] in ("A: ", "B: ")][::2] == [
+        "A: 2 folds, 2 runs (seed 1; fold 0, 1)",
+        "B: 2 folds, 2 runs (seed 1; fold 2, 3)",
+    ]
+    assert "only the folds differ" in lines
+
+
 def test_copies_are_called_the_same(tmp_path, capsys):
     for side in "ab":
         make_run(tmp_path / side / "0_", accuracy=0.5, seed=3)

@@ -182,23 +182,21 @@ def test_seconds_have_four_digits():
 
 
 def image_folder_run(folder, root, seed, checksum):
-    result = {"status": "finished", "val/accuracy": 0.5, "data_checksum": checksum}
+    result = {"status": "finished", "val/accuracy": 0.5, "data_checksum": f"of {seed}", "files_checksum": checksum}
     return make_run(folder, result=result, seed=seed, data__name="imagefolder", data__root=root)
 
 
 def test_other_images_make_another_configuration(tmp_path):
-    # The last two folders have equal checksums, but not the same name.
-    for number, root in enumerate(("cats", "dogs", "photos/raw", "photos/sharpened")):
-        image_folder_run(tmp_path / f"{number}_", root, 1, "ab"[number // 2])
+    """Runs of older versions recorded only which files there are, which may be the same in folders of other images."""
+    roots = "cats", "dogs", "raw/photos", "clean/photos"
+    for number, root in enumerate(roots):
+        image_folder_run(tmp_path / f"{number}_", root, 1, f"{number}" if number < 2 else None)
     entries = read_entries([tmp_path])
-    assert [each.settings["data.root"] for each in group_by_settings(entries)] == [
-        "cats", "dogs", "photos/raw", "photos/sharpened",
-    ]  # fmt: skip
+    assert [each.settings["data.root"] for each in group_by_settings(entries)] == [*roots]
     assert differing_settings([entry.settings for entry in entries]) == ["data.root"]
 
 
 def test_two_paths_to_one_folder_do_not_make_a_configuration(tmp_path, monkeypatch):
-    """Each seed has a split of its own, so no two checksums are equal."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "link").symlink_to("photos")
     monkeypatch.chdir(tmp_path)
@@ -212,11 +210,11 @@ def test_two_paths_to_one_folder_do_not_make_a_configuration(tmp_path, monkeypat
 
 
 def test_images_that_were_moved_do_not_make_a_configuration(tmp_path):
-    """Folders with the same checksum for seed 1 are copies, also for other seeds, whose splits have other checksums."""
+    """Each fold has a checksum of its own. Folders with the same one for fold 0 are copies, also for other folds."""
     places = [("/a/cats", 1, "x"), ("/b/cats", 2, "y"), ("cats/", 3, "z"), ("/b/cats", 1, "x"), ("/b/cats", 3, "z")]
     for number, place in enumerate(places):
         image_folder_run(tmp_path / f"{number}_", *place)
-    image_folder_run(tmp_path / "5_", "/b/dogs", 2, "y")
+    image_folder_run(tmp_path / "5_", "/b/dogs", 2, "another")
     moved, other = group_by_settings(read_entries([tmp_path]))
     assert [entry.seed for entry in moved.entries] == [1, 2, 3]
     assert len({entry.settings["data.root"] for entry in moved.entries}) == 1

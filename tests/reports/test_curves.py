@@ -4,6 +4,7 @@ from fake_runs import make_run
 from reslab.reports.curves import error_curves, has_uneven_curves, moments
 from reslab.reports.leaderboard import read_report
 from reslab.reports.page import html_page
+from reslab.run import Run
 
 # Two validations in each epoch of ten steps, and a third epoch that a limit cuts short after five; the last validation
 # came before the end of the second epoch, whose row has none.
@@ -19,6 +20,19 @@ ROWS = """epoch,step,train/accuracy,val/accuracy
 def write_rows(folder, text):
     (folder / "metrics.csv").write_text(text)
     return folder
+
+
+def test_rows_that_are_cut_off_have_no_other_numbers(tmp_path):
+    """An accuracy of 0.75 would be one of 0.7, and without its last cell a row would be one without a validation."""
+    whole = Run(write_rows(tmp_path, ROWS)).metrics
+    assert whole[-1] == {"epoch": 3, "step": 25, "train/accuracy": 0.7, "val/accuracy": 0.75}
+    for length in range(len(ROWS)):
+        write_rows(tmp_path, ROWS[:length])
+        if length and ROWS[length - 1] != "\n":
+            with pytest.raises(ValueError, match=r"cut off|cells"):
+                _ = Run(tmp_path).metrics
+        else:
+            assert Run(tmp_path).metrics == whole[: len(Run(tmp_path).metrics)]
 
 
 @pytest.mark.parametrize(

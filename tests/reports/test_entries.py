@@ -39,8 +39,8 @@ def test_a_folder_without_runs_is_a_mistake(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("metrics.csv", "epoch,val/accuracy\n0,high"),
-        ("metrics.csv", "epoch,val/accuracy\n0,0.5,0.7"),
+        ("metrics.csv", "epoch,val/accuracy\n0,high\n"),
+        ("metrics.csv", "epoch,val/accuracy\n0,0.5,0.7\n"),
         (".hydra/config.yaml", "a: ["),
         (".hydra/config.yaml", ""),
         (".hydra/config.yaml", "model: {name: resnet8}"),  # no seed

@@ -146,6 +146,20 @@ def test_validation_folds_of_other_images_are_one_line(tmp_path):
         read_folds(tmp_path, None, "cpu")
 
 
+def test_runs_of_other_configurations_are_not_averaged(sweep):
+    add_run(sweep, 0, 3, optimizer__lr=0.0001)
+    line = f"^the runs of {sweep} are of several configurations, which differ in optimizer.lr: give the runs of one"
+    with pytest.raises(UserError, match=line):
+        read_folds(sweep, None, "cpu")
+
+
+def test_a_fold_that_was_repeated_with_its_seed_does_not_count_twice(sweep):
+    (sweep / "0_seed=1").rename(sweep / "again")
+    add_run(sweep, 0, 1)
+    with pytest.raises(UserError, match=r"0_seed=1 and .*again have the same seed and fold: give the runs of one"):
+        read_folds(sweep, None, "cpu")
+
+
 def test_answers_of_nan_are_one_line(tmp_path):
     for fold in range(FOLDS):
         add_run(

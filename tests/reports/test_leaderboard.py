@@ -59,6 +59,16 @@ def test_a_line_says_where_images_have_changed_between_runs(tmp_path):
     ]
 
 
+def test_files_that_have_changed_are_said_for_every_seed(tmp_path):
+    """E.g. of two projects with a folder of the same name, given by a relative path."""
+    for number, (checksum, seed, fold) in enumerate([("x", 1, 0), ("x", 2, 0), ("y", 3, 0), ("z", 1, 1)]):
+        more = {"data__name": "imagefolder", "data__root": "photos", "data__folds": 2, "data__fold": fold}
+        result = {"files_checksum": checksum, "data_checksum": f"{checksum} {seed}"}
+        make_run(tmp_path / f"{number}_x", accuracy=0.5, seed=seed, result=result, **more)
+    line = "the images of a data set differ between runs, although their options do not: job 0, job 2"
+    assert line in notes_on_means(read_report([tmp_path]))
+
+
 def test_what_a_run_could_not_write_at_its_end_is_said(tmp_path):
     make_run(tmp_path / "0_x", accuracy=0.5)
     make_run(tmp_path / "1_x", accuracy=0.5, optimizer__lr=2, result={"unwritten": ["logger.wandb", "<b>"]})

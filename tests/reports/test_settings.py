@@ -36,6 +36,20 @@ def test_choices_have_the_name_of_their_group(tmp_path):
     }  # fmt: skip
 
 
+def test_a_class_of_ones_own_makes_another_configuration(tmp_path):
+    """It may have the name of another class, or be in the place of a model that keeps its name."""
+    own = {"model": "mine.ResNet", "optimizer": "mine.SGD", "loss": "mine.cross_entropy"}
+    make_run(tmp_path / "0", accuracy=0.5)
+    for number, (group, name) in enumerate(own.items(), 1):
+        options = {"loss": {"_target_": name}} if group == "loss" else {f"{group}___target_": name}
+        make_run(tmp_path / str(number), accuracy=0.5, seed=number + 1, **options)
+    entries = read_entries([tmp_path])
+    assert len(group_by_settings(entries)) == 4
+    assert sorted(differing_settings([entry.settings for entry in entries])) == ["loss", "model._target_", "optimizer"]
+    shown = [entry.settings[name] for entry, name in zip(entries[1:], ("model._target_", *list(own)[1:]), strict=True)]
+    assert shown == [*own.values()]
+
+
 def test_an_option_that_is_newer_than_a_run_is_no_difference(tmp_path):
     make_run(tmp_path / "older", accuracy=0.5)
     make_run(tmp_path / "newer", accuracy=0.6, seed=2, model__classifier_bias=True, model__logit_scale=1, mixup=0)

@@ -31,7 +31,7 @@ from reslab.data.splits import (
     spread_over_classes,
     stratified_split,
 )
-from reslab.data.training_files import RECORD, without_training_images
+from reslab.data.training_files import RECORD, files_checksum, without_training_images
 from reslab.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -345,9 +345,17 @@ class ImageDataModule(L.LightningDataModule):
     def checksum(self) -> str:
         """Return the SHA-256 of the training and validation images and labels.
 
-        Of images that stay on disk, it covers only the paths of the files within the root.
+        Of images that stay on disk, it covers only the paths of the files within the root: see `files_checksum`.
         """
         return checksum([split for split in (self.splits["train"], self.splits["val"]) if split], self.root)
+
+    def files_checksum(self) -> str | None:
+        """Return the SHA-256 of the training and validation files, the same for every division into the two.
+
+        It covers paths, labels and what the files hold: see `training_files.files_checksum`. None stands for data sets
+        that do not have a file for each image.
+        """
+        return files_checksum(self.file_splits, self.root, self.classes)
 
     def training_files(self) -> Tensor | None:
         """Return a record of the files that the run trains or validates on, int64 (N,), sorted.

@@ -15,7 +15,7 @@ from reslab.data.images import header_error, report_unreadable
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-MOST_FILES = 20_000  # of a split; a local disk takes seconds for them, a network's disk a minute
+MOST_FILES = 20_000  # a local disk takes seconds for them, a network's disk a minute
 SECONDS_WITHOUT_BAR = 1.0
 
 

@@ -1,5 +1,6 @@
 """Which files a run has seen: the record that its checkpoints hold, and what later differs from it."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -8,7 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from reslab.data.asking import ask_each
 from reslab.data.batches import FolderImages
+from reslab.data.headers import MOST_FILES
 from reslab.data.images import first_few
 from reslab.data.splits import Split, file_keys, hashes, names_within, path_hashes
 from reslab.errors import UserError
@@ -17,6 +20,45 @@ from reslab.text import counted
 log = logging.getLogger(__name__)
 
 RECORD = "file"  # the purpose of the hashes that a run records
+FIRST_BYTES = 8192  # of a file: what stands before the pixels, and of all but tiny images some of them
+
+
+def files_checksum(splits: Sequence[Split], root: Path, classes: Sequence[str]) -> str | None:
+    """Return the SHA-256 of files and their labels, which does not depend on how they are divided into splits.
+
+    It covers the names of the classes, the paths within the root and the label of each, and the size and the first 8 KB
+    of each file. Of more than `MOST_FILES`, the content of a part counts, which the paths choose.
+
+    Args:
+        splits: they consist of files.
+        root: the folder of the data set.
+        classes: their names.
+
+    Returns:
+        None without splits.
+    """
+    if not splits:
+        return None
+    paths = [path for split in splits for path in split.paths]
+    labels = torch.cat([split.labels[split.indices] for split in splits])
+    keys = path_hashes(paths, root, RECORD)
+    order = keys.argsort(stable=True)
+    digest = hashlib.sha256("\0".join([*classes, ""]).encode(errors="surrogateescape"))
+    digest.update(torch.stack([keys, labels])[:, order].numpy().tobytes())
+    for parts in ask_each(size_and_beginning, [paths[index] for index in order[:MOST_FILES].tolist()]):
+        digest.update(b"".join(parts))
+    return digest.hexdigest()
+
+
+def size_and_beginning(path: str) -> bytes:
+    """Return the size of a file and its first bytes; nothing of what is no file or cannot be read."""
+    try:
+        if not os.path.isfile(path):  # to open a pipe would wait for its other end
+            return b""
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # a Path for each of many files takes as long
+            return os.fstat(file.fileno()).st_size.to_bytes(8, "little") + file.read(FIRST_BYTES)
+    except OSError:
+        return b""
 
 
 def are_training_files(paths: Sequence[str | Path], root: Path, training_files: Tensor) -> Tensor:

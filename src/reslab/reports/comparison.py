@@ -60,21 +60,33 @@ def print_comparison(*reports: Report) -> None:
     console = Console(markup=False, emoji=False, highlight=False)
     first, second = sides = [report.configurations[0] for report in reports]
     for name, side, report in zip("AB", sides, reports, strict=True):
-        seeds = ", ".join(sorted({str(entry.seed) for entry in side.entries}, key=natural_order))
-        is_crossed = any(entry.fold is not None for entry in side.entries)
-        runs = f"{side.size}, {counted(len(side.entries), 'run')}" if is_crossed else counted(len(side.entries), "run")
-        console.print(f"{name}: {runs} (seed {seeds}), the best one {side.best.location}", soft_wrap=True)
+        seeds, folds = ({str(getattr(each, kind)) for each in side.entries} for kind in ("seed", "fold"))
+        listed = f"seed {', '.join(sorted(seeds, key=natural_order))}"
+        runs = counted(len(side.entries), "run")
+        if folds != {"None"}:
+            listed += f"; fold {', '.join(sorted(folds, key=natural_order))}"
+            runs = f"{side.size}, {runs}"
+        console.print(f"{name}: {runs} ({listed}), the best one {side.best.location}", soft_wrap=True)
         for line in (*notes_on_means(report), *failure_lines(report)):
             console.print(f"{name}: {line}", soft_wrap=True)
     settings = settings_table(first, second)
-    one, other = (sorted(str(entry.seed) for entry in side.entries) for side in sides)
-    same = "the settings and the seeds are the same" if one == other else "only the seeds differ"
-    console.print(settings if settings.row_count else same)
+    console.print(settings if settings.row_count else same_settings_line(first, second))
     console.print(results_table(first, second))
     for metric in ACCURACIES:
         a, b = first.statistics(metric), second.statistics(metric)
         if a and b:
             console.print(f"{metric}: {verdict(a, b)}", soft_wrap=True)
+
+
+def same_settings_line(first: Configuration, second: Configuration) -> str:
+    """Say what else differs between two configurations of equal settings: the seeds, the folds, both or neither."""
+    one, other = ({(entry.seed, entry.fold) for entry in side.entries} for side in (first, second))
+    if one == other:
+        return "the settings and the seeds are the same"
+    same_seeds, same_folds = ({each[place] for each in one} == {each[place] for each in other} for place in (0, 1))
+    if same_seeds == same_folds:
+        return "only the seeds and the folds differ"
+    return f"only the {'folds' if same_seeds else 'seeds'} differ"
 
 
 def settings_table(first: Configuration, second: Configuration) -> Table:

@@ -146,18 +146,18 @@ def read_entry(run: Run) -> Entry:
 def share_root_of_copies(entries: Sequence[Entry]) -> None:
     """Give the copies of one image folder the same `data.root`, so that their runs have equal settings.
 
-    Two folders are copies if they have the same name and two runs recorded the same checksum of them. A folder that two
-    paths lead to is one folder.
+    Two folders are copies if two runs recorded the same checksum of their files. A folder that two paths lead to is one
+    folder. Runs of older versions recorded no such checksum.
     """
     first_path: dict[str, str] = {}  # that leads to a folder
-    first_with: dict[tuple[str, str], str] = {}
+    first_with: dict[str, str] = {}
     shared: dict[str, str] = {}
     for entry in entries:
         path = str(entry.settings["data.root"])
         root = first_path.setdefault(os.path.realpath(path) if os.path.isdir(path) else path, path)
         entry.settings["data.root"] = root
-        images = str(entry.result.get("data_checksum", root)), Path(root).name
-        old, new = shared.setdefault(root, root), shared[first_with.setdefault(images, root)]
+        files = entry.result.get("files_checksum") or root
+        old, new = shared.setdefault(root, root), shared[first_with.setdefault(files, root)]
         shared = {each: new if current == old else current for each, current in shared.items()}
     for entry in entries:
         entry.settings["data.root"] = shared[str(entry.settings["data.root"])]

@@ -21,7 +21,7 @@ from reslab.inference.evaluation import test_network
 from reslab.inference.options import EVALUATE_SCHEMA
 from reslab.reports.entries import runs_below
 from reslab.reports.reading import UnreadableError, checked_config, checked_result, fold_of
-from reslab.reports.settings import comparable_settings, data_set
+from reslab.reports.settings import comparable_settings, data_set, differing_settings
 from reslab.run import FINISHED, Result, Run, tested_step
 from reslab.training.answers import Answers, read_answers
 
@@ -121,7 +121,11 @@ def read_folds(folder: Path, root: str | None, device: str) -> list[Fold]:
 
 
 def read_members(folder: Path) -> list[Member]:
-    """Return the runs of a cross-validation. Raise UserError unless all are finished and of the same images."""
+    """Return the runs of a cross-validation.
+
+    Raises:
+        UserError: they are not all finished, of the same images and of one configuration, each of another seed or fold.
+    """
     members = []
     for run in runs_below(folder):
         try:
@@ -138,6 +142,19 @@ def read_members(folder: Path) -> list[Member]:
     images = [(run, data_set({**of_run, "data.root": None})) for run, of_run in settings]  # wherever each run had them
     require_equal(images, "another data set")
     require_equal([(each.run, each.result.get("fold_split")) for each in members], "another kind of fold")
+    if names := differing_settings([{**of_run, "data.root": None} for _, of_run in settings]):
+        raise UserError(
+            f"the runs of {folder} are of several configurations, which differ in {first_few(names)}: give the runs of "
+            "one, which may have several seeds"
+        )
+    found: dict[tuple[int, int], Run] = {}
+    for each in members:
+        earlier = found.setdefault((each.config["seed"], each.config["data"]["fold"]), each.run)
+        if earlier is not each.run:
+            raise UserError(
+                f"{earlier.folder} and {each.run.folder} have the same seed and fold: give the runs of one "
+                "cross-validation"
+            )
     return members
 
 

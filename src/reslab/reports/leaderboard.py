@@ -221,12 +221,22 @@ def validated_on_test_lines(report: Report) -> list[str]:
 
 
 def changed_images_lines(report: Report) -> list[str]:
-    """Return a line if runs with equal options and versions recorded different images."""
-    runs: dict[Hashable, dict[str, str]] = {}  # the name of one run by checksum, by the options that choose the images
-    for entry in (entry for entry in report.entries if entry.has_ended and entry.result.get("data_checksum")):
+    """Return a line if runs with equal options recorded different images.
+
+    Another seed divides the images otherwise, and another version of a library may decode them otherwise, so the
+    checksum of the divided and decoded images is compared between equal ones alone.
+    """
+    runs: dict[Hashable, dict[str, str]] = {}  # the name of one run by checksum, by what decides on the images
+    for entry in (entry for entry in report.entries if entry.has_ended):
         options = {name: value for name, value in entry.settings.items() if has_prefix(name, ("data",))}
-        images = canonical([entry.seed, entry.fold, options, entry.result.get("versions")])
-        runs.setdefault(images, {}).setdefault(entry.result["data_checksum"], report.display_name(entry))
+        known = [options, entry.fold]
+        for checksum, deciding in (
+            ("files_checksum", known),
+            ("data_checksum", [*known, entry.seed, entry.result.get("versions")]),
+        ):
+            if value := entry.result.get(checksum):
+                images = canonical([checksum, *deciding])
+                runs.setdefault(images, {}).setdefault(value, report.display_name(entry))
     changed = [beginning(list(names.values())) for names in runs.values() if len(names) > 1]
     text = "the images of a data set differ between runs, although their options do not"
     return [f"{text}: {'; '.join(changed)}"] if changed else []

@@ -21,9 +21,10 @@ from reslab.text import printable
 NUMBERS = ("epochs", "steps", "best_step", "parameters", "threads")
 IMAGES = ("/images", "/images_available")
 TEXTS = (
-    "status", "error", "model", "data", "device", "precision", "git_commit", "data_checksum", "folder", "fold_split",
+    "status", "error", "model", "data", "device", "precision", "git_commit", "data_checksum", "files_checksum",
+    "folder", "fold_split",
 )  # fmt: skip
-MAY_BE_NULL = ("best_step", "git_commit", "data_checksum")
+MAY_BE_NULL = ("best_step", "git_commit", "data_checksum", "files_checksum")
 MAX_REASON = 500  # characters of why a run has no result
 MAX_COUNT = 2**53  # of epochs and steps: the integers up to here are exact as float
 

@@ -22,21 +22,26 @@ IGNORED = (
 )  # fmt: skip
 # Options of all data sets that say on which images a run is tested. `data.root` is a setting of an image folder alone.
 CHOOSE_IMAGES = ("root", "group", "folds")
+PACKAGES = ("reslab", "torch", "lightning")  # of the classes in conf/, whose own names tell them apart
 ABSENT = "-"  # shown where a configuration does not have a setting, e.g. the momentum of Adam
 
 
 def comparable_settings(config: dict[str, Any]) -> Settings:
     """Return the settings that the result of a run depends on, without those that are null.
 
-    `model.name` and `optimizer._target_` are called `model` and `optimizer`. `data.root` is left out unless the data
-    set is an image folder: only there does it choose the images. An option that is newer than the run has the value
-    that does what the run did.
+    `model.name` and `optimizer._target_` are called `model` and `optimizer`, and a class has its own name only. But a
+    class of the user's own has its whole name, also beside the name of its model or data set. `data.root` is left out
+    unless the data set is an image folder: only there does it choose the images. An option that is newer than the run
+    has the value that does what the run did.
     """
     settings: Settings = {}
-    for name, value in identity(config).items():
+    options = identity(config)
+    for name, value in options.items():
         group, _, option = name.rpartition(".")
         if option == "name" and group in config:
             settings[group] = value
+        elif option == "_target_" and value.partition(".")[0] not in PACKAGES:
+            settings[name if f"{group}.name" in options else group] = value
         elif option == "_target_":
             settings.setdefault(group, value.rpartition(".")[2])
         elif option != "_partial_" and value is not None:

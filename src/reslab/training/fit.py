@@ -154,7 +154,7 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
     classifier.graphs = graphs = build_graphs(config, classifier, trainer)
     origin = provenance(config, data, classifier, trainer)
     if resumed:
-        refuse_other_images(data, resumed.record, origin["data_checksum"])
+        refuse_other_images(data, resumed.record, origin)
     log.log(opening_level(), "%s", network_line(origin, data.spec, trainer.world_size))
     if not resumed and (line := freeze_line(config.model)):
         log.warning("%s", line)
@@ -242,17 +242,21 @@ def refuse_other_classes(data: ImageDataModule, recorded: list[str]) -> None:
     )
 
 
-def refuse_other_images(data: ImageDataModule, recorded: Mapping[str, Any], checksum: str) -> None:
+def refuse_other_images(data: ImageDataModule, recorded: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
     """Raise UserError unless the images are those that a resumed run began with, or `data.allow_changes` is true.
 
     Args:
         data: the data set.
         recorded: the record of the checkpoint.
-        checksum: of the training and validation images that are there now.
+        origin: the origin of this run, with the checksums of the training and validation images that are there now.
     """
-    if recorded["origin"]["data_checksum"] == checksum:
+    before = recorded["origin"]
+    others_in_place = before.get("files_checksum") not in (None, origin["files_checksum"])  # older runs do not have it
+    if before["data_checksum"] == origin["data_checksum"] and not others_in_place:
         return
     changes = file_changes(data.file_splits, data.root, recorded.get("training_files"), data.test_files)
+    if not changes and before["data_checksum"] == origin["data_checksum"]:
+        changes = "files of the same names have other contents"
     more = f": {changes}" if changes else ""
     changed = f"data={data.name}: the images differ from those that the run began with{more}"
     if not data.allow_changes:

@@ -38,6 +38,7 @@ def provenance(config: DictConfig, data: ImageDataModule, classifier: Classifier
         "versions": versions(),
         "git_commit": git_commit(),
         "data_checksum": data.checksum(),
+        "files_checksum": data.files_checksum(),
     }
 
 

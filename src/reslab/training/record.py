@@ -40,6 +40,7 @@ KINDS = {
     "reslab.origin.precision": TEXT,
     "reslab.origin.threads": RUN["threads"],
     "reslab.origin.data_checksum": TEXT | NULL,
+    "reslab.origin.files_checksum": TEXT | NULL,
 }
 SPEC = {
     "classes": list_of(TEXT),
