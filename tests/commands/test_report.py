@@ -54,7 +54,7 @@ def test_latest_is_the_newest_run_or_sweep_not_a_job_of_it(tmp_path, monkeypatch
     make_run(tmp_path / "outputs" / "resnet8-digits" / "3")  # the newest, without a result
     report(["latest"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "latest: the newest run or sweep is outputs/multirun/2"
+    assert lines[0] == "latest: the newest sweep, or run with a result, is outputs/multirun/2"
     assert lines[-1] == "report: outputs/multirun/2 (report.html, report.csv, runs.csv)"
     with pytest.raises(UserError, match=r"^there is no folder oldest"):
         report(["oldest"])

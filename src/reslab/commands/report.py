@@ -133,7 +133,8 @@ def folder_of(argument: str, sweeps_only: bool = False) -> Path:
         each for each in newest if Sweep(each).exists or (not sweeps_only and Run(each).result_file.exists())
     )
     found = next(with_result, newest[0])
-    print(f"{argument}: the newest run or sweep is {printable(found)}")
+    kind = "sweep" if sweeps_only else "sweep, or run with a result,"
+    print(f"{argument}: the newest {kind} is {printable(found)}")
     return found
 
 
