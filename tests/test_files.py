@@ -97,6 +97,13 @@ def test_csv(tmp_path):
     assert list(csv.reader((tmp_path / "a.csv").open())) == [["b", "a"], ["2", "1"], ["x,y", ""]]
 
 
+def test_a_table_without_rows_has_columns(tmp_path):
+    write_csv(tmp_path / "a.csv", [], ("b", "a"))
+    assert (tmp_path / "a.csv").read_text() == "b,a\n"
+    write_csv(tmp_path / "a.csv", [{"c": 1}], ("b", "a"))
+    assert (tmp_path / "a.csv").read_text() == "c\n1\n"
+
+
 def test_a_spreadsheet_takes_no_cell_for_a_formula(tmp_path):
     write_csv(tmp_path / "a.csv", [{"=b": -2, "a": "=1"}, {"=b": -0.5, "a": Path("-x")}])
     assert list(csv.reader((tmp_path / "a.csv").open())) == [["'=b", "a"], ["-2", "'=1"], ["-0.5", "'-x"]]

@@ -246,17 +246,22 @@ def with_null(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
     """Write a table with a column for each name in any row. A cell is empty where its row lacks the column.
 
     A text that a spreadsheet would take for a formula has an apostrophe before it.
+
+    Args:
+        path: the file.
+        rows: the cells of each row, by column.
+        columns: those of a table without rows, which pandas could not read without any column.
     """
     rows = [{spreadsheet_text(name): cell(value) for name, value in row.items()} for row in rows]
     with (
         replaced(path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)) or columns)
         writer.writeheader()
         writer.writerows(rows)
 

@@ -54,9 +54,10 @@ def metrics_of_test(result):
 
 def assert_classes(table, true, predicted, names):
     assert [row["class"] for row in table] == names
-    scores = precision_recall_fscore_support(true, predicted, labels=range(len(names)), zero_division=0)
+    scores = precision_recall_fscore_support(true, predicted, labels=range(len(names)), zero_division=np.nan)
     for name, expected in zip(("precision", "recall", "f1", "images"), scores, strict=True):
-        assert [row[name] for row in table] == pytest.approx(expected.tolist())
+        found = [math.nan if row[name] is None else row[name] for row in table]
+        assert found == pytest.approx(expected.tolist(), nan_ok=True)
 
 
 def test_the_class_table_is_sklearns():
@@ -69,7 +70,9 @@ def test_the_class_table_is_sklearns():
     table = class_table(confusion, list("abcdef"))
     assert_classes(table, true, predicted, list("abcdef"))
     assert all(type(row["images"]) is int for row in table)
-    assert table[5] == {"class": "f", "images": 0, "precision": 0, "recall": 0, "f1": 0}
+    assert table[5] == {"class": "f", "images": 0, "precision": None, "recall": None, "f1": None}
+    macro = f1_score(true, predicted, average="macro")
+    assert np.mean([row["f1"] for row in table if row["f1"] is not None]) == pytest.approx(macro)
 
 
 def test_evaluation_repeats_the_runs_test(run, trained, tmp_path):
@@ -254,7 +257,7 @@ def test_the_result_says_how_many_of_the_images_were_tested(run, capsys):
 def test_what_is_printed(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     row = {"class": "a [b] :cat:", "images": 1200.0, "precision": 0.5, "recall": 0.25, "f1": 1 / 3}
-    empty = {"class": "dog", "images": 0.0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+    empty = {"class": "dog", "images": 0.0, "precision": None, "recall": None, "f1": None}
     print_evaluation(
         {
             "checkpoint": "run/checkpoints/best.ckpt", "epoch": 3, "step": 1500, "data": "pets", "root": "pets",
@@ -269,6 +272,7 @@ def test_what_is_printed(capsys, monkeypatch):
     assert [cell.strip() for cell in lines[4].strip("│").split("│")] == [
         "a [b] :cat:", "1200", "0.5000", "0.2500", "0.3333",
     ]  # fmt: skip
+    assert [cell.strip() for cell in lines[5].strip("│").split("│")] == ["dog", "0", *3 * "\N{EN DASH}"]
     assert [" ".join(line.split()) for line in lines[-7:]] == [
         "checkpoint run/checkpoints/best.ckpt (epoch 3, step 1,500)",
         "computed 32 pixels, 32-true, mean of each image and its mirror image",

@@ -1,5 +1,6 @@
 import csv
 
+import pandas as pd
 import pytest
 from fake_runs import make_run
 
@@ -45,6 +46,17 @@ def test_a_folder_that_cannot_be_written_is_a_mistake(sweep):
     (sweep / "file").write_text("")
     with pytest.raises(UserError, match=r"^the report cannot be written into .*/file: (Not a directory|File exists)$"):
         write_report(read_report([sweep]), sweep / "file")
+
+
+def test_a_report_without_a_finished_run_has_a_table_without_rows(tmp_path):
+    make_run(tmp_path / "0_x", result={"status": "failed", "error": "out of memory"})
+    write_report(read_report([tmp_path]), tmp_path)
+    make_run(tmp_path / "1_x", accuracy=0.5)
+    empty, report = pd.read_csv(tmp_path / "report.csv"), read_report([tmp_path])
+    write_report(report, tmp_path)
+    assert [*empty.columns] == ["place", "n", "best run"]
+    assert {*empty.columns} <= {*pd.read_csv(tmp_path / "report.csv").columns}
+    assert len(empty) == 0
 
 
 def test_a_spreadsheet_computes_no_cell(tmp_path):

@@ -20,14 +20,11 @@ from reslab.machine import command, program
 from reslab.run import PAGE, Result
 from reslab.sweeps.trust import resuming_command
 from reslab.text import for_shell, printable
+from reslab.training.options import TEST_METRICS
 
 if TYPE_CHECKING:
     from reslab.inference.export.export import Exported
     from reslab.inference.export.share import Shared
-
-SHOWN = (
-    "val/accuracy", "test/accuracy", "test/top5_accuracy", "test/loss", "test/f1_macro", "test/calibration_error",
-)  # fmt: skip
 
 VIEWS = {
     "flip": "of each image and its mirror image",
@@ -44,7 +41,7 @@ def print_result(result: Result) -> None:
     when = "" if step in (None, steps) else f", best weights: those after step {step:,} of {steps:,}"
     title = printable(f"{result['model']} on {result['data']}{when}")
     table = Table(title=title, title_justify="left", show_header=False)
-    for name in SHOWN:
+    for name in ("val/accuracy", *TEST_METRICS):
         if name in result:
             table.add_row(name, f"{result[name]:.4f}{share_of_images(result, name.partition('/')[0])}")
     table.add_row("training", f"{result['train/seconds']:.1f} s, {result['train/images_per_second']:,.0f} images/s")
@@ -164,7 +161,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
     for name in ("class", "images", "precision", "recall", "F1"):
         table.add_column(name, justify="left" if name == "class" else "right")
     for row in result["classes"]:
-        scores = (f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
+        scores = ("\N{EN DASH}" if row[name] is None else f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
         table.add_row(printable(row["class"]), f"{row['images']:.0f}", *scores)
     console.print(table)
     for name, value in evaluation_facts(result).items():

@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import distributed
+from torch import Tensor, distributed
 
 from reslab.data.base import ImageDataModule
 from reslab.data.options import check_sizes
@@ -79,7 +78,8 @@ def evaluate(config: DictConfig, config_dir: str | Path | None = None) -> dict[s
         - "metrics" by name, such as "test/accuracy";
         - with `calibrated`: the "temperature", and the metrics that it changes as they were, "uncalibrated";
         - with `coverage`: "sets", with the coverage that was "asked" and the one of the images, "coverage";
-        - "classes": one row per class of the network, with "class", "images", "precision", "recall" and "f1".
+        - "classes": one row per class of the network, with "class", "images", "precision", "recall" and "f1"; a score
+          is None if the class has no images (recall), was never predicted (precision), or both (F1).
 
         The first process also writes it to `config.output`, and what the network answered to each image to
         `config.predictions`, if these are given. It alone has what needs the answers: in other processes, the result
@@ -330,13 +330,17 @@ def class_table(confusion: Confusion, classes: list[str]) -> list[dict[str, Any]
         classes: the names of the classes.
 
     Returns:
-        One row per class. A score is 0 if the class has no images or was never predicted.
+        One row per class. The precision of a class that was never predicted, the recall of one without images, and
+        the F1 score of one that is both are None.
     """
     counts = confusion.by_true_class().tolist()
     numbers = confusion.right(), confusion.by_true_class(), confusion.by_predicted_class()
     right, images, predicted = (each.double() for each in numbers)
-    precision = torch.where(predicted > 0, right / predicted, 0)
-    recall = torch.where(images > 0, right / images, 0)
-    f1 = torch.where(right > 0, 2 * right / (images + predicted), 0)
-    columns = zip(classes, counts, precision.tolist(), recall.tolist(), f1.tolist(), strict=True)
+    scores = (ratios(right, predicted), ratios(right, images), ratios(2 * right, images + predicted))
+    columns = zip(classes, counts, *scores, strict=True)
     return [dict(zip(("class", "images", "precision", "recall", "f1"), row, strict=True)) for row in columns]
+
+
+def ratios(counts: Tensor, of: Tensor) -> list[float | None]:
+    """Return counts divided by what they are counts of; None where that is 0."""
+    return [ratio if whole else None for ratio, whole in zip((counts / of).tolist(), of.tolist(), strict=True)]

@@ -12,7 +12,8 @@ from reslab.inference.export.share import Shared
 from reslab.models.weights import OF_TORCHVISION
 from reslab.reports.configurations import metric_text
 from reslab.reports.entries import Entry, read_entry
-from reslab.reports.run_page.tested import AnsweredTest, metrics_without_answers, require_same_test
+from reslab.reports.run_page.metrics import metrics_without_answers
+from reslab.reports.run_page.tested import AnsweredTest, require_same_test
 from reslab.reports.settings import requested_text
 from reslab.reports.statistics import PERCENT
 from reslab.run import UNREADABLE, Result, read_configuration, tested_step

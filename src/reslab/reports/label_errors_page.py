@@ -16,6 +16,7 @@ from reslab.text import counted
 log = logging.getLogger(__name__)
 
 TABLE, PAGE = "suspects.csv", "suspects.html"
+COLUMNS = ("path", "given", "suggested", "given_probability", "suggested_probability")
 MOST_SHOWN = 500
 STYLE = """
 .suspects { display: flex; flex-wrap: wrap; gap: 1em .8em; margin-top: 1em } figure { width: 9em }
@@ -40,18 +41,18 @@ def write_suspects(folds: Sequence[Fold], suspects: Suspects, output: Path, root
     classes = folds[0].answers.classes
     names = [fold.names for fold in folds]
     rows = [
-        {
-            "path": names[each.fold][each.position],
-            "given": classes[each.given],
-            "suggested": classes[each.suggested],
-            "given_probability": each.given_probability,
-            "suggested_probability": each.suggested_probability,
-        }
+        (
+            names[each.fold][each.position],
+            classes[each.given],
+            classes[each.suggested],
+            each.given_probability,
+            each.suggested_probability,
+        )
         for each in suspects.ranked
     ]
     pictures = read_all_pictures(folds, suspects.ranked[:MOST_SHOWN], root)
     with output_errors(output):
-        write_csv(output / TABLE, rows)
+        write_csv(output / TABLE, [dict(zip(COLUMNS, row, strict=True)) for row in rows], COLUMNS)
         write_text(output / PAGE, html_page(folds, suspects, pictures))
 
 

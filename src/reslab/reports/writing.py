@@ -7,6 +7,7 @@ from reslab.files import write_csv, write_text
 from reslab.reports.leaderboard import Report, leaderboard, run_table
 
 PAGE, LEADERBOARD, RUNS = FILES = ("report.html", "report.csv", "runs.csv")
+COLUMNS = ("place", "n", "best run")  # of every leaderboard, also of one without a finished run
 
 
 def write_report(report: Report, folder: Path) -> None:
@@ -21,7 +22,7 @@ def write_report(report: Report, folder: Path) -> None:
     from reslab.reports.page import html_page  # importing Matplotlib takes 0.5 s, which only this function needs
 
     try:
-        write_csv(folder / LEADERBOARD, leaderboard(report))
+        write_csv(folder / LEADERBOARD, leaderboard(report), COLUMNS)
         write_csv(folder / RUNS, run_table(report))
         write_text(folder / PAGE, html_page(report, folder))
     except OSError as error:

@@ -28,6 +28,21 @@ def test_every_pair_of_classes_has_an_image_before_any_has_two_and_its_worst_one
     assert int(shown.sum()) == 40  # a quarter
 
 
+def test_with_more_cells_than_pictures_no_cell_of_mistakes_has_two_besides_the_galleries():
+    answers = make_answers(3000, 30, scale=0)
+    pairs = (answers.labels * 30 + answers.predicted)[~answers.right]
+    assert len(pairs.unique()) > 800
+    chosen = choose(answers, limit=500)
+    assert len(chosen.all) == 500
+    galleries = {*chosen.mistakes, *chosen.doubtful}
+    rest = [each for each in chosen.all if each not in galleries]
+    assert not answers.right[rest].any()
+    cells = [(int(answers.labels[each]), int(answers.predicted[each])) for each in rest]
+    of_galleries = {(int(answers.labels[each]), int(answers.predicted[each])) for each in chosen.mistakes}
+    assert len({*cells}) == len(cells) == 500 - 2 * SHOWN
+    assert not of_galleries & {*cells}
+
+
 def test_an_image_without_a_softmax_is_a_mistake_and_others_come_before_it():
     logits = torch.tensor([[float("nan"), 0.0], [0.0, 5.0], [5.0, 0.0]])
     chosen = choose(Answers(logits, torch.tensor([0, 0, 0]), torch.arange(3), ["a", "b"]))

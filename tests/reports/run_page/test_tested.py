@@ -4,8 +4,10 @@ from fake_answers import STEP, make_answers, metrics_of
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from reslab.errors import UserError
+from reslab.reports.run_page.metrics import MEANINGS
 from reslab.reports.run_page.tested import AnsweredTest, require_same_test
 from reslab.training.answers import Answers
+from reslab.training.options import TEST_METRICS
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,10 @@ def test_the_bins_give_the_calibration_error_of_the_result(tested):
     assert all(each.low <= each.confidence <= each.high for each in bins if each.images)
 
 
+def test_the_metrics_of_the_page_are_those_of_a_test():
+    assert {*MEANINGS} == {*TEST_METRICS}
+
+
 def test_a_calibrated_network_is_below_the_limit_and_one_that_is_too_confident_above():
     answers = make_answers(2000, 3, scale=0)
     labels = answers.probabilities.multinomial(1, generator=torch.Generator().manual_seed(1))[:, 0]
@@ -88,7 +94,9 @@ def test_a_class_without_images_has_no_recall():
     first, second, third = AnsweredTest(answers, {}).class_scores()
     assert (first.recall, first.precision, first.taken_for) == (pytest.approx(2 / 3), 1.0, ([1], 1))
     assert (second.recall, second.precision, second.f1) == (None, 0.0, 0.0)
-    assert (third.recall, third.precision, third.f1_interval) == (None, None, None)
+    assert (third.recall, third.precision, third.f1, third.f1_interval) == (None, None, None, None)
+    f1 = [each.f1 for each in (first, second, third) if each.f1 is not None]
+    assert sum(f1) / 2 == pytest.approx(metrics_of(answers)["test/f1_macro"])
 
 
 def test_nan_is_no_interval_and_no_error():

@@ -11,6 +11,7 @@ from fake_runs import make_run
 
 from reslab.errors import UserError
 from reslab.reports.run_page.writing import write_run_page
+from reslab.reports.statistics import proportion_interval
 from reslab.run import Run
 from reslab.training.answers import Answers
 
@@ -135,6 +136,9 @@ def test_a_run_without_answers_and_one_without_a_result_have_a_page(tmp_path):
     assert "<th>test/images</th><td>10,000</td>" in page
     assert "<th>val/images</th><td>143</td>" in page
     assert "There is no answers.safetensors" in page
+    low, high = proportion_interval(4900, 10_000)
+    assert f"<th>test/accuracy</th><td>0.4900<br>95% interval {low:.4f} to {high:.4f} (Wilson)</td>" in page
+    assert "<th>val/accuracy</th><td>0.5000</td>" in page
     assert re.findall("<h2>(.*?)</h2>", page) == ["Result", "Learning curves", "Provenance", "Settings"]
     assert "<script" not in page
     page = write_run_page(Run(make_run(tmp_path / "new", result={"status": "failed", "error": "a < b"}))).read_text()

@@ -10,7 +10,7 @@ from reslab.training.answers import Answers
 
 MAX_PICTURES = 500  # on a page
 SHOWN = 24  # most confident mistakes, and as many least confident right answers
-SHARE_OF_RIGHT = 4  # at least a quarter of the pictures are of right answers, where there are so many
+SHARE_OF_RIGHT = 4  # a quarter of the pictures are of right answers, unless the cells of mistakes need more
 
 Positions = NDArray[np.int64]  # in the answers
 
@@ -22,7 +22,7 @@ class Chosen:
     Attributes:
         mistakes: the most confident ones first.
         doubtful: the right answers of least confidence first.
-        all: those of both and of the cells of the confusion matrix, ascending.
+        all: those of both, and further ones of the cells of the confusion matrix, ascending.
     """
 
     mistakes: list[int]
@@ -31,11 +31,15 @@ class Chosen:
 
 
 def choose(answers: Answers, limit: int = MAX_PICTURES) -> Chosen:
-    """Choose the images that the page shows.
+    """Choose the images that the page shows, in this order until there are as many as the limit:
 
-    Each pair of a true and a predicted class gets its worst image before any pair gets a second one, so that as many
-    cells of the confusion matrix as possible have one. A mistake is worse for a larger loss, a right answer for less
-    confidence.
+    1. the most confident mistakes and the least confident right answers, which have galleries of their own;
+    2. the worst image of each cell of mistakes, i.e. of a true and another predicted class, that has none yet;
+    3. right answers until they are a quarter of the limit;
+    4. further mistakes, and then further right answers.
+
+    In 3 and 4, the worst image of every cell comes before the second worst of any, and so on. A mistake is worse for a
+    larger loss, a right answer for less confidence.
     """
     right = answers.right.numpy()
     confidence = np.nan_to_num(answers.confidence.numpy().astype(np.float64), nan=0.0)
@@ -44,14 +48,17 @@ def choose(answers: Answers, limit: int = MAX_PICTURES) -> Chosen:
     (wrong_ones,), (right_ones,) = np.nonzero(~right), np.nonzero(right)
     mistakes = wrong_ones[np.argsort(-confidence[wrong_ones], kind="stable")][:SHOWN]
     doubtful = right_ones[np.argsort(confidence[right_ones], kind="stable")][:SHOWN]
-    worst = without_repeats([mistakes, in_turn(wrong_ones, pairs, losses)])
-    other = without_repeats([doubtful, in_turn(right_ones, pairs, -confidence)])
-    worst = worst[: limit - min(len(other), limit // SHARE_OF_RIGHT)]
-    return Chosen(mistakes.tolist(), doubtful.tolist(), sorted(worst + other[: limit - len(worst)]))
+    wrong_in_turn, right_in_turn = in_turn(wrong_ones, pairs, losses), in_turn(right_ones, pairs, -confidence)
+    worst_of_cells = wrong_in_turn[: len(np.unique(pairs[wrong_ones]))]
+    worst_of_others = worst_of_cells[~np.isin(pairs[worst_of_cells], pairs[mistakes])]
+    share_of_right = without_repeats([doubtful, right_in_turn])[: limit // SHARE_OF_RIGHT]
+    shown = without_repeats([mistakes, doubtful, worst_of_others, share_of_right, wrong_in_turn, right_in_turn])
+    return Chosen(mistakes.tolist(), doubtful.tolist(), sorted(shown[:limit].tolist()))
 
 
-def without_repeats(parts: Sequence[Positions]) -> list[int]:
-    return list(dict.fromkeys(np.concatenate(parts).tolist()))
+def without_repeats(parts: Sequence[Positions]) -> Positions:
+    together = np.concatenate(parts)
+    return together[np.sort(np.unique(together, return_index=True)[1])]
 
 
 def in_turn(positions: Positions, pairs: NDArray[np.int64], badness: NDArray[np.float64]) -> Positions:

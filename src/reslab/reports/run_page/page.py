@@ -8,7 +8,9 @@ from reslab.reports.configurations import metric_text, seconds_text
 from reslab.reports.entries import Entry
 from reslab.reports.origin import origin
 from reslab.reports.run_page.figures import curves
+from reslab.reports.run_page.metrics import interval_text, metrics_without_answers
 from reslab.reports.settings import setting_text
+from reslab.reports.statistics import PERCENT
 from reslab.text import counted
 
 HERE = Path(__file__).parent
@@ -72,12 +74,15 @@ def summary(entry: Entry) -> str:
 
 
 def metrics_section(entry: Entry) -> str:
-    """Return the metrics of the result, where no answers say how far they may be off."""
+    """Return the metrics of the result, where the answers to the single images are not known."""
     facts = {
         name: [f"{value:,.0f}" if "/images" in name else metric_text(value)]
         for name, value in entry.result.items()
         if name.startswith(("test/", "val/"))
     }
+    for metric in metrics_without_answers(entry.result):
+        if metric.interval:
+            facts[metric.name].append(f"{PERCENT} interval {interval_text(metric.interval)} ({metric.method})")
     return f"<h2>Result</h2>{facts_table(facts)}" if facts else ""
 
 

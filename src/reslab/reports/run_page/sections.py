@@ -13,6 +13,7 @@ from reslab.pages import data_uri, text
 from reslab.reports.configurations import metric_text
 from reslab.reports.run_page.figures import reliability
 from reslab.reports.run_page.gallery import MAX_PICTURES, Chosen
+from reslab.reports.run_page.metrics import MEANINGS, interval_text
 from reslab.reports.run_page.page import TestParts
 from reslab.reports.run_page.resampling import Interval, resamples_of
 from reslab.reports.run_page.tested import AnsweredTest, ClassScores
@@ -24,13 +25,6 @@ NAME_COLUMNS = 48  # of the name of a class or a file below a picture; the mouse
 MOST_TIES = 3  # classes that another one is equally often mistaken for, in the table of classes
 MAX_PAIRS = 1000  # in the table of more classes
 NUMBERS = ("images", "precision", "recall", "F1")  # of a class
-MEANINGS = {
-    "test/accuracy": "images whose most probable class is the true one",
-    "test/top5_accuracy": "images whose true class is among the five most probable ones",
-    "test/f1_macro": "mean over the classes of the F1 score, which combines precision and recall",
-    "test/loss": "mean cross-entropy",
-    "test/calibration_error": "how far the confidence is from the share of right answers, on the average",
-}
 
 
 @dataclass
@@ -82,10 +76,6 @@ def metrics_section(tested: AnsweredTest) -> Iterator[str]:
         f"error is not resampled, which would make it larger; instead, {resamples:,} draws show how large it would be "
         f"by chance in {PERCENT} of such tests.</p>"
     )
-
-
-def interval_text(interval: Interval) -> str:
-    return f"{metric_text(interval.low)} to {metric_text(interval.high)}"
 
 
 def test_parts(test: ShownTest) -> TestParts:
@@ -309,5 +299,6 @@ def page_data(test: ShownTest) -> dict[str, Any]:
         "counts": {f"{true}-{predicted}": count for true, predicted, count in pairs},
         "images": images,
         "pictures": pictures,
-        "limit": f"a page has at most {MAX_PICTURES} pictures, and shows the worst of each cell",
+        "limit": f"a page has at most {MAX_PICTURES} pictures: those of its galleries, then the worst of each cell of "
+        "mistakes, the largest loss first, then others",
     }

@@ -9,6 +9,7 @@ import numpy as np
 
 from reslab.errors import UserError
 from reslab.inference.evaluation import class_table
+from reslab.reports.run_page.metrics import BOOTSTRAP, MEANINGS, Metric, proportion
 from reslab.reports.run_page.resampling import (
     Floats,
     Interval,
@@ -23,44 +24,6 @@ from reslab.training.answers import Answers
 from reslab.training.confusion import Confusion
 from reslab.training.metrics import BINS, CalibrationError, bins_of
 
-WILSON, BOOTSTRAP = "Wilson", "bootstrap"
-METRICS = ("test/accuracy", "test/top5_accuracy", "test/f1_macro", "test/loss", "test/calibration_error")
-
-
-class Metric(NamedTuple):
-    """A metric of the test.
-
-    Attributes:
-        name: as in result.json.
-        interval: where it would be with other images; None where nothing says it.
-        method: how the interval was computed; "" without one.
-    """
-
-    name: str
-    value: float
-    interval: Interval | None
-    method: str
-
-
-def proportion(name: str, value: float, images: int) -> Metric:
-    """Return a metric that is a proportion of the test images, with its interval."""
-    return Metric(name, value, Interval(*proportion_interval(round(value * images), images)), WILSON)
-
-
-def metrics_without_answers(result: Result) -> list[Metric]:
-    """Return the metrics of a test whose answers to the single images are not known.
-
-    Only accuracies have intervals, if the result says of how many images they are, which older versions did not write.
-    """
-    values = {name: float(result[name]) for name in METRICS if name in result}
-    images = int(result.get("test/images", 0))
-    return [
-        proportion(name, value, images)
-        if name.endswith("accuracy") and images > 0 and 0 <= value <= 1
-        else Metric(name, value, None, "")
-        for name, value in values.items()
-    ]
-
 
 class ClassScores(NamedTuple):
     """The scores of one class, each with its interval.
@@ -69,6 +32,7 @@ class ClassScores(NamedTuple):
         number: of the class.
         images: of the class, in the test.
         precision, recall: proportions, of the images predicted as the class and of those of the class; None of none.
+        f1: None of a class without images that was never predicted.
         f1_interval: None where resampling does not vary the score.
         taken_for: the classes that its images are mistaken for most often, equally often, and in how many images each;
             None without mistakes.
@@ -80,7 +44,7 @@ class ClassScores(NamedTuple):
     precision_interval: Interval
     recall: float | None
     recall_interval: Interval
-    f1: float
+    f1: float | None
     f1_interval: Interval | None
     taken_for: tuple[list[int], int] | None
 
@@ -118,7 +82,7 @@ class AnsweredTest:
         """Return the metrics of the test that the result has."""
         n = len(self.answers)
         found = []
-        for name in METRICS:
+        for name in MEANINGS:
             if name not in self.result:
                 continue
             value = float(self.result[name])
@@ -145,7 +109,8 @@ class AnsweredTest:
         right, predicted = confusion.right().tolist(), confusion.by_predicted_class().tolist()
         most_taken_for = self.most_taken_for()
         table = class_table(confusion, list(self.answers.classes))
-        f1_intervals = intervals_of(self.resampled_f1, np.array([row["f1"] for row in table]), highest=1)
+        f1 = np.array([row["f1"] for row in table], np.float64)  # NaN for None
+        f1_intervals = intervals_of(self.resampled_f1, f1, highest=1)
         scores = []
         for number, row in enumerate(table):
             images = int(row["images"])
@@ -153,9 +118,9 @@ class AnsweredTest:
                 ClassScores(
                     number,
                     images,
-                    row["precision"] if predicted[number] else None,
+                    row["precision"],
                     Interval(*proportion_interval(right[number], predicted[number])),
-                    row["recall"] if images else None,
+                    row["recall"],
                     Interval(*proportion_interval(right[number], images)),
                     row["f1"],
                     f1_intervals[number],
