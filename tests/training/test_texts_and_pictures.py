@@ -231,3 +231,14 @@ def test_an_image_of_nan_takes_no_place_among_the_mistakes():
     batch = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([1, 1, 1, 0]), torch.arange(4)
     callback.on_test_batch_end(None, None, logits, batch, 0)
     assert [mistake[1:3] for mistake in callback.mistakes] == [(1, 0), (0, 1)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_right_answer_is_no_mistake_where_probabilities_are_equal(dtype):
+    logits = torch.tensor([[0.25, 0.0], [0.25, 0.0]], dtype=dtype)
+    logits[:, 1] = torch.nextafter(logits[:, 0], logits.new_tensor(1.0))
+    assert logits.softmax(1).unique().numel() == 1
+    callback = LogTextsAndPictures(num_images=1, num_mistakes=2)
+    callback.on_test_start(None, None)
+    callback.on_test_batch_end(None, None, logits, (torch.zeros(2, 1, 8, 8), torch.tensor([1, 0]), None), 0)
+    assert [mistake[1:3] for mistake in callback.mistakes] == [(0, 1)]

@@ -94,7 +94,8 @@ class LogTextsAndPictures(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         images, labels, _ = batch
-        confidence, predicted = outputs.softmax(1).max(1)
+        # In bfloat16, the logits of several classes can have one probability; the test takes the largest logit.
+        confidence, predicted = outputs.float().softmax(1).amax(1), outputs.argmax(1)
         confidence = confidence.masked_fill(predicted == labels, 0).nan_to_num(0)  # NaN is no confidence
         for index in confidence.topk(min(self.num_mistakes, len(labels))).indices.tolist():
             if confidence[index] > 0:
