@@ -50,6 +50,19 @@ def test_what_was_there_stays_when_writing_fails(tmp_path, failure):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_two_writers_of_one_file_do_not_mix(tmp_path, monkeypatch):
+    """E.g. two reports of one folder."""
+    path = tmp_path / "report.csv"
+    with replaced(path) as first:
+        first.write_text("first")
+        monkeypatch.setattr(os, "getpid", lambda: -1)  # of another process
+        with replaced(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert [each.name for each in tmp_path.iterdir()] == ["report.csv"]
+
+
 def test_what_was_there_is_kept_under_another_name(tmp_path):
     path, keep = tmp_path / "a", tmp_path / "before"
     for text in ("first", "second", "third"):
@@ -66,7 +79,8 @@ def test_it_is_on_the_disk_before_it_takes_the_place(tmp_path, monkeypatch):
         Path, "replace", lambda self, to: events.append(f"{self.name} to {to.name}") or replace(self, to)
     )
     write_text(tmp_path / "a", "text")
-    assert events == [".a.partial", ".a.partial to a", tmp_path.name]
+    partial = f".a.{os.getpid()}.partial"
+    assert events == [partial, f"{partial} to a", tmp_path.name]
 
 
 def test_an_error_of_reading_is_not_blamed_on_the_output(tmp_path):

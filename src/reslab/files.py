@@ -112,9 +112,9 @@ def replaced(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """
     require_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Each process of a distributed run may record why it has failed.
-    name = path.name if is_first_process() else f"{path.name}.{os.getpid()}"
-    partial = path.with_name(f".{name}.partial")
+    # A folder that is not locked may have several writers at once, and each process of a run may record why it failed.
+    is_sole = is_first_process() and any(path.absolute().is_relative_to(folder) for folder in locked)
+    partial = path.with_name(f".{path.name}.partial" if is_sole else f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         sync(partial)
