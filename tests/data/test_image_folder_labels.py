@@ -85,6 +85,22 @@ def test_one_labels_file_per_split(composed, photos):
     assert apart.checksum() == whole.checksum()
 
 
+def test_a_labels_file_whose_column_contradicts_its_name_is_one_line(composed, photos):
+    """Otherwise the test images would be trained on."""
+    root, _, rows = photos
+    header = ("path", "label", "subset")
+    write_rows(root / "train.csv", [row for row in rows if row[2] == "Training"], header)
+    write_rows(root / "test.csv", [(*row[:2], "Training") for row in rows if row[2] == "test"], header)
+    line = (
+        r"test\.csv is the split test by its name, and its column subset says Training of images/003\.png: correct or "
+        "remove the column, or give the file another name$"
+    )
+    with pytest.raises(UserError, match=line):
+        build(composed, root, "data.labels=[train.csv,test.csv]")
+    write_rows(root / "test.csv", [row for row in rows if row[2] == "test"], header)
+    assert counts(build(composed, root, "data.labels=[train.csv,test.csv]").splits["test"]) == [3, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -127,7 +143,7 @@ def test_a_run_is_not_resumed_with_another_label(composed, photos, tmp_path):
     (tmp_path / "result.json").unlink()
     write_rows(root / "labels.csv", [*rows[:-4], (rows[-4][0], "8", "Training"), *rows[-3:]])
     again = (*options, f"resume={tmp_path}", "trainer.max_epochs=3")
-    with pytest.raises(UserError, match="the images differ from those that the run began with;"):  # in labels alone
+    with pytest.raises(UserError, match="began with: the files are the same, but not their labels or their division;"):
         train(composed(*again))
     write_rows(root / "labels.csv", rows)
     replaced, kept = root / rows[0][0], (root / rows[0][0]).read_bytes()

@@ -45,7 +45,7 @@ def test_columns_are_known_by_the_names_that_people_use(root, caplog, header, ta
     assert (files.names, files.labels) == (["cat/1.png"], ["tabby"])
     assert files.splits == (["train"] if "split" in role.values() else None)
     assert files.groups == (["p1"] if "group" in role.values() else None)
-    assert caplog.messages == [f"{root / 'train.csv'}: 1 image of 1 classes; {taken}"]
+    assert caplog.messages == [f"{root / 'train.csv'}: 1 row of 1 classes; {taken}"]
 
 
 def test_a_column_with_a_name_of_other_meanings_is_a_split_only_if_all_its_values_are(root):
@@ -121,6 +121,13 @@ def test_a_wrong_labels_file_is_refused_in_one_line(root, content, message):
         read(root, content)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_both_names_of_a_file_with_two_labels_are_said(root):
+    (root / "link.png").symlink_to("cat/1.png")
+    line = r"cat/1\.png and link\.png, which are one file by a link, are a and b: remove one of the two rows$"
+    with pytest.raises(UserError, match=line):
+        read(root, "path,label\ncat/1.png,a\nlink.png,b\n")
 
 
 def test_an_image_without_label_and_class_folder_is_refused(root):

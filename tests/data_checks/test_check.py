@@ -34,8 +34,8 @@ def test_the_kinds_of_the_images_are_counted(planted_check):
     assert kinds["formats"] == {"PNG": 62, "JPEG": 3, "BMP": 1}
     assert kinds["modes"] == {"RGB": 63, "I;16": 1, "L": 1, "RGBA": 1}
     assert [kinds[name] for name in ("grey", "transparent", "16_bits", "turned_by_exif")] == [2, 1, 1, 1]
-    assert sizes["width"] == {"min": 64, "median": 64.0, "max": 128}
-    assert sizes["aspect"] == {"min": 64 / 48, "median": 64 / 48, "max": 64 / 48}
+    assert sizes["width"] == {"min": 48, "median": 64.0, "max": 128}
+    assert sizes["aspect"] == {"min": 48 / 64, "median": 64 / 48, "max": 64 / 48}
 
 
 def test_the_splits_are_those_of_the_training(check_config, planted, composed):
@@ -53,7 +53,7 @@ def test_the_log_says_what_was_taken_from_a_labels_file_and_what_was_not(check_c
     file.write_text("\n".join(["image,class,age", *rows]))
     caplog.set_level(logging.INFO)
     result = check_data(check_config("near=false", f"data.root={planted}", f"data.labels={file}")).result
-    taken = "20 images of 2 classes; image is the path, class is the label; not used: age"
+    taken = "20 rows of 2 classes; image is the path, class is the label; not used: age"
     assert caplog.messages[0] == f"{file}: {taken}"
     assert result["left_out"] == []
 

@@ -52,6 +52,7 @@ def test_an_image_is_turned_if_exif_says_so(tmp_path, orientation, is_turned):
     facts, image = looked_at(tmp_path / "a.jpg")
     assert facts["is_turned"] == is_turned
     assert image.size == ((20, 30) if orientation == 6 else (30, 20))
+    assert (facts["width"], facts["height"]) == image.size
 
 
 def test_16_bits_and_transparency_are_seen_in_any_mode(tmp_path):

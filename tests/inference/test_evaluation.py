@@ -565,7 +565,7 @@ def test_no_image_of_the_training_is_tested(test_pets, pets, tmp_path, caplog):
     result = test_pets("data=imagefolder", f"data.root={tmp_path}/some", "data.num_workers=0")
     assert result["metrics"] == pytest.approx(metrics_of_test(pets.result))
     assert (result["images"], result["found"], result["left_out"]["trained_on"]) == (12, 60, trained_on)
-    assert "left out 48 images that the network was trained on" in caplog.messages
+    assert "left out 48 images that the network was trained or validated on" in caplog.messages
 
 
 @pytest.fixture
@@ -590,7 +590,7 @@ def test_an_own_folder_that_has_changed_is_said(test_pets, pets, moved, caplog):
         file.unlink()
     assert len(record) == 48
     result = test_pets(f"root={moved}")
-    assert f"5 of the images that the network was trained on are no longer in {moved}" in caplog.messages
+    assert f"5 of the images that the network was trained or validated on are no longer in {moved}" in caplog.messages
     assert result["images"] + result["left_out"]["trained_on"] == result["found"]
 
 
@@ -598,7 +598,7 @@ def test_a_copy_of_the_own_folder_is_pointed_out(test_pets, moved, caplog):
     result = test_pets("data=imagefolder", f"data.root={moved}", "data.num_workers=0")
     assert result["images"] == 60
     assert caplog.messages == [
-        "48 of the 60 test images have names of images that the network was trained on: "
+        "48 of the 60 test images have names of images that the network was trained or validated on: "
         f"if {moved} is the run's own folder, test with root={moved} instead of data=imagefolder"
     ]
 
@@ -618,7 +618,7 @@ def test_a_shared_network_is_tested_on_no_image_of_its_training_or_points_them_o
     caplog.clear()
     assert evaluate(compose("evaluate", [*shared, "data=imagefolder", f"data.root={pets.root}"]))["images"] == 60
     assert caplog.messages == [
-        "48 of the 60 test images have names of images that the network was trained on: "
+        "48 of the 60 test images have names of images that the network was trained or validated on: "
         f"if {pets.root} is the run's own folder, test with root={pets.root} instead of data=imagefolder"
     ]
 

@@ -160,6 +160,11 @@ def test_a_fold_that_was_repeated_with_its_seed_does_not_count_twice(sweep):
         read_folds(sweep, None, "cpu")
 
 
+def test_an_image_that_cannot_be_read_is_no_part_that_was_not_tested(sweep):
+    add_run(sweep, 0, 3, result={"test/images_available": IMAGES + 1, "test/images_unreadable": 1})
+    assert len(read_folds(sweep, None, "cpu")) == FOLDS
+
+
 def test_answers_of_nan_are_one_line(tmp_path):
     for fold in range(FOLDS):
         add_run(

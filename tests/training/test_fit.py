@@ -277,7 +277,7 @@ def test_a_resumed_run_tests_no_image_that_it_was_trained_on(composed, tmp_path,
     caplog.clear()
     longer = (f"resume={folder}", "trainer.max_epochs=2", "data.allow_changes=true")
     result = fit.train(composed(*own, *longer))
-    line = "left out 1 image that the network was trained on"
+    line = "left out 1 image that the network was trained or validated on"
     assert line in caplog.messages
     assert result["test/images"] == 13
     moved = "1 of the 5 validation images were training images before: the validation accuracy may be too high"

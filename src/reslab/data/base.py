@@ -140,6 +140,7 @@ class ImageDataModule(L.LightningDataModule):
         self.folder_loaders = weakref.WeakSet[FolderLoader]()
         # Files that cannot be read, as far as this process has met them.
         self.left_out: dict[SplitName, set[str]] = {name: set() for name in SPLIT_WORDS}
+        self.sizes: dict[SplitName, int] = {}  # the images of each split, with those that cannot be read
         self.copies = weakref.WeakValueDictionary[int, Tensor]()  # on the GPU, by the id of a tensor of `splits`
 
     # what a subclass writes
@@ -237,7 +238,7 @@ class ImageDataModule(L.LightningDataModule):
             self.file_splits = [split for split in seen if split and isinstance(split.images, FolderImages)]
             self._complete("train")
             if self.validate_on_test:
-                self.splits["val"] = self.splits["test"]
+                self.splits["val"], self.sizes["val"] = self.splits["test"], self.sizes["test"]
             else:
                 self._complete("val")
 
@@ -392,6 +393,7 @@ class ImageDataModule(L.LightningDataModule):
             self.group_names[name] = names_of_groups(split)
             for other in self.group_names.keys() - {name}:
                 report_shared_groups(other, name, self.group_names[other] & self.group_names[name])
+            self.sizes[name] = len(split)
             self.splits[name] = split = self.to_memory(split)
             if isinstance(split.images, Tensor) and split.images.dtype != torch.uint8:
                 kind = str(split.images.dtype).removeprefix("torch.")

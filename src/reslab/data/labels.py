@@ -219,7 +219,7 @@ def report_columns(file: Path, table: Sequence[Column], columns: dict[str, Colum
     more = f"; not used: {first_few(unused)}" if unused else ""
     log.info(
         "%s: %s of %s; %s%s",
-        file, counted(len(labels), "image"), f"{len(set(labels)):,} classes", ", ".join(taken), more,
+        file, counted(len(labels), "row"), f"{len(set(labels)):,} classes", ", ".join(taken), more,
     )  # fmt: skip
 
 
@@ -234,15 +234,24 @@ def words_of_splits(
     A column says it, or the name of the file if there are several, or the outermost folders, if all of them are splits.
 
     Raises:
-        UserError: a word stands for no split.
+        UserError: a word stands for no split, or the name of the file for another one.
     """
+    own = split_named(file.stem) if is_one_of_several else None
     if column is not None:
         words = column.values
         if unknown := [word for word in dict.fromkeys(words) if split_named(word) is None]:
             raise UserError(f"{file}: {first_few(unknown)} is no split: the splits are train, val and test")
+        if (
+            own
+            and (other := next((row for row, word in enumerate(words) if split_named(word) != own), None)) is not None
+        ):
+            raise UserError(
+                f"{file} is the split {own} by its name, and its column {column.name} says {words[other]} of "
+                f"{names[other]}: correct or remove the column, or give the file another name"
+            )
         return words
     if is_one_of_several:
-        if split_named(file.stem) is None:
+        if own is None:
             raise UserError(
                 f"{file} is one of several labels files: call each train, val or test, or join them and add a column "
                 "split"
@@ -269,9 +278,9 @@ def each_once(files: LabelledFiles, real_paths: Sequence[str], where: str) -> La
         before = first.setdefault(real, row)
         for values in (files.labels, files.splits, files.groups) if before != row else ():
             if values and values[before] != values[row]:
-                raise UserError(
-                    f"{where}: {files.names[row]} is {values[before]} and {values[row]}: remove one of the two rows"
-                )
+                name, other = files.names[row], files.names[before]
+                are = f"{name} is" if name == other else f"{other} and {name}, which are one file by a link, are"
+                raise UserError(f"{where}: {are} {values[before]} and {values[row]}: remove one of the two rows")
     rows = list(first.values())
     if repeated := len(real_paths) - len(rows):
         log.warning("left out %s of %s, whose images are in other rows too", counted(repeated, "row"), where)

@@ -132,7 +132,7 @@ def without_training_images(
     if count == len(split):
         raise UserError(f"the network was trained on all {count:,} test images of {root}: give other images")
     if count:
-        log.warning("left out %s that the network was trained on", counted(count, "image"))
+        log.warning("left out %s that the network was trained or validated on", counted(count, "image"))
     if by_name := int((moved & ~recorded)[split.indices].sum()):
         log.warning(
             "%s of them are in another folder within %s than in the training, and have the same names: test images of "

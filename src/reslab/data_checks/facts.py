@@ -111,12 +111,14 @@ def look_at_header(path: str, facts: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow writes two lines about some images
         with open_image(path) as header:
-            facts["width"], facts["height"] = header.size
+            orientation = header.getexif().get(ORIENTATION, 1)
+            lies = orientation in range(5, 9)  # its rows become columns
+            facts["width"], facts["height"] = reversed(header.size) if lies else header.size
             facts["format"], facts["mode"] = (header.format or "").encode(), header.mode.encode()
             facts["is_transparent"] = header.has_transparency_data
             kinds = [str(tile[3]) for tile in header.tile]  # type: ignore[attr-defined]  # how the file holds its pixels
             facts["has_16_bits"] = header.mode.startswith("I") or any(";16" in kind for kind in kinds)
-            facts["is_turned"] = header.getexif().get(ORIENTATION, 1) in range(2, 9)
+            facts["is_turned"] = orientation in range(2, 9)
 
 
 def shape_salt(width: int, height: int) -> bytes:

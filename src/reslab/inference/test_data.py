@@ -245,13 +245,17 @@ def without_seen_images(split: Split, data: ImageDataModule, trained: Trained, o
     if is_same_folder(data.root, own_root):
         lists_all = isinstance(data, ImageFolder) and not data.labels and not data.split_folders()
         if lists_all and (gone := len(record) - int(known.sum())):
-            log.warning("%s of the images that the network was trained on are no longer in %s", f"{gone:,}", data.root)
+            log.warning(
+                "%s of the images that the network was trained or validated on are no longer in %s",
+                f"{gone:,}",
+                data.root,
+            )
     elif (found := folder_of_training_files(split.images.paths, data.root, record)) is not None:
         folder, named = found
         if alike := int((named & ~known)[split.indices].sum()):
             log.warning(
-                "%s of the %s test images have names of images that the network was trained on: if %s is the run's own "
-                "folder, test with root=%s instead of data=%s",
+                "%s of the %s test images have names of images that the network was trained or validated on: if %s is "
+                "the run's own folder, test with root=%s instead of data=%s",
                 f"{alike:,}", f"{len(split):,}", folder, folder, data.name,
             )  # fmt: skip
     return others, len(split) - len(others)

@@ -201,7 +201,8 @@ def answers_of(member: Member, root: str | None, device: str) -> tuple[Answers, 
     answers, step = read_answers(run.answers_file)
     if step != (tested := tested_step(result)):
         raise UserError(f"{run.answers_file} is of step {step}, and the result of the run of step {tested}")
-    if not len(answers) == result.get("test/images") == result.get("test/images_available"):
+    unreadable, available = (result.get(f"test/images_{kind}", 0) for kind in ("unreadable", "available"))
+    if not len(answers) == result.get("test/images") == available - unreadable:
         raise UserError(f"{run.folder} has tested a part of its fold: leave trainer.limit_test_batches out")
     return answers, None
 

@@ -19,7 +19,7 @@ from reslab.text import printable
 # The numbers in a result, besides the metrics, whose names have a slash. A metric may be NaN or infinite, these and the
 # numbers of images may not.
 NUMBERS = ("epochs", "steps", "best_step", "parameters", "threads")
-IMAGES = ("/images", "/images_available")
+IMAGES = ("/images", "/images_available", "/images_unreadable")
 TEXTS = (
     "status", "error", "model", "data", "device", "precision", "git_commit", "data_checksum", "files_checksum",
     "folder", "fold_split",

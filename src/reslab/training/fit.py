@@ -213,7 +213,9 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
     for name, left_out in data.left_out.items():
         unreadable = count_over_processes(trainer, len(left_out))
         if f"{name}/images" in result and (split := data.splits[name]):
-            result[f"{name}/images_available"] = len(split) - unreadable
+            result[f"{name}/images_available"] = data.sizes[name]
+            if unreadable := unreadable + data.sizes[name] - len(split):
+                result[f"{name}/images_unreadable"] = unreadable
     result |= origin
     if not trainer.is_global_zero:
         return result
@@ -257,6 +259,8 @@ def refuse_other_images(data: ImageDataModule, recorded: Mapping[str, Any], orig
     changes = file_changes(data.file_splits, data.root, recorded.get("training_files"), data.test_files)
     if not changes and before["data_checksum"] == origin["data_checksum"]:
         changes = "files of the same names have other contents"
+    elif not changes and origin["files_checksum"] is not None:
+        changes = "the files are the same, but not their labels or their division"
     more = f": {changes}" if changes else ""
     changed = f"data={data.name}: the images differ from those that the run began with{more}"
     if not data.allow_changes:
