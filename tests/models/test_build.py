@@ -9,10 +9,10 @@ import timm
 import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from reslab.errors import UserError
-from reslab.models.build import build_network, classifier_layer
+from reslab.models.build import build_network, check_evaluated_shape, check_shapes, classifier_layer
 
 Compose = Callable[..., DictConfig]
 
@@ -181,3 +181,128 @@ def test_weights_with_another_number_of_classes_fit_a_classifier_without_a_bias(
     network = build_network(composed("model=resnet9", f"model.weights={tmp_path}/published.pth").model, 3, 10, 32)
     torch.testing.assert_close(network.conv1.weight, published.conv1.weight, rtol=0, atol=0)
     assert [tuple(parameter.shape) for parameter in network.fc.parameters()] == [(10, 512)]
+
+
+class OwnNetwork(nn.Module):
+    """A user's network, whose forward ends with a function that a test chooses."""
+
+    def __init__(self, end: Callable[["OwnNetwork", Tensor], object], pixels: int = 1) -> None:
+        super().__init__()
+        self.end = end
+        self.norm = nn.BatchNorm2d(1)
+        self.fc = nn.Linear(pixels, 10)
+        self.register_buffer("scale", torch.ones(1), persistent=False)
+
+    def forward(self, x: Tensor) -> object:
+        return self.end(self, self.norm(x) * self.scale)
+
+
+def pooled(network: OwnNetwork, x: Tensor) -> Tensor:
+    logits: Tensor = network.fc(x.mean((2, 3)))
+    return logits
+
+
+def flat(network: OwnNetwork, x: Tensor) -> Tensor:
+    logits: Tensor = network.fc(x.flatten(1))
+    return logits
+
+
+def after_small_pooling(network: OwnNetwork, x: Tensor) -> Tensor:
+    return pooled(network, nn.functional.max_pool2d(x, 9))
+
+
+def refuse_small(network: OwnNetwork, x: Tensor) -> Tensor:
+    if x.shape[2] < 20:
+        raise ValueError
+    return pooled(network, x)
+
+
+@pytest.mark.parametrize(
+    ("network", "batch_size", "pixels", "reason"),
+    [
+        (OwnNetwork(pooled), 1, 1, "Expected more than 1 value per channel when training, got input size "
+         "torch.Size([1, 1, 1, 1]); data.batch_size=2 works"),
+        (OwnNetwork(after_small_pooling), 4, 8, "Given input size: (1x8x8). Calculated output size: (1x0x0). "
+         "Output size is too small; data.image_size=16 works"),
+        (OwnNetwork(flat, pixels=28**2), 4, 32, "a and b must have same reduction dim, but got [4, 1024] X [784, 10]; "
+         "data.image_size=28 works"),
+        (OwnNetwork(refuse_small), 4, 8, "ValueError; data.image_size=28 works"),
+    ],
+)  # fmt: skip
+def test_a_size_is_to_blame_only_if_another_size_works(
+    network: nn.Module, batch_size: int, pixels: int, reason: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        check_shapes(network, batch_size, 1, pixels, 10, "digits")
+    assert str(refused.value) == (
+        f"this model cannot train on data.batch_size={batch_size} of {pixels}-pixel images: {reason}"
+    )
+
+
+def unpack_wrongly(network: OwnNetwork, x: Tensor) -> Tensor:
+    first, _ = x.shape  # a mistake in the user's code
+    return first
+
+
+def miss_an_attribute(network: OwnNetwork, x: Tensor) -> Tensor:
+    return network.features(x)  # type: ignore[no-any-return, operator]
+
+
+@pytest.mark.parametrize(("end", "kind"), [(unpack_wrongly, ValueError), (miss_an_attribute, AttributeError)])
+def test_a_mistake_in_a_network_stays_the_error_that_it_is(
+    end: Callable[[OwnNetwork, Tensor], object], kind: type[Exception]
+) -> None:
+    network = OwnNetwork(end)
+    with pytest.raises(kind):
+        check_shapes(network, 4, 1, 8, 10, "digits")
+    with pytest.raises(kind):
+        check_evaluated_shape(network, 1, 8, 16)
+    assert network.training
+
+
+def look_at_a_value(network: OwnNetwork, x: Tensor) -> Tensor:
+    return pooled(network, x * (2 if x.sum().item() > 0 else 1))
+
+
+def add_a_tensor_of_the_cpu(network: OwnNetwork, x: Tensor) -> Tensor:
+    return pooled(network, x + torch.ones(x.shape))
+
+
+@pytest.mark.parametrize("end", [look_at_a_value, add_a_tensor_of_the_cpu])
+def test_a_network_whose_shapes_cannot_be_known_beforehand_may_train(
+    end: Callable[[OwnNetwork, Tensor], object],
+) -> None:
+    network = OwnNetwork(end)
+    check_shapes(network, 4, 1, 8, 10, "digits")
+    check_evaluated_shape(network, 1, 8, 16)
+    assert network(torch.ones(4, 1, 8, 8)).shape == (4, 10)
+
+
+@pytest.mark.parametrize(
+    ("end", "answer"),
+    [
+        (lambda network, x: pooled(network, x)[:, :5], "(N, 5)"),
+        (lambda network, x: nn.functional.pad(pooled(network, x), (0, 3)), "(N, 13)"),
+        (lambda network, x: pooled(network, x)[:, :, None], "(N, 10, 1)"),
+        (lambda network, x: pooled(network, x).flatten(), "(40,)"),
+        (lambda network, x: pooled(network, x).mean(), "()"),
+        (lambda network, x: (pooled(network, x), x), "a tuple"),
+    ],
+)
+def test_a_network_with_another_number_of_outputs_is_refused(
+    end: Callable[[OwnNetwork, Tensor], object], answer: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        check_shapes(OwnNetwork(end), 4, 1, 8, 10, "digits")
+    assert str(refused.value) == (
+        f"this model answers {answer} to a batch of N images, but it must answer (N, 10): data=digits has 10 classes, "
+        "and the class of the model is given num_classes=10"
+    )
+
+
+def test_an_image_size_of_evaluation_is_to_blame_only_if_that_of_training_works() -> None:
+    network = OwnNetwork(after_small_pooling)
+    with pytest.raises(UserError, match=r"^this model cannot evaluate images of data\.eval_size=8: Given input size"):
+        check_evaluated_shape(network, 1, 32, 8)
+    assert network.training
+    check_evaluated_shape(network, 1, 32, 16)

@@ -1,11 +1,14 @@
 """The network of a composed configuration (conf/model) and of the images that it will see."""
 
 import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from reslab.configuration import to_dict
@@ -17,6 +20,7 @@ from reslab.options import check_made
 log = logging.getLogger(__name__)
 
 SMALL_IMAGE = 64  # pixels: the 7x7/2 stem and its pooling leave 8x8 of a 32x32 image before the first block
+SIZES = (*(2**power for power in range(2, 11)), 28, 96, 160, 192, 224, 299, 384)  # pixels: powers of 2 and usual sizes
 
 
 def build_network(
@@ -69,30 +73,95 @@ def choose_stem(state: StateDict, image_size: int) -> str:
     return stem
 
 
-def check_shapes(network: nn.Module, batch_size: int, channels: int, image_size: int) -> None:
-    """Raise UserError if the images are too small for the network, or the batch for its norms. Compute nothing."""
-    if error := shape_error(network, batch_size, channels, image_size):
-        small = f"data.batch_size={batch_size} of {image_size}-pixel images"
-        raise UserError(f"this model cannot train on {small}: {error}")
+def check_shapes(
+    network: nn.Module, batch_size: int, channels: int, image_size: int, num_classes: int, data_name: str
+) -> None:
+    """Raise UserError if the network cannot train on batches of this shape, or answers with another shape than it must.
 
+    Nothing is computed. An error of the network is reported as one of the sizes only where other sizes work.
 
-def check_evaluated_shape(network: nn.Module, channels: int, eval_size: int) -> None:
-    """Raise UserError if the network cannot evaluate images of a size. It is in training mode, and stays so."""
-    error = shape_error(network.eval(), 1, channels, eval_size)
-    network.train()
-    if error:
-        raise UserError(f"this model cannot evaluate images of data.eval_size={eval_size}: {error}")
+    Args:
+        network: the network, in training mode.
+        batch_size: the number of images in a batch.
+        channels: channels of the images.
+        image_size: their height and width in pixels.
+        num_classes: the number of outputs that the network must have.
+        data_name: the data set that has these classes.
 
-
-def shape_error(network: nn.Module, batch_size: int, channels: int, image_size: int) -> str | None:
-    """Return why a network cannot take a batch of this shape; None if it can. Nothing is computed."""
-    state = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
-    batch = torch.empty(batch_size, channels, image_size, image_size, device="meta")
+    Raises:
+        Exception: what the network itself raises, whatever the sizes.
+    """
+    sizes = sorted(SIZES, key=lambda size: abs(size - image_size))
+    others = {"data.batch_size=2": (2, image_size)} if batch_size == 1 else {}
+    others |= {f"data.image_size={size}": (batch_size, size) for size in sizes}
     try:
-        functional_call(network, state, batch)
-    except (RuntimeError, ValueError) as error:
-        return str(error).splitlines()[0]
+        answer = answer_on_meta(network, batch_size, channels, image_size)
+    except Exception as error:
+        if works := working_size(network, channels, others):
+            small = f"data.batch_size={batch_size} of {image_size}-pixel images"
+            raise UserError(f"this model cannot train on {small}: {first_line(error)}; {works} works") from error
+        if isinstance(error, RuntimeError):  # torch's: perhaps only this pass cannot be computed, and training can
+            return
+        raise
+    if not isinstance(answer, Tensor) or answer.shape != (batch_size, num_classes):
+        raise UserError(
+            f"this model answers {shape_words(answer, batch_size)} to a batch of N images, but it must answer "
+            f"(N, {num_classes}): data={data_name} has {num_classes} classes, and the class of the model is given "
+            f"num_classes={num_classes}"
+        )
+
+
+def check_evaluated_shape(network: nn.Module, channels: int, image_size: int, eval_size: int) -> None:
+    """Raise UserError if the network can evaluate images of a size, but not those of `eval_size`.
+
+    It is in training mode, and stays so.
+    """
+    network.eval()
+    try:
+        answer_on_meta(network, 1, channels, eval_size)
+    except Exception as error:
+        if working_size(network, channels, {"data.image_size": (1, image_size)}):
+            reason = f"this model cannot evaluate images of data.eval_size={eval_size}: {first_line(error)}"
+            raise UserError(reason) from error
+        if not isinstance(error, RuntimeError):
+            raise
+    finally:
+        network.train()
+
+
+def answer_on_meta(network: nn.Module, batch_size: int, channels: int, image_size: int) -> Any:
+    """Return what the network answers to a batch of a shape, on a device of torch that computes shapes only."""
+    named = [*network.named_parameters(), *network.named_buffers()]
+    state = {name: tensor.to("meta") for name, tensor in named}
+    return functional_call(network, state, torch.empty(batch_size, channels, image_size, image_size, device="meta"))
+
+
+def working_size(network: nn.Module, channels: int, sizes: Mapping[str, tuple[int, int]]) -> str | None:
+    """Return the first of some sizes of a batch and of its images, by name, that the network can take."""
+    for name, (batch_size, image_size) in sizes.items():
+        with suppress(Exception):
+            answer_on_meta(network, batch_size, channels, image_size)
+            return name
     return None
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def shape_words(answer: Any, batch_size: int) -> str:
+    """Return a shape as documents write it, or the type of what has none.
+
+    Example:
+        >>> shape_words(torch.zeros(64, 13), 64), shape_words(torch.zeros(640), 64), shape_words((1, 2), 64)
+        ('(N, 13)', '(640,)', 'a tuple')
+    """
+    if not isinstance(answer, Tensor):
+        return f"a {type(answer).__name__}"
+    shape = [*map(str, answer.shape)]
+    if shape and answer.shape[0] == batch_size:
+        shape[0] = "N"
+    return f"({', '.join(shape)}{',' * (len(shape) == 1)})"
 
 
 def create_timm(timm_name: str, pretrained: bool, in_channels: int, num_classes: int) -> nn.Module:
