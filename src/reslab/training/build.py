@@ -77,7 +77,7 @@ def build_classifier(config: DictConfig, data: ImageDataModule, restored: StateD
     spec = data.spec
     seed_generators(config.seed, torch.device("cpu"))  # the first weights depend on nothing but the seed
     network = build_network(config.model, spec.channels, len(spec.classes), spec.image_size, restored)
-    check_shapes(network, data.batch_size, spec.channels, spec.image_size, len(spec.classes), data.name)
+    check_shapes(network, data.batch_size, spec.channels, spec.image_size, len(spec.classes), config.data.name)
     if spec.size_in_evaluation != spec.image_size:
         check_evaluated_shape(network, spec.channels, spec.image_size, spec.size_in_evaluation)
     classifier = Classifier(
