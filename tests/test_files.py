@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from conftest import SRC
 
 from reslab.errors import UserError
 from reslab.files import (
+    FolderMovedError,
     RunLog,
     held_log,
     replaced,
     replaced_output,
     require_output_folder,
+    sole_user,
     write_csv,
     write_json,
     write_text,
@@ -61,6 +64,35 @@ def test_two_writers_of_one_file_do_not_mix(tmp_path, monkeypatch):
         assert path.read_text() == "second"
     assert path.read_text() == "first"
     assert [each.name for each in tmp_path.iterdir()] == ["report.csv"]
+
+
+@pytest.mark.parametrize("lock", ["absent", "of another process"])
+def test_nothing_is_written_into_a_folder_whose_lock_was_removed(tmp_path, lock):
+    folder = tmp_path / "run"
+    with sole_user(folder):
+        write_text(folder / "a", "first")
+        (folder / "a").unlink()
+        (folder / ".lock").rename(tmp_path / "lock")  # so that a new one has another inode
+        if lock == "of another process":
+            (folder / ".lock").touch()
+        with pytest.raises(FolderMovedError, match=r"^the files in .*run were removed while it was in use$"):
+            write_text(folder / "a", "second")
+        write_text(tmp_path / "elsewhere", "third")
+    assert {path.name for path in folder.iterdir()} == ({".lock"} if lock == "of another process" else set())
+
+
+def test_a_file_that_is_removed_while_it_is_written_is_one_of_the_folder(tmp_path):
+    folder = tmp_path / "run"
+
+    def lose():
+        with replaced(folder / "checkpoints" / "last.ckpt") as partial:
+            partial.touch()
+            shutil.rmtree(folder / "checkpoints")
+
+    with pytest.raises(FileNotFoundError):  # the folder is not locked
+        lose()
+    with sole_user(folder), pytest.raises(FolderMovedError, match=r"^the files in .*run were removed while it was in"):
+        lose()
 
 
 def test_what_was_there_is_kept_under_another_name(tmp_path):

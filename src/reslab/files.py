@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 LOCK = ".lock"
 # The processes of a run that was killed hold its lock until they end; the jobs of a sweep write a checkpoint first.
 LOCK_SECONDS = 60
-# The folders that this process has locked, each with a descriptor, which stays with it when it is renamed.
-locked: dict[Path, int] = {}
+# The folders that this process has locked, each with a descriptor, which stays with it when it is renamed, and with the
+# status of its lock file, without which another process could lock it too.
+locked: dict[Path, tuple[int, os.stat_result]] = {}
 
 
 class FolderInUseError(UserError):
@@ -30,7 +31,7 @@ class FolderInUseError(UserError):
 
 
 class FolderMovedError(RunError):
-    """The folder that this process uses is no longer where it was."""
+    """The folder that this process uses, or what was in it, is no longer where it was."""
 
 
 @contextmanager
@@ -68,7 +69,7 @@ def sole_user(folder: Path) -> Iterator[bool]:
             raise FolderInUseError(f"{folder} is in use: another process trains there") from error
     with held:
         descriptor = os.open(folder, os.O_RDONLY) if os.name != "nt" else -1  # Windows cannot open folders
-        locked[folder.absolute()] = descriptor
+        locked[folder.absolute()] = descriptor, (folder / LOCK).stat()
         try:
             yield waited
         finally:
@@ -78,22 +79,32 @@ def sole_user(folder: Path) -> Iterator[bool]:
 
 
 def require_folder(path: Path) -> None:
-    """Raise FolderMovedError if a folder that this process has locked, and that holds a path, was removed or renamed.
+    """Raise FolderMovedError if a folder that this process has locked, and that holds a path, was moved or emptied.
 
-    What is written to the path would be in another folder. Windows renames no folder in which a file is open.
+    What is written to the path would be in another folder, or beside the files of another run. Windows neither renames
+    a folder in which a file is open nor removes that file.
     """
-    for folder, descriptor in locked.items():
+    for folder, (descriptor, lock) in locked.items():
         if descriptor < 0 or not path.absolute().is_relative_to(folder):
             continue
-        try:
-            is_there = os.path.samestat(os.fstat(descriptor), folder.stat())
-        except (FileNotFoundError, NotADirectoryError):
-            is_there = False
-        if not is_there:
+        if not is_same_file(os.fstat(descriptor), folder):
             raise FolderMovedError(
                 f"{folder} was removed or renamed while it was in use; if it was renamed, resume=<its new name> "
                 "continues from its last checkpoint"
             )
+        if not is_same_file(lock, folder / LOCK):
+            raise files_removed(folder)
+
+
+def is_same_file(status: os.stat_result, path: Path) -> bool:
+    try:
+        return os.path.samestat(status, path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def files_removed(folder: Path) -> FolderMovedError:
+    return FolderMovedError(f"the files in {folder} were removed while it was in use")
 
 
 @contextmanager
@@ -113,7 +124,8 @@ def replaced(path: Path, keep: Path | None = None) -> Iterator[Path]:
     require_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # A folder that is not locked may have several writers at once, and each process of a run may record why it failed.
-    is_sole = is_first_process() and any(path.absolute().is_relative_to(folder) for folder in locked)
+    folders = [folder for folder in locked if path.absolute().is_relative_to(folder)]
+    is_sole = is_first_process() and bool(folders)
     partial = path.with_name(f".{path.name}.partial" if is_sole else f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -122,6 +134,10 @@ def replaced(path: Path, keep: Path | None = None) -> Iterator[Path]:
             path.replace(keep)
         partial.replace(path)
         sync(path.parent)
+    except FileNotFoundError as error:
+        if is_sole and error.filename is not None and Path(error.filename) == partial:
+            raise files_removed(folders[-1]) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -139,6 +139,22 @@ def test_a_folder_that_disappears_ends_the_run_and_is_not_made_again(tmp_path, m
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("moment", ["on_train_epoch_start", "on_test_start"])
+def test_a_run_whose_files_are_removed_ends_and_writes_none(tmp_path, monkeypatch, moment):
+    folder, original = tmp_path / "run", getattr(fit.Classifier, moment)
+
+    def emptied(classifier):
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return original(classifier)
+
+    monkeypatch.setattr(fit.Classifier, moment, emptied)
+    with pytest.raises(RunError, match=r"^the files in .*run were removed while it was in use$"):
+        reslab.train(*QUICK, f"hydra.run.dir={folder}")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", ["data.batch_size=0", "data.root=nowhere"], ids=["option", "data"])
 def test_a_mistake_before_training_leaves_nothing(tmp_path, monkeypatch, mistake):
     monkeypatch.chdir(tmp_path)

@@ -34,7 +34,7 @@ from reslab.commands.entry import (
 from reslab.commands.resolvers import job_folder, new_folder
 from reslab.configuration import initialized_hydra
 from reslab.errors import FULL_ERROR, Interrupted, RunError, UserError, one_line
-from reslab.files import RunLog
+from reslab.files import FolderMovedError, RunLog
 from reslab.inference.options import PREDICT_SCHEMA
 from reslab.internals import run_hydra_job
 from reslab.machine import LIGHTNING_PROCESS
@@ -97,9 +97,19 @@ def test_the_error_of_a_job_keeps_nothing_that_the_job_has_made():
 
 def test_a_failure_names_the_log_of_its_run(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(logging.getLogger("reslab"), "handlers", [RunLog(tmp_path / "train.log")])
-    with pytest.raises(SystemExit):
-        fail(RuntimeError("no such kernel"), "config")
-    assert capsys.readouterr().err.splitlines()[1].endswith("the traceback; the run's log has it too")
+    for end in ("the traceback; the run's log has it too", "the traceback"):
+        (tmp_path / "train.log").touch()
+        if end == "the traceback":
+            (tmp_path / "train.log").unlink()
+        with pytest.raises(SystemExit):
+            fail(RuntimeError("no such kernel"), "config")
+        assert capsys.readouterr().err.splitlines()[1] == f"HYDRA_FULL_ERROR=1 shows {end}"
+
+
+def test_a_folder_that_was_removed_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        fail(FolderMovedError("run was removed"), "config")
+    assert (ended.value.code, capsys.readouterr().err) == (1, "error: run was removed\n")
 
 
 @pytest.mark.parametrize(

@@ -298,9 +298,9 @@ def fail(error: Exception, config_name: str) -> NoReturn:
     print(f"error: {line}", file=sys.stderr)
     if is_mistake(error):
         sys.exit(2)
-    if is_of_machine(error):
+    if is_of_machine(error) or isinstance(error, FolderMovedError):
         sys.exit(1)
-    in_log = "; the run's log has it too" if run_logs() else ""
+    in_log = "; the run's log has it too" if any(os.path.exists(each.baseFilename) for each in run_logs()) else ""
     print(f"HYDRA_FULL_ERROR=1 shows the traceback{in_log}", file=sys.stderr)
     sys.exit(1)
 
