@@ -20,7 +20,7 @@ def test_no_gpu_is_one_line(composed):
 @pytest.mark.parametrize(
     ("asked", "accelerator", "capabilities", "resolved"),
     [
-        ("16-mixed", "gpu", {}, "16-mixed"),
+        ("16-mixed", "cpu", {}, "bf16-mixed"),
         ("32-true", "cpu", {"amx_bf16": True}, "32-true"),
         ("auto", "cpu", {"avx512_bf16": False, "avx512_f": True}, "32-true"),
         ("auto", "cpu", {"avx512_bf16": True}, "bf16-mixed"),

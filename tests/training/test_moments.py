@@ -3,6 +3,7 @@
 import csv
 import shutil
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from reslab.inference.loading import load_classifier
 from reslab.run import Run
 from reslab.training import build, fit
 from reslab.training.checkpoints import BestCheckpoint
+from reslab.training.classifier import Classifier
 
 # An epoch has 20 steps of 64 images.
 DIGITS = ("model=resnet8", "model.widths=[8,8,16]", "trainer=cpu", "logger=none", "test=false")
@@ -128,6 +130,16 @@ def test_max_time_ends_a_run_after_a_whole_optimizer_step(composed, tmp_path, ca
     resumed = last_weights(tmp_path)
     fit.train(composed(*DIGITS, *RESTLESS, options[-1], f"folder={tmp_path}/whole", "trainer.max_epochs=2"))
     assert equal(resumed, last_weights(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [10, 27])
+def test_a_run_without_validation_images_keeps_its_last_weights(composed, tmp_path, steps):
+    """Also where val_check_interval would ask for a validation, after which the checkpoint would be written."""
+    options = (*DIGITS, "data.val_fraction=0", "+trainer.val_check_interval=5", f"trainer.max_steps={steps}")
+    result = fit.train(composed(*options))
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == result["steps"] == steps
 
 
 @pytest.mark.slow
@@ -250,6 +262,39 @@ def test_early_stopping_is_not_forgotten(composed, tmp_path, monkeypatch):
         result = fit.train(composed(*options, f"folder={parts}", f"resume={parts}"))
         same = ("epochs", "steps", "best_step", "val/accuracy", "test/accuracy")
         assert {name: result[name] for name in same} == {name: whole[name] for name in same}, kill_at
+
+
+@pytest.mark.slow
+def test_a_run_that_a_nan_has_ended_does_not_train_further(composed, tmp_path, monkeypatch):
+    """Its checkpoint is written, and a kill comes before its result."""
+    options = (*DIGITS, "callbacks=early_stopping", "callbacks.early_stopping.monitor=val/loss", "trainer.max_epochs=4")
+    options = (*options, "callbacks.early_stopping.mode=min", "trainer.limit_train_batches=4")
+
+    def with_nan(classifier, images, original=Classifier.evaluation_logits):
+        return original(classifier, images) * (torch.nan if classifier.trainer.global_step == 8 else 1)
+
+    monkeypatch.setattr(Classifier, "evaluation_logits", with_nan)
+    whole = fit.train(composed(*options, f"folder={tmp_path}/whole"))
+    assert (whole["steps"], "finite" in whole["stopped"]) == (8, True)
+    parts = tmp_path / "parts"
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "validate_last_weights", mock.Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fit.train(composed(*options, f"folder={parts}"))
+    resumed = fit.train(composed(*options, f"folder={parts}", f"resume={parts}"))
+    assert (resumed["steps"], resumed["stopped"]) == (8, whole["stopped"])
+
+
+@pytest.mark.slow
+def test_a_best_checkpoint_is_kept_where_a_resumed_run_chooses_none(composed, tmp_path, caplog):
+    options = (*DIGITS, "trainer.limit_train_batches=4")
+    fit.train(composed(*options, "trainer.max_epochs=1"))
+    best, kept = (tmp_path / "checkpoints" / name for name in ("best.ckpt", "kept_best.ckpt"))
+    content = best.read_bytes()
+    fit.train(composed(*options, "trainer.max_epochs=2", f"resume={tmp_path}", "~callbacks.best_checkpoint"))
+    assert (best.exists(), kept.read_bytes() == content) == (False, True)
+    line = f"no validation chooses weights any more: best.ckpt, which one chose before, is {kept} now"
+    assert line in caplog.messages
 
 
 @pytest.mark.slow

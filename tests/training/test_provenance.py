@@ -4,6 +4,7 @@ import subprocess
 import lightning
 import torch
 import torchvision
+from omegaconf import OmegaConf
 
 from reslab.configuration import PACKAGE
 from reslab.training import build, provenance
@@ -61,3 +62,17 @@ def test_a_wheel_has_no_commit(monkeypatch):
 def test_a_folder_without_git_has_no_commit(monkeypatch, tmp_path):
     monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
     assert provenance.git_commit() is None
+
+
+def test_only_a_length_that_changes_the_numbers_makes_another_run():
+    """No schedule depends on trainer.max_time, which a chain of cluster jobs may change or leave out."""
+    lengths = {"max_epochs": 4, "max_steps": -1}
+    earlier = {"config": {"trainer": lengths | {"max_time": "00:00:10:00"}}}
+    begun = [{"step": 0, "trainer.max_epochs": 4, "trainer.max_steps": -1}]
+    same = OmegaConf.create({"trainer": lengths | {"max_time": None}})
+    assert provenance.requested_lengths(same, earlier, 40) == begun
+    longer = OmegaConf.create({"trainer": lengths | {"max_epochs": 5}})
+    assert provenance.requested_lengths(longer, earlier, 40) == [
+        *begun,
+        {**begun[0], "step": 40, "trainer.max_epochs": 5},
+    ]

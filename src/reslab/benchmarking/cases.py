@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from reslab.configuration import as_list, to_dict
 from reslab.machine import gpus
+from reslab.training.options import first_device
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ def training_settings(
     if "num_images" in settings["data"]:  # synthetic images: there are always enough for one batch
         settings["data"]["num_images"] = max(settings["data"]["num_images"], case.batch_size)
     settings["trainer"] |= {"accelerator": case.device, "precision": case.precision}
-    settings["trainer"] |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "overfit_batches": 0.0, "profiler": None}
+    settings["trainer"] |= {"devices": first_device(settings["trainer"]["devices"]), "num_nodes": 1, "strategy": "auto"}
+    settings["trainer"] |= {"overfit_batches": 0.0, "profiler": None}
     settings["trainer"] |= {"limit_train_batches": None, "limit_val_batches": 0, "enable_progress_bar": False}
     settings["trainer"] |= {"max_steps": warmup_steps + steps, "max_epochs": -1}
     return settings

@@ -20,10 +20,10 @@ from reslab.inference.export.formats import onnx_session, quiet_conversion, writ
 from reslab.inference.export.latency import milliseconds
 from reslab.inference.export.network import ExportedNetwork
 from reslab.inference.export.quantization import Quantizer
-from reslab.inference.precision import computed_precision, precision_plugin
+from reslab.inference.precision import precision_plugin
 from reslab.models.summary import layers
 from reslab.run import BENCHMARK_FILE
-from reslab.training.build import build_classifier, build_data, require_accelerator
+from reslab.training.build import build_classifier, build_data, require_accelerator, resolve_precision
 from reslab.training.classifier import Classifier
 from reslab.training.process import prepare_process
 from reslab.training.provenance import git_commit, versions
@@ -140,7 +140,7 @@ def eager(config: DictConfig, classifier: Classifier, accelerator: str) -> Runne
     """Return torch on a device, in the precision of the option trainer.precision."""
     has_gpu = accelerator != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if has_gpu else "cpu")
-    precision = computed_precision(config.trainer.precision, "gpu" if has_gpu else "cpu")
+    precision = resolve_precision(config.trainer.precision, "gpu" if has_gpu else "cpu")
     plugin = precision_plugin(precision, device.type)
     network = plugin.convert_module(ExportedNetwork(classifier)).to(device).to(memory_format=torch.channels_last)
 

@@ -13,9 +13,10 @@ from reslab.errors import UserError
 from reslab.inference.conformal import ordered_sets, threshold
 from reslab.inference.ensemble import class_order, mean_logits
 from reslab.inference.loading import Trained, load_classifier
-from reslab.inference.precision import computed_precision, in_precision_of_run, report_other_precision
+from reslab.inference.precision import in_precision_of_run, report_other_precision
 from reslab.inference.temperature import stored_calibration, with_temperature
 from reslab.inference.views import with_views
+from reslab.training.build import resolve_precision
 
 
 class Answering(NamedTuple):
@@ -104,12 +105,12 @@ def load_answering(
                 "networks that read images alike; evaluate averages all"
             )
         orders.append(class_order(member.spec.classes, first.spec.classes, str(path)))
-        now = computed_precision(member.config.trainer.precision, device)
+        now = resolve_precision(member.config.trainer.precision, device)
         report_other_precision(member, now, f"the network of {path}" if len(members) > 1 else "its network", " here")
     precisions = [in_precision_of_run(member, device) for member in members]
     if not calibrated and coverage is None:
         return Answering(members, precisions, orders)
-    precision = computed_precision(first.config.trainer.precision, device)
+    precision = resolve_precision(first.config.trainer.precision, device)
     calibration = stored_calibration(first, checkpoints[0], precision)
     limit = None if coverage is None else threshold(calibration.scores, coverage)
     return Answering(members, precisions, orders, calibration.temperature if calibrated else None, limit)

@@ -18,7 +18,7 @@ from reslab.inference.conformal import measured_coverage, ordered_sets, threshol
 from reslab.inference.ensemble import averaged, members_of
 from reslab.inference.loading import Trained, restore_classifier
 from reslab.inference.options import accelerator_of
-from reslab.inference.precision import computed_precision, report_other_precision
+from reslab.inference.precision import report_other_precision
 from reslab.inference.prediction_file import write_answers_table
 from reslab.inference.tables import require_writer
 from reslab.inference.temperature import Calibration, stored_calibration, with_temperature
@@ -29,7 +29,7 @@ from reslab.machine import is_first_process
 from reslab.newest import require_checkpoint
 from reslab.run import Run
 from reslab.training.answers import MAX_NUMBERS, Answers, with_files
-from reslab.training.build import build_trainer, require_accelerator
+from reslab.training.build import build_trainer, require_accelerator, resolve_precision
 from reslab.training.checkpoints import read_checkpoint
 from reslab.training.confusion import Confusion
 from reslab.training.distributed import count_over_processes, joined_processes
@@ -198,7 +198,7 @@ def test_network(config: DictConfig, config_dir: str | Path | None = None) -> Ev
     calibration = None
     if config.calibrated or config.coverage is not None:
         precision = requested_precision(trained, config)
-        calibration = stored_calibration(trained, path, computed_precision(precision, config.trainer.accelerator))
+        calibration = stored_calibration(trained, path, resolve_precision(precision, config.trainer.accelerator))
     if calibration is not None and config.coverage is not None:
         threshold(calibration.scores, config.coverage)  # a coverage that is too high is a mistake
     build = build_validation_data if config.split == "val" else build_test_data
@@ -277,7 +277,7 @@ def warn_of_other_step(path: Path, step: int, config: DictConfig) -> None:
 def trainer_config(trained: Trained, config: DictConfig) -> DictConfig:
     """Return the run's configuration with the trainer of the evaluation, in the precision of the run unless given."""
     precision = requested_precision(trained, config)
-    now = computed_precision(precision, config.trainer.accelerator)
+    now = resolve_precision(precision, config.trainer.accelerator)
     if config.trainer.precision is None:
         report_other_precision(trained, now, "this test", ": trainer.precision sets it")
     trained.config.trainer = {**config.trainer, "precision": precision}

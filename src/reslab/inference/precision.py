@@ -2,25 +2,12 @@
 
 import logging
 
-import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 
 from reslab.inference.loading import Trained
 from reslab.training.build import resolve_precision
 
 log = logging.getLogger(__name__)
-
-
-def computed_precision(precision: str, accelerator: str) -> str:
-    """Return the precision in which Lightning's Trainer computes.
-
-    Args:
-        precision: the option `trainer.precision`.
-        accelerator: the option `trainer.accelerator` or `device`.
-    """
-    resolved = resolve_precision(precision, accelerator)
-    is_cpu = accelerator == "cpu" or not (torch.cuda.is_available() or torch.mps.is_available())
-    return "bf16-mixed" if is_cpu and resolved == "16-mixed" else resolved  # as the Trainer does
 
 
 def report_other_precision(trained: Trained, now: str, what: str, advice: str = "") -> None:
@@ -43,7 +30,7 @@ def in_precision_of_run(trained: Trained, device: str) -> Precision:
     Returns:
         Lightning's plugin, in whose `forward_context` it is to be called.
     """
-    name = computed_precision(trained.config.trainer.precision, device)
+    name = resolve_precision(trained.config.trainer.precision, device)
     plugin = precision_plugin(name, device)
     plugin.convert_module(trained.classifier)
     trained.classifier.to(device)

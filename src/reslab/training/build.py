@@ -275,10 +275,19 @@ def resolve_strategy(config: DictConfig) -> str:
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """Return the precision that `auto` stands for: bf16-mixed if the device computes in bf16 itself, else 32-true."""
-    if precision != "auto":
-        return precision
-    return "bf16-mixed" if computes_in_bf16(accelerator) else "32-true"
+    """Return the precision in which the Trainer computes.
+
+    `auto` is bf16-mixed if the device computes in bf16 itself, else 32-true. On a CPU, 16-mixed is bf16-mixed, as
+    Lightning does with a warning of its own.
+
+    Args:
+        precision: the option `trainer.precision`.
+        accelerator: the option `trainer.accelerator` or `device`.
+    """
+    if precision == "auto":
+        return "bf16-mixed" if computes_in_bf16(accelerator) else "32-true"
+    is_cpu = accelerator == "cpu" or not (torch.cuda.is_available() or torch.mps.is_available())
+    return "bf16-mixed" if is_cpu and precision == "16-mixed" else precision
 
 
 def computes_in_bf16(accelerator: str) -> bool:

@@ -226,7 +226,7 @@ def ends_optimizer_step(trainer: L.Trainer, batch_idx: int) -> bool:
 def is_validated_next(trainer: L.Trainer, batch_idx: int) -> bool:
     """Return whether trainer.val_check_interval asks for a validation after a batch."""
     every = trainer.val_check_batch
-    if not trainer.enable_validation or not every or math.isinf(every):
+    if not trainer.enable_validation or not sum(trainer.num_val_batches) or not every or math.isinf(every):
         return False
     is_epoch = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
     return is_epoch and (batch_idx + 1) % every == 0

@@ -16,6 +16,7 @@ from reslab.training.build import build_classifier, build_data, build_trainer, r
 from reslab.training.checkpoints import any_process, ends_optimizer_step, interruption_error
 from reslab.training.classifier import Classifier
 from reslab.training.fit import memory_advice
+from reslab.training.options import first_device
 from reslab.training.process import prepare_process
 from reslab.training.threads import given_threads
 
@@ -27,7 +28,7 @@ SAFETY = 3  # the factor between the edge and the suggestion
 LEAST_FALL = 0.02  # of the first loss; less is noise
 TOO_LARGE = 4.0  # times the lowest loss: the test ends there, as fastai's and Lightning's do
 OPTIONS = {  # of the trainer, which the test sets: it trains a few steps on one device, and validates nothing
-    "devices": 1, "num_nodes": 1, "strategy": "auto", "max_steps": STEPS, "max_epochs": -1, "max_time": None,
+    "num_nodes": 1, "strategy": "auto", "max_steps": STEPS, "max_epochs": -1, "max_time": None,
     "limit_val_batches": 0, "check_val_every_n_epoch": 1, "enable_progress_bar": False, "enable_model_summary": False,
 }  # fmt: skip
 
@@ -101,7 +102,7 @@ def range_test(config: DictConfig) -> Curve:
     require_accelerator(config.trainer.accelerator)
     config = config.copy()
     with open_dict(config):
-        OmegaConf.update(config, "trainer", OPTIONS)
+        OmegaConf.update(config, "trainer", OPTIONS | {"devices": first_device(config.trainer.devices)})
     prepare_process(config.seed)
     data = build_data(config, stages=("fit",))
     _ = data.batches_per_epoch  # a batch that is too large is a mistake

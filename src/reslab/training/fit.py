@@ -103,6 +103,7 @@ def train(config: DictConfig) -> Result:
                 distributed.destroy_process_group()  # the next job of a sweep makes another one
 
 
+KEPT_BEST = "kept_best.ckpt"  # a best checkpoint that is not that of the result any more
 # Options that say where a run is, and those that it has chosen itself.
 NO_CHANGE = ("resume", "folder", "outputs", *LEFT_TO_THE_RUN)
 
@@ -156,6 +157,8 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
     if resumed:
         refuse_other_images(data, resumed.record, origin)
     log.log(opening_level(), "%s", network_line(origin, data.spec, trainer.world_size))
+    if trainer.precision != config.trainer.precision == "16-mixed":
+        log.warning("trainer.precision=16-mixed needs a GPU: this run computes in %s", trainer.precision)
     if not resumed and (line := freeze_line(config.model)):
         log.warning("%s", line)
     for line in weights_lines(config, data, origin["data_checksum"]) if is_first_process() and not resumed else ():
@@ -298,10 +301,17 @@ class FolderUpdate(Callback):
         for path in self.resumed.broken if self.resumed else ():
             path.replace(path.with_suffix(".broken"))
         if not self.chooses_best:
-            self.run.best.unlink(missing_ok=True)  # an older version wrote it beside data.validate_on_test
+            self.keep_best()
         if self.config.resume and HydraConfig.initialized():
             overrides = [argument for argument in task_overrides() if not argument.startswith("resume=")]
             self.run.write_settings(OmegaConf.to_yaml(OmegaConf.merge(self.config, {"resume": None})), overrides)
+
+    def keep_best(self) -> None:
+        """Give best.ckpt another name: the result will be of the last weights, and so must the run's checkpoint be."""
+        if self.run.best.exists():
+            kept = self.run.best.with_name(KEPT_BEST)
+            self.run.best.replace(kept)
+            log.warning("no validation chooses weights any more: best.ckpt, which one chose before, is %s now", kept)
 
 
 def validate_last_weights(

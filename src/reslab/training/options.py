@@ -328,3 +328,8 @@ def divergence_advice(config: dict[str, Any]) -> str:
 
 
 TRAINING_SCHEMA = Schema("config", RUN | MODEL | DATA | TRAINER, check_together)
+
+
+def first_device(devices: int | str | Sequence[int]) -> int | list[int]:
+    """Return the option `trainer.devices` for one device: the first one of a list, otherwise any."""
+    return 1 if isinstance(devices, int | str) else [devices[0]]

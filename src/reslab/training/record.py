@@ -19,8 +19,8 @@ from reslab.training.options import RUN, TRAINER, View
 TEXT = LIKE_DEFAULT[str]
 FILES = ("training_files", "validation_files")  # entries that are tensors of hashes
 CALIBRATION_SCORES = "calibration_scores"  # an entry that is a tensor: see inference/conformal.py
-# The options that say how long a run trains.
-LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+# The options that say how long a run trains, and so how its learning rate changes.
+LENGTH = ("trainer.max_epochs", "trainer.max_steps")
 MAX_CHANNELS = 1024  # of an image; hyperspectral ones have some hundreds. A file that says more is not of a run
 # The parts of a record and of its checkpoint, as far as a later command uses them, by their dotted names.
 KINDS = {
@@ -76,7 +76,7 @@ NEWER_CALIBRATION = {"precision"}  # parts that calibrations of older versions l
 LOGGER_ID = integer(0) | Kind(
     "an id", lambda value: isinstance(value, str) and bool(re.fullmatch(r"[\w-]{1,128}", value))
 )
-REQUESTED = {"step": integer(0)} | {name: TRAINER[name] for name in LENGTH}
+REQUESTED = {"step": integer(0)} | {name: TRAINER[name] for name in (*LENGTH, "trainer.max_time")}
 
 
 def checked_record(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,11 +176,12 @@ def check_calibration(value: Any, scores: Tensor | None) -> None:
 def check_requested(value: Any) -> None:
     """Raise UserError unless a value is what `provenance.requested_lengths` returns."""
     entries: list[Any] = value if isinstance(value, list) else [None]
-    if not all(isinstance(each, dict) and each.keys() == REQUESTED.keys() for each in entries):
+    least = {"step", *LENGTH}  # older versions recorded trainer.max_time too
+    if not all(isinstance(each, dict) and least <= each.keys() <= REQUESTED.keys() for each in entries):
         raise UserError("reslab.requested is not a list of steps and lengths")
     for each in entries:
-        for name, kind in REQUESTED.items():
-            check_option(f"reslab.requested.{name}", each[name], kind)
+        for name, setting in each.items():
+            check_option(f"reslab.requested.{name}", setting, REQUESTED[name])
 
 
 def is_spec(value: Any) -> bool:

@@ -29,8 +29,11 @@ class EarlyStopping(callbacks.EarlyStopping):
         super().load_state_dict(state_dict | {"patience": self.patience})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """End a resumed run that had been ended already."""
-        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+        """End a resumed run that had been ended already. More patience lets it continue, unless a NaN has ended it."""
+        has_ended = self.stopping_reason not in (
+            EarlyStoppingReason.NOT_STOPPED, EarlyStoppingReason.PATIENCE_EXHAUSTED
+        )  # fmt: skip
+        trainer.should_stop = trainer.should_stop or has_ended or self.wait_count >= self.patience
 
 
 def stop_reason(trainer: L.Trainer) -> str | None:
