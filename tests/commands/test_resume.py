@@ -315,6 +315,23 @@ def test_other_images_are_another_run(composed, copied):
         resumed(composed, copied, "trainer.max_epochs=5")
 
 
+@pytest.mark.slow
+def test_a_result_says_where_the_run_was_trained_before(composed, copied):
+    path = copied / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    origin = checkpoint["reslab"]["origin"]
+    origin |= {"device": "NVIDIA H100", "precision": "bf16-mixed"}
+    torch.save(checkpoint, path)
+    expected = {
+        name: origin[name] for name in ("device", "processor", "threads", "precision", "versions", "git_commit")
+    }
+    for epochs in (5, 6):
+        result = resumed(composed, copied, f"trainer.max_epochs={epochs}")
+        (earlier,) = result["earlier_origins"]
+        assert earlier == expected | {"until_step": checkpoint["global_step"]}
+        assert (result["device"], result["precision"]) == ("cpu", "32-true")
+
+
 @pytest.mark.parametrize(
     ("recorded", "told"),
     [

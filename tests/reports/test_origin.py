@@ -55,6 +55,15 @@ def test_equal_lengths_of_resumed_runs_are_one_line_with_their_number(tmp_path):
     assert four.endswith("other weights")
 
 
+def test_a_run_that_went_on_elsewhere_has_both_devices(tmp_path):
+    before = {"until_step": 40, "device": "cpu", "processor": "2 x a", "threads": 2, "precision": "32-true"}
+    result = {"device": "H100", "precision": "bf16-mixed", "threads": 8, "earlier_origins": [before]}
+    make_run(tmp_path / "run", accuracy=0.5, result=result)
+    facts = origin(read_entries([tmp_path]))
+    expected = {"device": ["H100, cpu"], "precision": ["32-true, bf16-mixed"], "processor": ["2 x a"], "threads": ["2"]}
+    assert {name: facts[name] for name in expected} == expected
+
+
 def test_of_many_commands_some_are_shown(tmp_path):
     for number in range(MAX_COMMANDS + 2):
         write_overrides(make_run(tmp_path / f"run{number}", accuracy=0.5), f"seed={number}")

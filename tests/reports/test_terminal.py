@@ -65,8 +65,8 @@ def test_a_line_says_which_rows_combine_results_of_different_provenance(tmp_path
         json.dumps(result | {"versions": {"torch": "2.12", "python": "3.12"}, "git_commit": "commit0"})
     )
     assert printed(capsys, tmp_path)[-2:] == [
-        "runs of one row differ in versions.torch (2.11, 2.12): job 5",
-        "runs of one row differ in git_commit (commit1, commit2): job 3, job 1",
+        "one row mixes versions.torch (2.11, 2.12): job 5",
+        "one row mixes git_commit (commit1, commit2): job 3, job 1",
     ]
 
 
@@ -76,7 +76,7 @@ def test_a_row_names_the_threads_of_its_runs_only_where_they_ran_on_a_cpu(tmp_pa
             result = {"device": device, "threads": threads}
             options = {"seed": threads, "threads": None if threads == 1 else 2, "model__name": model}
             make_run(tmp_path / f"{2 * number + threads}_", accuracy=0.5, result=result, **options)
-    assert printed(capsys, tmp_path)[-1:] == ["runs of one row differ in threads (1, 2): 1_"]
+    assert printed(capsys, tmp_path)[-1:] == ["one row mixes threads (1, 2): 1_"]
 
 
 def test_a_metric_that_some_runs_do_not_have_shows_its_own_n(tmp_path, capsys):

@@ -193,7 +193,7 @@ def notes_on_means(report: Report) -> list[str]:
             if len(values) > 1:
                 rows = mixed.setdefault(f"{name} ({', '.join(values)})", [])
                 rows.append(report.display_name(configuration.best))
-    return lines + [f"runs of one row differ in {difference}: {beginning(rows)}" for difference, rows in mixed.items()]
+    return lines + [f"one row mixes {difference}: {beginning(rows)}" for difference, rows in mixed.items()]
 
 
 def partial_lines(report: Report) -> list[str]:

@@ -50,11 +50,12 @@ def provenance(entries: Iterable[Entry]) -> dict[str, list[str]]:
     """Return where results come from, e.g. `versions.torch`: one value each if all runs agree."""
     found: dict[str, set[str]] = {}
     for entry in entries:
-        values = {name: entry.result.get(name) for name in PROVENANCE}
-        if entry.result.get("device") == "cpu":
-            values |= {name: entry.result[name] for name in OF_A_CPU if name in entry.result}
-        for name, value in flatten(values).items():
-            found.setdefault(name, set()).add(str(value))
+        for part in (entry.result, *entry.result.get("earlier_origins", [])):  # a run may have gone on elsewhere
+            values = {name: part.get(name) for name in PROVENANCE}
+            if part.get("device") == "cpu":
+                values |= {name: part[name] for name in OF_A_CPU if name in part}
+            for name, value in flatten(values).items():
+                found.setdefault(name, set()).add(str(value))
     return {name: sorted(values) for name, values in found.items()}
 
 

@@ -103,6 +103,9 @@ def checked_result(run: Run, objectives: list[str]) -> Result:
         if "ended" in result:
             check(recorded_time(result) is not None, f"ended is {json.dumps(result['ended'])}, not a date and time")
         check_requested(result.get("requested", []))
+        earlier = result.get("earlier_origins", [])
+        is_list = isinstance(earlier, list) and all(isinstance(each, dict) for each in earlier)
+        check(is_list, f"earlier_origins is {json.dumps(earlier)}, not a list of origins")
         unwritten = result.get("unwritten", [])
         is_list = isinstance(unwritten, list) and all(isinstance(name, str) for name in unwritten)
         check(is_list, f"unwritten is {json.dumps(unwritten)}, not a list of names")

@@ -25,7 +25,7 @@ from reslab.training.losses import cross_entropy
 from reslab.training.metrics import Metrics, TrainingMetrics
 from reslab.training.mixing import Mix, batch_mixing
 from reslab.training.optimizers import parameter_groups
-from reslab.training.record import FILES
+from reslab.training.record import EARLIER_ORIGINS, FILES, WHERE
 from reslab.training.schedules import optimizer_steps
 from reslab.training.views import Views
 
@@ -324,9 +324,19 @@ class Classifier(L.LightningModule):
             return
         before, now = checkpoint["reslab"]["origin"], self.record["origin"]
         self._keep_training_files(checkpoint["reslab"])
+        self._keep_origin(checkpoint["reslab"], checkpoint["global_step"])
         if before["precision"] != now["precision"]:
             log.warning("the run began in %s and continues in %s", before["precision"], now["precision"])
         self.train_metrics.load_states(checkpoint["train_metrics"], self.global_rank, self.trainer.world_size)
+
+    def _keep_origin(self, earlier: dict[str, Any], step: int) -> None:
+        """Record where the run was trained before, if it continues on another device or with other software."""
+        parts = earlier.get(EARLIER_ORIGINS, [])
+        before, now = ({name: each.get(name) for name in WHERE} for each in (earlier["origin"], self.record["origin"]))
+        if before != now:
+            parts = [*parts, {"until_step": step} | before]
+        if parts:
+            self.record[EARLIER_ORIGINS] = parts
 
     def _keep_training_files(self, earlier: dict[str, Any]) -> None:
         """Add the files that the run has trained on before; an older version has not recorded them."""

@@ -58,6 +58,7 @@ from reslab.training.opening import (
 from reslab.training.process import prepare_process, quiet_other_processes
 from reslab.training.progress import EpochLines
 from reslab.training.provenance import provenance, requested_lengths
+from reslab.training.record import EARLIER_ORIGINS
 from reslab.training.stopping import stop_moment, stop_reason, was_pruned
 from reslab.training.texts_and_pictures import LogTextsAndPictures
 from reslab.training.threads import fixed_threads
@@ -220,6 +221,8 @@ def fit_and_test(config: DictConfig, run: Run, resumed: Resumed | None, adapters
             if unreadable := unreadable + data.sizes[name] - len(split):
                 result[f"{name}/images_unreadable"] = unreadable
     result |= origin
+    if EARLIER_ORIGINS in classifier.record:
+        result[EARLIER_ORIGINS] = classifier.record[EARLIER_ORIGINS]
     if not trainer.is_global_zero:
         return result
     answers = classifier.answers

@@ -18,6 +18,8 @@ from reslab.training.options import RUN, TRAINER, View
 
 TEXT = LIKE_DEFAULT[str]
 FILES = ("training_files", "validation_files")  # entries that are tensors of hashes
+EARLIER_ORIGINS = "earlier_origins"  # an entry, and one of the result: where a run was trained before it was resumed
+WHERE = ("device", "processor", "threads", "precision", "versions", "git_commit")  # parts of an origin
 CALIBRATION_SCORES = "calibration_scores"  # an entry that is a tensor: see inference/conformal.py
 # The options that say how long a run trains, and so how its learning rate changes.
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")
@@ -37,6 +39,7 @@ KINDS = {
     "reslab.config.trainer.precision": TRAINER["trainer.precision"],
     "reslab.loggers": GROUP,
     "reslab.origin": GROUP,
+    f"reslab.{EARLIER_ORIGINS}": list_of(GROUP),
     "reslab.origin.precision": TEXT,
     "reslab.origin.threads": RUN["threads"],
     "reslab.origin.data_checksum": TEXT | NULL,
