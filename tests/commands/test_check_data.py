@@ -7,7 +7,7 @@ from conftest import run
 from omegaconf import OmegaConf
 from PIL import Image
 
-from reslab.commands.check_data import refuse_names
+from reslab.commands.check_data import refuse_names, run_check_data
 from reslab.errors import UserError
 
 
@@ -32,6 +32,14 @@ def test_the_exit_status_says_whether_two_splits_share_images(tmp_path):
     assert leak.stdout.startswith("leak  1 of the 6 test images is identical to ")
     assert json.loads((tmp_path / "look" / "check.json").read_text())["leaks"][0]["identical"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["look", "outputs", "photos"]
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_look(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").touch()
+    config = OmegaConf.create({"data": {"name": "digits", "root": "data"}, "output": None})
+    with pytest.raises(UserError, match=r"^output=outputs/check_data/digits cannot be a folder: .*/outputs is a file$"):
+        run_check_data(config)
 
 
 def test_a_folder_may_have_the_name_of_a_data_set(tmp_path, monkeypatch):

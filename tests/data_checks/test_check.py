@@ -1,9 +1,13 @@
 import logging
+import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 from reslab.data_checks.check import check_data
+from reslab.data_checks.result import LISTED_IMAGES
+from reslab.data_checks.writing import write_check
 from reslab.errors import UserError
 from reslab.training.build import build_data
 
@@ -22,6 +26,28 @@ def test_every_planted_fault_is_found(planted_check):
     assert [line.partition(" (")[0] for line in result["left_out"]] == [
         f"left out 1 of the files in {result['root']}/train, which are not read as images"
     ]
+
+
+def test_the_test_image_of_a_large_group_is_named(check_config, tmp_path):
+    """Its group has more training images than are listed."""
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (name == "cat" and "red") or "blue").save(tmp_path / "train" / name / "0.png")
+    for number in range(1, LISTED_IMAGES + 50):
+        shutil.copy(tmp_path / "train/cat/0.png", tmp_path / "train/cat" / f"{number}.png")
+    (tmp_path / "test" / "cat").mkdir(parents=True)
+    shutil.copy(tmp_path / "train/cat/0.png", tmp_path / "test/cat/leak.png")
+    check = check_data(check_config(f"data.root={tmp_path}", "data.val_fraction=0", "near=false"))
+    (group,) = check.result["identical"]
+    assert (group["count"], len(group["images"])) == (LISTED_IMAGES + 51, LISTED_IMAGES)
+    assert [each["image"] for each in group["images"][:3]] == [
+        "train/cat/0.png",
+        "test/cat/leak.png",
+        "train/cat/1.png",
+    ]
+    assert "test/cat/leak.png" in check.result["problems"][0]["text"]
+    write_check(check, tmp_path / "page")
+    assert "test/cat/leak.png" in (tmp_path / "page" / "index.html").read_text()
 
 
 def test_the_bytes_of_identical_images_are_compared_too(planted_check):

@@ -40,14 +40,15 @@ in the options or the data set.
 def run_check_data(config: DictConfig) -> None:
     """Look at a data set, print what is wrong with it, and exit with status 1 if two splits share images."""
     refuse_names(config)
-    require_output_folder(config.output or ".")
+    parent = f"outputs/check_data/{config.data.name}"
+    require_output_folder(config.output or parent)
     with signals.deferred():  # an exception could be lost in a module that is being imported
         from reslab.data_checks.check import check_data
         from reslab.data_checks.terminal import print_check
         from reslab.data_checks.writing import write_check
 
     check = check_data(config)
-    output = config.output or new_folder(f"outputs/check_data/{config.data.name}")
+    output = config.output or new_folder(parent, "output")
     write_check(check, output)
     print_check(check.result, output)
     if check.result["leaks"]:

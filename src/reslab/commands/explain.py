@@ -61,7 +61,7 @@ def run_explain(config: DictConfig) -> None:
     )
     with closing(with_bar(explanations, "explain", len(explanations.paths), lambda _: 1)) as explained:
         first = list(islice(explained, 1))  # a mistake leaves no empty folder
-        folder = Path(config.output or new_folder("outputs/explain"))
+        folder = Path(config.output or new_folder("outputs/explain", "output"))
         rows = write_explanations(chain(first, explained), folder)
     print(f"written: {printable(folder / SHEET)} and the overlays beside it ({len(rows)} images)")
 

@@ -13,8 +13,13 @@ from reslab.errors import UserError
 
 
 @functools.lru_cache
-def new_folder(parent: str) -> str:
-    """Make and return a new folder `<parent>/<date>_<time>`. Two runs never share one."""
+def new_folder(parent: str, option: str = "outputs") -> str:
+    """Make and return a new folder `<parent>/<date>_<time>`. Two runs never share one.
+
+    Args:
+        parent: the folder that holds it.
+        option: the option that sets another place, for messages.
+    """
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     for suffix in ("", *(f"_{number}" for number in range(2, 1000))):
         folder = Path(os.path.expanduser(parent), stamp + suffix)
@@ -24,7 +29,9 @@ def new_folder(parent: str) -> str:
         except FileExistsError:
             continue
         except OSError as error:
-            raise UserError(f"{parent} cannot be made ({error.strerror}): outputs=<folder> is another place") from error
+            raise UserError(
+                f"{parent} cannot be made ({error.strerror}): {option}=<folder> is another place"
+            ) from error
     raise UserError(f"{parent} holds a thousand runs of this second")
 
 

@@ -133,12 +133,24 @@ def describe(images: Images, position: int) -> dict[str, str]:
 
 
 def by_importance(images: Images, groups: Sequence[Positions]) -> list[Positions]:
-    """Return groups across splits first, then those of several classes, then the others, the largest of each first."""
+    """Return groups across splits first, then those of several classes, then the others, the largest of each first.
+
+    The images of a group are in the order in which some of them stand for all: see `in_turn`.
+    """
 
     def rank(group: Positions) -> tuple[int, int, int]:
         return -len(set(images.splits[group])), -len(set(images.labels[group])), -len(group)
 
-    return sorted(groups, key=rank)
+    return [in_turn(images, group) for group in sorted(groups, key=rank)]
+
+
+def in_turn(images: Images, group: Positions) -> Positions:
+    """Return the images of a group, the first of each split and class, then the second of each, and so on."""
+    kinds = images.splits[group].astype(np.int64) * len(images.data.classes) + images.labels[group]
+    _, starts, counts = np.unique(np.sort(kinds), return_index=True, return_counts=True)
+    places = np.empty(len(group), np.int64)  # of each image among those of its kind
+    places[np.argsort(kinds, kind="stable")] = np.arange(len(group)) - np.repeat(starts, counts)
+    return group[np.lexsort((kinds, places))]
 
 
 def group_of(images: Images, facts: NDArray[Any], group: Positions) -> Result:
