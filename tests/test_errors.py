@@ -9,7 +9,7 @@ import torch
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, InterpolationKeyError
@@ -358,6 +358,27 @@ def test_a_class_that_cannot_be_imported_is_one_line():
         "ModuleNotFoundError(\"No module named 'nowhere_to_be_found'\"); "
         "PYTHONPATH must contain the folder of your own module"
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("own_network.Tyny", "own_network has no Tyny: did you mean Tiny?"),
+        ("own_network.Elsewhere", "own_network has no Elsewhere"),
+        ("own_network.Tiny.Inner", "own_network.Tiny has no Inner"),
+        ("importing.Own", "to import its module raises ModuleNotFoundError(\"No module named 'nowhere_at_all'\")"),
+        ("misspelt.Own", "to import its module raises NameError(\"name 'undefined' is not defined\")"),
+    ],
+)
+def test_a_name_that_a_module_does_not_have_is_said_of_the_module(tmp_path, monkeypatch, target, line):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_network.py").write_text("class Tiny: pass\n")
+    (tmp_path / "importing.py").write_text("import nowhere_at_all\n")
+    (tmp_path / "misspelt.py").write_text("undefined\n")
+    for error_of in (lambda: instantiate({"_target_": target}), lambda: get_object(target)):
+        with pytest.raises((InstantiationException, ImportError)) as error:
+            error_of()
+        assert one_line(error.value, "config") == f"Error locating target '{target}': {line}"
 
 
 def test_a_control_character_in_an_error_is_shown_and_not_obeyed():

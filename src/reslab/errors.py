@@ -134,9 +134,9 @@ def description(error: BaseException, config_name: str, overrides: Sequence[str]
             "data.num_workers=0 reads without such processes"
         )
         return with_own_options(died, config_name)
-    if isinstance(error, InstantiationException) and isinstance(error.__cause__, ImportError):
-        reasons = [line for line in str(error.__cause__).splitlines() if "Error(" in line] or [str(error.__cause__)]
-        return f"{str(error).split(',')[0]}: {reasons[0]}; PYTHONPATH must contain the folder of your own module"
+    located = error.__cause__ if isinstance(error, InstantiationException) else error
+    if isinstance(located, ImportError) and (path := re.match(r"Error loading '(.*?)':", str(located))):
+        return location_line(path[1], located)
     if (refusal := refused_call(error)) is not None:
         return call_line(*refusal, config_name, overrides)
     if isinstance(error, ConfigCompositionException) and (line := composition_line(str(error), config_name, overrides)):
@@ -160,6 +160,25 @@ def refused_call(error: BaseException) -> tuple[str, Any, BaseException] | None:
         return None
     group = re.search(r"^full_key: (\S+)$", str(error), re.MULTILINE)
     return group[1] if group else "", get_object(called[1]), error.__cause__
+
+
+def location_line(path: str, error: ImportError) -> str:
+    """Say why there is no class or function of a name.
+
+    Args:
+        path: the name, e.g. `package.module.Class`.
+        error: Hydra's error, which says what it has found of the name; its cause is the error of Python.
+    """
+    begin, reason = f"Error locating target '{path}'", error.__cause__
+    asked = re.search(r"Are you sure that '(.+)' is (?:importable from module|an attribute of) '(.+)'\?$", str(error))
+    if asked and (isinstance(reason, AttributeError) or getattr(reason, "name", None) == f"{asked[2]}.{asked[1]}"):
+        known = {name.lower(): name for name in visible(dir(get_object(asked[2])))}
+        close = [known[name] for name in nearest(asked[1].lower(), [*known])]
+        meant = f": did you mean {' or '.join(close)}?" if close else ""
+        return f"{begin}: {asked[2]} has no {asked[1]}{meant}"
+    if isinstance(reason, ModuleNotFoundError) and reason.name == path.partition(".")[0]:
+        return f"{begin}: {reason!r}; PYTHONPATH must contain the folder of your own module"
+    return f"{begin}: to import its module raises {reason!r}"
 
 
 def call_line(group: str, target: Any, error: BaseException, config_name: str, overrides: Sequence[str]) -> str:
@@ -309,15 +328,15 @@ def disk_advice(raised: BaseException, continuation: str = "") -> str | None:
 
     Args:
         raised: the error.
-        continuation: what continues the run that it has ended, with its effect; "" where there is no run.
+        continuation: how to continue the run that it has ended; "" where there is no run.
     """
+    more = f"; {continuation}" if continuation else ""
     for error in causes(raised):
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return "the disk is full: free some space" + (f", then {continuation}" if continuation else "")
+            return "the disk is full: free some space" + more
         if isinstance(error, OSError) and error.errno == errno.EIO:
             place = f" at {error.filename}" if error.filename else ""
-            later = f": once it works again, {continuation}" if continuation else ""
-            return f"the disk fails{place} ({error.strerror}){later}"
+            return f"the disk fails{place} ({error.strerror}){more}"
         if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
             if os.path.exists(error.filename or "") and not os.access(error.filename, os.R_OK):
                 return f"{error.filename} cannot be read ({error.strerror}): change its permissions"

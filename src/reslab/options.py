@@ -29,17 +29,20 @@ class Kind:
         words: the set in words, to follow "must be".
         allows: whether a value belongs to the set.
         is_path: whether text in it is a path, so that the command line need not be in Hydra's grammar.
+        problem: returns what is wrong with a value that does not belong to the set, if more is known than that.
     """
 
     words: str
     allows: Callable[[Any], bool]
     is_path: bool = False
+    problem: Callable[[Any], str | None] = lambda value: None
 
     def __or__(self, other: "Kind") -> "Kind":
         return Kind(
             f"{self.words}, or be null" if other is NULL else f"{self.words} or {other.words}",
             lambda value: self.allows(value) or other.allows(value),
             self.is_path or other.is_path,
+            lambda value: self.problem(value) or other.problem(value),
         )
 
 
@@ -131,7 +134,8 @@ NOT_REMOVABLE = (
 def check_option(name: str, value: Any, kind: Kind) -> None:
     """Raise UserError unless the value is of the kind."""
     if not kind.allows(value):
-        raise UserError(f"{name}={shown(value)} must be {kind.words}".rstrip())
+        problem = kind.problem(value)
+        raise UserError(f"{name}={shown(value)} must be {kind.words}".rstrip() + (f": {problem}" if problem else ""))
 
 
 def check_made(group: str, made: object, kind: type) -> None:

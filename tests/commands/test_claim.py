@@ -62,7 +62,9 @@ def test_a_folder_in_use_keeps_every_byte(tmp_path, monkeypatch, other):
 def test_a_folder_whose_run_was_finished_meanwhile_keeps_every_byte(tmp_path, other):
     run = other(lambda: finish(run))
     before = contents(tmp_path)
-    with pytest.raises(UserError, match="run holds a run that another process has finished: "):
+    with pytest.raises(
+        UserError, match=r"holds a run that another process has finished: another hydra\.run\.dir begins one$"
+    ):
         reslab.train(*QUICK, "seed=2", f"hydra.run.dir={tmp_path}/run")
     assert contents(tmp_path) == before | {run.result_file: b'{"status": "finished"}'}
 
@@ -94,7 +96,9 @@ def test_a_run_is_resumed_only_if_it_was_not_finished_meanwhile(tmp_path, other)
     lock.acquire()
     other(lambda: (finish(run), lock.release()))
     before = contents(run.folder)
-    with pytest.raises(UserError, match="begun holds a run that another process has finished: "):
+    with pytest.raises(
+        UserError, match=r"begun holds a run that another process has finished: give the command again to continue it$"
+    ):
         reslab.train(f"resume={run.folder}")
     assert contents(run.folder) == before | {run.result_file: b'{"status": "finished"}'}
 

@@ -114,13 +114,13 @@ def test_a_folder_that_was_removed_is_one_line(capsys):
 
 @pytest.mark.parametrize(
     ("checkpoint", "effect"),
-    [("last.ckpt", "continues the run"), (None, "starts the run again: no checkpoint was written yet")],
+    [("last.ckpt", "this continues the run"), (None, "nothing was saved yet, and this starts the run again")],
 )
 @pytest.mark.parametrize(
     ("number", "problem"),
     [
-        (errno.ENOSPC, "the disk is full: free some space, then"),
-        (errno.EIO, "the disk fails at a (why): once it works again,"),
+        (errno.ENOSPC, "the disk is full: free some space"),
+        (errno.EIO, "the disk fails at a (why)"),
     ],
 )
 def test_what_ends_a_run_on_the_disk_names_what_continues_it(tmp_path, capsys, checkpoint, effect, number, problem):
@@ -135,11 +135,39 @@ def test_what_ends_a_run_on_the_disk_names_what_continues_it(tmp_path, capsys, c
         recorded_failure(TRAINING_SCHEMA, Run(folder), False, config, lambda path: f"train.py 'resume={path}'"),
     ):
         raise OSError(number, "why", "a")
-    line = f"{problem} train.py 'resume={folder}' {effect}"
+    line = f"{problem}; {effect}: train.py 'resume={folder}'"
     assert (str(failed.value), Run(folder).result["error"]) == (line, line)
     with pytest.raises(SystemExit):
         fail(failed.value, "config")
     assert capsys.readouterr().err == f"error: {line}\n"
+
+
+@pytest.mark.parametrize(
+    ("resume", "left", "continues"),
+    [
+        (None, ["checkpoints/last.ckpt"], True),
+        (None, ["checkpoints/best.ckpt"], False),  # it has not trained long enough
+        (None, ["checkpoints/last.ckpt", "result.json"], False),  # it has ended
+        ("run", ["checkpoints/last.ckpt"], False),  # it has not resumed
+        ("run", ["checkpoints/last.ckpt", ".hydra/overrides.yaml"], True),
+    ],
+)
+def test_a_mistake_in_training_that_can_be_undone_names_what_continues_the_run(tmp_path, resume, left, continues):
+    (tmp_path / ".hydra").mkdir()
+
+    def mistake():
+        with recorded_failure(
+            TRAINING_SCHEMA, Run(tmp_path), False, OmegaConf.create({"resume": resume}), lambda path: f"train {path}"
+        ):
+            for name in left:
+                (tmp_path / name).parent.mkdir(exist_ok=True)
+                (tmp_path / name).write_text('{"status": "finished"}')
+            raise UserError("cannot read a: put it back")
+
+    with pytest.raises(UserError) as failed:
+        mistake()
+    more = f"; this continues the run: train {tmp_path}" if continues else ""
+    assert str(failed.value) == f"cannot read a: put it back{more}"
 
 
 @pytest.mark.parametrize(("error", "status"), [(UserError("do that"), 2), (ValueError("not mine"), 1)])

@@ -426,7 +426,9 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path):
         process = start(parts, *arguments)  # 630 kB a checkpoint: there is place for three, but not for the fourth
         assert process.wait() == 1
         output = (parts / "output.txt").read_text()
-        assert re.search(r"error: the disk is full: free some space, then \S+ \S*train\.py resume=", output)
+        assert re.search(
+            r"error: the disk is full: free some space; this continues the run: \S+ \S*train\.py resume=", output
+        )
         assert "Traceback" not in output
         shutil.copytree(parts / "outputs", tmp_path / "larger" / "outputs")
         (run_folder,) = (tmp_path / "larger").glob("outputs/*/*")

@@ -395,6 +395,11 @@ def test_unreadable_images_are_an_error_or_a_warning(caplog):
         report_unreadable(["a"], 5, "stop")
     with pytest.raises(UserError, match=r"^cannot read a, b: remove them, or set on_error=skip to leave them out$"):
         report_unreadable(["a", "b"], 2, "stop", "on_error")
+    gone = [f"{name} (the file is not there any more)" for name in "abcde"]
+    with pytest.raises(UserError, match=r"^cannot read a \(the file .* and 2 more: put them back$"):
+        report_unreadable(gone, 5, "stop")
+    with pytest.raises(UserError, match=r"any more\), b: remove them, or set data\.on_error=skip to leave them out$"):
+        report_unreadable([gone[0], "b"], 2, "stop")
     with pytest.raises(UserError, match=r"^none of 2 images can be read: a, b$"):
         report_unreadable(["a", "b"], 2, "skip")
     assert caplog.messages == []
@@ -420,6 +425,11 @@ def test_images_below_a_folder_are_found_once_also_through_links(tmp_path):
     assert len(list_images(tmp_path / "link").paths) == 4
     with pytest.raises(NotADirectoryError):
         list_images(inside / "b.png")
+
+
+def test_an_image_that_was_removed_is_said_to_be_gone(tmp_path):
+    with pytest.raises(UnreadableImageError, match=r"^.*a\.png \(the file is not there any more\)$"):
+        read_image(tmp_path / "a.png", 3)
 
 
 def test_a_link_to_itself_is_an_image_that_cannot_be_read(tmp_path):

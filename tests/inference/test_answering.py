@@ -70,12 +70,12 @@ def test_another_precision_than_that_of_the_calibration_is_said(checkpoint, digi
     probabilities_of(checkpoint, digit_files[:2], calibrated=True)
     assert caplog.messages == []
     with_precision(checkpoint, "bf16-mixed")
-    line = f"{checkpoint} was calibrated in 32-true and computes in bf16-mixed now: "
+    line = f"{checkpoint} was calibrated in 32-true and computes in bf16-mixed now; this calibrates it for that: "
     probabilities_of(checkpoint, digit_files[:2], calibrated=True)
     evaluation.test_network(compose("evaluate", [f"checkpoint={checkpoint}", "trainer=cpu", "coverage=0.9"]))
     said = [message for message in caplog.messages if message.startswith(line)]
     assert len(said) == 2
-    assert said[0].endswith("trainer.precision=bf16-mixed calibrates it for that")
+    assert said[0].endswith("trainer.precision=bf16-mixed")
     content = torch.load(checkpoint, weights_only=True)
     del content["reslab"]["calibration"]["precision"]  # an older version
     torch.save(content, checkpoint)

@@ -163,7 +163,7 @@ def test_the_coverage_of_the_test_images_is_measured(calibrated, tmp_path):
 
 @pytest.mark.parametrize("option", ["calibrated=true", "coverage=0.9"])
 def test_a_checkpoint_without_a_calibration_is_one_line(composed, trained, option):
-    with pytest.raises(UserError, match=r"best\.ckpt has no calibration: .*calibrate.* adds it$"):
+    with pytest.raises(UserError, match=r"best\.ckpt has no calibration; this adds it: .*calibrate.*best\.ckpt$"):
         evaluation.evaluate(evaluation_of(trained.folder, option))
 
 

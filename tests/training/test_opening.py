@@ -38,8 +38,8 @@ def test_test_images_that_the_run_has_seen_are_counted_with_the_command_that_lis
     train, test = (Split(images, labels, torch.tensor(each)) for each in ([0, 1, 2], [2, 3, 1]))
     data = SimpleNamespace(name="imagefolder", root="my photos", stored=None, splits={"train": train, "test": test})
     line = shared_line(data)
-    assert line.startswith("2 of the 3 test images are also training or validation images: ")
-    assert line.endswith("src/check_data.py data=imagefolder 'data.root=my photos' lists them")
+    assert line.startswith("2 of the 3 test images are also training or validation images; this lists them: ")
+    assert line.endswith("src/check_data.py data=imagefolder 'data.root=my photos'")
     data.splits["test"] = Split(images, labels, torch.tensor([3, 4]))
     assert shared_line(data) is None
 

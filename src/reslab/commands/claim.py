@@ -47,9 +47,8 @@ def own_folder(schema: Schema, run: Run, config: DictConfig) -> Iterator[None]:
     hold_logs()
     with sole_user(run.folder) as waited:
         if waited and run.has_ended:
-            raise UserError(
-                f"{run.folder} holds a run that another process has finished: another hydra.run.dir begins one"
-            )
+            advice = "give the command again to continue it" if resumes else "another hydra.run.dir begins one"
+            raise UserError(f"{run.folder} holds a run that another process has finished: {advice}")
         is_single = HydraConfig.get().mode == RunMode.RUN
         if not resumes and ((is_single and schema is TRAINING_SCHEMA) or waited):
             refuse_begun_run(run)

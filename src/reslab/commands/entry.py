@@ -191,7 +191,10 @@ def recorded_failure(
     except (Exception, Interrupted) as raised:
         resumes = bool(OmegaConf.select(config, "resume"))
         has_resumed = not resumes or run.settings_version != settings
-        error = raised if schema is not TRAINING_SCHEMA or in_sweep else disk_error(raised, run, continued_by) or raised
+        error: BaseException = raised
+        if schema is TRAINING_SCHEMA and not in_sweep:
+            in_training = has_resumed and run.has_begun
+            error = with_continuation(raised, run, continued_by, in_training=in_training) or raised
         is_kept = in_sweep or not leaves_nothing(error, run, config)
         if is_kept:
             has_begun = run.has_begun and not resumes
@@ -203,15 +206,32 @@ def recorded_failure(
         raise error from raised
 
 
-def disk_error(error: BaseException, run: Run, continued_by: Callable[[Path], str]) -> RunError | None:
-    """Return an error that says what continues the run, if the disk has ended it."""
-    effect = "continues the run" if can_continue(run) else "starts the run again: no checkpoint was written yet"
-    if isinstance(error, UserError | RunError) or disk_advice(error) is None:
+def with_continuation(
+    error: BaseException, run: Run, continued_by: Callable[[Path], str], *, in_training: bool
+) -> UserError | RunError | None:
+    """Return an error that says what continues the run, if the disk or a mistake that can be undone has ended it.
+
+    Args:
+        error: what has ended the run.
+        run: the run.
+        continued_by: returns the command that continues the run in a folder.
+        in_training: whether the run had begun to train, or resumed.
+    """
+    continuation = f"{effect_of_continuing(run)}: {continued_by(relative(run.folder))}"
+    named: UserError | RunError
+    if isinstance(error, UserError) and in_training and can_continue(run) and not run.has_ended:
+        named = UserError(f"{error}; {continuation}")
+    elif not isinstance(error, UserError | RunError) and (line := disk_advice(error, continuation)):
+        named = RunError(line)
+    else:
         return None
-    line = disk_advice(error, f"{continued_by(relative(run.folder))} {effect}")
-    named = RunError(line)
     named.__cause__ = error  # for the log
     return named
+
+
+def effect_of_continuing(run: Run) -> str:
+    """Return what the command that follows does."""
+    return "this continues the run" if can_continue(run) else "nothing was saved yet, and this starts the run again"
 
 
 def can_continue(run: Run) -> bool:
@@ -261,8 +281,7 @@ def print_interruption(
         print(f"interrupted ({error}) before the run resumed; the same command resumes it", file=sys.stderr)
     elif is_first_process() and not run.has_ended:
         line = continued_by(relative(run.folder))
-        what = "this continues the run" if can_continue(run) else "nothing was saved yet, and this starts the run again"
-        print(f"interrupted ({error}); {what}:\n{line}", file=sys.stderr)
+        print(f"interrupted ({error}); {effect_of_continuing(run)}:\n{line}", file=sys.stderr)
 
 
 # errors

@@ -197,6 +197,9 @@ def report_dead_links(folder: str | os.PathLike[str], dead_links: Sequence[str])
 # reading
 
 
+GONE = "the file is not there any more"
+
+
 class UnreadableImageError(Exception):
     """An image file cannot be read. The message is `<file> (<reason>)`."""
 
@@ -217,6 +220,8 @@ def report_unreadable(unreadable: Sequence[str], total: int, on_error: str, opti
         return
     if on_error == "stop":
         them = "it" if len(unreadable) == 1 else "them"
+        if all(file.endswith(f"({GONE})") for file in unreadable):
+            raise UserError(f"cannot read {first_few(unreadable)}: put {them} back")
         raise UserError(f"cannot read {first_few(unreadable)}: remove {them}, or set {option}=skip to leave {them} out")
     if len(unreadable) == total:
         raise UserError(f"none of {total:,} images can be read: {first_few(unreadable)}")
@@ -329,6 +334,8 @@ def unreadable(path: str | os.PathLike[str], error: Exception) -> UnreadableImag
 @contextmanager
 def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open an image without reading its pixels, and close it at the end of the block."""
+    if not os.path.lexists(path):
+        raise ValueError(GONE)
     if not os.path.isfile(path):
         raise ValueError("not a file, or a link to nothing")
     with Image.open(path, formats=FORMATS) as opened:

@@ -50,14 +50,21 @@ ASPECTS = Kind(
 )
 
 
-def is_regular_expression(text: Any) -> bool:
+def problem_of_expression(text: Any) -> str | None:
+    """Return why a text is no regular expression; None if it is one, and for what is no text."""
     try:
-        return NAME.allows(text) and re.compile(text) is not None
-    except re.error:
-        return False
+        re.compile(text) if NAME.allows(text) else None
+    except re.error as error:
+        return str(error)
+    return None
 
 
-REGULAR_EXPRESSION = Kind("a column of data.labels or a regular expression", is_regular_expression, is_path=True)
+REGULAR_EXPRESSION = Kind(
+    "a column of data.labels or a regular expression",
+    lambda value: NAME.allows(value) and problem_of_expression(value) is None,
+    is_path=True,
+    problem=problem_of_expression,
+)
 
 DATA = {
     "data.name": NAME,

@@ -137,7 +137,7 @@ def stored_calibration(trained: Trained, checkpoint: Path, precision: str) -> Ca
         raise UserError(f"{checkpoint} has no calibration, and the zoo stays as it is: {advice}")
     if stored is None:
         adding = command("calibrate", str(checkpoint), *given_settings())
-        raise UserError(f"{checkpoint} has no calibration: {adding} adds it")
+        raise UserError(f"{checkpoint} has no calibration; this adds it: {adding}")
     now = settings(trained)
     if changed := [name for name in now if now[name] != stored[name]]:
         was, is_now = (" ".join(f"{name}={words(values[name])}" for name in changed) for values in (stored, now))
@@ -146,7 +146,7 @@ def stored_calibration(trained: Trained, checkpoint: Path, precision: str) -> Ca
         )
     if stored.get("precision", precision) != precision:
         log.warning(
-            "%s was calibrated in %s and computes in %s now: %s calibrates it for that",
+            "%s was calibrated in %s and computes in %s now; this calibrates it for that: %s",
             checkpoint, stored["precision"], precision,
             command("calibrate", str(checkpoint), f"trainer.precision={precision}", *given_settings()),
         )  # fmt: skip

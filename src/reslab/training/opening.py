@@ -50,8 +50,8 @@ def shared_line(data: ImageDataModule) -> str | None:
         return None
     least = "at least " * shared.is_sample
     return (
-        f"{least}{shared.copies:,} of the {shared.tests:,} test images are also training or validation images: "
-        f"{command('check_data', *split_options(data))} lists them"
+        f"{least}{shared.copies:,} of the {shared.tests:,} test images are also training or validation images; "
+        f"this lists them: {command('check_data', *split_options(data))}"
     )
 
 
