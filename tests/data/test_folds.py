@@ -106,7 +106,7 @@ def test_groups_that_folders_share_are_said(composed, tmp_path, caplog):
         (["data.folds=5"], r"data.folds=5 needs data.fold: -m 'data.fold=range\(5\)'"),
         (["data.fold=0"], "data.fold=0 needs data.folds"),
         (["data.folds=5", "data.fold=5"], "the folds of data.folds=5 have the numbers 0 to 4"),
-        (["data.folds=50", "data.fold=2"], "data.folds=50: fold 2 has no images: lower data.folds"),
+        (["data.folds=50", "data.fold=2"], "data.folds=50: 42 folds have no images: lower data.folds"),
         (["data.group=patient"], "data.group=patient is no column of data.labels"),
         (["data.group='(cat|dog)'"], "no class has images in two groups, so none can be kept for the test"),
         (["data.group='.*/'"], "no class has images in two groups"),

@@ -458,11 +458,11 @@ class ImageDataModule(L.LightningDataModule):
         assert self.fold is not None
         units = units_of(images, self.root, "fold")
         numbers = fold_numbers(units.labels, self.folds, units.keys)
-        chosen = units.images(torch.eq(numbers, self.fold).nonzero().flatten())
-        if not 0 < len(chosen) < len(images):
+        if empty := self.folds - len(numbers.unique()):  # the run of any fold says so
             kind = "images" if units.of_images is None else "groups"
-            raise UserError(f"data.folds={self.folds}: fold {self.fold} has no {kind}: lower data.folds")
-        return units, chosen
+            have = "1 fold has" if empty == 1 else f"{empty} folds have"
+            raise UserError(f"data.folds={self.folds}: {have} no {kind}: lower data.folds")
+        return units, units.images(torch.eq(numbers, self.fold).nonzero().flatten())
 
     def _check_augmentation(self) -> None:
         """Raise UserError if a random crop could miss the image, or a rotation would change its shape."""
