@@ -69,7 +69,7 @@ def test_of_two_overrides_with_one_name_the_later_one_counts():
         ("optimizer.lx=1,2", "there is no option optimizer.lx: did you mean optimizer.lr"),
         (
             "trainer.max_steps=-1 trainer.max_epochs=-1",
-            "trainer.max_epochs=-1 and trainer.max_steps=-1 would never end",
+            "trainer.max_epochs=-1 and trainer.max_steps=-1 give the learning-rate schedule no length",
         ),
         ("data.val_fraction=0", "objective=val/accuracy is not measured with data.val_fraction=0"),
         ("data.val_fraction=0.1,0", "objective=val/accuracy is not measured with data.val_fraction=0"),

@@ -26,7 +26,10 @@ from reslab.sweeps.sweepers import GridSweeper, ResumableSweeper, combinations
 TRAIN = str(SRC / "train.py")
 ENDLESS = ("trainer.max_epochs=-1", "trainer.max_steps=-1,5")  # the first of these two jobs cannot be trained
 STOPS = (*ENDLESS, "sweep.stop_on_failure=true", "hydra.sweep.dir=sweep")
-STOPPED = "trainer.max_epochs=-1 and trainer.max_steps=-1 would never end: set one of them"
+STOPPED = (
+    "trainer.max_epochs=-1 and trainer.max_steps=-1 give the learning-rate schedule no length: set one of them, "
+    "also with trainer.max_time"
+)
 TINY = ("model=resnet8", "trainer=cpu", "logger=none", "test=false", FP32, "trainer.max_epochs=2")
 LR = "optimizer.lr=tag(log,interval(0.01,1))"
 EPOCH = r" +\d+  +\d"  # how the line of an epoch begins

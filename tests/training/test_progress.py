@@ -10,8 +10,18 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from reslab.run import Run
 from reslab.training import build, fit, progress
 from reslab.training.history import History
+from reslab.training.limits import TrainingLimits
 from reslab.training.pace import Pace
-from reslab.training.progress import EpochLines, ProgressBar, can_show_bar, epoch_line, fitting, header, running_values
+from reslab.training.progress import (
+    EpochLines,
+    ProgressBar,
+    can_show_bar,
+    epoch_line,
+    epoch_name,
+    fitting,
+    header,
+    running_values,
+)
 
 QUICK = ("model=resnet8", "trainer=cpu", "trainer.max_epochs=3", "test=false", "logger=none")
 ROW = {
@@ -141,8 +151,15 @@ def fake_trainer():
     position = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(completed=0)))
     return SimpleNamespace(
         max_epochs=60, max_steps=-1, current_epoch=2, num_training_batches=20, num_test_batches=[3],
-        fit_loop=SimpleNamespace(epoch_loop=position),
+        accumulate_grad_batches=1, callbacks=[TrainingLimits(-1, None)], fit_loop=SimpleNamespace(epoch_loop=position),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("max_steps", "name"), [(-1, "epoch 3/60"), (1200, "epoch 3/60"), (1199, "epoch 3")])
+def test_the_bar_names_the_last_epoch_unless_the_steps_end_before_it(max_steps, name):
+    trainer = fake_trainer()
+    trainer.max_steps = max_steps
+    assert epoch_name(trainer) == name
 
 
 def drawn(text):

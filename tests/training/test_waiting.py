@@ -35,11 +35,14 @@ class Loader(FolderLoader):
 
 def trainer_of(loader, device):
     strategy, data = SimpleNamespace(root_device=device), SimpleNamespace(num_workers=2)
-    return SimpleNamespace(train_dataloader=loader, strategy=strategy, datamodule=data)
+    return SimpleNamespace(train_dataloader=loader, strategy=strategy, datamodule=data, is_last_batch=False)
 
 
-def train(clock, loader, epochs=1, first=0):
-    """Go through epochs as Lightning does, from batch `first` of the first epoch on."""
+def train(clock, loader, epochs=1, first=0, validated_after=()):
+    """Go through epochs as Lightning does, from batch `first` of the first epoch on.
+
+    A validation follows each epoch, and the batches `validated_after` of it.
+    """
     trainer = trainer_of(loader, torch.device("cpu"))
     wait = LoaderWait(logging.INFO)
     wait.on_train_start(trainer, None)
@@ -47,8 +50,12 @@ def train(clock, loader, epochs=1, first=0):
         wait.on_train_epoch_start(trainer, None)
         for number, _ in enumerate(loader.batches(), start=0 if epoch else first):
             clock.now += STEP
+            trainer.is_last_batch = number == BATCHES - 1
             wait.on_train_batch_end(trainer, None, None, None, number)
-        clock.now += 1000  # validation
+            if trainer.is_last_batch or number in validated_after:
+                wait.on_validation_start(trainer, None)
+                clock.now += 1000
+                wait.on_validation_end(trainer, None)
         wait.on_train_epoch_end(trainer, None)
 
 
@@ -67,6 +74,11 @@ def test_a_loader_that_limits_the_speed_is_reported_once(clock, caplog):
         "training waited for image files in 20% of the epoch: data.num_workers=16 (2 now) or data.in_memory=true is "
         "faster"
     ]
+
+
+def test_validations_within_the_epoch_are_no_part_of_it(clock, caplog):
+    train(clock, Loader(clock, seconds=2), validated_after=(0, 2))
+    assert caplog.messages[0].startswith("training waited for image files in 20% of the epoch")
 
 
 def test_a_loader_that_seldom_makes_the_training_wait_is_not_reported(clock, caplog):

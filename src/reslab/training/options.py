@@ -186,7 +186,10 @@ OF_ONE_RUN = {  # options that a sweep cannot have, with what is said of them
 def check_together(value: dict[str, Any]) -> None:
     """Raise UserError for values that are wrong only in combination."""
     if value.get("trainer.max_epochs") == -1 and value["trainer.max_steps"] == -1:
-        raise UserError("trainer.max_epochs=-1 and trainer.max_steps=-1 would never end: set one of them")
+        raise UserError(
+            "trainer.max_epochs=-1 and trainer.max_steps=-1 give the learning-rate schedule no length: set one of "
+            "them, also with trainer.max_time"
+        )
     devices, available = value.get("trainer.devices"), processors()
     if value.get("trainer.accelerator") in ("auto", "cpu") and isinstance(devices, int) and devices > available:
         raise UserError(f"trainer.devices={devices}: this process may use {available} processors")

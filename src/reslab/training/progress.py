@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from reslab.machine import is_first_process
 from reslab.training.checkpoints import BestCheckpoint, is_validated_in_training
 from reslab.training.history import History
-from reslab.training.pace import Pace, brief_duration
+from reslab.training.pace import Pace, brief_duration, ends_by_steps
 
 log = logging.getLogger(__name__)
 
@@ -237,7 +237,7 @@ def with_bar(
 
 
 def epoch_name(trainer: L.Trainer) -> str:
-    last = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 and trainer.max_steps == -1 else ""
+    last = "" if ends_by_steps(trainer) else f"/{trainer.max_epochs}"
     return f"epoch {trainer.current_epoch + 1}{last}"
 
 

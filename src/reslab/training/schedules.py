@@ -83,7 +83,8 @@ def optimizer_steps(trainer: L.Trainer) -> int:
     batches, limit = trainer.datamodule.batches_per_epoch, trainer.limit_train_batches  # type: ignore[attr-defined]
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     if batches == 0:
-        raise UserError(f"trainer.limit_train_batches={limit} leaves none of the batches of an epoch: raise it")
+        name = "overfit_batches" if trainer.overfit_batches else "limit_train_batches"  # type: ignore[attr-defined]
+        raise UserError(f"trainer.{name}={limit} leaves none of the batches of an epoch: raise it")
     interval = trainer.val_check_interval
     if isinstance(interval, int) and interval > batches:
         raise UserError(f"trainer.val_check_interval={interval} is more than the {batches} batches of an epoch")

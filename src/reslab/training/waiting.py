@@ -71,6 +71,7 @@ class LoaderWait(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.is_measuring = False
         self.waits: list[tuple[Any, Any]] = []  # the beginning and the end of each
+        self.validations: list[tuple[Any, Any]] = []  # as above, of those between two batches
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -81,10 +82,20 @@ class LoaderWait(Callback):
         if batch_idx == 0:  # a run that is resumed within an epoch begins with another number
             self.is_measuring, self.started = True, self.ended
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.is_measuring:
+            self.validation_started = self.mark()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.is_measuring and not trainer.is_last_batch:
+            self.validations.append((self.validation_started, self.mark()))
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.is_measuring and self.waits:
             self.is_measuring, self.is_done = False, True
-            share = sum(self.seconds(*wait) for wait in self.waits) / self.seconds(self.started, self.ended)
+            validation = sum(self.seconds(*each) for each in self.validations)
+            training = self.seconds(self.started, self.ended) - validation
+            share = sum(self.seconds(*wait) for wait in self.waits) / training
             if share > NOTABLE_SHARE:
                 log.log(self.level, "%s", advice(share, trainer.datamodule.num_workers))  # type: ignore[attr-defined]
 
