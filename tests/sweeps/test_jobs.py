@@ -117,6 +117,18 @@ def test_a_launcher_of_reslab_receives_all_jobs_at_once(sweep_jobs):
     assert jobs.launcher.launched == [[0, 2]]
 
 
+def test_a_job_that_is_wrong_alone_is_left_to_fail_by_itself(sweep_jobs):
+    """As the only job of a batch, of a search or of a resumed sweep, it ended all of them."""
+    jobs = sweep_jobs(RecordingLauncher())
+    wrong, right = (["trainer.max_steps=-1", f"trainer.max_epochs={epochs}"] for epochs in (-1, 1))
+    assert jobs.run({0: wrong})[0]["status"] == "failed"
+    assert jobs.launcher.launched == [[0]]
+    other = ["model.groups=32"]
+    jobs.check_combinations([jobs.compose(number, each) for number, each in enumerate([wrong, other, right])])
+    with pytest.raises(UserError, match=r"^trainer\.max_epochs=-1 and trainer\.max_steps=-1 would never end"):
+        jobs.check_combinations([jobs.compose(number, each) for number, each in enumerate([wrong, other])])
+
+
 @pytest.mark.parametrize("incomplete", ["", "seed: [1", None])
 def test_a_job_that_was_killed_while_it_wrote_its_settings_is_launched(sweep_jobs, incomplete):
     jobs = sweep_jobs(RecordingLauncher())

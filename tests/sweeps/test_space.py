@@ -1,5 +1,6 @@
 import sys
 import warnings
+from itertools import product
 
 import optuna
 import pytest
@@ -23,12 +24,26 @@ from reslab.sweeps.space import check_space, grid_values, read_distribution, rea
         ("a=shuffle(range(0,3))", IntDistribution(0, 2)),
         ("a=tag(log,range(1,9))", IntDistribution(1, 8, log=True)),
         ("a=range(0,1,0.25)", FloatDistribution(0, 0.75, step=0.25)),
+        ("a=range(0,1,0.3)", FloatDistribution(0, 0.9, step=0.3)),
+        ("a=range(1,0,-0.3)", FloatDistribution(0.1, 1, step=0.3)),
         ("a=b,c", CategoricalDistribution(["b", "c"])),
+        ("a=b,b,c,b", CategoricalDistribution(["b", "c"])),
         ("a=choice(1,true,[2,3],'x y')", CategoricalDistribution(["1", "True", "[2,3]", "x\\ y"])),
     ],
 )
 def test_an_override_in_hydras_grammar_is_a_distribution(written, expected):
     assert read_distribution(OverridesParser.create().parse_override(written)) == expected
+
+
+def test_a_range_of_decimals_has_as_many_values_as_in_hydra():
+    for start, step, count in product(
+        ("0", "0.1", "0.5", "0.001"), ("0.1", "0.2", "0.3", "0.05", "0.001", "0.15", "0.7", "-0.3"), range(1, 12)
+    ):
+        stop = round(float(start) + float(step) * (count - 0.5), 6)
+        override = OverridesParser.create().parse_override(f"a=range({start},{stop},{step})")
+        searched = grid_values({"a": read_distribution(override)})["a"]
+        assert searched == pytest.approx(sorted(override.value().range())), override.input_line
+        assert len(searched) == count
 
 
 @pytest.mark.parametrize(
@@ -83,6 +98,8 @@ def test_a_value_that_no_trial_can_have_is_reported_before_the_first(tmp_path, m
     assert read_space(["trainer=glob(ddp*)"], loader)[1] == {"trainer": CategoricalDistribution(["ddp", "ddp_cpu"])}
     fixed, choices = read_space(["model.block=basic,bottleneck", "model.groups=1,32", "test=false"], loader)
     check_space(jobs, fixed, choices, ["val/accuracy"])  # one of the four combinations fails
+    lines = ["model.groups=32", "model.block=basic,bottleneck", "trainer.max_epochs=-1,2"]
+    check_space(jobs, *read_space(lines, loader), ["val/accuracy"])  # three of the four fail, for two reasons
     with pytest.raises((UserError, HydraException)) as error:
         check_space(jobs, *read_space([*space.split(), "seed=1,2"], loader), ["val/accuracy"])
     assert one_line(error.value, "config").startswith(message)

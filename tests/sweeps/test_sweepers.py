@@ -225,18 +225,21 @@ def test_a_mistake_on_resuming_a_sweep_changes_no_byte(tmp_path, no_torch, mista
 
 
 @pytest.mark.slow
-def test_the_command_of_a_sweep_with_failed_jobs_ends_with_status_1_and_a_report(tmp_path, no_torch):
-    """Each job has a mistake of its own, so both begin."""
-    done = run(
-        "train", "-m", *ENDLESS, "trainer=cpu", "trainer.devices=9999", "hydra.sweep.dir=sweep", cwd=tmp_path,
-        **no_torch,
-    )  # fmt: skip
-    assert done.returncode == 1
-    lines = done.stdout.splitlines()
-    assert f"job 0 failed: {STOPPED}" in lines
-    assert any(line.startswith("job 1 failed: trainer.devices=9999: this process may use ") for line in lines)
-    assert "sweep:  sweep (report.html, report.csv, runs.csv)" in lines
-    assert json.loads((tmp_path / "sweep" / "result.json").read_text()) == {"status": "failed", "jobs": 2, "failed": 2}
+@pytest.mark.parametrize("alone", ["hydra.sweeper.max_batch_size=1", "hydra/sweeper=optuna hydra.sweeper.sampler=grid"])
+def test_a_combination_that_is_wrong_in_one_job_leaves_the_others_alone(tmp_path, alone):
+    wrong = ("optimizer.momentum=0", "optimizer.nesterov=true,false")
+    for place in ("hydra.sweep.dir=sweep", "resume=sweep"):
+        done = run("train", "-m", *wrong, *alone.split(), *TINY, place, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (1, "")
+        lines = done.stdout.splitlines()
+        assert (
+            sum(line.endswith(" failed: optimizer.nesterov=true needs optimizer.momentum above 0") for line in lines)
+            == 1
+        )
+        assert "sweep:  sweep (report.html, report.csv, runs.csv)" in lines
+        assert sorted(each["status"] for each in results(tmp_path / "sweep").values()) == ["failed", "finished"]
+        result = json.loads((tmp_path / "sweep" / "result.json").read_text())
+        assert result == {"status": "failed", "jobs": 2, "failed": 1}
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ class SweepJobs:
         begun = self.sweep.jobs_by_number()
         jobs = [self.compose(number, each, begun.get(number, ())) for number, each in overrides_by_number.items()]
         unfinished = [job for job in jobs if job.number not in begun or not holds_its_result(job)]
-        self.check(unfinished)
+        self.check_values(unfinished)
         for job in unfinished:
             if job.number in begun and job.run.has_settings:  # training replaces them once the job has resumed
                 place = [f"hydra.sweep.subdir={quoted(job.folder.name)}", "hydra.output_subdir=null"]
@@ -170,16 +170,18 @@ class SweepJobs:
             options["threads"] = saved["threads"]
         return options
 
-    def check(self, jobs: Sequence[Job]) -> None:
-        """Raise UserError for a value that is wrong in any job, or a combination that is wrong in every job.
+    def check_values(self, jobs: Sequence[Job]) -> None:
+        """Raise UserError for a value that is wrong by itself in any job."""
+        for job in self.with_new_values(jobs):
+            self.values(job)
+
+    def check_combinations(self, jobs: Iterable[Job]) -> None:
+        """Raise UserError if every job of the sweep has a mistake.
 
         A combination that is wrong in some jobs only is left to these jobs: the others can run.
         """
-        for job in self.with_new_values(jobs):
-            self.values(job)
-        errors = (self.combination_error(job) for job in jobs)
-        first = next(errors, None)
-        if first is not None and all(error == first for error in errors):
+        errors = (self.error_of(job) for job in jobs)
+        if (first := next(errors, None)) is not None and all(errors):
             raise UserError(first)
 
     def with_new_values(self, jobs: Iterable[Job]) -> Iterator[Job]:
@@ -203,10 +205,10 @@ class SweepJobs:
         check_option(name, value, self.schema.kinds[name])
         return None
 
-    def combination_error(self, job: Job) -> str | None:
-        """Return what is wrong with the values of a job in combination. Raise UserError for a single wrong value."""
-        values = self.values(job)
+    def error_of(self, job: Job) -> str | None:
+        """Return what is wrong with the values of a job, each by itself or in combination."""
         try:
+            values = self.values(job)
             self.schema.check_together(values)
         except UserError as error:
             return str(error)

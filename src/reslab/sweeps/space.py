@@ -1,19 +1,24 @@
 """The space of a search: read from overrides in Hydra's grammar, checked, and suggested to Optuna's trials."""
 
 from collections.abc import Sequence
+from decimal import Decimal
+from itertools import product
+from math import prod
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Sweep
+from hydra.core.override_parser.types import Override, RangeSweep, Sweep
 from optuna import Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from reslab.errors import UserError
+from reslab.sweeps.composition import Job
 from reslab.sweeps.jobs import SweepJobs
 from reslab.training.options import refuse_unmeasured
 
 Space = dict[str, BaseDistribution]  # by the name of the option
+MAX_COMBINATIONS = 4096  # that are tried in search of one that can be trained
 
 
 def read_space(lines: Sequence[str], config_loader: ConfigLoader) -> tuple[list[str], Space]:
@@ -47,21 +52,30 @@ def read_distribution(override: Override) -> BaseDistribution:
             kind = IntDistribution if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution
             return kind(value.start, value.end, log=log)
         if override.is_range_sweep():
-            return range_distribution(sorted(value.range()), abs(value.step), log)
+            return range_distribution(value, log)
         if log:
             raise ValueError("tag(log, ...) is for an interval or a range")
-        return CategoricalDistribution(list(override.sweep_string_iterator()))
+        return CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
     except ValueError as error:
         raise UserError(f"{override.input_line}: {error}") from error
 
 
-def range_distribution(values: list[Any], step: float, log: bool) -> BaseDistribution:
+def range_distribution(swept: RangeSweep, log: bool) -> BaseDistribution:
+    """Return the distribution of the values that Hydra's range has.
+
+    Hydra adds up binary fractions: range(0,1,0.3) ends with 0.8999999999999999. Optuna would leave out such an end, so
+    the ends are computed in decimals.
+    """
+    values = list(swept.range())
     if not values:
         raise ValueError("this range is empty")
-    check_ends(values[0], values[-1], log)
     if isinstance(values[0], int):
-        return IntDistribution(values[0], values[-1], log=log, step=int(step))
-    return FloatDistribution(values[0], values[-1], log=log, step=step)
+        check_ends(min(values), max(values), log)
+        return IntDistribution(min(values), max(values), log=log, step=abs(int(swept.step)))
+    first, step = Decimal(str(swept.start)), Decimal(str(swept.step))
+    low, high = sorted((float(first), float(first + step * (len(values) - 1))))
+    check_ends(low, high, log)
+    return FloatDistribution(low, high, log=log, step=abs(float(swept.step)))
 
 
 def check_ends(low: float, high: float, log: bool) -> None:
@@ -75,16 +89,22 @@ def check_ends(low: float, high: float, log: bool) -> None:
 def check_space(jobs: SweepJobs, fixed: list[str], space: Space, objectives: Sequence[str]) -> None:
     """Raise UserError for a value that no trial can have, or with which it would not measure an objective.
 
-    Each choice and each end of a range is checked together with the first values of all other options.
+    Each choice and each end of a range is checked together with the first values of all other options. If no
+    combination of choices and ends can be trained, the error of the first is raised.
     """
     values = {name: extremes(distribution) for name, distribution in space.items()}
     first = {name: own[0] for name, own in values.items()}
     combinations = [first, *(first | {name: value} for name, own in values.items() for value in own[1:])]
-    overrides = [[*fixed, *(f"{name}={value}" for name, value in each.items())] for each in combinations]
-    trials = [jobs.compose(0, each) for each in overrides]
-    jobs.check(trials)
-    for trial in trials:
-        refuse_unmeasured(objectives, jobs.values(trial))
+
+    def trial(chosen: dict[str, Any]) -> Job:
+        return jobs.compose(0, [*fixed, *(f"{name}={value}" for name, value in chosen.items())])
+
+    trials = [trial(each) for each in combinations]
+    jobs.check_values(trials)
+    if prod(map(len, values.values())) <= MAX_COMBINATIONS:
+        jobs.check_combinations(trial(dict(zip(values, each, strict=True))) for each in product(*values.values()))
+    for each in trials:
+        refuse_unmeasured(objectives, jobs.values(each))
 
 
 def extremes(distribution: BaseDistribution) -> Sequence[Any]:

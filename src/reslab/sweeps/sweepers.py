@@ -102,8 +102,10 @@ class GridSweeper(ResumableSweeper):
         self.jobs.write_record()
         numbered = list(enumerate(jobs))
         size = size or len(numbered)
-        if size < len(numbered):  # otherwise the only batch is checked as a whole
-            self.jobs.check([self.jobs.compose(number, job) for number, job in numbered])
+        composed = [self.jobs.compose(number, job) for number, job in numbered]
+        if size < len(numbered):  # otherwise the only batch has all values
+            self.jobs.check_values(composed)
+        self.jobs.check_combinations(composed)
         for start in range(0, len(numbered), size):
             self.jobs.run(dict(numbered[start : start + size]))
 
