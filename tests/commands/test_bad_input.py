@@ -337,7 +337,7 @@ OTHERS = [
      "split=val: the calibration was fitted on these images, so that they cannot test it: leave split out"),
     ("evaluate", "RUN views=mirror", "views=mirror must be none, flip, shifts, crops or a list of these copies, or be null"),
     ("evaluate", "RUN coverage=1", "coverage=1 must be a number above 0 and below 1, or be null"),
-    ("evaluate", "RUN coverage=0.9", "RUN/checkpoints/best.ckpt has no calibration: "),
+    ("evaluate", "RUN coverage=0.9", "RUN/checkpoints/best.ckpt has no calibration; this adds it: "),
     ("evaluate", "RUN split=train", "split=train must be one of test, val"),
     ("evaluate", "RUN split=val data=digits", "split=val tests the images that the run validated on: leave data= out"),
     ("calibrate", "nothing", "checkpoint=nothing does not exist"),

@@ -82,7 +82,7 @@ def test_a_file_that_cannot_be_read_is_named_with_its_reason_and_spoils_no_other
     (tmp_path / "text.png").write_text("no image")
     files = Files([str(tmp_path / name) for name in ("text.png", "gone.png", "good.png")], np.ones(3, bool), None)
     seen = files[[0, 1, 2]]
-    assert seen.unreadable == {0: "not an image", 1: "not a file, or a link to nothing"}
+    assert seen.unreadable == {0: "not an image", 1: "the file is not there any more"}
     assert seen.facts["is_readable"].tolist() == [False, False, True]
     assert seen.levels.sum() == pytest.approx(3)
     monkeypatch.setattr(facts_module, "look_at_header", lambda path, facts: 1 / 0)

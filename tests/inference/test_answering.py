@@ -174,7 +174,7 @@ def test_seeds_with_other_means_read_images_alike_unless_these_are_borders(train
 
 @pytest.mark.parametrize("options", [{"calibrated": True}, {"coverage": 0.9}])
 def test_a_calibration_is_needed_for_the_same_views(checkpoint, trained, digit_files, options):
-    with pytest.raises(UserError, match="has no calibration: "):
+    with pytest.raises(UserError, match="has no calibration; this adds it: "):
         predict(trained.folder / "checkpoints" / "best.ckpt", digit_files, device="cpu", **options)
     with pytest.raises(UserError, match="was calibrated with views=none, and this is views=flip: "):
         predict(checkpoint, digit_files, device="cpu", views="flip", **options)

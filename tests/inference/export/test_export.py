@@ -236,7 +236,7 @@ def test_the_file_has_the_temperature_of_the_checkpoint(trained, written, monkey
 
 
 def test_a_network_without_a_calibration_is_one_line(written):
-    with pytest.raises(UserError, match="has no calibration: "):
+    with pytest.raises(UserError, match="has no calibration; this adds it: "):
         written("torchscript", "calibrated=true")
 
 
