@@ -55,6 +55,8 @@ class Faulty(nn.Module):
         if width == 1: nn.Linear(3)
         if width == 2: nn.Linear(3, 3, depth=4)
         if width == 3: raise ValueError("one\\ntwo")
+        if width == 5: self.layer = self.missing
+        if width == 6: self.layer = nothing
         raise KeyError("three")
 """
 
@@ -88,6 +90,21 @@ def test_what_a_class_refuses_is_said_of_the_option(options, overrides, line, tm
     with pytest.raises(InstantiationException) as error:
         instantiate(OmegaConf.create({"model": options}).model)
     assert one_line(error.value, "config", overrides) == line
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (5, "model: AttributeError: 'Faulty' object has no attribute 'missing'"),
+        (6, "model: NameError: name 'nothing' is not defined"),
+    ],
+)
+def test_a_mistake_in_the_code_of_a_class_is_a_failure_with_a_traceback(width, line, tmp_path, monkeypatch):
+    (tmp_path / "own_classes.py").write_text(CLASSES)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InstantiationException) as error:
+        instantiate(OmegaConf.create({"model": {"_target_": "own_classes.Faulty", "width": width}}).model)
+    assert (one_line(error.value, "config", []), is_mistake(error.value)) == (line, False)
 
 
 def test_what_an_optimizer_refuses_is_said_of_the_option():

@@ -76,6 +76,8 @@ def is_mistake(error: BaseException) -> bool:
     """
     if not isinstance(error, UserError) and memory_line(error):
         return False
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, AttributeError | NameError):
+        return False  # the code of a class is wrong, whatever its options
     names_no_class = isinstance(error, ImportError) and str(error).startswith("Error loading '")
     return isinstance(error, USER_ERRORS) or type(error).__name__ == "MisconfigurationException" or names_no_class
 
