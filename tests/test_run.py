@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,14 @@ def test_values_that_python_calls_equal_and_do_other_things_are_different(name: 
 )  # fmt: skip
 def test_values_that_do_the_same_are_no_difference(name: str, before: Any, after: Any) -> None:
     assert differences({name: before}, {name: after}) == []
+
+
+def test_the_page_on_resuming_lists_every_option_that_may_change() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "resuming.md").read_text(encoding="utf-8")
+    table = page.partition("These options may change:")[2].partition("The name of a group")[0]
+    listed = re.findall(r"`([\w.]+)`", table)
+    of_the_command = {"resume", "folder", "summary", "find_lr"}  # they are no settings of a run
+    assert sorted(listed) == sorted({*run.MAY_DIFFER, *run.MAY_NOT_DIFFER} - of_the_command)
 
 
 def test_every_option_that_counts_batches_is_known() -> None:
