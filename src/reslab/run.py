@@ -39,6 +39,13 @@ MAY_DIFFER = (
     "trainer.detect_anomaly",
 )  # fmt: skip
 MAY_NOT_DIFFER = ("callbacks.ema",)  # the exception within callbacks: it changes the weights
+# Options that the result of a run does not depend on.
+WITHOUT_EFFECT = (
+    "folder", "outputs", "resume", "summary", "find_lr", "objective", "test", "page", "logger", "checkpoint", "sweep",
+    "graph", "data.num_workers", "trainer.enable_progress_bar", "trainer.enable_model_summary",
+    "trainer.log_every_n_steps", "trainer.profiler", "trainer.detect_anomaly", "callbacks.texts_and_pictures",
+    "callbacks.last_checkpoint", "callbacks.pruning",
+)  # fmt: skip
 # Options that are newer than some runs, with the value that does what those runs did.
 ABSENT: dict[str, Any] = {
     "flip_averaging": False, "mixup": 0.0, "cutmix": 0.0, "model.whiten_stem": False, "data.augment.randaugment": 0,

@@ -250,6 +250,8 @@ def test_an_offline_run_of_wandb_has_everything_and_is_continued(tmp_path, no_wa
     assert PICTURES | {"config", "classes", "layers"} <= {name for each in points for name in each}
     config = {item.key: item.value_json for record in records for item in record.config.update}
     assert json.loads(config["optimizer.lr"]) == 0.1
+    assert json.loads(config["loss"]) == "cross_entropy"
+    assert json.loads(config["trainer.accumulate_grad_batches"]) == 1
     summary = {item.key or item.nested_key[0]: item.value_json for record in records for item in record.summary.update}
     assert json.loads(summary["result/test/accuracy"]) == pytest.approx(result["test/accuracy"])
     (ended,) = (record.exit for record in records if record.HasField("exit"))
@@ -313,11 +315,14 @@ def test_a_run_of_mlflow_has_everything_and_is_continued(tmp_path, monkeypatch):
     found = {file.relative_to(artifacts).as_posix() for file in artifacts.rglob("*.*")}
     assert found == {"config.md", "classes.md", "layers.md", *(f"{tag}.png" for tag in PICTURES)}
     assert not (tmp_path / "mlruns").exists()
+    with sqlite3.connect(database) as connection:
+        connection.execute("delete from params where key = 'loss'")  # an older version did not log it
     done = run("train", f"resume={folder}", "trainer.max_epochs=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert rows_of(database, "select run_uuid, status from runs") == [(run_id, "FINISHED")]
     assert [step for step, _ in rows_of(database, accuracy)] == [19, 39, 59]
     key = "key = 'trainer.max_epochs'"
+    assert rows_of(database, "select value from params where key = 'loss'") == [("cross_entropy",)]
     assert rows_of(database, f"select value from params where {key}") == [("2",)]
     assert rows_of(database, f"select value from tags where {key}") == [("3",)]
 

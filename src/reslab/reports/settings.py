@@ -8,18 +8,11 @@ from itertools import takewhile
 from typing import Any
 
 from reslab.configuration import CONF, has_prefix, shown
-from reslab.run import COUNT_BATCHES, canonical, identity, read_yaml
+from reslab.run import COUNT_BATCHES, WITHOUT_EFFECT, canonical, identity, read_yaml
 
 Settings = dict[str, Any]  # by dotted name
 
-# The result of a run does not depend on these options, apart from the seed, the fold and the threads: see
-# `Configuration`.
-IGNORED = (
-    "seed", "data.fold", "folder", "outputs", "resume", "objective", "test", "page", "logger", "checkpoint",
-    "data.num_workers", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps",
-    "trainer.profiler", "trainer.detect_anomaly", "callbacks.texts_and_pictures", "callbacks.last_checkpoint",
-    "callbacks.pruning", "sweep", "threads", "graph",
-)  # fmt: skip
+IGNORED = (*WITHOUT_EFFECT, "seed", "data.fold", "threads")  # the last three are told apart: see `Configuration`
 # Options of all data sets that say on which images a run is tested. `data.root` is a setting of an image folder alone.
 CHOOSE_IMAGES = ("root", "group", "folds")
 PACKAGES = ("reslab", "torch", "lightning")  # of the classes in conf/, whose own names tell them apart

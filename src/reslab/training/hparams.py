@@ -10,30 +10,54 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from reslab.configuration import name_of, parsed, task_overrides
-from reslab.run import SETTINGS_ERRORS, SWEEP_FILE, read_yaml, sweep_arguments
+from reslab.configuration import has_prefix, name_of, parsed, task_overrides
+from reslab.run import SETTINGS_ERRORS, SWEEP_FILE, WITHOUT_EFFECT, read_yaml, sweep_arguments
 
 Settings = Mapping[str, str | int | float | bool]
 
+# The settings that come first. The groups among them are complete.
+FIRST = (
+    "model", "data", "optimizer", "scheduler", "loss", "seed", "label_smoothing", "mixup", "cutmix", "flip_averaging",
+    "trainer.max_epochs", "trainer.max_steps", "trainer.precision",
+)  # fmt: skip
+
 
 def run_settings(config: Mapping[str, Any]) -> Settings:
-    """Return the settings of a configuration that a sweep may vary, by their dotted names."""
-    settings = {group: config[group] for group in ("model", "data", "optimizer", "scheduler")}
-    settings |= {name: config[name] for name in ("seed", "label_smoothing", "mixup", "cutmix", "flip_averaging")}
-    settings["trainer"] = {name: config["trainer"][name] for name in ("max_epochs", "max_steps", "precision")}
-    return plain_settings(settings)
+    """Return the settings of a configuration by their dotted names, without those that have no effect on a result."""
+    settings = plain_settings(config)
+    settings.pop("trainer", None)  # its class; the option stands for one of its presets
+    first = {name: value for name, value in settings.items() if has_prefix(name, FIRST)}
+    return first | {name: value for name, value in settings.items() if not has_prefix(name, WITHOUT_EFFECT)}
+
+
+def varied_choices(settings: Settings, overrides: Sequence[str]) -> Settings:
+    """Return what the command line chooses where no setting says it: a group's file, or null.
+
+    Example:
+        >>> varied_choices({"loss": "focal"}, ["loss=focal", "callbacks=ema", "trainer.gradient_clip_val=null"])
+        {'callbacks': 'ema', 'trainer.gradient_clip_val': 'null'}
+    """
+    texts = {name_of(override).lstrip("+"): override.partition("=")[2] for override in overrides}
+    return {
+        name: plain_text(text)
+        for name, text in texts.items()
+        if text and not has_prefix(name, WITHOUT_EFFECT) and not name.endswith("._target_")
+        and not settings.keys() & {name, f"{name}.name"}
+    }  # fmt: skip
 
 
 def add_hparams(writer: SummaryWriter, config: Mapping[str, Any], result: Mapping[str, float], step: int) -> None:
-    """Fill TensorBoard's hparams tab with the settings that a sweep may vary and the metrics of the result.
+    """Fill TensorBoard's hparams tab with the settings of a run and the metrics of the result.
 
     The tab shows the last value of a tag, so the metrics need tags of their own: the last value of val/accuracy is not
-    the best one.
+    the best one. For all jobs of a sweep, it shows only the settings that one of them has, so each job has what varies,
+    also where that is null.
     """
     for name, value in result.items():
         writer.add_scalar(name, value, step)
     varied = varied_overrides() if HydraConfig.initialized() else []
-    experiment, *session = hparams(dict(run_settings(config)), dict(result))
+    settings = run_settings(config)
+    experiment, *session = hparams({**settings, **varied_choices(settings, varied)}, dict(result))
     mark_as_varied(experiment, varied)
     for summary in (experiment, *session):
         writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]  # add_scalar has opened it
@@ -79,7 +103,10 @@ def plain_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str
         elif key == "_target_":
             flat[prefix.removesuffix(".")] = value.rpartition(".")[2]
         elif value is not None and key != "_partial_":
-            # TensorBoard refuses a path with bytes that are no text.
-            text = str(value).encode(errors="replace").decode()
-            flat[prefix + key] = value if isinstance(value, int | float | bool) else text
+            flat[f"{prefix}{key}"] = value if isinstance(value, int | float | bool) else plain_text(value)
     return flat
+
+
+def plain_text(value: object) -> str:
+    """Return a value as text for TensorBoard, which refuses a path with bytes that are no text."""
+    return str(value).encode(errors="replace").decode()
