@@ -2,11 +2,14 @@
 
 import sys
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from reslab.benchmarking.options import BENCHMARK_SCHEMA
 from reslab.commands.entry import command
 from reslab.configuration import as_list
+from reslab.errors import RunError
 from reslab.inference.export.options import require_packages
 from reslab.interruption import signals
 
@@ -50,7 +53,7 @@ outputs/benchmark/<model>-<data>/<date>_<time>/.
 
 
 def run_benchmark(config: DictConfig) -> None:
-    """Measure every case, print the results, and exit with status 1 if a case has failed."""
+    """Measure every case and print the results. If a case has failed, exit with status 1, or let the sweep record it."""
     if config.benchmark.mode == "inference":
         run_inference(config)
         return
@@ -60,7 +63,10 @@ def run_benchmark(config: DictConfig) -> None:
 
     result = run_benchmark(config)
     print_benchmark(result)
-    if any("error" in row for row in result["cases"]):
+    errors = [row["error"] for row in result["cases"] if "error" in row]
+    if errors and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise RunError(errors[0])  # the sweep continues with its next job
+    if errors:
         sys.exit(1)
 
 

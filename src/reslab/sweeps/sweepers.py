@@ -17,6 +17,7 @@ from reslab.errors import Failed, Interrupted, UserError
 from reslab.files import FolderInUseError, relative, sole_user, write_bytes
 from reslab.options import NULL, TRUE_OR_FALSE, check_option, integer, require_package
 from reslab.run import resume_argument
+from reslab.sweeps.benchmarks import print_failed_benchmarks
 from reslab.sweeps.jobs import SweepJobs
 from reslab.sweeps.options import SEARCH
 from reslab.sweeps.summary import SweepFailed, print_summary
@@ -80,11 +81,9 @@ class ResumableSweeper(Sweeper):
 
     def summarize(self, status: str = "finished") -> int:
         """Print the report of the jobs and return how many failed; a benchmark has no accuracies to report."""
-        return (
-            0
-            if self.jobs.are_benchmarks
-            else print_summary(self.jobs.sweep, self.planned, status, self.jobs.unrecorded)
-        )
+        if self.jobs.are_benchmarks:
+            return print_failed_benchmarks(self.jobs.sweep, self.planned, self.jobs.unrecorded)
+        return print_summary(self.jobs.sweep, self.planned, status, self.jobs.unrecorded)
 
     def run(self, lines: list[str]) -> None:
         """Run the jobs. Each line is an override in Hydra's grammar, which may have several values: `seed=1,2`."""

@@ -7,7 +7,7 @@ from reslab.sweeps.launchers.commands import CommandJob, own_share
 
 
 def command_job(folder, *overrides):
-    options = {"objective": ["val/accuracy", "val/loss"], "seed": 3}
+    options = {"objective": ["val/accuracy", "val/loss"], "resume": None, "seed": 3}
     return CommandJob(0, ["seed=3", *overrides], lambda: (folder, options))
 
 
@@ -26,6 +26,8 @@ def test_a_command_that_is_started_again_resumes_its_run(tmp_path, monkeypatch):
     new, resumed = command_job(tmp_path), command_job(tmp_path, "resume='folder'")
     assert new.restartable_command == [*new.command, "resume=auto"]
     assert resumed.restartable_command == resumed.command
+    benchmark = CommandJob(0, ["seed=3"], lambda: (tmp_path, {"seed": 3}))  # it has no option resume
+    assert benchmark.restartable_command == benchmark.command
 
 
 def test_a_job_returns_its_objectives_or_its_error(tmp_path):
@@ -36,15 +38,18 @@ def test_a_job_returns_its_objectives_or_its_error(tmp_path):
     assert failed.end("exit status -9") == "#0 failed: exit status -9"
     assert failed.run.result["error"] == "exit status -9"
     assert failed.run.overrides == ["seed=3"]
-    assert failed.run.config == {"objective": ["val/accuracy", "val/loss"], "seed": 3}
+    assert failed.run.config == {"objective": ["val/accuracy", "val/loss"], "resume": None, "seed": 3}
 
 
 def test_a_benchmark_has_ended_without_objectives(tmp_path):
     job = command_job(tmp_path / "a")
     job.folder.mkdir()
-    (job.folder / "benchmark.json").write_text("{}")
+    (job.folder / "benchmark.json").write_text('{"cases": [{"ms": 1}]}')
     assert job.end(None) == f"#0 finished: {tmp_path}/a/benchmark.json"
     assert job.returned.status == JobStatus.COMPLETED
+    (job.folder / "benchmark.json").write_text('{"cases": [{"ms": 1}, {"error": "out of memory"}]}')
+    assert job.end("exit status 1") == "#0 failed: out of memory"
+    assert job.returned.status == JobStatus.FAILED
 
 
 def test_an_error_is_the_exit_status_or_what_a_refused_command_printed(tmp_path):

@@ -15,6 +15,7 @@ from reslab.errors import FULL_ERROR, RunError
 from reslab.machine import OMP_NUM_THREADS, gpus, share_of_processors
 from reslab.processes import Guard
 from reslab.run import BENCHMARK_FILE
+from reslab.sweeps.benchmarks import benchmark_error
 from reslab.sweeps.composition import Job
 from reslab.sweeps.jobs import JobLauncher
 from reslab.sweeps.summary import SweepFailed
@@ -43,9 +44,12 @@ class CommandJob(Job):
 
     @property
     def restartable_command(self) -> list[str]:
-        """The command for a scheduler that may start it more than once: each later start resumes the run."""
+        """The command for a scheduler that may start it more than once: each later start resumes the run.
+
+        A benchmark cannot be resumed, and begins anew.
+        """
         resumes = any(override.startswith("resume=") for override in self.overrides)
-        return self.command if resumes else [*self.command, "resume=auto"]
+        return self.command if resumes or "resume" not in self.options else [*self.command, "resume=auto"]
 
     @property
     def output(self) -> Path:
@@ -106,6 +110,9 @@ class CommandJob(Job):
         """
         result = self.run.result
         if self.has_ended:
+            if not self.run.has_ended and (failure := benchmark_error(self.run)) is not None:
+                self.returned.status, self.returned.return_value = JobStatus.FAILED, RunError(failure)
+                return f"#{self.number} failed: {failure}"
             if not self.run.has_ended:
                 self.returned.status, self.returned.return_value = JobStatus.COMPLETED, None
                 return f"#{self.number} finished: {self.folder / BENCHMARK_FILE}"
