@@ -18,7 +18,7 @@ class FakeJobs:
     """
 
     def __init__(self, result, stop=None):
-        self.function, self.stop, self.launched, self.batches, self.results = result, stop, [], [], {}
+        self.function, self.stop, self.launched, self.batches, self.ended = result, stop, [], [], {}
 
     def run(self, jobs):
         self.batches.append(list(jobs))
@@ -27,8 +27,11 @@ class FakeJobs:
                 raise KeyboardInterrupt
             self.launched.append(number)
             values = dict(override.split("=", 1) for override in overrides)
-            self.results[number] = {"status": "finished", "folder": f"job{number}"} | self.function(values)
-        return {number: self.results[number] for number in jobs}
+            self.ended[number] = {"status": "finished", "folder": f"job{number}"} | self.function(values)
+        return {number: self.ended[number] for number in jobs}
+
+    def results(self):
+        return self.ended
 
 
 def accuracy(values):

@@ -26,6 +26,9 @@ LOCK_SECONDS = 60
 locked: dict[Path, tuple[int, os.stat_result]] = {}
 
 
+IN_USE = "is in use: another process trains there"  # so ends the line of a FolderInUseError of a run
+
+
 class FolderInUseError(UserError):
     """Another process uses the folder."""
 
@@ -66,7 +69,7 @@ def sole_user(folder: Path) -> Iterator[bool]:
         try:
             held = lock.acquire(timeout=LOCK_SECONDS)
         except Timeout as error:
-            raise FolderInUseError(f"{folder} is in use: another process trains there") from error
+            raise FolderInUseError(f"{folder} {IN_USE}") from error
     with held:
         descriptor = os.open(folder, os.O_RDONLY) if os.name != "nt" else -1  # Windows cannot open folders
         locked[folder.absolute()] = descriptor, (folder / LOCK).stat()

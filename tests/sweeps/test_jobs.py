@@ -1,10 +1,12 @@
 import json
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
 from reslab.errors import UserError
+from reslab.files import IN_USE, FolderInUseError
 from reslab.run import ABSENT
 from reslab.sweeps.composition import Job
 from reslab.sweeps.folder import Sweep
@@ -125,8 +127,24 @@ def test_a_job_that_is_wrong_alone_is_left_to_fail_by_itself(sweep_jobs):
     assert jobs.launcher.launched == [[0]]
     other = ["model.groups=32"]
     jobs.check_combinations([jobs.compose(number, each) for number, each in enumerate([wrong, other, right])])
-    with pytest.raises(UserError, match=r"^trainer\.max_epochs=-1 and trainer\.max_steps=-1 would never end"):
+    with pytest.raises(UserError, match=r"^trainer\.max_epochs=-1 and trainer\.max_steps=-1 "):
         jobs.check_combinations([jobs.compose(number, each) for number, each in enumerate([wrong, other])])
+
+
+def test_the_folder_of_a_job_that_another_process_uses_is_left_alone(sweep_jobs, capsys):
+    class InUse(RecordingLauncher):
+        def launch_jobs(self, jobs):
+            error = FolderInUseError(f"{jobs[0].folder} {IN_USE}")
+            return [JobReturn(status=JobStatus.FAILED, _return_value=error)]
+
+    jobs = sweep_jobs(InUse())
+    begin(job := jobs.compose(0, ["seed=0"]))
+    before = {path: path.read_bytes() for path in job.folder.rglob("*") if path.is_file()}
+    result = jobs.run({0: ["seed=0"]})[0]
+    assert (result["status"], result["error"]) == ("unfinished", f"{job.folder} {IN_USE}")
+    assert {path: path.read_bytes() for path in job.folder.rglob("*") if path.is_file()} == before
+    assert capsys.readouterr().out == f"job 0 failed: {job.folder} is in use: another process trains there\n"
+    assert jobs.unrecorded == 0  # its folder is in the report
 
 
 @pytest.mark.parametrize("incomplete", ["", "seed: [1", None])

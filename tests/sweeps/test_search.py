@@ -8,9 +8,12 @@ from fake_searches import SPACE, FakeJobs, accuracy, make_search, trials
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from reslab import files
 from reslab.errors import UserError
+from reslab.sweeps.options import CONTINUES
 from reslab.sweeps.search import Search
 from reslab.sweeps.study import open_study
+from reslab.sweeps.summary import SweepFailed
 
 
 @pytest.mark.slow
@@ -155,9 +158,47 @@ def test_a_trial_whose_objective_is_not_a_number_is_reported_and_counts_as_faile
     ]
 
 
+@pytest.mark.parametrize("error", [f"out of time after …; {CONTINUES}", f"sweep/0 {files.IN_USE}"])
+def test_a_job_without_a_result_of_its_own_is_run_again_by_a_resumed_search(tmp_path, error):
+    make_search(tmp_path, trials=2).run(FakeJobs(lambda values: {"status": "failed", "error": error}))
+    assert [state for _, state, _, _ in trials(tmp_path)] == [TrialState.RUNNING] * 2
+    make_search(tmp_path, trials=2).run(jobs := FakeJobs(accuracy))
+    assert jobs.launched == [0, 1]
+    assert [state for _, state, _, _ in trials(tmp_path)] == [TrialState.COMPLETE] * 2
+
+
+def test_the_failed_trial_that_stops_a_search_is_not_run_again(tmp_path):
+    class Stopped(FakeJobs):
+        def run(self, jobs):
+            super().run(jobs)
+            raise SweepFailed
+
+    statuses = iter(["failed", "interrupted", "finished"])
+    stopped = Stopped(lambda values: accuracy(values) | {"status": next(statuses)})
+    with pytest.raises(SweepFailed):
+        make_search(tmp_path, trials=3, n_jobs=3).run(stopped)
+    states = [TrialState.FAIL, TrialState.RUNNING, TrialState.COMPLETE]
+    assert [state for _, state, _, _ in trials(tmp_path)] == states
+
+
+def test_a_search_without_any_number_has_no_best_trial(tmp_path, capsys):
+    search = make_search(tmp_path, trials=2)
+    search.run(FakeJobs(lambda values: {"val/accuracy": float("nan")}))
+    assert not search.has_best
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "best:   none, because no trial has ended with a number for val/accuracy"
+
+
+def test_trials_whose_folders_were_removed_are_counted(tmp_path):
+    search = make_search(tmp_path, trials=3)
+    search.run(FakeJobs(accuracy))
+    assert (search.lost([0, 1, 2]), search.lost([1])) == (0, 2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"objectives": ["val/loss", "val/loss"]}, "objective=[val/loss,val/loss] has val/loss twice: name each"),
         ({"trials": 0}, "hydra.sweeper.trials=0 must be an integer of at least 1"),
         ({"sampler": "tpa"}, "hydra.sweeper.sampler=tpa must be one of tpe, random, grid, qmc"),
         ({"sampler": "grid"}, "hydra.sweeper.sampler=grid needs a list or a range for x, not an interval"),

@@ -52,6 +52,17 @@ def test_jobs_that_have_not_begun_are_counted(sweep, capsys):
     assert "2 of 6 jobs have not begun" in capsys.readouterr().out.splitlines()
 
 
+def test_finished_trials_whose_folders_are_missing_are_not_called_new(sweep, capsys):
+    print_summary(sweep, planned=6, lost=1)
+    shown = capsys.readouterr().out.splitlines()
+    assert "the folder of 1 finished trial is missing" in shown
+    assert "1 of 6 jobs has not begun" in shown
+    print_summary(sweep, planned=6, lost=2)
+    shown = capsys.readouterr().out
+    assert "the folders of 2 finished trials are missing\n" in shown
+    assert "not begun" not in shown
+
+
 def test_a_report_that_cannot_be_written_is_one_line_after_the_table(sweep, capsys):
     (sweep.folder / "report.csv").mkdir()
     assert print_summary(sweep, planned=4) == 2

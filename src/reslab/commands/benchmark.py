@@ -53,7 +53,7 @@ outputs/benchmark/<model>-<data>/<date>_<time>/.
 
 
 def run_benchmark(config: DictConfig) -> None:
-    """Measure every case and print the results. If a case has failed, exit with status 1, or let the sweep record it."""
+    """Measure every case and print the results. If a case has failed, exit with status 1 or fail in the sweep."""
     if config.benchmark.mode == "inference":
         run_inference(config)
         return

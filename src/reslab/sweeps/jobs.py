@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from reslab.benchmarking.options import BENCHMARK_SCHEMA
 from reslab.configuration import flatten, has_prefix, name_of, quoted
 from reslab.errors import UserError
+from reslab.files import FolderInUseError
 from reslab.machine import asked_threads
 from reslab.options import Schema, check_option
 from reslab.run import Result, Run, canonical, differences, identity, older_options
@@ -63,6 +64,7 @@ class SweepJobs:
         self.sweep = Sweep(config.hydra.sweep.dir)
         self.threads = self.sweep.threads  # of each job that is not asked for another number; None: not known yet
         self.launched = False  # whether any job was
+        self.batch: list[Job] = []  # those that were launched last, and those that had ended before
         self.unrecorded = 0  # failed jobs whose folders could not be written
         # The folder is named after the time. With its name among the settings, every process uses the same one.
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
@@ -92,15 +94,32 @@ class SweepJobs:
             self.launcher.check_jobs(unfinished)
         self.fix_threads(unfinished)
         self.launched = self.launched or bool(unfinished)
+        self.batch = jobs
+        returned: list[JobReturn] = []
         if unfinished and isinstance(self.launcher, JobLauncher):
-            self.launcher.launch_jobs(unfinished)
+            returned += self.launcher.launch_jobs(unfinished)
         else:
             for group in consecutive(unfinished):
-                self.launcher.launch([job.overrides for job in group], initial_job_idx=group[0].number)
+                overrides = [job.overrides for job in group]
+                returned += self.launcher.launch(overrides, initial_job_idx=group[0].number) or ()
+        in_use = {job.number: error for job, each in zip(unfinished, returned, strict=False) if (error := used(each))}
         for job in unfinished if not self.are_benchmarks else ():
-            if not job.run.result_file.exists():
+            if job.number in in_use:
+                self.report_in_use(job, in_use[job.number])
+            elif not job.run.result_file.exists():
                 self.record_missing_result(job)
-        return {job.number: job.run.result for job in jobs}
+        results = self.results()
+        return results | {number: results[number] | {"error": str(error)} for number, error in in_use.items()}
+
+    def results(self) -> dict[int, Result]:
+        """Return what the folders of the jobs that were launched last hold, by the number of the job."""
+        return {job.number: job.run.result for job in self.batch}
+
+    def report_in_use(self, job: Job, error: FolderInUseError) -> None:
+        """Say that another process has the folder of a job. Nothing is written there."""
+        print(f"job {job.number} failed: {printable(error)}")
+        if not job.run.hydra_folder.is_dir():  # else the report has it
+            self.unrecorded += 1
 
     def fix_threads(self, jobs: Sequence[Job]) -> None:
         """Give each job that is not asked for a number of threads the one that the sweep has recorded.
@@ -235,6 +254,17 @@ class SweepJobs:
         if self.threads is not None:
             self.config.threads = self.threads
         self.sweep.write_record(self.config)
+
+
+def used(returned: JobReturn) -> FolderInUseError | None:
+    """Return the error of a job whose folder another process uses; None for another end of a job."""
+    try:
+        _ = returned.return_value
+    except FolderInUseError as error:
+        return error
+    except Exception:
+        return None
+    return None
 
 
 def consecutive(jobs: list[Job]) -> list[list[Job]]:

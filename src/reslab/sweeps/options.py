@@ -11,6 +11,7 @@ SEARCH = {  # the options of hydra/sweeper=optuna, without hydra.sweeper.
     "pruner": one_of("none", "median", "halving"),
     "storage": Kind("a database's URL, e.g. sqlite:///searches.db", NAME.allows) | NULL,
 }
+CONTINUES = "it continues when the sweep is resumed"  # so ends the error of a job that was out of time
 # What a search with a pruner adds to its jobs, so that a report of each validation reaches Optuna.
 PRUNING = "callbacks.pruning"
 PRUNING_OVERRIDE = f"+{PRUNING}={{_target_:reslab.sweeps.pruning.Pruning,folder:${{folder}}}}"

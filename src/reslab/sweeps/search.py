@@ -6,7 +6,7 @@ job are enough to resume a search that was killed, with the trials that it would
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ import optuna
 from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
+from reslab import files
 from reslab.errors import UserError
 from reslab.internals import continued_trial
 from reslab.options import check_option
-from reslab.run import FINISHED, PRUNED, Result, Run
+from reslab.run import ENDED, FINISHED, PRUNED, Result, Run
 from reslab.sweeps.jobs import SweepJobs
-from reslab.sweeps.options import PRUNING_OVERRIDE, SEARCH
+from reslab.sweeps.options import CONTINUES, PRUNING_OVERRIDE, SEARCH
 from reslab.sweeps.space import Space, grid_values, suggest_parameters
 from reslab.sweeps.study import IN_USE, create_study, errors_of_use
+from reslab.sweeps.summary import SweepFailed
 from reslab.text import printable
 from reslab.training.options import VALIDATION_METRICS
 
@@ -70,7 +72,7 @@ class Search:
         described = {name: distribution_to_json(distribution) for name, distribution in space.items()}
         definition = {"space": described, "fixed": fixed, "objectives": list(objectives), "pruner": pruner}
         self.study = create_study(folder, storage, objectives, definition)
-        self.postponed: set[int] = set()  # the numbers of trials that could not reach the database
+        self.postponed: set[int] = set()  # the numbers of trials that only a resumed search can end
 
     def run(self, jobs: SweepJobs) -> None:
         """Run the trials that have no result, and print the best one.
@@ -83,7 +85,15 @@ class Search:
                 overrides = {trial: self.overrides(trial) for trial in self.next_trials()}
             if not overrides:
                 break
-            results = jobs.run({trial.number: own for trial, own in overrides.items()})
+            try:
+                results = jobs.run({trial.number: own for trial, own in overrides.items()})
+            except SweepFailed:  # sweep.stop_on_failure=true; the trials of the other jobs stay running
+                results = jobs.results()
+                overrides = {trial: own for trial, own in overrides.items() if has_a_result(results[trial.number])}
+                with errors_of_use():
+                    for trial in overrides:
+                        self.report_result(trial, results[trial.number])
+                raise
             with errors_of_use():
                 for trial in overrides:
                     self.report_result(trial, results[trial.number])
@@ -138,10 +148,13 @@ class Search:
     def report_result(self, trial: optuna.Trial, result: Result) -> None:
         """Report the result of a job to Optuna. Raise UserError if it does not contain an objective.
 
-        A trial that could not reach the database has no result: it stays running, and a resumed search runs it.
+        A trial that could not reach the database, was out of time, or whose folder another process uses has no result:
+        it stays running, and a resumed search runs it.
         """
-        if str(result.get("error", "")).startswith(IN_USE):
+        error = str(result.get("error", ""))
+        if error.startswith(IN_USE):
             print(f"job {trial.number} could not reach the database of the search: resume= runs it again")
+        if error.startswith(IN_USE) or error.endswith((CONTINUES, files.IN_USE)):
             self.postponed.add(trial.number)
             return
         if result["status"] != FINISHED:
@@ -159,6 +172,16 @@ class Search:
             print(f"job {trial.number} counts as failed: its {not_numbers[0]} is not a number")
         self.study.tell(trial, list(values.values()))  # Optuna counts NaN as a failure
 
+    @property
+    def has_best(self) -> bool:
+        """Whether any trial has ended with a number for each objective."""
+        return any(trial.state == TrialState.COMPLETE for trial in self.study.get_trials(deepcopy=False))
+
+    def lost(self, numbers: Iterable[int]) -> int:
+        """Return how many trials have ended but are not among these numbers of the jobs that have a folder."""
+        trials = self.study.get_trials(deepcopy=False)
+        return len({trial.number for trial in trials if trial.state.is_finished()} - set(numbers))
+
     def print_best(self) -> None:
         """Print the best trial; for several objectives the trials that no other one surpasses in all of them."""
         trials = self.study.get_trials(deepcopy=False)
@@ -166,6 +189,7 @@ class Search:
         print(f"search: {len(trials)} trials, {', '.join(counts)}")
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         if not complete:
+            print(f"best:   none, because no trial has ended with a number for {' and '.join(self.objectives)}")
             return
         for trial in self.study.best_trials if len(self.objectives) > 1 else [self.study.best_trial]:
             values = " ".join(f"{n}={v:.6g}" for n, v in zip(self.objectives, trial.values, strict=True))
@@ -175,10 +199,16 @@ class Search:
             print(f"best:   job {trial.number}, {values}{others}: {printable(parameters)}")
 
 
+def has_a_result(result: Result) -> bool:
+    return result["status"] in (*ENDED, "failed")
+
+
 def check_options(objectives: Sequence[str], **options: Any) -> None:
     """Raise UserError for the first option of a search that is wrong."""
     for name, kind in SEARCH.items():
         check_option(f"hydra.sweeper.{name}", options[name], kind)
+    if repeated := [name for name in objectives if objectives.count(name) > 1]:
+        raise UserError(f"objective=[{','.join(objectives)}] has {repeated[0]} twice: name each result once")
     if options["pruner"] != "none" and (len(objectives) > 1 or objectives[0] not in VALIDATION_METRICS):
         metrics = ", ".join(VALIDATION_METRICS)
         raise UserError(f"hydra.sweeper.pruner={options['pruner']} needs one objective of {metrics}")

@@ -17,7 +17,7 @@ class SweepFailed(BaseException):
     """The end of a sweep in which jobs failed. After an Exception, Hydra would continue with the next job."""
 
 
-def print_summary(sweep: Sweep, planned: int, status: str = "finished", unrecorded: int = 0) -> int:
+def print_summary(sweep: Sweep, planned: int, status: str = "finished", unrecorded: int = 0, lost: int = 0) -> int:
     """Print and write the report of a sweep, and write how it ended.
 
     Args:
@@ -25,6 +25,7 @@ def print_summary(sweep: Sweep, planned: int, status: str = "finished", unrecord
         planned: how many jobs it has in all.
         status: finished, failed or interrupted.
         unrecorded: how many jobs failed and could not write it.
+        lost: how many trials of a search have ended whose folders were removed.
 
     Returns:
         How many jobs failed.
@@ -40,7 +41,9 @@ def print_summary(sweep: Sweep, planned: int, status: str = "finished", unrecord
         report = read_report([sweep.folder])
         begun, failed = len(report.entries), len(report.not_finished)
         print_report(report)
-    if (missing := planned - begun - unrecorded) > 0:
+    if lost:
+        print(f"the folder{'s' * (lost > 1)} of {lost} finished trial{'s are' if lost > 1 else ' is'} missing")
+    if (missing := planned - begun - unrecorded - lost) > 0:
         print(f"{missing} of {planned} jobs {'has' if missing == 1 else 'have'} not begun")
     with printed_errors(sweep):
         from reslab.reports.writing import FILES, write_report

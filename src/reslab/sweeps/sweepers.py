@@ -1,10 +1,11 @@
 """The sweepers: a grid (hydra/sweeper=basic) and a search by Optuna (hydra/sweeper=optuna)."""
 
+import logging
 import sys
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -23,6 +24,11 @@ from reslab.sweeps.options import SEARCH
 from reslab.sweeps.summary import SweepFailed, print_summary
 from reslab.sweeps.trust import resuming_command
 
+if TYPE_CHECKING:
+    from reslab.sweeps.search import Search
+
+log = logging.getLogger(__name__)
+
 
 class ResumableSweeper(Sweeper):
     """A sweeper that continues in a folder which already has jobs, and ends with a report.
@@ -35,6 +41,7 @@ class ResumableSweeper(Sweeper):
     def __init__(self, params: dict[str, Any], **options: Any) -> None:
         self.params, self.options = params, options
         self.planned = 0  # jobs, once their number is known
+        self.has_result = True  # not if a search ends without a best trial
         if nested := [name for name, value in params.items() if isinstance(value, Mapping)]:
             raise UserError(f"hydra.sweeper.params takes {nested[0]}.<option> as one name, not {nested[0]}: {{…}}")
 
@@ -72,6 +79,8 @@ class ResumableSweeper(Sweeper):
             raise
         if failed := self.summarize():
             raise SweepFailed(f"{failed} jobs failed")
+        if not self.has_result:
+            raise SweepFailed("no trial has a result")
 
     @property
     def continuation(self) -> str:
@@ -83,7 +92,12 @@ class ResumableSweeper(Sweeper):
         """Print the report of the jobs and return how many failed; a benchmark has no accuracies to report."""
         if self.jobs.are_benchmarks:
             return print_failed_benchmarks(self.jobs.sweep, self.planned, self.jobs.unrecorded)
-        return print_summary(self.jobs.sweep, self.planned, status, self.jobs.unrecorded)
+        return print_summary(self.jobs.sweep, self.planned, status, self.jobs.unrecorded, self.lost)
+
+    @property
+    def lost(self) -> int:
+        """How many jobs have ended whose folders were removed, where that is known."""
+        return 0
 
     def run(self, lines: list[str]) -> None:
         """Run the jobs. Each line is an override in Hydra's grammar, which may have several values: `seed=1,2`."""
@@ -129,6 +143,8 @@ def combinations(overrides: list[Override]) -> list[list[str]]:
 class OptunaSweeper(ResumableSweeper):
     """A search; conf/hydra/sweeper/optuna.yaml explains its options."""
 
+    search: "Search | None" = None  # once it has begun
+
     def run(self, lines: list[str]) -> None:
         require_package("optuna", "hydra/sweeper=optuna", "search")
         from reslab.sweeps.search import Search
@@ -140,6 +156,16 @@ class OptunaSweeper(ResumableSweeper):
         objectives = as_list(self.jobs.config.objective)
         check_space(self.jobs, fixed, space, objectives)
         self.jobs.write_record()
-        search = Search(self.jobs.sweep.folder, fixed, space, objectives, **self.options)
-        self.planned = search.trials
-        search.run(self.jobs)
+        if of_chance := [name for name in space if name in ("seed", "data.fold")]:
+            log.warning(
+                "%s is searched like any other option, so best: names the luckiest one: a trial is one run, no mean",
+                " and ".join(of_chance),
+            )
+        self.search = Search(self.jobs.sweep.folder, fixed, space, objectives, **self.options)
+        self.planned = self.search.trials
+        self.search.run(self.jobs)
+        self.has_result = self.search.has_best
+
+    @property
+    def lost(self) -> int:
+        return 0 if self.search is None else self.search.lost(self.jobs.sweep.jobs_by_number())

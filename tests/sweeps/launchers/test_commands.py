@@ -3,6 +3,7 @@ import sys
 import pytest
 from hydra.core.utils import JobStatus
 
+from reslab.files import FolderInUseError
 from reslab.sweeps.launchers.commands import CommandJob, own_share
 
 
@@ -39,6 +40,16 @@ def test_a_job_returns_its_objectives_or_its_error(tmp_path):
     assert failed.run.result["error"] == "exit status -9"
     assert failed.run.overrides == ["seed=3"]
     assert failed.run.config == {"objective": ["val/accuracy", "val/loss"], "resume": None, "seed": 3}
+
+
+def test_a_job_whose_folder_another_process_uses_writes_nothing_there(tmp_path):
+    job = command_job(tmp_path / "a")
+    job.folder.mkdir()
+    assert job.end("a is in use: another process trains there").endswith(
+        "failed: a is in use: another process trains there"
+    )
+    assert isinstance(job.returned._return_value, FolderInUseError)
+    assert list(job.folder.iterdir()) == []
 
 
 def test_a_benchmark_has_ended_without_objectives(tmp_path):

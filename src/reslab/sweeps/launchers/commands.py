@@ -12,6 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrid
 
 from reslab.configuration import A_RUN, as_list, own_flags, quoted
 from reslab.errors import FULL_ERROR, RunError
+from reslab.files import IN_USE, FolderInUseError
 from reslab.machine import OMP_NUM_THREADS, gpus, share_of_processors
 from reslab.processes import Guard
 from reslab.run import BENCHMARK_FILE
@@ -22,7 +23,6 @@ from reslab.sweeps.summary import SweepFailed
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.1  # between two checks whether a job has ended
-CONTINUES = "it continues when the sweep is resumed"  # a job that had to end before it was finished
 SAVING_SECONDS = 60  # that a job has to save and end, once it was asked to
 
 
@@ -122,6 +122,9 @@ class CommandJob(Job):
             return f"#{self.number} {result['status']}: {shown}"
         if self.run.has_failed:
             error = str(result["error"])
+        elif error is not None and error.endswith(IN_USE):  # the folder is that of another process
+            self.returned.status, self.returned.return_value = JobStatus.FAILED, FolderInUseError(error)
+            return f"#{self.number} failed: {error}"
         else:
             error = error or f"it ended without a result, see {self.output}"
             self.write_failure(error)

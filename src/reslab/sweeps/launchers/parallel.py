@@ -11,8 +11,8 @@ from reslab.machine import share_of_processors
 from reslab.options import MINUTES, NULL, check_option
 from reslab.processes import Guard
 from reslab.sweeps.launchers import commands
-from reslab.sweeps.launchers.commands import CONTINUES, POLL_SECONDS, CommandJob, CommandLauncher, log
-from reslab.sweeps.options import N_JOBS
+from reslab.sweeps.launchers.commands import POLL_SECONDS, CommandJob, CommandLauncher, log
+from reslab.sweeps.options import CONTINUES, N_JOBS
 
 
 @dataclass

@@ -20,7 +20,8 @@ from reslab.machine import is_first_process
 from reslab.options import NULL, POSITIVE, check_option, integer, require_package
 from reslab.run import Run
 from reslab.sweeps.composition import Job
-from reslab.sweeps.launchers.commands import CONTINUES, CommandJob, CommandLauncher
+from reslab.sweeps.launchers.commands import CommandJob, CommandLauncher
+from reslab.sweeps.options import CONTINUES
 
 log = logging.getLogger(__name__)
 SQUEUE_SECONDS = 5  # between two requests to SLURM's controller, which serves all users
