@@ -273,8 +273,14 @@ def test_a_network_whose_shapes_cannot_be_known_beforehand_may_train(
     end: Callable[[OwnNetwork, Tensor], object],
 ) -> None:
     network = OwnNetwork(end)
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     check_shapes(network, 4, 1, 8, 10, "digits")
     check_evaluated_shape(network, 1, 8, 16)
+    torch.testing.assert_close(network.state_dict(), state, rtol=0, atol=0)
+    with pytest.raises(
+        UserError, match=r"^this model answers \(N, 10\) to a batch of N images, but it must answer \(N, 5"
+    ):
+        check_shapes(network, 4, 1, 8, 5, "digits")
     assert network(torch.ones(4, 1, 8, 8)).shape == (4, 10)
 
 

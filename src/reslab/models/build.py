@@ -78,7 +78,8 @@ def check_shapes(
 ) -> None:
     """Raise UserError if the network cannot train on batches of this shape, or answers with another shape than it must.
 
-    Nothing is computed. An error of the network is reported as one of the sizes only where other sizes work.
+    An error of the network is reported as one of the sizes only where other sizes work. Weights, buffers and generators
+    stay as they are.
 
     Args:
         network: the network, in training mode.
@@ -95,14 +96,19 @@ def check_shapes(
     others = {"data.batch_size=2": (2, image_size)} if batch_size == 1 else {}
     others |= {f"data.image_size={size}": (batch_size, size) for size in sizes}
     try:
-        answer = answer_on_meta(network, batch_size, channels, image_size)
+        answer = answer_to_batch(network, batch_size, channels, image_size)
     except Exception as error:
         if works := working_size(network, channels, others):
             small = f"data.batch_size={batch_size} of {image_size}-pixel images"
             raise UserError(f"this model cannot train on {small}: {first_line(error)}; {works} works") from error
-        if isinstance(error, RuntimeError):  # torch's: perhaps only this pass cannot be computed, and training can
+        if not isinstance(error, RuntimeError):
+            raise
+        batch_size = 2
+        try:  # torch cannot know the shapes beforehand of a network that looks at the values of its images
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                answer = answer_to_batch(network, batch_size, channels, image_size, device="cpu")
+        except Exception:  # training reports it, on its own device
             return
-        raise
     if not isinstance(answer, Tensor) or answer.shape != (batch_size, num_classes):
         raise UserError(
             f"this model answers {shape_words(answer, batch_size)} to a batch of N images, but it must answer "
@@ -118,7 +124,7 @@ def check_evaluated_shape(network: nn.Module, channels: int, image_size: int, ev
     """
     network.eval()
     try:
-        answer_on_meta(network, 1, channels, eval_size)
+        answer_to_batch(network, 1, channels, eval_size)
     except Exception as error:
         if working_size(network, channels, {"data.image_size": (1, image_size)}):
             reason = f"this model cannot evaluate images of data.eval_size={eval_size}: {first_line(error)}"
@@ -129,18 +135,18 @@ def check_evaluated_shape(network: nn.Module, channels: int, image_size: int, ev
         network.train()
 
 
-def answer_on_meta(network: nn.Module, batch_size: int, channels: int, image_size: int) -> Any:
-    """Return what the network answers to a batch of a shape, on a device of torch that computes shapes only."""
+def answer_to_batch(network: nn.Module, batch_size: int, channels: int, image_size: int, device: str = "meta") -> Any:
+    """Return what the network answers to a batch of a shape; on the device `meta`, torch computes shapes only."""
     named = [*network.named_parameters(), *network.named_buffers()]
-    state = {name: tensor.to("meta") for name, tensor in named}
-    return functional_call(network, state, torch.empty(batch_size, channels, image_size, image_size, device="meta"))
+    state = {name: tensor.detach().to(device, copy=True) for name, tensor in named}
+    return functional_call(network, state, torch.zeros(batch_size, channels, image_size, image_size, device=device))
 
 
 def working_size(network: nn.Module, channels: int, sizes: Mapping[str, tuple[int, int]]) -> str | None:
     """Return the first of some sizes of a batch and of its images, by name, that the network can take."""
     for name, (batch_size, image_size) in sizes.items():
         with suppress(Exception):
-            answer_on_meta(network, batch_size, channels, image_size)
+            answer_to_batch(network, batch_size, channels, image_size)
             return name
     return None
 
