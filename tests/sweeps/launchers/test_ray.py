@@ -1,7 +1,11 @@
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from reslab.errors import UserError
-from reslab.sweeps.launchers.ray import RayLauncher
+from reslab.interruption import signals
+from reslab.sweeps.launchers.ray import RayLauncher, run_command
 
 
 def local(**resources):
@@ -19,6 +23,39 @@ def test_a_job_that_would_wait_forever_is_refused(resources, line):
     with pytest.raises(UserError, match=f"^{line}$"):
         local(**resources).check_resources({"CPU": 2.0})
     local(**resources, address="auto").check_resources({"CPU": 2.0})  # this cluster may grow
+
+
+def test_what_cannot_run_is_refused_before_the_sweeps_folder_changes(monkeypatch):
+    initialized, ended = [], []
+
+    class Cluster:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            ended.append(True)
+
+    def init(**options):
+        initialized.append(options["address"])
+        return Cluster()
+
+    ray = SimpleNamespace(init=init, cluster_resources=lambda: {"CPU": 2.0})
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr("reslab.sweeps.launchers.ray.require_package", lambda *names: None)
+    monkeypatch.setattr(signals, "listen", lambda: None)
+    with pytest.raises(UserError, match=r"^hydra\.launcher\.num_cpus=64 is more than the 2 of this machine$"):
+        local(num_cpus=64).check_jobs([])
+    assert (initialized, ended) == (["local"], [True])
+    launcher = local()
+    launcher.check_jobs([])
+    assert launcher.connect() is launcher.connect()
+    assert (initialized, ended) == (["local"] * 2, [True])
+
+
+def test_a_task_whose_folder_has_disappeared_does_not_end_the_others(tmp_path):
+    outcome = run_command(["true"], str(tmp_path / "removed" / "output.txt"))
+    assert str(outcome).startswith("its command cannot be started: [Errno 2] No such file or directory")
+    assert run_command(["false"], str(tmp_path / "output.txt")) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from reslab.configuration import CONF
 from reslab.errors import Interrupted, RunError, UserError
@@ -119,6 +120,16 @@ def test_what_slurm_refuses_is_one_line(launch, slurm_commands, option, line):
     slurm_commands("echo 'sbatch: error: invalid partition specified: gpuu' >&2; exit 1")
     with pytest.raises(UserError, match=f"^{line}"):
         launch(1, launcher=SlurmLauncher(**OPTIONS | option))
+
+
+def test_a_parameter_that_slurm_does_not_know_is_refused_before_the_sweeps_folder_changes(slurm_commands, tmp_path):
+    pytest.importorskip("submitit")
+    slurm_commands("exit 1")
+    launcher = SlurmLauncher(**OPTIONS | {"slurm_constrain": "a100"})
+    launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "sweep")}}})
+    with pytest.raises(UserError, match=r"^hydra\.launcher: Unknown argument 'constrain'"):
+        launcher.check_jobs([])
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_jobs_that_slurm_takes_during_ctrl_c_are_not_forgotten(launch, slurm_commands, tmp_path, capsys, monkeypatch):

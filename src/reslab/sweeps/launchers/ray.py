@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from reslab.interruption import signals
 from reslab.machine import asked_threads
 from reslab.options import MAX_PROCESSORS, NAME, between, check_option, require_package
 from reslab.processes import Guard
+from reslab.sweeps.composition import Job
 from reslab.sweeps.launchers import commands
 from reslab.sweeps.launchers.commands import POLL_SECONDS, SAVING_SECONDS, CommandJob, CommandLauncher, log
 
@@ -34,18 +36,40 @@ class RayLauncher(CommandLauncher):
         check_option("hydra.launcher.address", address, NAME)
         for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
             check_option(f"hydra.launcher.{name}", value, between(0, MAX_PROCESSORS))
+        self.cluster: Any = None
         self.address, self.resources = address, {"num_cpus": num_cpus, "num_gpus": num_gpus}
 
     def threads(self) -> int:
         return asked_threads() or max(1, int(self.resources["num_cpus"]))  # Ray sets OMP_NUM_THREADS so for a task
 
-    def run_commands(self, jobs: list[CommandJob]) -> None:
+    def check_jobs(self, jobs: Sequence[Job]) -> None:
+        """Raise UserError if Ray is missing or its cluster cannot run the jobs."""
+        self.connect()
+
+    def connect(self) -> Any:
+        """Return the connection to the cluster, which `check_jobs` may have made. Raise UserError as it does."""
         require_package("ray", "hydra/launcher=ray", "ray")
         import ray
 
-        with ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR):
+        if self.cluster is None:
+            self.cluster = ray.init(
+                address=self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+            )
             signals.listen()  # Ray has installed a handler of its own
-            self.check_resources(ray.cluster_resources())
+            try:
+                self.check_resources(ray.cluster_resources())
+            except UserError:
+                with self.cluster:  # it ends the connection
+                    self.cluster = None
+                raise
+        return self.cluster
+
+    def run_commands(self, jobs: list[CommandJob]) -> None:
+        cluster = self.connect()
+        import ray
+
+        self.cluster = None  # the next batch of jobs connects again
+        with cluster:
             for name in (
                 __name__,
                 commands.__name__,
@@ -74,22 +98,27 @@ class RayLauncher(CommandLauncher):
         with signals.deferred():
             while running and signals.caught is None and not self.must_stop(jobs):
                 for ended in ray.wait(list(running), timeout=POLL_SECONDS)[0]:
-                    exit_status, job = ray.get(ended), running.pop(ended)
-                    self.report_end(job, job.error_of(exit_status), jobs)
+                    outcome, job = ray.get(ended), running.pop(ended)
+                    error = outcome if isinstance(outcome, str) else job.error_of(outcome)
+                    self.report_end(job, error, jobs)
             for unfinished in running:
                 ray.cancel(unfinished)
             if running:
                 ray.wait(list(running), num_returns=len(running))  # each job saves and ends
 
 
-def run_command(command: list[str], output: str) -> int:
-    """Run a command as a task of Ray and return its exit status.
+def run_command(command: list[str], output: str) -> int | str:
+    """Run a command as a task of Ray and return its exit status, or why it cannot be started.
 
     If the task's process is killed, the command saves and ends, and Ray starts the task again, which resumes the run.
     """
     environment = {name: value for name, value in os.environ.items() if name != FULL_ERROR}  # the sweep's own choice
-    with Path(output).open("ab") as file, Guard() as guard:
-        process = guard.start(command, env=environment, stdout=file, stderr=file)
+    with ExitStack() as resources:
+        try:
+            file, guard = resources.enter_context(Path(output).open("ab")), resources.enter_context(Guard())
+            process = guard.start(command, env=environment, stdout=file, stderr=file)
+        except OSError as error:  # the folder may have disappeared
+            return f"its command cannot be started: {error}"
         try:
             while process.poll() is None:  # process.wait() would not notice that the task is cancelled
                 time.sleep(POLL_SECONDS)

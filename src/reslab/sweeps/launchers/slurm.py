@@ -79,6 +79,7 @@ class SlurmLauncher(CommandLauncher):
         """Raise UserError for what SLURM would accept but could not run."""
         if shutil.which("sbatch") is None:
             raise UserError("hydra/launcher=slurm needs the command sbatch: start the sweep where jobs are submitted")
+        self.executor()
         timeout_min, delay_s = self.parameters["timeout_min"], self.parameters["slurm_signal_delay_s"]
         if timeout_min is not None and 60 * timeout_min <= delay_s + 60:
             raise UserError(
@@ -92,17 +93,23 @@ class SlurmLauncher(CommandLauncher):
                     needed = f"trainer.{option}={devices} needs hydra.launcher.{name}={devices}, not {tasks}"
                     raise UserError(f"{needed}: one task per device")
 
-    def submit(self, jobs: list[CommandJob], ids: dict[str, CommandJob]) -> None:
-        """Submit jobs and add them to `ids`. Raise UserError for what submitit or sbatch refuses."""
+    def executor(self) -> Any:
+        """Return submitit's executor. Raise UserError if submitit is missing or refuses a parameter."""
         require_package("submitit", "hydra/launcher=slurm", "slurm")
         import submitit
-        from submitit.core.utils import FailedJobError
 
         executor = submitit.AutoExecutor(self.logs, cluster="slurm")
         try:
             executor.update_parameters(**self.parameters, stderr_to_stdout=True, slurm_setup=setup_commands())
         except NameError as error:  # of a parameter that +hydra.launcher. adds
             raise UserError(f"hydra.launcher: {str(error).splitlines()[0]}") from error
+        return executor
+
+    def submit(self, jobs: list[CommandJob], ids: dict[str, CommandJob]) -> None:
+        """Submit jobs and add them to `ids`. Raise UserError for what submitit or sbatch refuses."""
+        executor = self.executor()
+        from submitit.core.utils import FailedJobError
+
         jobs = [job for job in jobs if self.is_prepared(job, jobs)]
         if not jobs:
             return
