@@ -54,6 +54,12 @@ class Job:
         return self.composed[1]
 
     @property
+    def processes(self) -> int:
+        """How many processes it has on one machine, one for each device; 1 if only the machine can tell."""
+        devices = self.options.get("trainer", {}).get("devices", 1)
+        return devices if isinstance(devices, int) else len(devices) if isinstance(devices, list) else 1
+
+    @property
     def run(self) -> Run:
         return Run(self.folder)
 
@@ -62,13 +68,13 @@ class Job:
         """The options in a form that resolves their interpolations."""
         return OmegaConf.create(self.options)
 
-    def write_failure(self, error: str) -> None:
+    def write_failure(self, error: str, *, interrupted: bool = False) -> None:
         """Write the error into the job's folder, with settings if it has none: reports and `resume=` need them."""
         with suppress(OSError):  # the place in which its folder was may be gone too, or the disk full
             if not self.run.has_settings:
                 task = [override for override in filter_overrides(self.overrides) if not override.startswith("resume=")]
                 self.run.write_settings(OmegaConf.to_yaml(self.config), task)
-            self.run.fail(error)
+            self.run.fail(error, interrupted=interrupted)
 
 
 class Composer:

@@ -42,8 +42,12 @@ class JobLauncher(Launcher):
         composer = Composer(self.config_loader, self.config)
         return self.launch_jobs([composer.compose(*each) for each in numbered])
 
-    def threads(self) -> int | None:
-        """Return the number of threads of each job; None if only the job can tell."""
+    def threads(self, processes: int = 1) -> int | None:
+        """Return the number of threads of each process of each job; None if only the job can tell.
+
+        Args:
+            processes: how many a job has.
+        """
         return None
 
     def check_jobs(self, jobs: Sequence[Job]) -> None:
@@ -129,14 +133,17 @@ class SweepJobs:
         """
         for job in jobs:
             if self.composer.option(job.overrides, "threads", otherwise=1) is None:
-                number = (job.saved or {}).get("threads") or self.chosen_threads()
+                number = (job.saved or {}).get("threads") or self.chosen_threads(jobs)
                 job.overrides = job.overrides if number is None else [*job.overrides, f"threads={number}"]
 
-    def chosen_threads(self) -> int | None:
-        """Return the number of threads of a new job, which is chosen and recorded when the sweep begins."""
+    def chosen_threads(self, jobs: Sequence[Job]) -> int | None:
+        """Return the number of threads of a new job, which is chosen and recorded when the sweep begins.
+
+        It is the same for all jobs, so that their weights can be compared: what the jobs with the most devices have.
+        """
         if self.threads is None:
             if isinstance(self.launcher, JobLauncher):
-                self.threads = self.launcher.threads()
+                self.threads = self.launcher.threads(max(job.processes for job in jobs))
             else:  # the jobs run in this process, one at a time
                 self.threads = asked_threads() or self.threads_of_torch()
             self.write_record()

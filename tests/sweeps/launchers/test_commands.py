@@ -77,7 +77,13 @@ def test_an_error_is_the_exit_status_or_what_a_refused_command_printed(tmp_path)
 
 @pytest.mark.parametrize(
     ("devices", "slots", "shares"),
-    [("0123", 2, ["02", "13"]), ("012", 2, ["02", "1"]), ("35", 2, ["3", "5"]), ("35", 3, ["3", "5", "3"])],
+    [
+        ("0123", 2, ["02", "13"]),
+        ("012", 2, ["0", "1"]),
+        ("01234567", 3, ["03", "14", "25"]),
+        ("35", 2, ["3", "5"]),
+        ("35", 3, ["3", "5", "3"]),
+    ],
 )
 def test_jobs_share_the_gpus(devices, slots, shares):
     assert [own_share(list(devices), slot, slots) for slot in range(slots)] == [list(each) for each in shares]

@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,9 @@ from reslab.errors import Interrupted, RunError, UserError
 from reslab.interruption import signals
 from reslab.reports.leaderboard import read_report
 from reslab.run import Run
+from reslab.sweeps.folder import Sweep
 from reslab.sweeps.launchers import commands
+from reslab.sweeps.launchers.commands import CommandJob
 from reslab.sweeps.launchers.parallel import ParallelLauncher
 from reslab.sweeps.summary import SweepFailed
 
@@ -31,8 +34,18 @@ def test_jobs_run_two_at_a_time_each_with_its_share(launch, results, tmp_path):
 
 def test_jobs_divide_the_threads(monkeypatch, script):
     assert [ParallelLauncher(n_jobs=number).threads() for number in (1, 3, 9)] == [8, 2, 1]
+    assert [ParallelLauncher(n_jobs=number).threads(processes=2) for number in (1, 3, 9)] == [4, 1, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert ParallelLauncher(n_jobs=2).threads() == 3
+    assert ParallelLauncher(n_jobs=2).threads(processes=2) == 3
+
+
+@pytest.mark.parametrize(("devices", "threads"), [(1, "8"), (2, "4"), ([0, 1, 2, 3], "2"), ("auto", "8")])
+def test_the_processes_of_a_job_divide_its_threads(script, tmp_path, devices, threads):
+    started = []
+    guard = SimpleNamespace(start=lambda command, env, **files: started.append(env))
+    options = {"trainer": {"devices": devices}}
+    CommandJob(0, [], lambda: (tmp_path / "job", options)).start(guard, slot=0, slots=1)
+    assert started[0]["OMP_NUM_THREADS"] == threads
 
 
 @pytest.mark.slow
@@ -154,6 +167,16 @@ def test_after_a_signal_the_running_jobs_save_and_no_other_begins(launch, tmp_pa
     assert was_interrupted_before_the_third_job(tmp_path / "sweep")
     line = "Waiting up to 60 s until #0, #1 have saved; Ctrl-C again kills them"
     assert capfd.readouterr().out.splitlines().count(line) == 1
+
+
+@pytest.mark.slow
+def test_a_job_that_is_ended_before_it_has_written_anything_has_begun(launch, results, interrupted):
+    folder = interrupted(12, "began", "asked")
+    with pytest.raises(Interrupted):
+        launch(12, 3, launcher=ParallelLauncher(n_jobs=1))
+    (result,) = results()
+    assert result["status"] == "interrupted"
+    assert [run.folder for run in Sweep(folder.parent).jobs] == [folder]
 
 
 def processes_of(folder):

@@ -74,6 +74,7 @@ def test_a_wrong_option_is_one_line(resources, line):
 def test_a_job_has_as_many_threads_as_processors(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert [local(num_cpus=number).threads() for number in (4, 1.5, 0.5)] == [4, 1, 1]
+    assert local(num_cpus=4).threads(processes=2) == 2
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert local(num_cpus=4).threads() == 3
 

@@ -71,7 +71,7 @@ class CommandJob(Job):
             slots: how many jobs may run at the same time.
         """
         self.prepare_folder()
-        environment = os.environ | {OMP_NUM_THREADS: str(share_of_processors(slots))}
+        environment = os.environ | {OMP_NUM_THREADS: str(share_of_processors(slots * self.processes))}
         environment.pop(FULL_ERROR, None)  # the sweep sets it for itself; the job's log has the traceback
         if devices := gpus():
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(own_share(devices, slot, slots))
@@ -97,6 +97,11 @@ class CommandJob(Job):
         except OSError:
             return ""
         return lines[-1] if lines else ""
+
+    def record_interruption(self) -> None:
+        """Write that the sweep has ended the job, if it had begun but has left nothing, as before its first step."""
+        if not self.run.hydra_folder.is_dir() and not self.has_ended:
+            self.write_failure("it was ended with the sweep before it had saved anything", interrupted=True)
 
     def end(self, error: str | None) -> str:
         """Set what the job returns.
@@ -133,8 +138,8 @@ class CommandJob(Job):
 
 
 def own_share(devices: list[str], slot: int, slots: int) -> list[str]:
-    """Return the GPUs of a job. If more jobs run at the same time than there are GPUs, jobs share them."""
-    return devices[slot::slots] or [devices[slot % len(devices)]]
+    """Return the GPUs of a job: as many for each. If more jobs run than there are GPUs, jobs share them."""
+    return devices[slot::slots][: len(devices) // slots] or [devices[slot % len(devices)]]
 
 
 class CommandLauncher(JobLauncher):

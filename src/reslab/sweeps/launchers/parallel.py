@@ -54,8 +54,8 @@ class ParallelLauncher(CommandLauncher):
         check_option("hydra.launcher.timeout_min", timeout_min, MINUTES | NULL)
         self.n_jobs, self.timeout_min = n_jobs, timeout_min
 
-    def threads(self) -> int:
-        return share_of_processors(self.n_jobs)
+    def threads(self, processes: int = 1) -> int:
+        return share_of_processors(self.n_jobs * processes)
 
     def run_commands(self, jobs: list[CommandJob]) -> None:
         log.info("Launching %d jobs, %d at a time", len(jobs), self.n_jobs)
@@ -71,6 +71,7 @@ class ParallelLauncher(CommandLauncher):
             finally:  # also after a second Ctrl-C
                 for each in running.values():
                     guard.end(each.process)
+                    each.job.record_interruption()
 
     def fill_slots(
         self, waiting: list[CommandJob], running: dict[int, Running], guard: Guard, jobs: list[CommandJob]

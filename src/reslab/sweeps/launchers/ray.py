@@ -39,8 +39,10 @@ class RayLauncher(CommandLauncher):
         self.cluster: Any = None
         self.address, self.resources = address, {"num_cpus": num_cpus, "num_gpus": num_gpus}
 
-    def threads(self) -> int:
-        return asked_threads() or max(1, int(self.resources["num_cpus"]))  # Ray sets OMP_NUM_THREADS so for a task
+    def threads(self, processes: int = 1) -> int:
+        return asked_threads() or max(
+            1, int(self.resources["num_cpus"] / processes)
+        )  # Ray sets OMP_NUM_THREADS so for a task
 
     def check_jobs(self, jobs: Sequence[Job]) -> None:
         """Raise UserError if Ray is missing or its cluster cannot run the jobs."""

@@ -56,8 +56,8 @@ class SlurmLauncher(CommandLauncher):
                 check_option(f"hydra.launcher.{name}", parameters[name], kind)
         self.max_requeues, self.parameters = max_requeues, parameters
 
-    def threads(self) -> int | None:
-        """Return the processors of a task; None if the cluster decides, because cpus_per_task is null."""
+    def threads(self, processes: int = 1) -> int | None:
+        """Return the processors of a task, which is one process; None if the cluster decides: cpus_per_task is null."""
         number: int | None = self.parameters["cpus_per_task"]
         return number
 
