@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 from optuna.trial import TrialState
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset
@@ -182,3 +183,11 @@ def test_hooks_are_found(register: str) -> None:
     assert internals.has_hooks(network.modules())
     hook.remove()
     assert not internals.has_hooks(network.modules())
+
+
+def test_the_error_of_a_job_is_read_without_a_line_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    error, finished = ValueError("a"), JobReturn(status=JobStatus.COMPLETED)
+    failed = JobReturn(status=JobStatus.FAILED)
+    failed.return_value, finished.return_value = error, 1
+    assert (internals.error_of_job(failed), internals.error_of_job(finished)) == (error, None)
+    assert capsys.readouterr() == ("", "")

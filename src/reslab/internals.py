@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import optuna
     import torch
     from hydra.core.override_parser.types import Override
+    from hydra.core.utils import JobReturn
     from torch.utils.data import DataLoader
 
 JOIN_SECONDS = 0.02  # between two looks whether the processes of a run have met
@@ -132,6 +133,16 @@ def observed_processes(observe: "Callable[[Sequence[subprocess.Popen[bytes]]], N
         yield
     finally:
         module._launch_process_observer = original
+
+
+def error_of_job(returned: "JobReturn") -> BaseException | None:
+    """Return the error that has ended a job of Hydra; None if none has.
+
+    hydra.core.utils.JobReturn._return_value: the public property writes a line to the terminal before it raises the
+    error.
+    """
+    error = returned._return_value
+    return error if isinstance(error, BaseException) else None
 
 
 def continued_trial(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> "optuna.Trial":

@@ -251,7 +251,7 @@ def test_jobs_with_new_values_wait_for_one_composition_of_each_kind(sweep_jobs, 
     monkeypatch.setattr(
         jobs.composer.config_loader, "load_sweep_config", lambda *each: composed.append(each[1]) or compose(*each)
     )
-    monkeypatch.setattr(jobs.launcher, "launch_jobs", lambda launched: composed.append(len(launched)))
+    monkeypatch.setattr(jobs.launcher, "launch_jobs", lambda launched: composed.append(len(launched)) or [])
     monkeypatch.setattr(jobs, "record_missing_result", lambda job: None)
     overrides = {number: [f"model=resnet{8 + 6 * (number % 2)}", f"seed={number}"] for number in range(100)}
     jobs.run(overrides)

@@ -321,8 +321,8 @@ def test_a_run_that_was_resumed_for_longer_says_so(composed, tmp_path):
     assert "requested" not in fit.train(composed(*options, f"resume={tmp_path}"))
     fit.train(composed(*options, f"resume={tmp_path}", "trainer.max_epochs=2"))
     result = fit.train(composed(*options, f"resume={tmp_path}", "trainer.max_steps=50", "trainer.max_epochs=-1"))
-    length = ("step", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
-    requested = [(0, 1, -1, None), (20, 2, -1, None), (40, -1, 50, None)]
+    length = ("step", "trainer.max_epochs", "trainer.max_steps")
+    requested = [(0, 1, -1), (20, 2, -1), (40, -1, 50)]
     assert result["requested"] == [dict(zip(length, values, strict=True)) for values in requested]
 
 

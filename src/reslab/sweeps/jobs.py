@@ -15,6 +15,7 @@ from reslab.benchmarking.options import BENCHMARK_SCHEMA
 from reslab.configuration import flatten, has_prefix, name_of, quoted
 from reslab.errors import UserError
 from reslab.files import FolderInUseError
+from reslab.internals import error_of_job
 from reslab.machine import asked_threads
 from reslab.options import Schema, check_option
 from reslab.run import Result, Run, canonical, differences, identity, older_options
@@ -265,13 +266,8 @@ class SweepJobs:
 
 def used(returned: JobReturn) -> FolderInUseError | None:
     """Return the error of a job whose folder another process uses; None for another end of a job."""
-    try:
-        _ = returned.return_value
-    except FolderInUseError as error:
-        return error
-    except Exception:
-        return None
-    return None
+    error = error_of_job(returned)
+    return error if isinstance(error, FolderInUseError) else None
 
 
 def consecutive(jobs: list[Job]) -> list[list[Job]]:
