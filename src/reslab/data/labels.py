@@ -241,13 +241,11 @@ def words_of_splits(
         words = column.values
         if unknown := [word for word in dict.fromkeys(words) if split_named(word) is None]:
             raise UserError(f"{file}: {first_few(unknown)} is no split: the splits are train, val and test")
-        if (
-            own
-            and (other := next((row for row, word in enumerate(words) if split_named(word) != own), None)) is not None
-        ):
+        contradicting = ((name, word) for name, word in zip(names, words, strict=True) if split_named(word) != own)
+        for name, word in contradicting if own else ():
             raise UserError(
-                f"{file} is the split {own} by its name, and its column {column.name} says {words[other]} of "
-                f"{names[other]}: correct or remove the column, or give the file another name"
+                f"{file} is the split {own} by its name, and its column {column.name} says {word} of {name}: correct "
+                "or remove the column, or give the file another name"
             )
         return words
     if is_one_of_several:

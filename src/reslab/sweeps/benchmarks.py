@@ -5,6 +5,7 @@ from typing import Any
 
 from reslab.run import BENCHMARK_FILE, Run
 from reslab.sweeps.folder import Sweep
+from reslab.sweeps.summary import print_not_begun
 from reslab.text import printable
 
 
@@ -44,6 +45,5 @@ def print_failed_benchmarks(sweep: Sweep, planned: int, unrecorded: int = 0) -> 
             reasons.setdefault(error, []).append(f"job {number}")
     for error, names in reasons.items():
         print(f"{', '.join(names)} failed: {printable(error)}")
-    if (missing := planned - len(numbers) - unrecorded) > 0:
-        print(f"{missing} of {planned} jobs {'has' if missing == 1 else 'have'} not begun")
+    print_not_begun(planned - len(numbers) - unrecorded, planned)
     return sum(map(len, reasons.values())) + unrecorded

@@ -6,7 +6,7 @@ job are enough to resume a search that was killed, with the trials that it would
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +89,11 @@ class Search:
                 results = jobs.run({trial.number: own for trial, own in overrides.items()})
             except SweepFailed:  # sweep.stop_on_failure=true; the trials of the other jobs stay running
                 results = jobs.results()
-                overrides = {trial: own for trial, own in overrides.items() if has_a_result(results[trial.number])}
-                with errors_of_use():
-                    for trial in overrides:
-                        self.report_result(trial, results[trial.number])
+                self.report_results(
+                    {trial: results[trial.number] for trial in overrides if has_a_result(results[trial.number])}
+                )
                 raise
-            with errors_of_use():
-                for trial in overrides:
-                    self.report_result(trial, results[trial.number])
+            self.report_results({trial: results[trial.number] for trial in overrides})
         with errors_of_use():
             self.print_best()
 
@@ -144,6 +141,11 @@ class Search:
 
     def overrides(self, trial: optuna.Trial) -> list[str]:
         return [*self.fixed, *self.pruning, *(f"{name}={trial.params[name]}" for name in self.space)]
+
+    def report_results(self, results: Mapping[optuna.Trial, Result]) -> None:
+        with errors_of_use():
+            for trial, result in results.items():
+                self.report_result(trial, result)
 
     def report_result(self, trial: optuna.Trial, result: Result) -> None:
         """Report the result of a job to Optuna. Raise UserError if it does not contain an objective.

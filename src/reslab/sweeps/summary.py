@@ -43,8 +43,7 @@ def print_summary(sweep: Sweep, planned: int, status: str = "finished", unrecord
         print_report(report)
     if lost:
         print(f"the folder{'s' * (lost > 1)} of {lost} finished trial{'s are' if lost > 1 else ' is'} missing")
-    if (missing := planned - begun - unrecorded - lost) > 0:
-        print(f"{missing} of {planned} jobs {'has' if missing == 1 else 'have'} not begun")
+    print_not_begun(planned - begun - unrecorded - lost, planned)
     with printed_errors(sweep):
         from reslab.reports.writing import FILES, write_report
 
@@ -56,6 +55,12 @@ def print_summary(sweep: Sweep, planned: int, status: str = "finished", unrecord
     with suppress(OSError):  # a full disk may be why jobs failed
         sweep.write_result("failed" if failed and status == "finished" else status, begun, failed)
     return failed
+
+
+def print_not_begun(missing: int, planned: int) -> None:
+    """Print how many of the planned jobs have not begun, if there are any."""
+    if missing > 0:
+        print(f"{missing} of {planned} jobs {'has' if missing == 1 else 'have'} not begun")
 
 
 @contextmanager

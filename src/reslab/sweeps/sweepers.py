@@ -115,10 +115,9 @@ class GridSweeper(ResumableSweeper):
         self.jobs.write_record()
         numbered = list(enumerate(jobs))
         size = size or len(numbered)
-        composed = [self.jobs.compose(number, job) for number, job in numbered]
         if size < len(numbered):  # otherwise the only batch has all values
-            self.jobs.check_values(composed)
-        self.jobs.check_combinations(composed)
+            self.jobs.check_values([self.jobs.compose(*each) for each in numbered])
+        self.jobs.check_combinations(self.jobs.compose(*each) for each in numbered)  # up to the first without a mistake
         for start in range(0, len(numbered), size):
             self.jobs.run(dict(numbered[start : start + size]))
 

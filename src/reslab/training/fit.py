@@ -258,14 +258,14 @@ def refuse_other_images(data: ImageDataModule, recorded: Mapping[str, Any], orig
         recorded: the record of the checkpoint.
         origin: the origin of this run, with the checksums of the training and validation images that are there now.
     """
-    before = recorded["origin"]
-    others_in_place = before.get("files_checksum") not in (None, origin["files_checksum"])  # older runs do not have it
-    if before["data_checksum"] == origin["data_checksum"] and not others_in_place:
+    before, files = recorded["origin"], recorded.get("training_files")  # older runs do not have all checksums
+    is_same_data = before["data_checksum"] == origin["data_checksum"]
+    if is_same_data and before.get("files_checksum") in (None, origin["files_checksum"]):
         return
-    changes = file_changes(data.file_splits, data.root, recorded.get("training_files"), data.test_files)
-    if not changes and before["data_checksum"] == origin["data_checksum"]:
+    changes = file_changes(data.file_splits, data.root, files, data.test_files)
+    if not changes and is_same_data:
         changes = "files of the same names have other contents"
-    elif not changes and origin["files_checksum"] is not None:
+    elif not changes and files is not None:
         changes = "the files are the same, but not their labels or their division"
     more = f": {changes}" if changes else ""
     changed = f"data={data.name}: the images differ from those that the run began with{more}"

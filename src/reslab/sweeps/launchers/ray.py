@@ -40,9 +40,8 @@ class RayLauncher(CommandLauncher):
         self.address, self.resources = address, {"num_cpus": num_cpus, "num_gpus": num_gpus}
 
     def threads(self, processes: int = 1) -> int:
-        return asked_threads() or max(
-            1, int(self.resources["num_cpus"] / processes)
-        )  # Ray sets OMP_NUM_THREADS so for a task
+        share = max(1, int(self.resources["num_cpus"] / processes))  # Ray sets OMP_NUM_THREADS so for a task
+        return asked_threads() or share
 
     def check_jobs(self, jobs: Sequence[Job]) -> None:
         """Raise UserError if Ray is missing or its cluster cannot run the jobs."""
